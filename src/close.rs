@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// The side that acted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum By {
+pub enum Initiator {
     /// The client, or its connection.
     Client,
     /// The backend, or its connection.
@@ -19,7 +19,7 @@ pub enum By {
 
 /// State of the tunnel when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
+pub enum TunnelPhase {
     /// No Close frame had passed or been sent: one side vanished, or was dropped mid-frame.
     Open,
     /// A Close frame, from either side or from Sidegate, had been sent.
@@ -28,7 +28,7 @@ pub enum Phase {
 
 /// Why a tunnel ended. Each tunnel has exactly one reason: that of the side that acted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
+pub enum CloseReason {
     /// The client sent a Close frame.
     ClientClosed,
     /// The backend sent a Close frame.
@@ -85,11 +85,11 @@ pub enum ExchangeReason {
     /// No byte of the request's or the answer's body arrived for `body_stall`.
     BodyStall,
     /// The client sent its body, or took the answer, more slowly than `body_pace`.
-    Pace,
+    TooSlow,
     /// The client accepted no byte of the answer for `write_stall`.
     Stalled,
     /// The backend gave no usable answer: 502 or 504.
-    Backend,
+    BackendFailed,
     /// The backend's answer was incomplete.
     BackendGone,
     /// A new generation, or an entry that expired, no longer permits the exchange.
@@ -123,9 +123,9 @@ impl ExchangeReason {
         ExchangeReason::ClientLeft,
         ExchangeReason::ClientBody,
         ExchangeReason::BodyStall,
-        ExchangeReason::Pace,
+        ExchangeReason::TooSlow,
         ExchangeReason::Stalled,
-        ExchangeReason::Backend,
+        ExchangeReason::BackendFailed,
         ExchangeReason::BackendGone,
         ExchangeReason::Revoked,
         ExchangeReason::Streams,
@@ -142,9 +142,9 @@ impl ExchangeReason {
             ExchangeReason::ClientLeft => "client_left",
             ExchangeReason::ClientBody => "client_body",
             ExchangeReason::BodyStall => "body_stall",
-            ExchangeReason::Pace => "pace",
+            ExchangeReason::TooSlow => "pace",
             ExchangeReason::Stalled => "stalled",
-            ExchangeReason::Backend => "backend",
+            ExchangeReason::BackendFailed => "backend",
             ExchangeReason::BackendGone => "backend_gone",
             ExchangeReason::Revoked => "revoked",
             ExchangeReason::Streams => "streams",
@@ -168,13 +168,13 @@ impl ExchangeReason {
             ExchangeReason::BodyStall => {
                 "No byte of the request's or the answer's body arrived for `body_stall`."
             }
-            ExchangeReason::Pace => {
+            ExchangeReason::TooSlow => {
                 "The client sent its body, or took the answer, more slowly than `body_pace`."
             }
             ExchangeReason::Stalled => {
                 "The client accepted no data of the answer for `write_stall`."
             }
-            ExchangeReason::Backend => "The backend gave no usable answer: 502 or 504.",
+            ExchangeReason::BackendFailed => "The backend gave no usable answer: 502 or 504.",
             ExchangeReason::BackendGone => "The backend's answer was incomplete.",
             ExchangeReason::Revoked => "The policy no longer permits it; `refusal` has the reason.",
             ExchangeReason::Streams => {
@@ -203,11 +203,11 @@ pub struct Traffic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Closed {
     /// The side that acted first.
-    pub by: By,
+    pub by: Initiator,
     /// State of the tunnel when it ended.
-    pub phase: Phase,
+    pub phase: TunnelPhase,
     /// Why the tunnel ended.
-    pub reason: Reason,
+    pub reason: CloseReason,
     /// The close code that decided: the first that a side sent, or Sidegate's to the client.
     pub code: Option<u16>,
     /// Traffic from the client that was relayed.
@@ -221,155 +221,161 @@ pub struct Closed {
 /// Close codes of RFC 6455 §7.4.1 that Sidegate sends.
 pub mod code {
     /// Going away: drain, idle, lifetime.
-    pub const AWAY: u16 = 1001;
+    pub const GOING_AWAY: u16 = 1001;
     /// A violation of the WebSocket protocol.
-    pub const PROTOCOL: u16 = 1002;
+    pub const PROTOCOL_ERROR: u16 = 1002;
     /// A violation of a policy: revoked, message rate, frame rate.
-    pub const POLICY: u16 = 1008;
+    pub const POLICY_VIOLATION: u16 = 1008;
     /// A message larger than `message.max`.
-    pub const TOO_BIG: u16 = 1009;
+    pub const MESSAGE_TOO_BIG: u16 = 1009;
 }
 
-impl By {
+impl Initiator {
     /// Every value once, in the order of their numbers.
-    pub const ALL: [By; 3] = [By::Client, By::Backend, By::Sidegate];
+    pub const ALL: [Initiator; 3] = [Initiator::Client, Initiator::Backend, Initiator::Sidegate];
 
     /// Value of the metric label.
     pub const fn word(self) -> &'static str {
         match self {
-            By::Client => "client",
-            By::Backend => "backend",
-            By::Sidegate => "sidegate",
+            Initiator::Client => "client",
+            Initiator::Backend => "backend",
+            Initiator::Sidegate => "sidegate",
         }
     }
 }
 
-impl Phase {
+impl TunnelPhase {
     /// Every value once, in the order of their numbers.
-    pub const ALL: [Phase; 2] = [Phase::Open, Phase::Closing];
+    pub const ALL: [TunnelPhase; 2] = [TunnelPhase::Open, TunnelPhase::Closing];
 
     /// Value of the metric label.
     pub const fn word(self) -> &'static str {
         match self {
-            Phase::Open => "open",
-            Phase::Closing => "closing",
+            TunnelPhase::Open => "open",
+            TunnelPhase::Closing => "closing",
         }
     }
 }
 
-impl Reason {
+impl CloseReason {
     /// Every reason once, for tables and metrics, in the order of their numbers.
-    pub const ALL: [Reason; 16] = [
-        Reason::ClientClosed,
-        Reason::BackendClosed,
-        Reason::ClientGone,
-        Reason::BackendGone,
-        Reason::Idle,
-        Reason::Lifetime,
-        Reason::NoPong,
-        Reason::Stalled,
-        Reason::TooBig,
-        Reason::MessageRate,
-        Reason::FrameRate,
-        Reason::Framing,
-        Reason::Revoked,
-        Reason::Drain,
-        Reason::Cut,
-        Reason::Panic,
+    pub const ALL: [CloseReason; 16] = [
+        CloseReason::ClientClosed,
+        CloseReason::BackendClosed,
+        CloseReason::ClientGone,
+        CloseReason::BackendGone,
+        CloseReason::Idle,
+        CloseReason::Lifetime,
+        CloseReason::NoPong,
+        CloseReason::Stalled,
+        CloseReason::TooBig,
+        CloseReason::MessageRate,
+        CloseReason::FrameRate,
+        CloseReason::Framing,
+        CloseReason::Revoked,
+        CloseReason::Drain,
+        CloseReason::Cut,
+        CloseReason::Panic,
     ];
 
     /// The stable word for logs and metric labels.
     pub const fn word(self) -> &'static str {
         match self {
-            Reason::ClientClosed => "client_closed",
-            Reason::BackendClosed => "backend_closed",
-            Reason::ClientGone => "client_gone",
-            Reason::BackendGone => "backend_gone",
-            Reason::Idle => "idle",
-            Reason::Lifetime => "lifetime",
-            Reason::NoPong => "no_pong",
-            Reason::Stalled => "stalled",
-            Reason::TooBig => "too_big",
-            Reason::MessageRate => "message_rate",
-            Reason::FrameRate => "frame_rate",
-            Reason::Framing => "framing",
-            Reason::Revoked => "revoked",
-            Reason::Drain => "drain",
-            Reason::Cut => "cut",
-            Reason::Panic => "panic",
+            CloseReason::ClientClosed => "client_closed",
+            CloseReason::BackendClosed => "backend_closed",
+            CloseReason::ClientGone => "client_gone",
+            CloseReason::BackendGone => "backend_gone",
+            CloseReason::Idle => "idle",
+            CloseReason::Lifetime => "lifetime",
+            CloseReason::NoPong => "no_pong",
+            CloseReason::Stalled => "stalled",
+            CloseReason::TooBig => "too_big",
+            CloseReason::MessageRate => "message_rate",
+            CloseReason::FrameRate => "frame_rate",
+            CloseReason::Framing => "framing",
+            CloseReason::Revoked => "revoked",
+            CloseReason::Drain => "drain",
+            CloseReason::Cut => "cut",
+            CloseReason::Panic => "panic",
         }
     }
 }
 
-impl Reason {
+impl CloseReason {
     /// One sentence for operators that describes the ending.
     pub const fn sentence(self) -> &'static str {
         match self {
-            Reason::ClientClosed => "The client sent a Close frame.",
-            Reason::BackendClosed => "The backend sent a Close frame.",
-            Reason::ClientGone => {
+            CloseReason::ClientClosed => "The client sent a Close frame.",
+            CloseReason::BackendClosed => "The backend sent a Close frame.",
+            CloseReason::ClientGone => {
                 "The client ended its stream without a Close frame, or its socket failed."
             }
-            Reason::BackendGone => {
+            CloseReason::BackendGone => {
                 "The backend ended its stream without a Close frame, or its socket failed."
             }
-            Reason::Idle => "No frame passed either way for the policy's `idle`.",
-            Reason::Lifetime => "It reached the policy's `lifetime`.",
-            Reason::NoPong => {
+            CloseReason::Idle => "No frame passed either way for the policy's `idle`.",
+            CloseReason::Lifetime => "It reached the policy's `lifetime`.",
+            CloseReason::NoPong => {
                 "No byte arrived from the client for the policy's `pong` after a Ping of Sidegate \
                  or the backend."
             }
-            Reason::Stalled => {
+            CloseReason::Stalled => {
                 "A side accepted no data for `write_stall` while data was waiting for it."
             }
-            Reason::TooBig => {
+            CloseReason::TooBig => {
                 "A side sent a message or a frame larger than the policy's `message` `max`: 1009 to it, 1001 to the other."
             }
-            Reason::MessageRate => {
+            CloseReason::MessageRate => {
                 "The client sent more messages than the policy's `message` `rate`."
             }
-            Reason::FrameRate => {
+            CloseReason::FrameRate => {
                 "The client sent more Pings, Pongs, frames without payload and small fragments than the policy's `frames`."
             }
-            Reason::Framing => {
+            CloseReason::Framing => {
                 "A side violated the framing (RFC 6455 §5): 1002 to it, 1001 to the other."
             }
-            Reason::Revoked => "The policy no longer permits it; `refusal` has the reason.",
-            Reason::Drain => "Sidegate is shutting down: `[shutdown] code`, 1001 unless set.",
-            Reason::Cut => "A deadline or a second SIGTERM ended it without a Close.",
-            Reason::Panic => "A bug in Sidegate ended this tunnel, and no other: please report it.",
+            CloseReason::Revoked => "The policy no longer permits it; `refusal` has the reason.",
+            CloseReason::Drain => "Sidegate is shutting down: `[shutdown] code`, 1001 unless set.",
+            CloseReason::Cut => "A deadline or a second SIGTERM ended it without a Close.",
+            CloseReason::Panic => {
+                "A bug in Sidegate ended this tunnel, and no other: please report it."
+            }
         }
     }
 
     /// The close code that Sidegate sends to the client, if this reason decides one. A drain's code
     /// is configured; for the other reasons the code comes from elsewhere or none is sent.
-    pub const fn to_client(self) -> Option<u16> {
+    pub const fn client_close_code(self) -> Option<u16> {
         match self {
-            Reason::Idle | Reason::Lifetime | Reason::NoPong => Some(code::AWAY),
-            Reason::MessageRate | Reason::FrameRate | Reason::Revoked => Some(code::POLICY),
-            Reason::ClientClosed
-            | Reason::BackendClosed
-            | Reason::ClientGone
-            | Reason::BackendGone
-            | Reason::Stalled
-            | Reason::TooBig
-            | Reason::Framing
-            | Reason::Drain
-            | Reason::Cut
-            | Reason::Panic => None,
+            CloseReason::Idle | CloseReason::Lifetime | CloseReason::NoPong => {
+                Some(code::GOING_AWAY)
+            }
+            CloseReason::MessageRate | CloseReason::FrameRate | CloseReason::Revoked => {
+                Some(code::POLICY_VIOLATION)
+            }
+            CloseReason::ClientClosed
+            | CloseReason::BackendClosed
+            | CloseReason::ClientGone
+            | CloseReason::BackendGone
+            | CloseReason::Stalled
+            | CloseReason::TooBig
+            | CloseReason::Framing
+            | CloseReason::Drain
+            | CloseReason::Cut
+            | CloseReason::Panic => None,
         }
     }
 
     /// The close code that the backend gets when Sidegate ends a tunnel for this reason.
-    pub const fn to_backend(self) -> u16 {
+    pub const fn backend_close_code(self) -> u16 {
         match self {
-            Reason::Revoked => code::POLICY,
-            _ => code::AWAY,
+            CloseReason::Revoked => code::POLICY_VIOLATION,
+            _ => code::GOING_AWAY,
         }
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
@@ -382,8 +388,8 @@ mod tests {
 
     #[test]
     fn every_reason_word_is_distinct() {
-        let words: HashSet<_> = Reason::ALL.iter().map(|reason| reason.word()).collect();
-        assert_eq!(words.len(), Reason::ALL.len());
+        let words: HashSet<_> = CloseReason::ALL.iter().map(|reason| reason.word()).collect();
+        assert_eq!(words.len(), CloseReason::ALL.len());
         let words: HashSet<_> = ExchangeReason::ALL.iter().map(|reason| reason.word()).collect();
         assert_eq!(words.len(), ExchangeReason::ALL.len());
     }

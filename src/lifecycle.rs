@@ -58,7 +58,7 @@ pub enum DrainStep {
 
 /// The part of `[shutdown]` that the lifecycle needs.
 #[derive(Debug, Clone, Copy)]
-pub struct DrainTerms {
+pub struct DrainOptions {
     /// Time from the order until accepting stops.
     pub delay: Duration,
     /// Time from then until the remaining connections are cut.
@@ -104,7 +104,7 @@ impl Lifecycle {
     ///
     /// An opening tunnel enters its table first and asks afterwards. A drain advances the stage
     /// first and walks the table afterwards. So one of the two sees the other.
-    pub fn closes_with(&self) -> Option<u16> {
+    pub fn new_tunnel_close_code(&self) -> Option<u16> {
         match self.stage() {
             Stage::Draining(drain) if drain.step >= DrainStep::Closing => Some(drain.code),
             Stage::Ended => Some(1001),
@@ -131,7 +131,7 @@ impl Lifecycle {
     }
 
     /// Orders a drain. `false` means that one was ordered before.
-    pub fn drain(&self, terms: DrainTerms) -> bool {
+    pub fn drain(&self, terms: DrainOptions) -> bool {
         self.advance(|stage| match stage {
             Stage::Starting | Stage::Serving => {
                 let since = Instant::now();
@@ -193,8 +193,11 @@ mod tests {
     use std::sync::Mutex;
     use std::task::{Context, Wake, Waker};
 
-    const TERMS: DrainTerms =
-        DrainTerms { delay: Duration::from_secs(1), deadline: Duration::from_secs(30), code: 1012 };
+    const TERMS: DrainOptions = DrainOptions {
+        delay: Duration::from_secs(1),
+        deadline: Duration::from_secs(30),
+        code: 1012,
+    };
 
     fn step(lifecycle: &Lifecycle) -> Option<DrainStep> {
         match lifecycle.stage() {
@@ -204,14 +207,14 @@ mod tests {
     }
 
     #[test]
-    fn drain_is_ordered_once_and_keeps_its_terms() {
+    fn drain_is_ordered_once_and_keeps_its_options() {
         let lifecycle = Lifecycle::new();
         lifecycle.serve();
         assert!(lifecycle.drain(TERMS));
-        assert!(!lifecycle.drain(DrainTerms { code: 1001, ..TERMS }));
-        assert_eq!(lifecycle.closes_with(), None);
+        assert!(!lifecycle.drain(DrainOptions { code: 1001, ..TERMS }));
+        assert_eq!(lifecycle.new_tunnel_close_code(), None);
         lifecycle.close();
-        assert_eq!(lifecycle.closes_with(), Some(1012));
+        assert_eq!(lifecycle.new_tunnel_close_code(), Some(1012));
     }
 
     #[test]
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn task_that_a_token_wakes_sees_the_step_that_woke_it() {
+    fn woken_task_sees_the_step_of_its_token() {
         assert_eq!(woken_at(Lifecycle::closing, Lifecycle::close), DrainStep::Closing);
         assert_eq!(woken_at(Lifecycle::cutting, Lifecycle::cut), DrainStep::Cutting);
         assert_eq!(woken_at(Lifecycle::closing, Lifecycle::cut), DrainStep::Cutting);
@@ -273,7 +276,7 @@ mod tests {
         let lifecycle = Lifecycle::new();
         lifecycle.drain(TERMS);
         lifecycle.cut();
-        assert_eq!(lifecycle.closes_with(), Some(1012));
+        assert_eq!(lifecycle.new_tunnel_close_code(), Some(1012));
         assert!(lifecycle.closing().is_cancelled());
     }
 }

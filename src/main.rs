@@ -3,7 +3,7 @@
 
 mod cli;
 mod import;
-mod page;
+mod output_file;
 
 use std::process::ExitCode;
 

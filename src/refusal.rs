@@ -21,7 +21,7 @@ pub enum Refusal {
     /// The TLS handshake failed or took too long.
     Tls,
     /// The request head is malformed or ambiguous.
-    Head(Head),
+    Head(HeadError),
     /// The path holds an invalid or a deceptive escape, or leads to another policy as other servers
     /// read it.
     Path,
@@ -59,29 +59,29 @@ pub enum Refusal {
     /// Sidegate is shutting down, or the listener of this connection is gone.
     Draining,
     /// The backend gave no usable answer.
-    Backend(Backend),
+    Backend(BackendError),
 }
 
 /// The fault of a request head, with its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Head {
+pub enum HeadError {
     /// Malformed or ambiguous: 400.
     Malformed,
     /// The request target is longer than 8 KiB: 414.
     TargetTooLong,
     /// The request target holds a control, a space or DEL: 400.
-    TargetBroken,
+    InvalidTarget,
     /// More bytes than `max_head`, or more fields than `max_fields`: 431.
     TooLarge,
 }
 
 /// The way in which the backend failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
+pub enum BackendError {
     /// Connection refused or reset, or an invalid answer: 502.
     Failed,
     /// The connection or the answer came too late: 504.
-    Late,
+    TimedOut,
 }
 
 impl Refusal {
@@ -91,7 +91,7 @@ impl Refusal {
         Refusal::Network,
         Refusal::Proxy,
         Refusal::Tls,
-        Refusal::Head(Head::Malformed),
+        Refusal::Head(HeadError::Malformed),
         Refusal::Path,
         Refusal::Forwarded,
         Refusal::Misdirected,
@@ -107,7 +107,7 @@ impl Refusal {
         Refusal::Connections,
         Refusal::Capacity,
         Refusal::Draining,
-        Refusal::Backend(Backend::Failed),
+        Refusal::Backend(BackendError::Failed),
     ];
 
     /// Index in [`Refusal::ALL`], under which it is counted.
@@ -168,10 +168,10 @@ impl Refusal {
     pub const fn status(self) -> Option<u16> {
         match self {
             Refusal::Pending | Refusal::Proxy | Refusal::Tls => None,
-            Refusal::Head(Head::Malformed | Head::TargetBroken) => Some(400),
+            Refusal::Head(HeadError::Malformed | HeadError::InvalidTarget) => Some(400),
             Refusal::Path | Refusal::Forwarded | Refusal::Handshake => Some(400),
-            Refusal::Head(Head::TargetTooLong) => Some(414),
-            Refusal::Head(Head::TooLarge) => Some(431),
+            Refusal::Head(HeadError::TargetTooLong) => Some(414),
+            Refusal::Head(HeadError::TooLarge) => Some(431),
             Refusal::Misdirected => Some(421),
             Refusal::Route => Some(404),
             Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol => {
@@ -181,8 +181,8 @@ impl Refusal {
             Refusal::Body => Some(413),
             Refusal::Rate { .. } | Refusal::Connections => Some(429),
             Refusal::Capacity | Refusal::Draining => Some(503),
-            Refusal::Backend(Backend::Failed) => Some(502),
-            Refusal::Backend(Backend::Late) => Some(504),
+            Refusal::Backend(BackendError::Failed) => Some(502),
+            Refusal::Backend(BackendError::TimedOut) => Some(504),
         }
     }
 
@@ -193,10 +193,10 @@ impl Refusal {
             Refusal::Network => "Your network address is not admitted here.",
             Refusal::Proxy => "The PROXY header is malformed, missing or not welcome.",
             Refusal::Tls => "The TLS handshake failed.",
-            Refusal::Head(Head::Malformed) => "The request head is malformed or ambiguous.",
-            Refusal::Head(Head::TargetTooLong) => "The request target is too long.",
-            Refusal::Head(Head::TooLarge) => "The request head is too large.",
-            Refusal::Head(Head::TargetBroken) => {
+            Refusal::Head(HeadError::Malformed) => "The request head is malformed or ambiguous.",
+            Refusal::Head(HeadError::TargetTooLong) => "The request target is too long.",
+            Refusal::Head(HeadError::TooLarge) => "The request head is too large.",
+            Refusal::Head(HeadError::InvalidTarget) => {
                 "The request target holds a control character or a space."
             }
             Refusal::Path => "The path is malformed or ambiguous.",
@@ -216,10 +216,10 @@ impl Refusal {
             Refusal::Draining => {
                 "This server takes nothing new on this connection; come back in a moment."
             }
-            Refusal::Backend(Backend::Failed) => {
+            Refusal::Backend(BackendError::Failed) => {
                 "The server behind this address gave no valid answer."
             }
-            Refusal::Backend(Backend::Late) => {
+            Refusal::Backend(BackendError::TimedOut) => {
                 "The server behind this address did not answer in time."
             }
         }

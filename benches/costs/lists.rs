@@ -10,9 +10,9 @@ use criterion::Criterion;
 use jiff::Timestamp;
 use sidegate::control::config::{self, source::Files};
 use sidegate::control::reload;
-use sidegate::control::systemd::Sockets;
-use sidegate::policy::list::{Entry, List};
-use sidegate::policy::request::{Host, Kind, Request, Scheme};
+use sidegate::control::systemd::PassedSockets;
+use sidegate::policy::list::{List, ListEntry};
+use sidegate::policy::request::{Host, Request, RequestType, Scheme};
 
 use crate::feed::{self, Family};
 use crate::measure::{CpuTime, asking};
@@ -69,9 +69,10 @@ origins = ["https://app.example.com", "https://*.partner.example"]
 subprotocols = ["v2.ticks"]
 "#;
     let config = feed::configuration(folder.path(), &feed::text(&networks), policy);
-    let (snapshot, ..) =
-        reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
-    let kind = Kind::Attempt { subprotocols: ["v2.ticks".into()].into() };
+    let (snapshot, ..) = reload::start(&config, &PassedSockets::new([]))
+        .expect("a sound configuration")
+        .into_parts();
+    let kind = RequestType::Attempt { subprotocols: ["v2.ticks".into()].into() };
     let (host, origin) = (
         Host::parse(b"ws.example.com").expect("a host"),
         Some("https://desk.partner.example".into()),
@@ -113,6 +114,6 @@ pub fn loading(criterion: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
-fn entry(line: &str) -> Entry {
-    Entry::parse(line).expect("a network").expect("not a comment")
+fn entry(line: &str) -> ListEntry {
+    ListEntry::parse(line).expect("a network").expect("not a comment")
 }

@@ -10,15 +10,15 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion};
 use jiff::Timestamp;
 use sidegate::control::reload;
-use sidegate::control::systemd::Sockets;
+use sidegate::control::systemd::PassedSockets;
 use sidegate::data::websocket::frame::{Extensions, Scanner, Sender};
 use sidegate::lifecycle::Lifecycle;
 use sidegate::observe::metrics::{Direction, RouteMetrics};
 use sidegate::policy::limit::Rate;
 use sidegate::policy::network::Client;
-use sidegate::policy::request::{Host, Kind, Request, RequestPath, Scheme};
+use sidegate::policy::request::{Host, Request, RequestPath, RequestType, Scheme};
 use sidegate::refusal::Refusal;
-use sidegate::snapshot::Live;
+use sidegate::snapshot::CurrentSnapshot;
 use sidegate::tunnels::budget::Bucket;
 use sidegate::tunnels::{TrafficCell, Tunnels};
 
@@ -47,11 +47,12 @@ pub fn charging(criterion: &mut Criterion<CpuTime>) {
         ("judged and charged, of a million clients", rules.to_owned() + limits, CROWD),
     ] {
         let config = feed::configuration(folder.path(), &networks, &policy);
-        let (snapshot, ..) =
-            reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
-        let live = Arc::new(Live::new(snapshot));
+        let (snapshot, ..) = reload::start(&config, &PassedSockets::new([]))
+            .expect("a sound configuration")
+            .into_parts();
+        let live = Arc::new(CurrentSnapshot::new(snapshot));
         let tunnels = Tunnels::new(Arc::clone(&live), Lifecycle::new());
-        let kind = Kind::Attempt { subprotocols: [].into() };
+        let kind = RequestType::Attempt { subprotocols: [].into() };
         let (host, scheme) = (Host::parse(b"ws.example.com").expect("a host"), Scheme::Https);
         let request = Request { host, path: "/chat/".into(), origin: None, kind, scheme };
         let clients: Vec<Client> = feed::anywhere(Family::V4, clients);
@@ -75,8 +76,9 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
     let strict = "[[route]]\nname = \"admin\"\nhost = \"*\"\npath = \"/admin/\"\nbackend = \"unix:/a\"\npolicy = \"shut\"\n";
     let text = fs::read_to_string(&config).expect("a configuration") + strict;
     fs::write(&config, text).expect("a temporary folder");
-    let (snapshot, ..) =
-        reload::start(&config, &Sockets::new([])).expect("a sound configuration").into_parts();
+    let (snapshot, ..) = reload::start(&config, &PassedSockets::new([]))
+        .expect("a sound configuration")
+        .into_parts();
     let host = Host::parse(b"ws.example.com").expect("a host");
     let mut group = criterion.benchmark_group("path");
     for (name, path) in [
@@ -88,7 +90,7 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let path = RequestPath::read(black_box(&path)).expect("a path");
-                let (host, kind, scheme) = (host.clone(), Kind::Plain, Scheme::Https);
+                let (host, kind, scheme) = (host.clone(), RequestType::Plain, Scheme::Https);
                 let request = Request { host, path, origin: None, kind, scheme };
                 snapshot
                     .judge(Client::new([192, 0, 2, 1].into()), &request, None, Timestamp::MIN)

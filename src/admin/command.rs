@@ -11,10 +11,10 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use tokio::net::unix::UCred;
 
-use crate::admin::answer::{Answer, json};
-use crate::admin::explain::Inquiry;
-use crate::admin::state::Admin;
-use crate::admin::tunnels::Filter;
+use crate::admin::answer::{AdminResponse, json};
+use crate::admin::explain::ExplainQuery;
+use crate::admin::state::AdminContext;
+use crate::admin::tunnels::TunnelFilter;
 use crate::admin::wire::{
     self, AdminRequest as _, ConfigAnswer, ConfigRequest, DiffAnswer, DiffRequest, DrainAnswer,
     DrainRequest, Draining, ErrorAnswer, ExplainRequest, PRODUCT, ReloadAnswer, ReloadRequest,
@@ -22,40 +22,44 @@ use crate::admin::wire::{
 };
 use crate::admin::{diff, status, tunnels};
 use crate::control::config::effective;
-use crate::control::reload::{Accept, Cause, Outcome};
+use crate::control::reload::{AcceptedEffects, ReloadOutcome, Trigger};
 use crate::policy::Policy;
 
 /// Most characters of a path that are logged.
-const MAX_PATH: usize = 128;
+const MAX_LOGGED_PATH: usize = 128;
 
 /// The error for a request with any other path.
-const HERE: &str = "the requests are GET /v1/status, /v1/config and /v1/tunnels, \
+const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/config and /v1/tunnels, \
     POST /v1/reload, /v1/drain, /v1/explain and /v1/diff";
 
 /// Answers one request of `caller`.
 pub async fn answer(
-    admin: Arc<Admin>,
+    admin: Arc<AdminContext>,
     request: Request<Incoming>,
     caller: Option<UCred>,
-) -> Answer {
-    let mut call = Call::of(&request, caller);
+) -> AdminResponse {
+    let mut call = RequestLogGuard::new(&request, caller);
     let query = request.uri().query().unwrap_or_default();
     let (method, path) = (request.method(), request.uri().path());
     let (outcome, mut answer) = match path {
-        StatusRequest::PATH => at(method, query, |_: StatusRequest| told(&status::status(&admin))),
-        ConfigRequest::PATH => at(method, query, |_: ConfigRequest| told(&config(&admin))),
-        TunnelsRequest::PATH => at(method, query, |request| tunnels(&admin, request)),
-        ExplainRequest::PATH => at(method, query, |request| explain(&admin, &request)),
-        ReloadRequest::PATH => match accepted(method, query) {
+        StatusRequest::PATH => {
+            respond(method, query, |_: StatusRequest| answer_with(&status::status(&admin)))
+        }
+        ConfigRequest::PATH => {
+            respond(method, query, |_: ConfigRequest| answer_with(&config(&admin)))
+        }
+        TunnelsRequest::PATH => respond(method, query, |request| tunnels(&admin, request)),
+        ExplainRequest::PATH => respond(method, query, |request| explain(&admin, &request)),
+        ReloadRequest::PATH => match parse_request(method, query) {
             Ok(request) => reload(&admin, request).await,
-            Err(wrong) => wrong.said(),
+            Err(wrong) => wrong.into_answer(),
         },
-        DiffRequest::PATH => match accepted(method, query) {
+        DiffRequest::PATH => match parse_request(method, query) {
             Ok(request) => diff(&admin, request).await,
-            Err(wrong) => wrong.said(),
+            Err(wrong) => wrong.into_answer(),
         },
-        DrainRequest::PATH => at(method, query, |DrainRequest| drain(&admin)),
-        _ => wrong(StatusCode::NOT_FOUND, HERE),
+        DrainRequest::PATH => respond(method, query, |DrainRequest| drain(&admin)),
+        _ => error_answer(StatusCode::NOT_FOUND, UNKNOWN_PATH),
     };
     answer.headers_mut().insert(SERVER, HeaderValue::from_static(PRODUCT));
     call.outcome = outcome;
@@ -63,24 +67,24 @@ pub async fn answer(
 }
 
 /// The log line of one request. Written on drop, so that a request whose caller left is logged too.
-struct Call {
+struct RequestLogGuard {
     caller: Option<UCred>,
     method: Method,
     path: String,
     outcome: &'static str,
 }
 
-impl Call {
-    fn of(request: &Request<Incoming>, caller: Option<UCred>) -> Call {
-        let path = request.uri().path().chars().take(MAX_PATH).collect();
+impl RequestLogGuard {
+    fn new(request: &Request<Incoming>, caller: Option<UCred>) -> RequestLogGuard {
+        let path = request.uri().path().chars().take(MAX_LOGGED_PATH).collect();
         // `left` is logged if the answer is dropped before it is complete.
-        Call { caller, method: request.method().clone(), path, outcome: "left" }
+        RequestLogGuard { caller, method: request.method().clone(), path, outcome: "left" }
     }
 }
 
-impl Drop for Call {
+impl Drop for RequestLogGuard {
     fn drop(&mut self) {
-        let Call { caller, method, path, outcome } = self;
+        let RequestLogGuard { caller, method, path, outcome } = self;
         let (uid, gid) = (caller.map(|caller| caller.uid()), caller.map(|caller| caller.gid()));
         let pid = caller.and_then(|caller| caller.pid());
         tracing::info!(uid, gid, pid, %method, path = path.as_str(), outcome = *outcome, "admin");
@@ -88,60 +92,64 @@ impl Drop for Call {
 }
 
 /// The outcome as a word for the log, and the answer.
-type Said = (&'static str, Answer);
+type LoggedAnswer = (&'static str, AdminResponse);
 
 /// Why a method and a target are not a valid request.
-enum Wrong {
+enum RequestError {
     /// The path takes this method only.
     Method(Method),
     /// A parameter is wrong: a sentence that names it.
     Parameter(String),
 }
 
-impl Wrong {
-    fn said(self) -> Said {
+impl RequestError {
+    fn into_answer(self) -> LoggedAnswer {
         match self {
-            Wrong::Method(method) => not_allowed(&method),
-            Wrong::Parameter(sentence) => wrong(StatusCode::BAD_REQUEST, &sentence),
+            RequestError::Method(method) => method_not_allowed(&method),
+            RequestError::Parameter(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
         }
     }
 }
 
 /// Parses `query` as a request, after a check of the method.
-fn accepted<R: wire::AdminRequest>(method: &Method, query: &str) -> Result<R, Wrong> {
+fn parse_request<R: wire::AdminRequest>(method: &Method, query: &str) -> Result<R, RequestError> {
     if *method != R::METHOD {
-        return Err(Wrong::Method(R::METHOD));
+        return Err(RequestError::Method(R::METHOD));
     }
-    R::parse(query).map_err(Wrong::Parameter)
+    R::parse(query).map_err(RequestError::Parameter)
 }
 
 /// Parses `query` as a request and answers it with `say`.
-fn at<R: wire::AdminRequest>(method: &Method, query: &str, say: impl FnOnce(R) -> Said) -> Said {
-    accepted(method, query).map_or_else(Wrong::said, say)
+fn respond<R: wire::AdminRequest>(
+    method: &Method,
+    query: &str,
+    say: impl FnOnce(R) -> LoggedAnswer,
+) -> LoggedAnswer {
+    parse_request(method, query).map_or_else(RequestError::into_answer, say)
 }
 
-fn told(answer: &impl wire::AdminAnswer) -> Said {
+fn answer_with(answer: &impl wire::AdminAnswer) -> LoggedAnswer {
     ("told", json(answer.status(), answer))
 }
 
-fn wrong(status: StatusCode, sentence: &str) -> Said {
+fn error_answer(status: StatusCode, sentence: &str) -> LoggedAnswer {
     ("refused", json(status, &ErrorAnswer { error: sentence.to_owned() }))
 }
 
-fn ending() -> Said {
-    wrong(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending")
+fn ending_answer() -> LoggedAnswer {
+    error_answer(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending")
 }
 
-fn not_allowed(method: &Method) -> Said {
+fn method_not_allowed(method: &Method) -> LoggedAnswer {
     let sentence = format!("the method for this path is {method}");
-    let (outcome, mut answer) = wrong(StatusCode::METHOD_NOT_ALLOWED, &sentence);
+    let (outcome, mut answer) = error_answer(StatusCode::METHOD_NOT_ALLOWED, &sentence);
     if let Ok(method) = HeaderValue::from_str(method.as_str()) {
         answer.headers_mut().insert(ALLOW, method);
     }
     (outcome, answer)
 }
 
-fn config(admin: &Admin) -> ConfigAnswer {
+fn config(admin: &AdminContext) -> ConfigAnswer {
     let (live, now) = (admin.live.load(), Timestamp::now());
     let policy = |policy: &Arc<Policy>| (policy.name.to_string(), effective::policy(policy, now));
     ConfigAnswer {
@@ -153,64 +161,66 @@ fn config(admin: &Admin) -> ConfigAnswer {
     }
 }
 
-fn tunnels(admin: &Admin, request: TunnelsRequest) -> Said {
+fn tunnels(admin: &AdminContext, request: TunnelsRequest) -> LoggedAnswer {
     let (live, now) = (admin.live.load(), Timestamp::now());
-    let page = Filter::of(request);
+    let page = TunnelFilter::parse(request);
     match page.and_then(|filter| tunnels::page(&filter, &admin.tunnels, &live, now)) {
-        Ok(page) => told(&page),
-        Err(sentence) => wrong(StatusCode::BAD_REQUEST, &sentence),
+        Ok(page) => answer_with(&page),
+        Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
     }
 }
 
-fn explain(admin: &Admin, request: &ExplainRequest) -> Said {
-    match Inquiry::of(request) {
+fn explain(admin: &AdminContext, request: &ExplainRequest) -> LoggedAnswer {
+    match ExplainQuery::parse(request) {
         Ok(inquiry) => {
             let budgets = Some(admin.tunnels.budgets() as _);
-            told(&inquiry.answer(&admin.live.load(), Timestamp::now(), budgets))
+            answer_with(&inquiry.answer(&admin.live.load(), Timestamp::now(), budgets))
         }
-        Err(sentence) => wrong(StatusCode::BAD_REQUEST, &sentence),
+        Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
     }
 }
 
-async fn diff(admin: &Admin, request: DiffRequest) -> Said {
+async fn diff(admin: &AdminContext, request: DiffRequest) -> LoggedAnswer {
     let Some(preview) = admin.requests.preview(request.promote.clone()).await else {
-        return ending();
+        return ending_answer();
     };
     let answer = diff::answer(&request, &preview, Timestamp::now());
-    let (outcome, said) = told(&answer);
+    let (outcome, said) = answer_with(&answer);
     (if matches!(answer, DiffAnswer::Rejected { .. }) { "rejected" } else { outcome }, said)
 }
 
-async fn reload(admin: &Admin, request: ReloadRequest) -> Said {
+async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {
     let ReloadRequest { wait, accept_shrink, accept_revocations } = request;
-    let accept = Accept { shrunk: accept_shrink, revocations: accept_revocations };
+    let accept = AcceptedEffects { shrunk: accept_shrink, revocations: accept_revocations };
     if !wait {
-        admin.requests.ask(Cause::Asked, accept).await;
-        return ("asked", told(&ReloadAnswer::Asked).1);
+        admin.requests.queue_reload(Trigger::Requested, accept).await;
+        return ("asked", answer_with(&ReloadAnswer::Requested).1);
     }
-    let Some(outcome) = admin.requests.reload(Cause::Asked, accept).await else { return ending() };
+    let Some(outcome) = admin.requests.reload(Trigger::Requested, accept).await else {
+        return ending_answer();
+    };
     let (word, answer) = match outcome {
-        Outcome::Published { generation, digest, revoked, warnings } => {
+        ReloadOutcome::Published { generation, digest, revoked, warnings } => {
             let (digest, revoked) = (digest.to_string(), revoked as u64);
             let diagnostics = status::reports(&warnings);
             ("published", ReloadAnswer::Published { generation, digest, revoked, diagnostics })
         }
-        Outcome::Unchanged { generation, digest } => {
+        ReloadOutcome::Unchanged { generation, digest } => {
             ("unchanged", ReloadAnswer::Unchanged { generation, digest: digest.to_string() })
         }
-        Outcome::Rejected { errors } => {
+        ReloadOutcome::Rejected { errors } => {
             ("rejected", ReloadAnswer::Rejected { diagnostics: status::reports(&errors) })
         }
     };
-    (word, told(&answer).1)
+    (word, answer_with(&answer).1)
 }
 
 /// Orders a drain, but only once: a second order would cut all tunnels at once, which a repeated
 /// command doesn't intend.
-fn drain(admin: &Admin) -> Said {
+fn drain(admin: &AdminContext) -> LoggedAnswer {
     let settings = admin.standing.settings.load();
     let shutdown = &settings.shutdown;
-    let already = !admin.lifecycle.drain(shutdown.terms());
+    let already = !admin.lifecycle.drain(shutdown.drain_options());
     let answer = DrainAnswer::Draining(Draining {
         already,
         tunnels: admin.tunnels.len() as u64,
@@ -223,5 +233,5 @@ fn drain(admin: &Admin) -> Said {
             code: shutdown.code,
         },
     });
-    ("draining", told(&answer).1)
+    ("draining", answer_with(&answer).1)
 }

@@ -12,33 +12,33 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use crate::admin::answer::{Answer, text};
-use crate::admin::linger::{GivenUp, Heard, linger};
+use crate::admin::answer::{AdminResponse, text};
+use crate::admin::linger::{BodyAbandoned, DiscardingStream, linger};
 
 /// Time of a caller from the accept to the end of the answer. The admin socket has a longer one.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for a request's head, and for a connection to be idle between two requests.
-const HEAD: Duration = Duration::from_secs(5);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most bytes of a request's head.
-const MOST_HEAD: usize = 16 * 1024;
+const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// The answer to a request that has both a body and `Upgrade`.
 const NO_UPGRADE: &str = "only HTTP/1.1 is supported here: send the request without Upgrade\n";
 
 /// Answers the requests of one connection; a caller that takes longer than `patience` is cut off.
 /// Input behind the last answer is discarded. Returns whether the connection ended in order.
-pub async fn converse<I, F>(
+pub async fn serve_connection<I, F>(
     io: &mut I,
     patience: Duration,
     answer: impl Fn(Request<Incoming>) -> F,
 ) -> bool
 where
     I: AsyncRead + AsyncWrite + Unpin,
-    F: Future<Output = Answer>,
+    F: Future<Output = AdminResponse>,
 {
-    let given_up = GivenUp::default();
+    let given_up = BodyAbandoned::default();
     let service = service_fn(|request: Request<Incoming>| {
         let has_body = !request.body().is_end_stream();
         // With the body unread, hyper would truncate the answer to a request with `Upgrade`.
@@ -58,9 +58,9 @@ where
         }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MOST_HEAD);
-    let connection =
-        http.serve_connection(TokioIo::new(Heard::new(&mut *io, given_up.clone())), service);
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
+    let connection = http
+        .serve_connection(TokioIo::new(DiscardingStream::new(&mut *io, given_up.clone())), service);
     let awaits = match timeout(patience, connection).await {
         Ok(Ok(())) => given_up.is_set(),
         Ok(Err(error)) => {
@@ -80,7 +80,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::admission::discards::SILENCE_TIMEOUT;
+    use crate::data::admission::discarding::SILENCE_TIMEOUT;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::Instant;
 
@@ -90,7 +90,10 @@ mod tests {
         let (mut asks, mut io) = duplex(1024);
         asks.write_all(bytes.as_bytes()).await.unwrap();
         let began = Instant::now();
-        converse(&mut io, Duration::from_secs(60), |_| async { text(StatusCode::OK, "yes") }).await;
+        serve_connection(&mut io, Duration::from_secs(60), |_| async {
+            text(StatusCode::OK, "yes")
+        })
+        .await;
         drop(io);
         let mut answer = String::new();
         asks.read_to_string(&mut answer).await.unwrap();
@@ -102,10 +105,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_who_stalls_holds_no_place_for_long() {
-        check("", HEAD.as_secs(), "").await;
-        check("GET / HTTP/1.1\r\nHost:", HEAD.as_secs(), "").await;
-        check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", HEAD.as_secs(), "HTTP/1.1 200 OK").await;
+    async fn stalled_caller_is_dropped_soon() {
+        check("", HEAD_TIMEOUT.as_secs(), "").await;
+        check("GET / HTTP/1.1\r\nHost:", HEAD_TIMEOUT.as_secs(), "").await;
+        check("GET / HTTP/1.1\r\nHost: a\r\n\r\n", HEAD_TIMEOUT.as_secs(), "HTTP/1.1 200 OK").await;
         let silence = SILENCE_TIMEOUT.as_secs();
         check(
             "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n",
@@ -118,12 +121,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_who_takes_no_answer_is_cut_off() {
+    async fn caller_that_reads_no_answer_is_cut() {
         let (mut asks, mut io) = duplex(64);
         asks.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let began = Instant::now();
         let large = |_| async { text(StatusCode::OK, vec![b'a'; 1 << 20]) };
-        assert!(!converse(&mut io, Duration::from_secs(60), large).await);
+        assert!(!serve_connection(&mut io, Duration::from_secs(60), large).await);
         assert_eq!(began.elapsed().as_secs(), 60);
     }
 
@@ -139,7 +142,7 @@ mod tests {
         };
         let large = |_| async { text(StatusCode::OK, vec![b'a'; 1 << 20]) };
         let answering = async {
-            converse(&mut io, Duration::from_secs(60), large).await;
+            serve_connection(&mut io, Duration::from_secs(60), large).await;
             drop(io);
         };
         let (answer, ()) = tokio::join!(asking, answering);
@@ -148,7 +151,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_who_sends_all_before_reading_is_answered_whole() {
+    async fn caller_that_sends_all_before_reading_gets_the_whole_answer() {
         let (post, length) = ("POST / HTTP/1.1\r\nHost: a\r\n", "Content-Length: 1048576\r\n");
         let upgrade = "Connection: Upgrade\r\nUpgrade: h2c\r\n";
         let ok = "HTTP/1.1 200 OK";

@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 
-use crate::admin::difference::{Comparison, difference};
+use crate::admin::difference::{ComparedGenerations, compare};
 use crate::admin::status::reports;
 use crate::admin::wire::{DiffAnswer, DiffRequest};
-use crate::control::reload::Preview;
+use crate::control::reload::ReloadPreview;
 
 /// The answer to `request`, made from the `preview` of a reload.
-pub fn answer(request: &DiffRequest, preview: &Preview, now: Timestamp) -> DiffAnswer {
-    let Preview { now: before, settings, next, weighed } = preview;
+pub fn answer(request: &DiffRequest, preview: &ReloadPreview, now: Timestamp) -> DiffAnswer {
+    let ReloadPreview { now: before, settings, next, weighed } = preview;
     let promote = request.promote.as_deref();
     let next = match next {
         Ok(next) => next,
@@ -22,6 +22,6 @@ pub fn answer(request: &DiffRequest, preview: &Preview, now: Timestamp) -> DiffA
         }
     };
     let is_same = next.snapshot.digest == before.digest;
-    let changes = difference(&Comparison { before, settings, next, weighed, promote, now });
+    let changes = compare(&ComparedGenerations { before, settings, next, weighed, promote, now });
     if is_same { DiffAnswer::Unchanged(changes) } else { DiffAnswer::Changed(changes) }
 }

@@ -15,23 +15,24 @@ use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::explanation::{
-    Candidate, Entry, Explanation, Limited, ListSaid, Question, Remaining, Said,
+    CandidateExplanation, EntryExplanation, ExplainInput, Explanation, LimitExplanation,
+    ListExplanation, Remaining, RuleExplanation,
 };
 
 /// An [`ExplainRequest`] with parsed parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inquiry {
+pub struct ExplainQuery {
     client: Client,
     request: Result<Request, Refusal>,
     at: Option<Timestamp>,
 }
 
-impl Inquiry {
+impl ExplainQuery {
     /// Parses the parameters of `request`.
     ///
     /// # Errors
     /// A sentence that names the wrong parameter and a valid value.
-    pub fn of(request: &ExplainRequest) -> Result<Inquiry, String> {
+    pub fn parse(request: &ExplainRequest) -> Result<ExplainQuery, String> {
         let ExplainRequest { client, url, origin, subprotocol, at } = request;
         let address: Result<IpAddr, _> = client.parse();
         let address = address.map_err(|_| {
@@ -43,7 +44,7 @@ impl Inquiry {
                 format!("`{}`: {}: {}", url.escape_debug(), fault.fault, fault.remedy)
             })?;
         let at = at.as_deref().map(instant).transpose()?;
-        Ok(Inquiry { client: Client::new(address), request, at })
+        Ok(ExplainQuery { client: Client::new(address), request, at })
     }
 
     /// The answer of `snapshot`, at `now` if the request names no time. `budgets` are those of a
@@ -56,7 +57,7 @@ impl Inquiry {
     ) -> ExplainAnswer {
         let request = self.request.as_ref().map_err(|refusal| *refusal);
         let at = Some(self.at.unwrap_or(now));
-        let question = Question { client: self.client, request, at, budgets, candidate: None };
+        let question = ExplainInput { client: self.client, request, at, budgets, candidate: None };
         answer(snapshot.explain(question))
     }
 }
@@ -93,7 +94,7 @@ fn kind(word: String) -> ExplainedKind {
     }
 }
 
-fn rule_verdict(said: Said) -> RuleVerdict {
+fn rule_verdict(said: RuleExplanation) -> RuleVerdict {
     let rule = match &*said.rule {
         "baseline" => RuleName::Baseline,
         "path" => RuleName::Path,
@@ -107,24 +108,24 @@ fn rule_verdict(said: Said) -> RuleVerdict {
     RuleVerdict { rule, place: said.place, passes: said.passes, says: said.says, lists }
 }
 
-fn list_verdict(said: ListSaid) -> ListVerdict {
-    let ListSaid { list, entries, holds, by, instead } = said;
+fn list_verdict(said: ListExplanation) -> ListVerdict {
+    let ListExplanation { list, entries, holds, by, instead } = said;
     let (by, instead) = (by.map(entry_verdict), instead.map(entry_verdict));
     ListVerdict { list, entries: entries as u64, holds, by, instead }
 }
 
-fn entry_verdict(entry: Entry) -> EntryVerdict {
-    let Entry { entry, place, owner, ticket, expires, lapsed } = entry;
+fn entry_verdict(entry: EntryExplanation) -> EntryVerdict {
+    let EntryExplanation { entry, place, owner, ticket, expires, lapsed } = entry;
     EntryVerdict { entry, place, owner, ticket, expires, lapsed }
 }
 
-fn limit_verdict(limited: Limited) -> LimitVerdict {
-    let Limited { limit, written, place, exception, left } = limited;
+fn limit_verdict(limited: LimitExplanation) -> LimitVerdict {
+    let LimitExplanation { limit, written, place, exception, left } = limited;
     LimitVerdict { limit, written, place, exception, left }
 }
 
-fn candidate_verdict(candidate: Candidate) -> CandidateVerdict {
-    let Candidate { file, permitted, reason } = candidate;
+fn candidate_verdict(candidate: CandidateExplanation) -> CandidateVerdict {
+    let CandidateExplanation { file, permitted, reason } = candidate;
     CandidateVerdict { file, permitted, reason }
 }
 
@@ -142,12 +143,12 @@ mod tests {
     use super::*;
     use crate::admin::wire::AdminRequest as _;
 
-    fn read(query: &str) -> Result<Inquiry, String> {
-        ExplainRequest::parse(query).and_then(|request| Inquiry::of(&request))
+    fn read(query: &str) -> Result<ExplainQuery, String> {
+        ExplainRequest::parse(query).and_then(|request| ExplainQuery::parse(&request))
     }
 
     #[test]
-    fn a_wrong_parameter_is_named_with_what_to_write() {
+    fn wrong_parameter_is_named_with_a_remedy() {
         for (query, said) in [
             ("url=wss://a.example/", "`client` is missing"),
             ("client=192.0.2.1", "`url` is missing"),

@@ -6,18 +6,18 @@
 
 use http::{HeaderMap, StatusCode, header};
 
-use crate::admin::answer::{Answer, json, text};
-use crate::admin::state::Admin;
+use crate::admin::answer::{AdminResponse, json, text};
+use crate::admin::state::AdminContext;
 use crate::admin::wire::{LivezAnswer, ReadyState, ReadyzAnswer};
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::systemd::SILENCE;
+use crate::control::systemd::STALL_TIMEOUT;
 
 /// Most diagnostics of one kind in the body; `sidegate status` shows all.
-const TOLD: usize = 20;
+const MAX_DIAGNOSTICS: usize = 20;
 
 /// Answers 200 while all loops turn, and 503 if one has stalled: only a restart helps then.
-pub fn livez(admin: &Admin, headers: &HeaderMap) -> Answer {
-    let stalled = admin.pulses.stalled(SILENCE);
+pub fn livez(admin: &AdminContext, headers: &HeaderMap) -> AdminResponse {
+    let stalled = admin.pulses.stalled(STALL_TIMEOUT);
     let (status, word) = match stalled[..] {
         [] => (StatusCode::OK, "alive"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "stalled"),
@@ -32,8 +32,8 @@ pub fn livez(admin: &Admin, headers: &HeaderMap) -> Answer {
 
 /// Answers 200, or 503 while draining. The listener starts after the first generation, so one
 /// always serves.
-pub fn readyz(admin: &Admin, headers: &HeaderMap) -> Answer {
-    let health = Health::of(admin);
+pub fn readyz(admin: &AdminContext, headers: &HeaderMap) -> AdminResponse {
+    let health = Health::collect(admin);
     let status = if health.draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     if wants_json(headers) { json(status, &health.answer()) } else { text(status, health.text()) }
 }
@@ -56,7 +56,7 @@ struct Health {
 }
 
 impl Health {
-    fn of(admin: &Admin) -> Self {
+    fn collect(admin: &AdminContext) -> Self {
         let live = admin.live.load();
         let rejected = admin.standing.rejected.load();
         let rejected =
@@ -136,12 +136,12 @@ impl Health {
     }
 }
 
-/// One line for each of the first `TOLD` diagnostics, and the number of the others.
+/// One line for each of the first `MAX_DIAGNOSTICS` diagnostics, and the number of the others.
 fn lines<'d>(diagnostics: impl Iterator<Item = &'d Diagnostic>) -> Vec<String> {
     let mut lines: Vec<_> = diagnostics.map(Diagnostic::one_line).collect();
-    let more = lines.len().saturating_sub(TOLD);
+    let more = lines.len().saturating_sub(MAX_DIAGNOSTICS);
     if more > 0 {
-        lines.truncate(TOLD);
+        lines.truncate(MAX_DIAGNOSTICS);
         lines.push(format!("and {more} more"));
     }
     lines
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_for_those_who_name_it_wherever_they_do() {
+    fn json_is_sent_when_accept_names_it_anywhere() {
         check(&["application/json"], true);
         check(&["text/html;q=0.9, Application/JSON;charset=utf-8;q=0.1"], true);
         check(&["text/plain", "application/json"], true);

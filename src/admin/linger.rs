@@ -18,22 +18,22 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::data::admission::discards::{MAX_DISCARDED, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
+use crate::data::admission::discarding::{MAX_DISCARDED_BYTES, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
 use crate::data::stream::unacked::unacked;
 
 /// Most bytes that one read discards.
-const CHUNK: usize = 8 * 1024;
+const MAX_READ_BYTES: usize = 8 * 1024;
 
 /// The first and the longest pause between two polls of the bytes not yet acknowledged.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LAST_LOOK: Duration = Duration::from_millis(50);
+const MIN_ACK_POLL_INTERVAL: Duration = Duration::from_millis(1);
+const MAX_ACK_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Whether the body of a connection's latest request was given up. If so, the connection ends
 /// behind the answer and no further request is parsed.
 #[derive(Clone, Default)]
-pub struct GivenUp(Arc<AtomicBool>);
+pub struct BodyAbandoned(Arc<AtomicBool>);
 
-impl GivenUp {
+impl BodyAbandoned {
     /// Marks the body as given up.
     pub fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
@@ -47,17 +47,17 @@ impl GivenUp {
 
 /// A caller's stream under hyper. While a write is blocked, the given-up body of the request is
 /// discarded: a caller may send all of it before it reads.
-pub struct Heard<'i, I> {
+pub struct DiscardingStream<'i, I> {
     io: &'i mut I,
-    given_up: GivenUp,
+    given_up: BodyAbandoned,
     /// Bytes that may still be discarded.
     left: u64,
 }
 
-impl<'i, I: AsyncRead + AsyncWrite + Unpin> Heard<'i, I> {
+impl<'i, I: AsyncRead + AsyncWrite + Unpin> DiscardingStream<'i, I> {
     /// Wraps the caller's stream `io`.
-    pub fn new(io: &'i mut I, given_up: GivenUp) -> Self {
-        Heard { io, given_up, left: MAX_DISCARDED }
+    pub fn new(io: &'i mut I, given_up: BodyAbandoned) -> Self {
+        DiscardingStream { io, given_up, left: MAX_DISCARDED_BYTES }
     }
 
     /// Discards all input that has arrived. The last read registers `cx` to be woken by more.
@@ -73,7 +73,7 @@ impl<'i, I: AsyncRead + AsyncWrite + Unpin> Heard<'i, I> {
     }
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Heard<'_, I> {
+impl<I: AsyncRead + Unpin> AsyncRead for DiscardingStream<'_, I> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -83,7 +83,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Heard<'_, I> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heard<'_, I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for DiscardingStream<'_, I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -115,8 +115,8 @@ pub async fn linger<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, awaits: bool)
     // A failure means the caller is gone: the reads below end at once.
     let _ = io.shutdown().await;
     let last = Instant::now() + TOTAL_TIMEOUT;
-    let mut left = MAX_DISCARDED;
-    let mut came = if awaits { 1 } else { at_once(io).await };
+    let mut left = MAX_DISCARDED_BYTES;
+    let mut came = if awaits { 1 } else { discard_available(io).await };
     while came > 0 && came <= left {
         left -= came;
         let until = (Instant::now() + SILENCE_TIMEOUT).min(last);
@@ -127,35 +127,35 @@ pub async fn linger<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, awaits: bool)
 }
 
 /// Discards input that has already arrived, without waiting; returns its length in bytes.
-async fn at_once<I: AsyncRead + Unpin>(io: &mut I) -> u64 {
+async fn discard_available<I: AsyncRead + Unpin>(io: &mut I) -> u64 {
     let came = poll_fn(|cx| Poll::Ready(poll_discard(io, cx))).await;
     if let Poll::Ready(Ok(came)) = came { came } else { 0 }
 }
 
-/// Discards at most `CHUNK` bytes; 0 means the end of the stream.
+/// Discards at most `MAX_READ_BYTES` bytes; 0 means the end of the stream.
 fn poll_discard<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
-    let mut room = [MaybeUninit::uninit(); CHUNK];
+    let mut room = [MaybeUninit::uninit(); MAX_READ_BYTES];
     let mut buffer = ReadBuf::uninit(&mut room);
     Pin::new(io).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len() as u64)
 }
 
 /// Waits until `last` for the caller to acknowledge everything sent; returns whether it has. The
 /// kernel signals no event for this, so the send queue is polled.
-pub async fn delivered(tcp: &TcpStream, last: Instant) -> bool {
-    let mut pause = FIRST_LOOK;
+pub async fn wait_for_ack(tcp: &TcpStream, last: Instant) -> bool {
+    let mut pause = MIN_ACK_POLL_INTERVAL;
     while unacked(tcp) != Some(0) {
         if Instant::now() >= last || !matches!(tcp.take_error(), Ok(None)) {
             return false;
         }
         sleep(pause).await;
-        pause = (pause * 2).min(LAST_LOOK);
+        pause = (pause * 2).min(MAX_ACK_POLL_INTERVAL);
     }
     true
 }
 
 /// Makes the close of `tcp` drop the unacknowledged bytes and reset the connection (SO_LINGER of
 /// 0).
-pub fn forget(tcp: &TcpStream) {
+pub fn reset_on_close(tcp: &TcpStream) {
     // A failure means that the caller is already gone.
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn discarding_begins_only_where_something_is_unread() {
+    async fn discarding_begins_only_when_input_is_unread() {
         check(0, false, 0).await;
         check(0, true, SILENCE_TIMEOUT.as_secs()).await;
         check(1, false, SILENCE_TIMEOUT.as_secs()).await;
@@ -211,6 +211,6 @@ mod tests {
             }
         };
         tokio::select! { () = linger(&mut io, true) => {}, () = floods => unreachable!() }
-        assert!((MAX_DISCARDED..=MAX_DISCARDED + (2 << 20)).contains(&sent), "{sent}");
+        assert!((MAX_DISCARDED_BYTES..=MAX_DISCARDED_BYTES + (2 << 20)).contains(&sent), "{sent}");
     }
 }

@@ -14,24 +14,24 @@ use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 
-use crate::admin::answer::{Answer, text, with_type};
-use crate::admin::connection::{PATIENCE, converse};
+use crate::admin::answer::{AdminResponse, text, with_type};
+use crate::admin::connection::{CONNECTION_TIMEOUT, serve_connection};
+use crate::admin::connection_cap::ConnectionGuard;
 use crate::admin::health;
-use crate::admin::room::Place;
-use crate::admin::state::Admin;
-use crate::observe::metrics::Facts;
+use crate::admin::state::AdminContext;
+use crate::observe::metrics::ScrapeFacts;
 use crate::policy::network::Peer;
 use crate::policy::request::Host;
 
 /// Media type of Prometheus' text format.
-const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+const EXPOSITION_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Time for a caller outside `allow` to read its 403.
-const SHORT: Duration = Duration::from_secs(1);
+const FORBIDDEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Most callers outside `allow` that are answered at one time; further ones are closed without an
 /// answer.
-const MOST_STRANGERS: usize = 8;
+const MAX_DENIED_CALLERS: usize = 8;
 
 /// A caller over TCP.
 pub struct Caller {
@@ -45,9 +45,9 @@ pub struct Caller {
 /// `caller` is `None` over a Unix socket, whose file mode has already admitted it. Returns whether
 /// the connection ended in order.
 pub async fn answer_one(
-    admin: &Admin,
-    strangers: &Strangers,
-    (stream, place): (&mut (impl AsyncRead + AsyncWrite + Unpin), &Place),
+    admin: &AdminContext,
+    strangers: &DeniedCallers,
+    (stream, place): (&mut (impl AsyncRead + AsyncWrite + Unpin), &ConnectionGuard),
     caller: Option<Caller>,
 ) -> bool {
     let peer = caller.as_ref().map(|caller| caller.peer);
@@ -63,9 +63,9 @@ pub async fn answer_one(
     }
     let (allowed, names_matter) =
         (stranger.is_none(), caller.is_some_and(|caller| caller.at_loopback));
-    let answered = converse(stream, PATIENCE, |request| {
+    let answered = serve_connection(stream, CONNECTION_TIMEOUT, |request| {
         let mut answer = match allowed {
-            true if names_matter => named(admin, &request),
+            true if names_matter => check_host(admin, &request),
             true => answer(admin, &request),
             false => text(StatusCode::FORBIDDEN, "not in [metrics] allow\n"),
         };
@@ -74,40 +74,40 @@ pub async fn answer_one(
     });
     tokio::select! {
         in_order = answered => in_order,
-        () = place.wanted() => {
+        () = place.evicted() => {
             tracing::debug!(?peer, "an idle scraper was closed to make room for another connection");
             false
         }
-        () = sleep(SHORT), if !allowed => false,
+        () = sleep(FORBIDDEN_TIMEOUT), if !allowed => false,
     }
 }
 
 /// Answers at a loopback address, after a check of the requested name.
-fn named<B>(admin: &Admin, request: &Request<B>) -> Answer {
-    match named_here(request, &admin.standing.settings.load().metrics.hosts) {
-        Named::Here => answer(admin, request),
-        Named::Elsewhere => {
+fn check_host<B>(admin: &AdminContext, request: &Request<B>) -> AdminResponse {
+    match host_matches(request, &admin.standing.settings.load().metrics.hosts) {
+        HostCheck::Matches => answer(admin, request),
+        HostCheck::Mismatch => {
             admin.metrics.scrape_refused();
             let told = "the Host has to be an address, localhost or a name in [metrics] hosts\n";
             text(StatusCode::FORBIDDEN, told)
         }
-        Named::Badly => text(StatusCode::BAD_REQUEST, "a request needs exactly one Host\n"),
+        HostCheck::Invalid => text(StatusCode::BAD_REQUEST, "a request needs exactly one Host\n"),
     }
 }
 
 /// Whether the Host of a request names this listener.
 #[derive(Debug, PartialEq, Eq)]
-enum Named {
-    Here,
-    Elsewhere,
+enum HostCheck {
+    Matches,
+    Mismatch,
     /// No Host, or more than one.
-    Badly,
+    Invalid,
 }
 
 /// Checks the Host of `request`; `hosts` are the names of this listener. A browser that an
 /// attacker's DNS led here (DNS rebinding) sends the name of the attacker's page, never an address
 /// or `localhost`.
-fn named_here<B>(request: &Request<B>, hosts: &[Box<str>]) -> Named {
+fn host_matches<B>(request: &Request<B>, hosts: &[Box<str>]) -> HostCheck {
     let is_ours = |value: &[u8]| {
         let Some(host) = Host::parse(value) else { return false };
         let (name, is_v6) = (host.name(), host.name().starts_with('['));
@@ -120,16 +120,16 @@ fn named_here<B>(request: &Request<B>, hosts: &[Box<str>]) -> Named {
     let field = fields.next();
     let must = request.version() >= Version::HTTP_11;
     if fields.next().is_some() || (must && field.is_none()) {
-        return Named::Badly;
+        return HostCheck::Invalid;
     }
     // The absolute form overrides Host (RFC 9112 §3.2.2). Here both must be ours, so that a request
     // that names two hosts is refused.
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
     let all_ours = authority.into_iter().chain(field.map(HeaderValue::as_bytes)).all(is_ours);
-    if all_ours { Named::Here } else { Named::Elsewhere }
+    if all_ours { HostCheck::Matches } else { HostCheck::Mismatch }
 }
 
-fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
+fn answer<B>(admin: &AdminContext, request: &Request<B>) -> AdminResponse {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut answer = text(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -143,9 +143,9 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
             let live = admin.live.load();
             let (is_draining, log_drops) = (admin.lifecycle.is_draining(), admin.drops.count());
             let budgets = admin.tunnels.budgets();
-            let facts = Facts { snapshot: &live, budgets, is_draining, log_drops };
+            let facts = ScrapeFacts { snapshot: &live, budgets, is_draining, log_drops };
             let body = admin.metrics.scrape(&facts, Timestamp::now());
-            with_type(StatusCode::OK, body, EXPOSITION)
+            with_type(StatusCode::OK, body, EXPOSITION_CONTENT_TYPE)
         }
         "/livez" => health::livez(admin, request.headers()),
         "/readyz" => health::readyz(admin, request.headers()),
@@ -155,21 +155,21 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Answer {
 
 /// Number of callers outside `allow` that are being answered.
 #[derive(Default)]
-pub struct Strangers(AtomicUsize);
+pub struct DeniedCallers(AtomicUsize);
 
 /// One counted caller; dropping it lowers the number.
-struct Stranger<'s>(&'s Strangers);
+struct DeniedCallerGuard<'s>(&'s DeniedCallers);
 
-impl Strangers {
+impl DeniedCallers {
     /// Counts a caller; `None` means there are already too many.
-    fn enter(&self) -> Option<Stranger<'_>> {
+    fn enter(&self) -> Option<DeniedCallerGuard<'_>> {
         // Made before the check: if there are too many, its drop takes back the count added below.
-        let stranger = Stranger(self);
-        (self.0.fetch_add(1, Ordering::Relaxed) < MOST_STRANGERS).then_some(stranger)
+        let stranger = DeniedCallerGuard(self);
+        (self.0.fetch_add(1, Ordering::Relaxed) < MAX_DENIED_CALLERS).then_some(stranger)
     }
 }
 
-impl Drop for Stranger<'_> {
+impl Drop for DeniedCallerGuard<'_> {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -181,17 +181,17 @@ mod tests {
 
     /// Checks what a request of this version with this target and these Hosts names, where
     /// `here.example` is a name of the listener.
-    fn check(version: Version, target: &str, hosts: &[&str], expected: Named) {
+    fn check(version: Version, target: &str, hosts: &[&str], expected: HostCheck) {
         let mut request = Request::builder().version(version).uri(target);
         for host in hosts {
             request = request.header(header::HOST, *host);
         }
-        let found = named_here(&request.body(()).unwrap(), &["here.example".into()]);
+        let found = host_matches(&request.body(()).unwrap(), &["here.example".into()]);
         assert_eq!(found, expected, "{target} {hosts:?}");
     }
 
     #[test]
-    fn addresses_localhost_and_configured_names_are_ours() {
+    fn addresses_localhost_and_configured_names_match() {
         for host in [
             "127.0.0.1",
             "127.0.0.1:10464",
@@ -206,12 +206,12 @@ mod tests {
             "here.example",
             "HERE.example.:80",
         ] {
-            check(Version::HTTP_11, "/metrics", &[host], Named::Here);
+            check(Version::HTTP_11, "/metrics", &[host], HostCheck::Matches);
         }
     }
 
     #[test]
-    fn other_names_are_not() {
+    fn other_names_do_not_match() {
         for host in [
             "evil.example",
             "localhost.evil.example",
@@ -236,24 +236,24 @@ mod tests {
             "sub.here.example",
             "127.0.0.1..",
         ] {
-            check(Version::HTTP_11, "/metrics", &[host], Named::Elsewhere);
+            check(Version::HTTP_11, "/metrics", &[host], HostCheck::Mismatch);
         }
     }
 
     #[test]
-    fn a_request_has_one_host_unless_it_is_older_than_that() {
-        check(Version::HTTP_11, "/metrics", &[], Named::Badly);
-        check(Version::HTTP_10, "/metrics", &[], Named::Here);
-        check(Version::HTTP_10, "/metrics", &["evil.example"], Named::Elsewhere);
-        check(Version::HTTP_11, "/metrics", &["localhost", "localhost"], Named::Badly);
-        check(Version::HTTP_10, "/metrics", &["localhost", "evil.example"], Named::Badly);
+    fn request_needs_one_host_unless_it_is_http_1_0() {
+        check(Version::HTTP_11, "/metrics", &[], HostCheck::Invalid);
+        check(Version::HTTP_10, "/metrics", &[], HostCheck::Matches);
+        check(Version::HTTP_10, "/metrics", &["evil.example"], HostCheck::Mismatch);
+        check(Version::HTTP_11, "/metrics", &["localhost", "localhost"], HostCheck::Invalid);
+        check(Version::HTTP_10, "/metrics", &["localhost", "evil.example"], HostCheck::Invalid);
     }
 
     #[test]
-    fn an_absolute_target_is_looked_at_as_well() {
-        check(Version::HTTP_11, "http://localhost/metrics", &["127.0.0.1"], Named::Here);
-        check(Version::HTTP_11, "http://evil.example/metrics", &["localhost"], Named::Elsewhere);
-        check(Version::HTTP_11, "http://localhost/metrics", &["evil.example"], Named::Elsewhere);
-        check(Version::HTTP_10, "http://evil.example/metrics", &[], Named::Elsewhere);
+    fn absolute_target_is_checked_too() {
+        check(Version::HTTP_11, "http://localhost/metrics", &["127.0.0.1"], HostCheck::Matches);
+        check(Version::HTTP_11, "http://evil.example/metrics", &["localhost"], HostCheck::Mismatch);
+        check(Version::HTTP_11, "http://localhost/metrics", &["evil.example"], HostCheck::Mismatch);
+        check(Version::HTTP_10, "http://evil.example/metrics", &[], HostCheck::Mismatch);
     }
 }

@@ -16,20 +16,20 @@ use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::connection::converse;
-use crate::admin::room::{Place, Room, attend};
-use crate::admin::served::Serve;
-use crate::admin::state::Admin;
+use crate::admin::connection::serve_connection;
+use crate::admin::connection_cap::{ConnectionGuard, EvictingCap, accept_loop};
+use crate::admin::state::AdminContext;
+use crate::admin::swappable::AdminService;
 use crate::admin::unix::{self, SocketFile};
-use crate::admin::{command, place};
+use crate::admin::{command, socket_path};
 use crate::control::config::{AdminSettings, AdminSocket};
-use crate::control::systemd::sockets::Sockets;
+use crate::control::systemd::sockets::PassedSockets;
 
 /// Time for a connection: a reload waits for files that are being written.
-const PATIENCE: Duration = Duration::from_secs(60);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Most connections at one time.
-const MOST: usize = 32;
+const MAX_CONNECTIONS: usize = 32;
 
 /// The bound socket, or all sockets that systemd passed under one name.
 pub struct AdminListener {
@@ -44,21 +44,21 @@ pub struct AdminListener {
 impl AdminListener {
     /// Binds the socket of `settings`, or takes it from those `passed`. `None` means off, or no
     /// folder of `auto` is usable (a warning). If the path equals `now`, the current socket's, the
-    /// new one has a temporary name until [`settle`](AdminListener::settle).
+    /// new one has a temporary name until [`commit`](AdminListener::commit).
     ///
     /// # Errors
     /// The path belongs to a live socket or to another kind of file, or cannot be created.
     pub fn bind(
         settings: &AdminSettings,
         config: &Path,
-        passed: &Sockets,
+        passed: &PassedSockets,
         now: Option<&Path>,
     ) -> io::Result<Option<Self>> {
         let path = match &settings.socket {
             AdminSocket::Off => return Ok(None),
             AdminSocket::Systemd(name) => return Self::adopt(passed.unix(name)?, config).map(Some),
             AdminSocket::Path(path) => config.parent().unwrap_or(Path::new("")).join(path),
-            AdminSocket::Auto => match place::automatic(config) {
+            AdminSocket::Auto => match socket_path::auto_path(config) {
                 Some(path) => path,
                 None => {
                     tracing::warn!(
@@ -75,13 +75,13 @@ impl AdminListener {
         let place = if aside { path.with_extension("new") } else { path.clone() };
         // Owner only at first: no other user can connect before group and mode are set.
         let (socket, file) = unix::bind(&place, Mode::RUSR | Mode::WUSR).map_err(at)?;
-        open_to(&place, settings).map_err(at)?;
+        set_access(&place, settings).map_err(at)?;
         Ok(Some(AdminListener { sockets: vec![socket], file: Some(file), path, aside }))
     }
 
     /// Renames a socket with a temporary name over the current one. The rename is atomic, so
     /// callers always find a socket.
-    pub fn settle(mut self) -> Self {
+    pub fn commit(mut self) -> Self {
         if self.aside
             && let Some(file) = &mut self.file
             && let Err(error) = file.move_to(&self.path)
@@ -99,7 +99,7 @@ impl AdminListener {
             .first()
             .and_then(|socket| Some(socket.local_addr().ok()?.as_pathname()?.to_owned()));
         let path = named.unwrap_or_default();
-        let linked = match place::automatic(config) {
+        let linked = match socket_path::auto_path(config) {
             Some(place) if place == path => Ok(None),
             Some(place) => unix::link(&path, &place).map(Some),
             None => Err(io::Error::other("no default directory is usable")),
@@ -111,14 +111,14 @@ impl AdminListener {
     }
 }
 
-impl Serve for AdminListener {
+impl AdminService for AdminListener {
     type At = PathBuf;
 
     fn at(&self) -> Option<PathBuf> {
         Some(self.path.clone())
     }
 
-    async fn serve(self, admin: Arc<Admin>, stop: CancellationToken) {
+    async fn serve(self, admin: Arc<AdminContext>, stop: CancellationToken) {
         let AdminListener { sockets, file: _file, .. } = self;
         let sockets: Vec<_> =
             match sockets.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>() {
@@ -133,7 +133,7 @@ impl Serve for AdminListener {
         };
         let look = || admin.metrics.totals(&admin.live.load(), &admin.tunnels);
         tokio::select! {
-            () = attend(Room::new(MOST), accept, |stream, place| answer_all(Arc::clone(&admin), stream, place), stop) => {}
+            () = accept_loop(EvictingCap::new(MAX_CONNECTIONS), accept, |stream, place| serve_caller(Arc::clone(&admin), stream, place), stop) => {}
             () = admin.rates.sample(look) => {}
         }
     }
@@ -141,7 +141,7 @@ impl Serve for AdminListener {
 
 /// Applies `[admin] group` and `mode`: the group first, so that the mode never admits another
 /// group.
-fn open_to(path: &Path, settings: &AdminSettings) -> io::Result<()> {
+fn set_access(path: &Path, settings: &AdminSettings) -> io::Result<()> {
     if let Some(group) = &settings.group {
         let unknown = || {
             io::Error::other(format!(
@@ -170,10 +170,10 @@ fn group_id(group: &str) -> Option<u32> {
     named.or_else(|| group.parse().ok())
 }
 
-async fn answer_all(admin: Arc<Admin>, mut stream: UnixStream, place: Place) {
+async fn serve_caller(admin: Arc<AdminContext>, mut stream: UnixStream, place: ConnectionGuard) {
     let caller = stream.peer_cred().ok();
-    let answered = converse(&mut stream, PATIENCE, |request| {
-        let (admin, answering) = (Arc::clone(&admin), place.answering());
+    let answered = serve_connection(&mut stream, CONNECTION_TIMEOUT, |request| {
+        let (admin, answering) = (Arc::clone(&admin), place.mark_busy());
         async move {
             let answer = command::answer(admin, request, caller).await;
             drop(answering);
@@ -182,7 +182,7 @@ async fn answer_all(admin: Arc<Admin>, mut stream: UnixStream, place: Place) {
     });
     tokio::select! {
         _ = answered => {}
-        () = place.wanted() => tracing::debug!("an idle connection to the admin socket was closed to make room for another"),
+        () = place.evicted() => tracing::debug!("an idle connection to the admin socket was closed to make room for another"),
     }
 }
 
@@ -205,7 +205,7 @@ mod tests {
 
     /// Binds the listener at `admin.sock` beside a `sidegate.toml` in `folder`.
     fn bind(folder: &Path) -> io::Result<AdminListener> {
-        let passed = Sockets::default();
+        let passed = PassedSockets::default();
         AdminListener::bind(
             &settings("admin.sock", 0o660, None),
             &folder.join("sidegate.toml"),
@@ -232,14 +232,14 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_is_as_written_whatever_the_umask() {
+    fn socket_mode_is_as_configured_under_any_umask() {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("sidegate.toml");
         for wanted in [0o660, 0o622, 0o600] {
             let listener = AdminListener::bind(
                 &settings("admin.sock", wanted, None),
                 &config,
-                &Sockets::default(),
+                &PassedSockets::default(),
                 None,
             )
             .unwrap()
@@ -256,7 +256,7 @@ mod tests {
             AdminListener::bind(
                 &settings,
                 &folder.path().join("sidegate.toml"),
-                &Sockets::default(),
+                &PassedSockets::default(),
                 None,
             )
         };
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_taken_by_something_alive_is_an_error() {
+    fn bind_fails_when_a_live_socket_has_the_path() {
         check_taken(|path| StdListener::bind(path).unwrap(), "another agent listens there");
         check_taken(|path| UnixDatagram::bind(path).unwrap(), "another program");
         check_taken(|path| fs::write(path, "mine").unwrap(), "other than a socket");
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn one_who_is_alive_and_takes_nobody_is_alive() {
+    fn live_socket_with_a_full_queue_counts_as_live() {
         let full = |path: &Path| {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
             socket.bind(&SockAddr::unix(path).unwrap()).unwrap();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_socket_of_one_who_is_gone_is_replaced() {
+    fn dead_socket_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
         drop(StdListener::bind(&path).unwrap());

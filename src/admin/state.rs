@@ -4,37 +4,37 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::addresses::BoundAddresses;
-use crate::admin::rates::Rates;
-use crate::control::reload::{Requests, Standing};
+use crate::admin::rates::RateHistory;
+use crate::control::reload::{ConfigStatus, ReloaderHandle};
 use crate::lifecycle::Lifecycle;
-use crate::observe::log::Drops;
+use crate::observe::heartbeat::Heartbeats;
+use crate::observe::log::DropCounter;
 use crate::observe::metrics::Metrics;
-use crate::observe::pulse::Pulses;
-use crate::snapshot::Live;
+use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::Tunnels;
 
 /// The shared state of the admin endpoints.
-pub struct Admin {
+pub struct AdminContext {
     /// The current snapshot; each answer loads it once.
-    pub live: Arc<Live>,
+    pub live: Arc<CurrentSnapshot>,
     /// The table of live tunnels.
     pub tunnels: Arc<Tunnels>,
     /// All counters of the process.
     pub metrics: Arc<Metrics>,
     /// State of the files: outcome of the last reload, warnings, lists.
-    pub standing: Arc<Standing>,
+    pub standing: Arc<ConfigStatus>,
     /// Requests reloads and previews from the control plane.
-    pub requests: Requests,
+    pub requests: ReloaderHandle,
     /// The stage of the process; `POST /v1/drain` advances it.
     pub lifecycle: Arc<Lifecycle>,
     /// Detects stalled loops, for `/livez`.
-    pub pulses: Arc<Pulses>,
+    pub pulses: Arc<Heartbeats>,
     /// Number of log lines dropped since the start.
-    pub drops: Drops,
+    pub drops: DropCounter,
     /// Path of the agent's `sidegate.toml`.
     pub config: PathBuf,
     /// The addresses that listeners are bound to.
     pub addresses: Arc<BoundAddresses>,
     /// Rates of each route over the last minute.
-    pub rates: Rates,
+    pub rates: RateHistory,
 }

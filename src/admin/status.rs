@@ -9,36 +9,36 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::addresses::BoundAddress;
-use crate::admin::rates::Rate;
-use crate::admin::state::Admin;
+use crate::admin::rates::RouteRate;
+use crate::admin::state::AdminContext;
 use crate::admin::wire::{
     BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload,
     ListStatus, ListenerProtocol, ListenerStatus, PolicyStatus, ReloadCause, RouteCounts,
     RouteRates, RouteStatus, Severity, StatusAnswer, Time, TrafficCount, TrafficRate, Warning,
-    WarningWord,
+    WarningKind,
 };
 use crate::close::Traffic;
-use crate::control::config::diagnostic::{Diagnostic, Level};
-use crate::control::reload::{Cause, Standing};
-use crate::observe::metrics::{Difference, ReloadResult, RouteTotals};
+use crate::control::config::diagnostic::{Diagnostic, DiagnosticLevel};
+use crate::control::reload::{ConfigStatus, Trigger};
+use crate::observe::metrics::{CandidateDifference, ReloadResult, RouteTotals};
 use crate::policy::Policy;
-use crate::policy::network::Key;
+use crate::policy::network::ClientKey;
 use crate::snapshot::Snapshot;
 use crate::snapshot::certificate::Certificate;
-use crate::snapshot::listener::Speaks;
+use crate::snapshot::listener::Protocol;
 use crate::snapshot::route::{BackendAddress, Route};
 
 /// Days before its expiry from which a certificate is a warning.
-const SOON: i64 = 14;
+const EXPIRY_WARNING_DAYS: i64 = 14;
 
 /// Days within which an entry counts as lapsing.
-const LAPSING: i64 = 30;
+const LAPSING_DAYS: i64 = 30;
 
 /// Number of tunnels from which it is suspicious that all have one client.
-const CROWD: usize = 20;
+const MIN_CROWD_TUNNELS: usize = 20;
 
 /// Collects the complete status at the time of the call.
-pub fn status(admin: &Admin) -> StatusAnswer {
+pub fn status(admin: &AdminContext) -> StatusAnswer {
     let (live, now) = (admin.live.load(), Timestamp::now());
     let standing = &admin.standing;
     StatusAnswer {
@@ -63,7 +63,7 @@ pub fn status(admin: &Admin) -> StatusAnswer {
     }
 }
 
-fn last_reload(standing: &Standing) -> Option<LastReload> {
+fn last_reload(standing: &ConfigStatus) -> Option<LastReload> {
     let last = standing.last.load_full()?;
     let rejected = standing.rejected.load_full();
     let outcome = match last.result {
@@ -72,10 +72,10 @@ fn last_reload(standing: &Standing) -> Option<LastReload> {
         ReloadResult::Rejected => LastOutcome::Rejected,
     };
     let cause = match last.cause {
-        Cause::Saved => ReloadCause::Saved,
-        Cause::Poll => ReloadCause::Poll,
-        Cause::Signal => ReloadCause::Signal,
-        Cause::Asked => ReloadCause::Asked,
+        Trigger::Saved => ReloadCause::Saved,
+        Trigger::Poll => ReloadCause::Poll,
+        Trigger::Signal => ReloadCause::Signal,
+        Trigger::Requested => ReloadCause::Requested,
     };
     let diagnostics = reports(rejected.as_deref().map_or(&[], Vec::as_slice));
     Some(LastReload { outcome, cause, at: Time(last.at), diagnostics })
@@ -85,8 +85,8 @@ fn last_reload(standing: &Standing) -> Option<LastReload> {
 pub fn reports(diagnostics: &[Diagnostic]) -> Vec<DiagnosticReport> {
     let one = |diagnostic: &Diagnostic| DiagnosticReport {
         level: match diagnostic.level {
-            Level::Error => Severity::Error,
-            Level::Warning => Severity::Warning,
+            DiagnosticLevel::Error => Severity::Error,
+            DiagnosticLevel::Warning => Severity::Warning,
         },
         file: diagnostic.file.to_string(),
         line: diagnostic.line as u64,
@@ -98,18 +98,18 @@ pub fn reports(diagnostics: &[Diagnostic]) -> Vec<DiagnosticReport> {
     diagnostics.iter().map(one).collect()
 }
 
-fn is_draining(admin: &Admin) -> bool {
+fn is_draining(admin: &AdminContext) -> bool {
     admin.lifecycle.is_draining()
 }
 
-fn listeners(admin: &Admin, live: &Snapshot) -> Vec<ListenerStatus> {
+fn listeners(admin: &AdminContext, live: &Snapshot) -> Vec<ListenerStatus> {
     let connections = admin.metrics.connections();
     let one = |bound: &BoundAddress| {
         let BoundAddress { listener: name, address } = bound;
-        let speaks = live.listeners.get(name).map(|rules| match rules.listener.speaks {
-            Speaks::Tls(_) => ListenerProtocol::Tls,
-            Speaks::Plain => ListenerProtocol::Plain,
-            Speaks::Redirect { .. } => ListenerProtocol::Redirect,
+        let speaks = live.listeners.get(name).map(|rules| match rules.listener.protocol {
+            Protocol::Tls(_) => ListenerProtocol::Tls,
+            Protocol::Plain => ListenerProtocol::Plain,
+            Protocol::Redirect { .. } => ListenerProtocol::Redirect,
         });
         let counted = connections.iter().find(|(own, ..)| own == name);
         let (open, limit) = counted.map(|(_, open, limit)| (*open, *limit)).unzip();
@@ -124,7 +124,7 @@ fn listeners(admin: &Admin, live: &Snapshot) -> Vec<ListenerStatus> {
     admin.addresses.load().iter().map(one).collect()
 }
 
-fn routes(admin: &Admin, live: &Snapshot) -> Vec<RouteStatus> {
+fn routes(admin: &AdminContext, live: &Snapshot) -> Vec<RouteStatus> {
     let (totals, at) = (admin.metrics.totals(live, &admin.tunnels), Instant::now());
     let pages = &admin.standing.settings.load().routes;
     let backend = |one: &BackendAddress| BackendStatus {
@@ -143,7 +143,7 @@ fn routes(admin: &Admin, live: &Snapshot) -> Vec<RouteStatus> {
             backends: route.backends.iter().map(backend).collect(),
             tunnels: totals.open,
             totals: counts(&totals),
-            per_second: admin.rates.of(&route.name, at, &totals).map(rates),
+            per_second: admin.rates.rate(&route.name, at, &totals).map(rates),
         }
     };
     live.route_list.iter().map(one).collect()
@@ -160,7 +160,7 @@ fn counts(totals: &RouteTotals) -> RouteCounts {
     }
 }
 
-fn rates(rate: Rate) -> RouteRates {
+fn rates(rate: RouteRate) -> RouteRates {
     // Three decimals show one event a minute; more would be noise.
     let round = |number: f64| (number * 1000.0).round() / 1000.0;
     let both = |[messages, bytes]: [f64; 2]| {
@@ -184,7 +184,7 @@ fn sorted(live: &Snapshot) -> Vec<&Arc<Policy>> {
         .collect()
 }
 
-fn policy(admin: &Admin, policy: &Policy) -> PolicyStatus {
+fn policy(admin: &AdminContext, policy: &Policy) -> PolicyStatus {
     let differences = admin.metrics.candidate_differences();
     let count = |difference| {
         let key = (Arc::clone(&policy.name), difference);
@@ -192,8 +192,8 @@ fn policy(admin: &Admin, policy: &Policy) -> PolicyStatus {
     };
     let candidate = policy.candidate.as_ref().map(|candidate| CandidateStatus {
         file: candidate.file.to_string(),
-        would_refuse: count(Difference::WouldRefuse),
-        would_admit: count(Difference::WouldAdmit),
+        would_refuse: count(CandidateDifference::WouldRefuse),
+        would_admit: count(CandidateDifference::WouldAdmit),
         would_revoke: admin
             .metrics
             .candidate_would_revoke(&policy.name)
@@ -222,9 +222,9 @@ fn days_left(certificate: &Certificate, now: Timestamp) -> i64 {
     certificate.not_after.duration_since(now).as_secs().div_euclid(24 * 3600)
 }
 
-fn lists(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<ListStatus> {
+fn lists(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<ListStatus> {
     let files = admin.standing.lists.load();
-    let soon = now + SignedDuration::from_hours(LAPSING * 24);
+    let soon = now + SignedDuration::from_hours(LAPSING_DAYS * 24);
     let age = |modified: Timestamp| now.duration_since(modified).as_secs();
     let mut lists = Vec::new();
     for policy in sorted(live) {
@@ -246,37 +246,37 @@ fn lists(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<ListStatus> {
 }
 
 /// Collects what needs attention, each with a word for programs and a sentence for people.
-fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
+fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut warn = |word, sentence: String| warnings.push(Warning { word, sentence });
     if is_draining(admin) {
         let (tunnels, exchanges) = (admin.tunnels.len(), admin.tunnels.exchanges_len());
         let left = format!("{tunnels} tunnels and {exchanges} exchanges are left");
-        warn(WarningWord::Draining, format!("draining: {left}, and nothing new is accepted"));
+        warn(WarningKind::Draining, format!("draining: {left}, and nothing new is accepted"));
     }
     if admin.standing.rejected.load().is_some() {
         warn(
-            WarningWord::Rejected,
+            WarningKind::Rejected,
             "the running configuration differs from the files: the last reload was rejected".into(),
         );
     }
     if let Some(sentence) = admin.standing.unwatched_sentence() {
-        warn(WarningWord::WatchDegraded, sentence);
+        warn(WarningKind::WatchDegraded, sentence);
     }
     for backend in admin.metrics.backends_down(live) {
-        warn(WarningWord::BackendDown, format!("the last connection attempt to {backend} failed"));
+        warn(WarningKind::BackendDown, format!("the last connection attempt to {backend} failed"));
     }
     for certificate in live.certificates.iter() {
         let (left, label) = (days_left(certificate, now), &certificate.label);
         if left < 0 {
-            warn(WarningWord::Certificate, format!("{label} has expired: clients refuse it"));
-        } else if left < SOON {
+            warn(WarningKind::Certificate, format!("{label} has expired: clients refuse it"));
+        } else if left < EXPIRY_WARNING_DAYS {
             let day = if left == 1 { "day" } else { "days" };
-            warn(WarningWord::Certificate, format!("{label} expires in {left} {day}"));
+            warn(WarningKind::Certificate, format!("{label} expires in {left} {day}"));
         }
     }
     for sentence in admin.standing.lists.load().iter().filter_map(|list| list.stale(now)) {
-        warn(WarningWord::Stale, sentence);
+        warn(WarningKind::Stale, sentence);
     }
     for policy in sorted(live) {
         let open = admin.tunnels.budgets().tunnels(&policy.name);
@@ -284,28 +284,28 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
             && u64::from(open) * 10 >= u64::from(limit) * 9
         {
             warn(
-                WarningWord::Capacity,
+                WarningKind::Capacity,
                 format!("policy {} has {open} of at most {limit} tunnels", policy.name),
             );
         }
     }
-    if let Some((client, tunnels)) = one_client(admin) {
+    if let Some((client, tunnels)) = sole_client(admin) {
         let sentence = format!(
             "all {tunnels} tunnels come from the client {client}: if that is a proxy, its clients \
              share one budget"
         );
-        warn(WarningWord::OneClient, sentence);
+        warn(WarningKind::OneClient, sentence);
     }
     let (drops, panics) = (admin.drops.count(), admin.metrics.panics());
     if drops > 0 {
         warn(
-            WarningWord::LogDrops,
+            WarningKind::LogDrops,
             format!("{drops} log lines were dropped, because standard error was read too slowly"),
         );
     }
     if panics > 0 {
         warn(
-            WarningWord::Panics,
+            WarningKind::Panics,
             format!(
                 "{panics} connections were ended by a bug in sidegate: please report it, with the \
                  log"
@@ -316,9 +316,9 @@ fn warnings(admin: &Admin, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
 }
 
 /// The one client of all tunnels and their number; `None` means few tunnels, or several clients.
-fn one_client(admin: &Admin) -> Option<(Key, usize)> {
+fn sole_client(admin: &AdminContext) -> Option<(ClientKey, usize)> {
     let entries = admin.tunnels.entries();
     let key = entries.first()?.client.key();
-    (entries.len() >= CROWD && entries.iter().all(|entry| entry.client.key() == key))
+    (entries.len() >= MIN_CROWD_TUNNELS && entries.iter().all(|entry| entry.client.key() == key))
         .then_some((key, entries.len()))
 }

@@ -10,31 +10,31 @@ use jiff::Timestamp;
 
 use crate::admin::wire::{Time, TrafficCount, TunnelStatus, TunnelsAnswer, TunnelsRequest};
 use crate::close::Traffic;
-use crate::policy::list::Entry as Line;
+use crate::policy::list::ListEntry as Line;
 use crate::snapshot::Snapshot;
-use crate::tunnels::{Entry, Tunnels};
+use crate::tunnels::{LiveEntry, Tunnels};
 
 /// A [`TunnelsRequest`] with parsed parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filter {
+pub struct TunnelFilter {
     route: Option<String>,
     client: Option<IpNet>,
     limit: usize,
     after: u64,
 }
 
-impl Filter {
+impl TunnelFilter {
     /// Parses the parameters of `request`.
     ///
     /// # Errors
     /// A sentence that names the wrong parameter and a valid value.
-    pub fn of(request: TunnelsRequest) -> Result<Filter, String> {
+    pub fn parse(request: TunnelsRequest) -> Result<TunnelFilter, String> {
         let TunnelsRequest { route, client, limit, after } = request;
         let client = client.as_deref().map(network).transpose()?;
-        Ok(Filter { route, client, limit, after })
+        Ok(TunnelFilter { route, client, limit, after })
     }
 
-    fn admits(&self, entry: &Entry) -> bool {
+    fn admits(&self, entry: &LiveEntry) -> bool {
         self.client.is_none_or(|network| network.contains(&entry.client.ip()))
             && self.route.as_ref().is_none_or(|route| *route == *entry.route().name)
     }
@@ -45,7 +45,7 @@ impl Filter {
 /// # Errors
 /// A sentence, if no such route exists and no tunnel has it.
 pub fn page(
-    filter: &Filter,
+    filter: &TunnelFilter,
     tunnels: &Tunnels,
     snapshot: &Snapshot,
     now: Timestamp,
@@ -68,7 +68,7 @@ pub fn page(
     Ok(TunnelsAnswer { matching, tunnels, next })
 }
 
-fn tunnel(entry: &Arc<Entry>, now: Timestamp) -> TunnelStatus {
+fn tunnel(entry: &Arc<LiveEntry>, now: Timestamp) -> TunnelStatus {
     let route = entry.route();
     let (from_client, from_backend) = entry.traffic.totals();
     let seconds = now.duration_since(entry.opened).as_secs();
@@ -110,12 +110,12 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::admin::wire::{AdminRequest, MAX_PAGE};
+    use crate::admin::wire::{AdminRequest, MAX_PAGE_TUNNELS};
     use crate::policy::limit::Limits;
     use crate::tunnels::tests::{charge, enter, table};
 
-    fn read(query: &str) -> Result<Filter, String> {
-        TunnelsRequest::parse(query).and_then(Filter::of)
+    fn read(query: &str) -> Result<TunnelFilter, String> {
+        TunnelsRequest::parse(query).and_then(TunnelFilter::parse)
     }
 
     /// What `query` is read as, or what the sentence holds.
@@ -125,7 +125,7 @@ mod tests {
                 let client = client.map(|client| client.parse().unwrap());
                 assert_eq!(
                     filter,
-                    Filter { route: route.map(str::to_owned), client, limit, after },
+                    TunnelFilter { route: route.map(str::to_owned), client, limit, after },
                     "{query}"
                 );
             }
@@ -136,11 +136,14 @@ mod tests {
 
     #[test]
     fn parameters_may_be_left_out_and_escaped() {
-        check("", Ok((None, None, MAX_PAGE, 0)));
+        check("", Ok((None, None, MAX_PAGE_TUNNELS, 0)));
         check("route=chat&after=41&limit=1", Ok((Some("chat"), None, 1, 41)));
-        check("client=192.0.2.0%2F24", Ok((None, Some("192.0.2.0/24"), MAX_PAGE, 0)));
-        check("client=2001:db8::1&", Ok((None, Some("2001:db8::1/128"), MAX_PAGE, 0)));
-        check("client=::ffff:10.0.0.0/104&limit=1000", Ok((None, Some("10.0.0.0/8"), MAX_PAGE, 0)));
+        check("client=192.0.2.0%2F24", Ok((None, Some("192.0.2.0/24"), MAX_PAGE_TUNNELS, 0)));
+        check("client=2001:db8::1&", Ok((None, Some("2001:db8::1/128"), MAX_PAGE_TUNNELS, 0)));
+        check(
+            "client=::ffff:10.0.0.0/104&limit=1000",
+            Ok((None, Some("10.0.0.0/8"), MAX_PAGE_TUNNELS, 0)),
+        );
     }
 
     #[test]
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_are_told_once_each_whatever_opens_and_closes_between_two_pages() {
+    fn pages_have_each_tunnel_once_while_others_open_and_close() {
         let (tunnels, live) = table(&Limits::default());
         let open = |host: u64| enter(charge(&tunnels, &live, (host % 250) as u8).unwrap());
         let mut staying: Vec<_> = (0..4000).map(open).collect();
@@ -175,7 +178,7 @@ mod tests {
         loop {
             let page = page(&filter, &tunnels, &live.load(), Timestamp::now()).unwrap();
             let ids: Vec<_> = page.tunnels.iter().map(|one| one.id).collect();
-            assert!(ids.len() <= MAX_PAGE && !ids.is_empty());
+            assert!(ids.len() <= MAX_PAGE_TUNNELS && !ids.is_empty());
             told.extend(ids);
             let Some(next) = page.next else { break };
             filter.after = next;

@@ -14,7 +14,7 @@ use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Length of the queue of connections to be accepted.
-const QUEUE: i32 = 128;
+const BACKLOG: i32 = 128;
 
 /// A file that this process created; removed on drop.
 pub struct SocketFile {
@@ -24,14 +24,14 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
+    fn new(path: &Path) -> io::Result<Self> {
         let made = fs::symlink_metadata(path)?;
         Ok(SocketFile { path: path.to_owned(), node: (made.dev(), made.ino()) })
     }
 
     /// Renames the file to `path`, replacing any file there atomically.
     pub fn move_to(&mut self, path: &Path) -> io::Result<()> {
-        fs::rename(&self.path, path).map_err(cannot_make)?;
+        fs::rename(&self.path, path).map_err(with_remedy)?;
         self.path = path.to_owned();
         Ok(())
     }
@@ -53,15 +53,15 @@ impl Drop for SocketFile {
 /// # Errors
 /// The path belongs to a live socket or to another kind of file, or cannot be created.
 pub fn bind(path: &Path, mode: Mode) -> io::Result<(UnixListener, SocketFile)> {
-    clear(path)?;
+    remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Linux gives the file the mode of the socket itself, less the umask. The umask belongs to the
     // whole process, so it is not changed here.
     fchmod(&socket, mode)?;
-    socket.bind(&SockAddr::unix(path)?).map_err(cannot_make)?;
-    let file = SocketFile::of(path)?;
+    socket.bind(&SockAddr::unix(path)?).map_err(with_remedy)?;
+    let file = SocketFile::new(path)?;
     socket.set_nonblocking(true)?;
-    socket.listen(QUEUE)?;
+    socket.listen(BACKLOG)?;
     Ok((OwnedFd::from(socket).into(), file))
 }
 
@@ -71,19 +71,19 @@ pub fn bind(path: &Path, mode: Mode) -> io::Result<(UnixListener, SocketFile)> {
 /// The path belongs to a live socket or to a file other than a link, or cannot be created.
 pub fn link(target: &Path, path: &Path) -> io::Result<SocketFile> {
     if fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {
-        fs::remove_file(path).map_err(cannot_make)?;
+        fs::remove_file(path).map_err(with_remedy)?;
     }
-    clear(path)?;
-    symlink(target, path).map_err(cannot_make)?;
-    SocketFile::of(path)
+    remove_stale(path)?;
+    symlink(target, path).map_err(with_remedy)?;
+    SocketFile::new(path)
 }
 
 /// Removes a dead socket at `path`; fails if anything else is there.
-fn clear(path: &Path) -> io::Result<()> {
+fn remove_stale(path: &Path) -> io::Result<()> {
     let taken = |what: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(cannot_make(error)),
+        Err(error) => return Err(with_remedy(error)),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
@@ -97,7 +97,7 @@ fn clear(path: &Path) -> io::Result<()> {
     knock.set_nonblocking(true)?;
     match knock.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(cannot_make)
+            fs::remove_file(path).map_err(with_remedy)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -111,7 +111,7 @@ fn clear(path: &Path) -> io::Result<()> {
 }
 
 /// Adds the remedy to the error of a missing or unwritable folder.
-fn cannot_make(error: io::Error) -> io::Error {
+fn with_remedy(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::PermissionDenied => io::Error::other(format!(
             "{error}: the user that runs sidegate needs write permission for the directory"
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_has_its_mode_and_is_gone_with_its_file() {
+    fn socket_has_its_mode_and_is_removed_on_drop() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let bound = bind(&path, Mode::RUSR | Mode::WUSR).unwrap();
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dead_are_replaced_and_the_living_and_other_files_kept() {
+    fn dead_sockets_are_replaced_and_other_files_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let alive = UnixListener::bind(&path).unwrap();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_took_the_place_of_ours_stays() {
+    fn file_that_replaced_the_socket_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let bound = bind(&path, Mode::RUSR).unwrap();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_replaces_the_one_before_it_and_leaves_what_it_leads_to() {
+    fn link_replaces_an_earlier_link_and_keeps_its_target() {
         let folder = tempfile::tempdir().unwrap();
         let (target, path) = (folder.path().join("passed"), folder.path().join("link"));
         let _passed = UnixListener::bind(&target).unwrap();

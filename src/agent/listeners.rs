@@ -13,38 +13,38 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::addresses::{BoundAddress, BoundAddresses};
-use crate::control::systemd::sockets::Sockets;
-use crate::data::admission::cap::Cap;
-use crate::data::listener::{self, Accepting, Bound, Owner};
+use crate::control::systemd::sockets::PassedSockets;
+use crate::data::admission::cap::ConnectionCap;
+use crate::data::listener::{self, BoundSocket, ListeningSocket, SocketOwner};
 use crate::observe::metrics::Metrics;
-use crate::snapshot::Live;
-use crate::snapshot::listener::{Address, Listener};
+use crate::snapshot::CurrentSnapshot;
+use crate::snapshot::listener::{ListenAddress, Listener};
 use crate::sync::lock;
 
 /// All listeners of the process, and the channels that give sockets to the threads.
 pub struct Listeners {
     /// Channels to the data plane's threads, one for each.
-    threads: Vec<UnboundedSender<Accepting>>,
+    threads: Vec<UnboundedSender<ListeningSocket>>,
     /// Cancelled when all accepting ends.
     stop: CancellationToken,
-    passed: Arc<Sockets>,
-    live: Arc<Live>,
+    passed: Arc<PassedSockets>,
+    live: Arc<CurrentSnapshot>,
     metrics: Arc<Metrics>,
     /// Published addresses of the open listeners.
     addresses: Arc<BoundAddresses>,
     /// `max_connections` of a listener that does not set its own.
     most: usize,
-    now: Mutex<Now>,
+    now: Mutex<ListenerSet>,
 }
 
 /// The parts of the process that listeners read and change.
-pub struct Facts {
+pub struct ListenerDeps {
     /// Cancelled when all accepting ends.
     pub stop: CancellationToken,
     /// Sockets passed by systemd.
-    pub passed: Arc<Sockets>,
+    pub passed: Arc<PassedSockets>,
     /// Pointer to the running generation.
-    pub live: Arc<Live>,
+    pub live: Arc<CurrentSnapshot>,
     /// Metrics, for counting connections.
     pub metrics: Arc<Metrics>,
     /// Published addresses of the open listeners.
@@ -55,41 +55,41 @@ pub struct Facts {
 
 /// The listeners that exist now, under one lock.
 #[derive(Default)]
-struct Now {
-    open: Vec<Open>,
+struct ListenerSet {
+    open: Vec<OpenListener>,
     /// Listeners that accept no longer, as long as a thread has their sockets.
-    leaving: Vec<Open>,
+    leaving: Vec<OpenListener>,
     /// Whether the first listeners were taken over. The log has lines of later ones only: the
     /// command that started the agent reports the first.
     begun: bool,
 }
 
 /// A listener that accepts.
-struct Open {
+struct OpenListener {
     listener: Arc<Listener>,
     /// One address, or those of all sockets that systemd passes under one name.
     addresses: Box<[SocketAddr]>,
-    owner: watch::Sender<Owner>,
+    owner: watch::Sender<SocketOwner>,
     stop: CancellationToken,
 }
 
 /// Sockets that are bound but not yet accepting. [`take_over`](Listeners::take_over) commits them;
 /// dropping closes them.
-pub struct Prepared {
+pub struct PreparedListeners {
     /// All listeners of the next generation, each with its sockets.
-    next: Vec<(Arc<Listener>, Source)>,
+    next: Vec<(Arc<Listener>, SocketSource)>,
 }
 
 /// The origin of a listener's sockets.
-enum Source {
+enum SocketSource {
     /// The open listener with this name, usually the same one; its sockets are not touched.
     Open(Arc<str>),
     /// New sockets, a share for each thread.
-    Bound(Vec<Vec<Bound>>),
+    Bound(Vec<Vec<BoundSocket>>),
 }
 
 /// A listener that could not be bound.
-pub struct Unavailable {
+pub struct BindError {
     /// The listener that failed.
     pub listener: Arc<Listener>,
     /// The error of the bind.
@@ -99,8 +99,11 @@ pub struct Unavailable {
 impl Listeners {
     /// Creates a value without listeners, for a data plane of so many `threads`. Returns the
     /// channel on which each thread receives its sockets.
-    pub fn new(threads: usize, facts: Facts) -> (Arc<Self>, Vec<UnboundedReceiver<Accepting>>) {
-        let Facts { stop, passed, live, metrics, addresses, most } = facts;
+    pub fn new(
+        threads: usize,
+        facts: ListenerDeps,
+    ) -> (Arc<Self>, Vec<UnboundedReceiver<ListeningSocket>>) {
+        let ListenerDeps { stop, passed, live, metrics, addresses, most } = facts;
         let (threads, sockets) = (0..threads).map(|_| unbounded_channel()).unzip();
         let now = Mutex::default();
         let listeners = Listeners { threads, stop, passed, live, metrics, addresses, most, now };
@@ -111,27 +114,27 @@ impl Listeners {
     ///
     /// # Errors
     /// The first listener that could not be bound; no socket is left behind.
-    pub fn prepare(&self, next: &[Arc<Listener>]) -> Result<Prepared, Unavailable> {
+    pub fn prepare(&self, next: &[Arc<Listener>]) -> Result<PreparedListeners, BindError> {
         let mut now = self.lock();
         now.leaving.retain(|one| !one.owner.is_closed());
         let prepare = |listener: &Arc<Listener>| {
-            let from = match source(listener, &now.open, next) {
-                Some(open) => Source::Open(Arc::clone(&open.listener.name)),
-                None => Source::Bound(
+            let from = match find_source(listener, &now.open, next) {
+                Some(open) => SocketSource::Open(Arc::clone(&open.listener.name)),
+                None => SocketSource::Bound(
                     self.bind(listener, &now)
-                        .map_err(|error| Unavailable { listener: Arc::clone(listener), error })?,
+                        .map_err(|error| BindError { listener: Arc::clone(listener), error })?,
                 ),
             };
             Ok((Arc::clone(listener), from))
         };
-        Ok(Prepared { next: next.iter().map(prepare).collect::<Result<_, _>>()? })
+        Ok(PreparedListeners { next: next.iter().map(prepare).collect::<Result<_, _>>()? })
     }
 
-    fn bind(&self, listener: &Listener, now: &Now) -> io::Result<Vec<Vec<Bound>>> {
+    fn bind(&self, listener: &Listener, now: &ListenerSet) -> io::Result<Vec<Vec<BoundSocket>>> {
         match &listener.address {
             // `bind` refuses an address that another process has. It cannot check where our own
             // sockets overlap the address.
-            Address::Tcp(address) => {
+            ListenAddress::Tcp(address) => {
                 let mut ours = now.open.iter().chain(&now.leaving).flat_map(|one| &one.addresses);
                 listener::bind(
                     *address,
@@ -139,13 +142,15 @@ impl Listeners {
                     ours.any(|one| listener::overlap(*one, *address)),
                 )
             }
-            Address::Systemd(name) => listener::share(&self.passed.tcp(name)?, self.threads.len()),
+            ListenAddress::Systemd(name) => {
+                listener::duplicate_for_threads(&self.passed.tcp(name)?, self.threads.len())
+            }
         }
     }
 
     /// Makes the prepared sockets accept, and ends accepting on all other ones. Called once the
     /// generation that wants them runs.
-    pub fn take_over(&self, Prepared { next }: Prepared) {
+    pub fn take_over(&self, PreparedListeners { next }: PreparedListeners) {
         let (mut now, live) = (self.lock(), self.live.load());
         let (mut open, begun) =
             (std::mem::take(&mut now.open), std::mem::replace(&mut now.begun, true));
@@ -160,22 +165,22 @@ impl Listeners {
             self.metrics.connections_limit(&listener.name, Some(most));
             let known =
                 caps.iter().find(|(name, _)| *name == listener.name).map(|(_, cap)| cap.clone());
-            let cap = known.unwrap_or_else(|| Cap::new(most));
+            let cap = known.unwrap_or_else(|| ConnectionCap::new(most));
             cap.resize(most);
-            let owner = Owner { rules, cap, closing: self.stop.child_token() };
+            let owner = SocketOwner { rules, cap, closing: self.stop.child_token() };
             match from {
-                Source::Open(name) => {
+                SocketSource::Open(name) => {
                     let Some(at) = open.iter().position(|one| one.listener.name == name) else {
                         continue;
                     };
                     let one = open.swap_remove(at);
                     one.hand_over(&listener, owner);
-                    now.open.push(Open { listener, ..one });
+                    now.open.push(OpenListener { listener, ..one });
                 }
-                Source::Bound(shares) => {
-                    let one = self.begin(listener, shares, owner);
+                SocketSource::Bound(shares) => {
+                    let one = self.distribute(listener, shares, owner);
                     if begun {
-                        one.tell("listening");
+                        one.log("listening");
                     }
                     now.open.push(one);
                 }
@@ -190,10 +195,10 @@ impl Listeners {
                 gone.owner.borrow().cap.resize(usize::MAX);
             }
             gone.owner.borrow().closing.cancel();
-            gone.tell("no longer listening");
+            gone.log("no longer listening");
             now.leaving.push(gone);
         }
-        let addresses = |one: &Open| {
+        let addresses = |one: &OpenListener| {
             let name = Arc::clone(&one.listener.name);
             let bound =
                 |at: &SocketAddr| BoundAddress { listener: Arc::clone(&name), address: *at };
@@ -203,38 +208,47 @@ impl Listeners {
     }
 
     /// Sends each thread its share of the sockets.
-    fn begin(&self, listener: Arc<Listener>, shares: Vec<Vec<Bound>>, owner: Owner) -> Open {
+    fn distribute(
+        &self,
+        listener: Arc<Listener>,
+        shares: Vec<Vec<BoundSocket>>,
+        owner: SocketOwner,
+    ) -> OpenListener {
         let (owner, stop) = (watch::Sender::new(owner), self.stop.child_token());
-        let addresses: Box<[_]> = shares.iter().take(1).flatten().map(Bound::address).collect();
+        let addresses: Box<[_]> =
+            shares.iter().take(1).flatten().map(BoundSocket::address).collect();
         for (thread, share) in self.threads.iter().zip(shares) {
             for bound in share {
                 // A send fails only if the thread is gone, which ends the process.
-                let _ =
-                    thread.send(Accepting { bound, owner: owner.subscribe(), stop: stop.clone() });
+                let _ = thread.send(ListeningSocket {
+                    bound,
+                    owner: owner.subscribe(),
+                    stop: stop.clone(),
+                });
             }
         }
-        Open { listener, addresses, owner, stop }
+        OpenListener { listener, addresses, owner, stop }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Now> {
+    fn lock(&self) -> MutexGuard<'_, ListenerSet> {
         lock(&self.now)
     }
 }
 
-impl Open {
+impl OpenListener {
     /// Gives the sockets to `listener`, which may be the same one with new settings. Connections
     /// that arrived under another name, or with another protocol, end between two requests.
-    fn hand_over(&self, listener: &Listener, owner: Owner) {
+    fn hand_over(&self, listener: &Listener, owner: SocketOwner) {
         let former = self.owner.borrow().closing.clone();
-        if (&self.listener.name, self.listener.speaks) == (&listener.name, listener.speaks) {
-            self.owner.send_replace(Owner { closing: former, ..owner });
+        if (&self.listener.name, self.listener.protocol) == (&listener.name, listener.protocol) {
+            self.owner.send_replace(SocketOwner { closing: former, ..owner });
         } else {
             self.owner.send_replace(owner);
             former.cancel();
         }
     }
 
-    fn tell(&self, what: &str) {
+    fn log(&self, what: &str) {
         for address in &self.addresses {
             tracing::info!(listener = %self.listener.name, %address, "{what}");
         }
@@ -243,14 +257,18 @@ impl Open {
 
 /// Finds the member of `open` whose sockets `listener` gets: its own, or those of a listener with
 /// the same address that is not to keep it.
-fn source<'o>(listener: &Listener, open: &'o [Open], next: &[Arc<Listener>]) -> Option<&'o Open> {
-    let keeps = |one: &Open, next: &Listener| {
+fn find_source<'o>(
+    listener: &Listener,
+    open: &'o [OpenListener],
+    next: &[Arc<Listener>],
+) -> Option<&'o OpenListener> {
+    let keeps = |one: &OpenListener, next: &Listener| {
         next.name == one.listener.name && next.address == one.listener.address
     };
     let own = open.iter().find(|one| keeps(one, listener));
     // Port 0 asks for a new port each time.
-    let fixed = !matches!(&listener.address, Address::Tcp(address) if address.port() == 0);
-    let left = |one: &&Open| {
+    let fixed = !matches!(&listener.address, ListenAddress::Tcp(address) if address.port() == 0);
+    let left = |one: &&OpenListener| {
         one.listener.address == listener.address && !next.iter().any(|next| keeps(one, next))
     };
     own.or_else(|| open.iter().find(left).filter(|_| fixed))

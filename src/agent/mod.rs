@@ -1,11 +1,11 @@
 //! The wiring: [`Agent`] binds the sockets and starts both planes.
 //!
 //! The agent decides no request and reads no file. `runtimes` runs the planes until a drain is
-//! over, `listeners` holds the sockets that accept, and `rebind` binds sockets that a reload adds.
+//! over, `listeners` holds the sockets that accept, and `socket_binder` binds sockets that a reload adds.
 
 mod listeners;
-mod rebind;
 mod runtimes;
+mod socket_binder;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,31 +17,36 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::task::TaskTracker;
 
-use self::listeners::{Facts, Listeners, Prepared};
-use self::rebind::{ADMIN, METRICS, Rebind, cannot_listen, told};
-use self::runtimes::{Control, Planes};
+use self::listeners::{ListenerDeps, Listeners, PreparedListeners};
+use self::runtimes::{ControlPlane, Planes};
+use self::socket_binder::{
+    ADMIN_BIND_FAILED, METRICS_BIND_FAILED, SocketBinder, bind_error_message, listener_bind_failed,
+};
 use crate::addresses::{BoundAddress, BoundAddresses};
-use crate::admin::{Admin, AdminListener, MetricsListener, Rates, Served};
+use crate::admin::{AdminContext, AdminListener, MetricsListener, RateHistory, SwappableListener};
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::reload::{self, Accept, Cause, Outcome, Reloader, Requests, Standing, World};
-use crate::control::systemd::{self, sockets::Sockets};
-use crate::data::core::Shared;
+use crate::control::reload::{
+    self, AcceptedEffects, ConfigStatus, ReloadContext, ReloadOutcome, Reloader, ReloaderHandle,
+    Trigger,
+};
+use crate::control::systemd::{self, sockets::PassedSockets};
+use crate::data::context::DataPlane;
 use crate::data::http::head::HeadReader;
-use crate::data::listener::Accepting;
+use crate::data::listener::ListeningSocket;
 use crate::lifecycle::{Lifecycle, Stage};
-use crate::observe::log::Drops;
+use crate::observe::heartbeat::Heartbeats;
+use crate::observe::log::DropCounter;
 use crate::observe::metrics::Metrics;
-use crate::observe::pulse::Pulses;
-use crate::snapshot::{Live, Snapshot};
+use crate::snapshot::{CurrentSnapshot, Snapshot};
 use crate::tunnels::Tunnels;
 
 /// A running agent. Dropping it ends it at once.
 pub struct Agent {
-    world: World,
+    world: ReloadContext,
     addresses: Arc<BoundAddresses>,
-    scrapes: Arc<Served<MetricsListener>>,
-    asks: Arc<Served<AdminListener>>,
-    requests: Requests,
+    scrapes: Arc<SwappableListener<MetricsListener>>,
+    asks: Arc<SwappableListener<AdminListener>>,
+    requests: ReloaderHandle,
     control: Option<JoinHandle<()>>,
 }
 
@@ -49,7 +54,7 @@ pub struct Agent {
 #[derive(Debug)]
 pub enum StartError {
     /// The files are missing or wrong: exit code 78.
-    Files(Vec<Diagnostic>),
+    InvalidFiles(Vec<Diagnostic>),
     /// A port, a socket or a descriptor is not available: exit code 75.
     Unavailable(String),
 }
@@ -57,7 +62,7 @@ pub enum StartError {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Files(diagnostics) => {
+            StartError::InvalidFiles(diagnostics) => {
                 diagnostics.iter().try_for_each(|diagnostic| writeln!(f, "{diagnostic}"))
             }
             StartError::Unavailable(what) => f.write_str(what),
@@ -76,23 +81,23 @@ impl Agent {
     /// See [`StartError`]. Nothing is left behind.
     pub fn start(
         config: &Path,
-        passed: Sockets,
-        drops: Drops,
+        passed: PassedSockets,
+        drops: DropCounter,
         heads: HeadReader,
     ) -> Result<Agent, StartError> {
         let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
         let passed = Arc::new(passed);
-        let started = reload::start(&config, &passed).map_err(StartError::Files)?;
+        let started = reload::start(&config, &passed).map_err(StartError::InvalidFiles)?;
         let (snapshot, standing, handover) = started.into_parts();
-        let world = world(config, passed, snapshot, standing);
-        let (most, addresses) = (most_connections(), Arc::new(BoundAddresses::default()));
+        let world = reload_context(config, passed, snapshot, standing);
+        let (most, addresses) = (max_connections(), Arc::new(BoundAddresses::default()));
 
         let (listeners, sockets) = listeners(&world, &addresses, most);
         let bound = bind(&world, &listeners)?;
 
         let (reloader, requests) = Reloader::new(world.clone(), handover);
-        let pulses = Pulses::new(systemd::period(systemd::watchdog()));
-        let admin = Arc::new(Admin {
+        let pulses = Heartbeats::new(systemd::heartbeat_period(systemd::watchdog()));
+        let admin = Arc::new(AdminContext {
             live: Arc::clone(&world.live),
             tunnels: Arc::clone(&world.tunnels),
             metrics: Arc::clone(&world.metrics),
@@ -103,11 +108,11 @@ impl Agent {
             drops,
             config: world.config.clone(),
             addresses: Arc::clone(&addresses),
-            rates: Rates::default(),
+            rates: RateHistory::default(),
         });
-        let scrapes = Served::new(Arc::clone(&admin), bound.scrapes);
-        let asks = Served::new(Arc::clone(&admin), bound.asks);
-        let rebind = Rebind {
+        let scrapes = SwappableListener::new(Arc::clone(&admin), bound.scrapes);
+        let asks = SwappableListener::new(Arc::clone(&admin), bound.asks);
+        let rebind = SocketBinder {
             config: world.config.clone(),
             passed: Arc::clone(&world.passed),
             listeners: Arc::clone(&listeners),
@@ -119,7 +124,7 @@ impl Agent {
         listeners.take_over(bound.accepting);
 
         let planes = planes(&world, pulses, most, heads);
-        let control = Control {
+        let control = ControlPlane {
             reloader,
             bind: rebind.into_bind(),
             admin,
@@ -138,12 +143,12 @@ impl Agent {
     /// The address that serves `/metrics`, `/livez` and `/readyz` now. `None` means off, or a Unix
     /// socket.
     pub fn metrics(&self) -> Option<SocketAddr> {
-        self.scrapes.at()
+        self.scrapes.address()
     }
 
     /// The path of the admin socket now. `None` means that there is none.
     pub fn admin(&self) -> Option<PathBuf> {
-        self.asks.at()
+        self.asks.address()
     }
 
     /// Tells the service manager, if there is one, that the agent is ready. Call it once signals
@@ -153,20 +158,20 @@ impl Agent {
     }
 
     /// Reloads and awaits the outcome. `None` means that the agent is ending.
-    pub async fn reload(&self, cause: Cause) -> Option<Outcome> {
-        self.requests.reload(cause, Accept::default()).await
+    pub async fn reload(&self, cause: Trigger) -> Option<ReloadOutcome> {
+        self.requests.reload(cause, AcceptedEffects::default()).await
     }
 
     /// Requests a reload without waiting. The log has its outcome.
-    pub fn nudge(&self) {
-        self.requests.nudge();
+    pub fn request_reload(&self) {
+        self.requests.try_reload();
     }
 
     /// Starts a drain: stops accepting, lets tunnels end, then ends. A second call cuts the
     /// remaining connections.
     pub fn drain(&self) {
         let lifecycle = &self.world.lifecycle;
-        if !lifecycle.drain(self.world.standing.settings.load().shutdown.terms()) {
+        if !lifecycle.drain(self.world.standing.settings.load().shutdown.drain_options()) {
             lifecycle.cut();
         }
     }
@@ -197,33 +202,33 @@ impl Drop for Agent {
 }
 
 /// The state of a process that starts with this generation.
-fn world(
+fn reload_context(
     config: PathBuf,
-    passed: Arc<Sockets>,
+    passed: Arc<PassedSockets>,
     snapshot: Snapshot,
-    standing: Arc<Standing>,
-) -> World {
+    standing: Arc<ConfigStatus>,
+) -> ReloadContext {
     let metrics = Metrics::new();
     metrics.succeeded(jiff::Timestamp::now());
     for warning in standing.warnings.load().iter() {
         tracing::warn!(place = warning.place(), "{}", warning.message);
     }
-    let (live, lifecycle) = (Arc::new(Live::new(snapshot)), Lifecycle::new());
+    let (live, lifecycle) = (Arc::new(CurrentSnapshot::new(snapshot)), Lifecycle::new());
     let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
     let tracker = TaskTracker::new();
-    World { config, passed, live, tunnels, metrics, lifecycle, standing, tracker }
+    ReloadContext { config, passed, live, tunnels, metrics, lifecycle, standing, tracker }
 }
 
 /// Creates the listeners, still without sockets, and the channel on which each thread of the data
 /// plane receives its sockets.
 fn listeners(
-    world: &World,
+    world: &ReloadContext,
     addresses: &Arc<BoundAddresses>,
     most: usize,
-) -> (Arc<Listeners>, Vec<UnboundedReceiver<Accepting>>) {
+) -> (Arc<Listeners>, Vec<UnboundedReceiver<ListeningSocket>>) {
     let threads = world.standing.settings.load().threads;
     let threads = threads.or_else(|| std::thread::available_parallelism().ok());
-    let facts = Facts {
+    let facts = ListenerDeps {
         stop: world.lifecycle.closing().clone(),
         passed: Arc::clone(&world.passed),
         live: Arc::clone(&world.live),
@@ -236,26 +241,31 @@ fn listeners(
 
 /// The sockets of the first generation, bound but not yet served.
 struct FirstSockets {
-    accepting: Prepared,
+    accepting: PreparedListeners,
     scrapes: Option<MetricsListener>,
     asks: Option<AdminListener>,
 }
 
-fn bind(world: &World, listeners: &Listeners) -> Result<FirstSockets, StartError> {
+fn bind(world: &ReloadContext, listeners: &Listeners) -> Result<FirstSockets, StartError> {
     let settings = world.standing.settings.load();
     let accepting = listeners
         .prepare(&settings.listeners)
-        .map_err(|refused| unavailable(&cannot_listen(&refused.listener), &refused.error))?;
+        .map_err(|refused| unavailable(&listener_bind_failed(&refused.listener), &refused.error))?;
     let scrapes = settings.metrics.listen.as_ref();
     let scrapes = scrapes.map(|address| MetricsListener::bind(address, &world.passed, None));
-    let scrapes = scrapes.transpose().map_err(|error| unavailable(METRICS, &error))?;
+    let scrapes = scrapes.transpose().map_err(|error| unavailable(METRICS_BIND_FAILED, &error))?;
     let asks = AdminListener::bind(&settings.admin, &world.config, &world.passed, None);
-    let asks = asks.map_err(|error| unavailable(ADMIN, &error))?;
+    let asks = asks.map_err(|error| unavailable(ADMIN_BIND_FAILED, &error))?;
     Ok(FirstSockets { accepting, scrapes, asks })
 }
 
-fn planes(world: &World, pulses: Arc<Pulses>, most: usize, heads: HeadReader) -> Planes {
-    let shared = Shared::new(
+fn planes(
+    world: &ReloadContext,
+    pulses: Arc<Heartbeats>,
+    most: usize,
+    heads: HeadReader,
+) -> Planes {
+    let shared = DataPlane::new(
         Arc::clone(&world.live),
         Arc::clone(&world.tunnels),
         Arc::clone(&world.metrics),
@@ -275,7 +285,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 }
 
 fn unavailable(what: &str, error: &std::io::Error) -> StartError {
-    StartError::Unavailable(match told(what, error) {
+    StartError::Unavailable(match bind_error_message(what, error) {
         (what, Some(remedy)) => format!("{what}: {remedy}"),
         (what, None) => what,
     })
@@ -283,7 +293,7 @@ fn unavailable(what: &str, error: &std::io::Error) -> StartError {
 
 /// The process' total of connections: each takes two descriptors, and a quarter (256 at most) is
 /// kept for everything else.
-fn most_connections() -> usize {
+fn max_connections() -> usize {
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     ((limit - (limit / 4).min(256)) / 2).max(8)

@@ -14,58 +14,58 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Admin, AdminListener, MetricsListener, Served};
-use crate::control::reload::{Bind, Reloader, Standing};
-use crate::control::systemd::{self, Facts};
-use crate::control::{revoke, spare};
+use crate::admin::{AdminContext, AdminListener, MetricsListener, SwappableListener};
+use crate::control::reload::{BindFn, ConfigStatus, Reloader};
+use crate::control::systemd::{self, StatusSources};
+use crate::control::{malloc_trim, revoke};
 use crate::data;
-use crate::data::core::Shared;
-use crate::data::listener::Accepting;
+use crate::data::context::DataPlane;
+use crate::data::listener::ListeningSocket;
 use crate::lifecycle::{Drain, Stage};
-use crate::observe::pulse::Pulses;
-use crate::tunnels::End;
+use crate::observe::heartbeat::Heartbeats;
+use crate::tunnels::EndOrder;
 
 /// Time for cut tunnels to write their log lines and metrics.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+const FINAL_LOG_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Both planes, on the control plane's thread.
 pub struct Planes {
     /// State that the data plane's threads share.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<DataPlane>,
     /// Settings and diagnostics of the files.
-    pub standing: Arc<Standing>,
+    pub standing: Arc<ConfigStatus>,
     /// The data plane's threads; empty before `run`.
     pub threads: Vec<JoinHandle<()>>,
     /// Owns every task of the control plane.
     pub tracker: TaskTracker,
     /// Heartbeats of the loops.
-    pub pulses: Arc<Pulses>,
+    pub pulses: Arc<Heartbeats>,
 }
 
 /// The parts of the control plane, ready to run.
-pub struct Control {
+pub struct ControlPlane {
     /// The task that reloads.
     pub reloader: Reloader,
     /// Binds the sockets that a reload adds.
-    pub bind: Bind,
+    pub bind: BindFn,
     /// State that admin requests read.
-    pub admin: Arc<Admin>,
+    pub admin: Arc<AdminContext>,
     /// The metrics listener, bound and not yet served.
-    pub scrapes: Arc<Served<MetricsListener>>,
+    pub scrapes: Arc<SwappableListener<MetricsListener>>,
     /// The admin socket, bound and not yet served.
-    pub asks: Arc<Served<AdminListener>>,
+    pub asks: Arc<SwappableListener<AdminListener>>,
 }
 
 impl Planes {
     /// Serves until a drain is over or was cut short. Each thread of the data plane receives its
     /// sockets from one of `sockets`.
-    pub fn run(mut self, sockets: Vec<UnboundedReceiver<Accepting>>, control: Control) {
+    pub fn run(mut self, sockets: Vec<UnboundedReceiver<ListeningSocket>>, control: ControlPlane) {
         self.serve(sockets, control);
         self.shared.lifecycle.end();
     }
 
-    fn serve(&mut self, sockets: Vec<UnboundedReceiver<Accepting>>, control: Control) {
-        let Control { reloader, bind, admin, scrapes, asks } = control;
+    fn serve(&mut self, sockets: Vec<UnboundedReceiver<ListeningSocket>>, control: ControlPlane) {
+        let ControlPlane { reloader, bind, admin, scrapes, asks } = control;
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -78,7 +78,7 @@ impl Planes {
             let name = format!("data-{index}");
             // Registered before its thread starts, so that a thread that never starts is noticed as
             // well.
-            let pulse = self.pulses.begin(&*name);
+            let pulse = self.pulses.register(&*name);
             let thread = Builder::new().name(name).spawn(move || {
                 if let Err(error) = data::run_thread(&shared, sockets, pulse, ending) {
                     tracing::error!(%error, "a data-plane thread ended");
@@ -88,18 +88,21 @@ impl Planes {
         }
         runtime.block_on(async {
             let stop = CancellationToken::new();
-            let facts = Facts {
+            let facts = StatusSources {
                 live: Arc::clone(&admin.live),
                 tunnels: Arc::clone(&admin.tunnels),
                 standing: Arc::clone(&self.standing),
             };
             let lifecycle = Arc::clone(&self.shared.lifecycle);
             let (pulses, stage) = (Arc::clone(&self.pulses), lifecycle.subscribe());
-            self.tracker.spawn(systemd::supervise(facts, pulses, systemd::watchdog(), stage));
-            self.tracker.spawn(reloader.run(bind, self.pulses.begin("reload"), stop.clone()));
-            self.tracker.spawn(spare::give_back(Arc::clone(&self.shared.tunnels), stop.clone()));
-            scrapes.begin(&self.tracker, &stop);
-            asks.begin(&self.tracker, &stop);
+            self.tracker.spawn(systemd::run(facts, pulses, systemd::watchdog(), stage));
+            self.tracker.spawn(reloader.run(bind, self.pulses.register("reload"), stop.clone()));
+            self.tracker.spawn(malloc_trim::trim_periodically(
+                Arc::clone(&self.shared.tunnels),
+                stop.clone(),
+            ));
+            scrapes.start(&self.tracker, &stop);
+            asks.start(&self.tracker, &stop);
             let mut stages = lifecycle.subscribe();
             // An error would mean that the lifecycle is gone, but `self` holds it.
             if let Ok(stage) = stages.wait_for(Stage::is_draining).await.map(|stage| *stage)
@@ -113,7 +116,7 @@ impl Planes {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-        runtime.shutdown_timeout(LAST_WORDS);
+        runtime.shutdown_timeout(FINAL_LOG_TIMEOUT);
     }
 
     /// Carries out a drain (`docs/spec/wire.md`, "Drain"): lets everything end, and cuts the rest
@@ -149,9 +152,9 @@ impl Planes {
         );
         lifecycle.cut();
         for entry in left.into_iter().chain(exchanges) {
-            entry.end(End::Cut);
+            entry.end(EndOrder::Cut);
         }
-        let last = Instant::now() + LAST_WORDS;
+        let last = Instant::now() + FINAL_LOG_TIMEOUT;
         // Cut tunnels end on their own threads, which have to write log lines and metrics first.
         while !(tunnels.is_empty() && tunnels.exchanges_len() == 0) && Instant::now() < last {
             sleep(Duration::from_millis(5)).await;

@@ -12,10 +12,10 @@ use rcgen::{
 };
 
 /// The names in every certificate.
-pub const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+pub const LOCAL_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// A certificate and its key, as PEM.
-pub struct Pair {
+pub struct CertificateAndKey {
     /// The certificate, as PEM.
     pub chain: String,
     /// The private key, as PEM (PKCS#8).
@@ -24,7 +24,7 @@ pub struct Pair {
 
 /// Creates a temporary authority and the one certificate that it signs; returns the authority's
 /// certificate as PEM and the pair. The authority's key is dropped.
-pub fn of_own_authority(name: &str, days: i32) -> Result<(String, Pair), Error> {
+pub fn issue(name: &str, days: i32) -> Result<(String, CertificateAndKey), Error> {
     let mut params = params(name, days)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -32,22 +32,23 @@ pub fn of_own_authority(name: &str, days: i32) -> Result<(String, Pair), Error> 
     let authority = params.self_signed(&signing)?.pem();
     let key = KeyPair::generate()?;
     let certificate = server("localhost", days)?.signed_by(&key, &Issuer::new(params, signing))?;
-    Ok((authority, Pair { chain: certificate.pem(), key: key.serialize_pem() }))
+    Ok((authority, CertificateAndKey { chain: certificate.pem(), key: key.serialize_pem() }))
 }
 
-/// Creates a self-signed certificate for `NAMES` and `more`. It is no authority, so trusting it
-/// means trusting nothing else.
-pub fn self_signed(name: &str, days: i32, more: &[String]) -> Result<Pair, Error> {
+/// Creates a self-signed certificate for `LOCAL_NAMES` and `more`. It is no authority, so trusting
+/// it means trusting nothing else.
+pub fn self_signed(name: &str, days: i32, more: &[String]) -> Result<CertificateAndKey, Error> {
     let key = KeyPair::generate()?;
     let mut params = server(name, days)?;
     params.subject_alt_names.extend(CertificateParams::new(more)?.subject_alt_names);
     let certificate = params.self_signed(&key)?;
-    Ok(Pair { chain: certificate.pem(), key: key.serialize_pem() })
+    Ok(CertificateAndKey { chain: certificate.pem(), key: key.serialize_pem() })
 }
 
 fn server(name: &str, days: i32) -> Result<CertificateParams, Error> {
     let mut params = params(name, days)?;
-    params.subject_alt_names = CertificateParams::new(NAMES.map(String::from))?.subject_alt_names;
+    params.subject_alt_names =
+        CertificateParams::new(LOCAL_NAMES.map(String::from))?.subject_alt_names;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     // Strict verifiers (Python's since 3.13) require the authority key identifier.

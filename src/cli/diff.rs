@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cli::ask;
-use crate::cli::configuration::Config;
+use crate::cli::admin_client;
+use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
-use crate::cli::output::{complain, complain_whole, say, say_json};
+use crate::cli::output::{print, print_error, print_error_lines, print_json};
 use sidegate::admin::wire::{
     Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevokedTunnel, StreamChanges,
     TunnelChanges,
 };
-use sidegate::control::config::{Bound, bound};
+use sidegate::control::config::{ShareOrCount, bound};
 use sidegate::observe::printable;
 
 /// Time for the agent's answer, for which it reads all of its files.
@@ -20,13 +20,13 @@ pub const DIFF_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// The arguments.
 #[derive(clap::Args)]
-pub struct Diff {
+pub struct DiffArgs {
     #[command(flatten)]
-    config: Config,
+    config: ConfigArg,
     /// Exit with 1 if a reload would close more open tunnels than this: a number, or a share like
     /// 20%.
     #[arg(long, value_name = "N|P%", value_parser = bound)]
-    max_revoked: Option<Bound>,
+    max_revoked: Option<ShareOrCount>,
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -34,38 +34,39 @@ pub struct Diff {
 
 /// Prints the difference. Ends with 1 if the files are wrong, a reload would be held, or the bound
 /// is exceeded.
-pub fn diff(verb: &Diff) -> Exit {
-    let answer = match ask::ask(&verb.config.config, &DiffRequest::default(), DIFF_TIMEOUT) {
+pub fn diff(verb: &DiffArgs) -> Exit {
+    let answer = match admin_client::ask(&verb.config.config, &DiffRequest::default(), DIFF_TIMEOUT)
+    {
         Ok(answer) => answer,
         Err(failure) => {
-            complain(failure);
-            return Exit::No;
+            print_error(failure);
+            return Exit::Failure;
         }
     };
     if verb.json {
-        say_json(&answer);
+        print_json(&answer);
     } else {
-        tell(&answer);
+        print_text(&answer);
     }
     let exit = exit(&answer, verb.max_revoked);
     if let Some(bound) = verb.max_revoked.filter(|bound| is_exceeded(&answer, *bound)) {
-        complain(format_args!("more than {bound} would be closed"));
+        print_error(format_args!("more than {bound} would be closed"));
     }
     exit
 }
 
 /// The exit code for an answer and the bound of `--max-revoked`.
-pub fn exit(answer: &DiffAnswer, bound: Option<Bound>) -> Exit {
+pub fn exit(answer: &DiffAnswer, bound: Option<ShareOrCount>) -> Exit {
     let is_held = match answer {
         DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes) => !changes.held.is_empty(),
         DiffAnswer::Rejected { .. } => true,
     };
     let is_over = bound.is_some_and(|bound| is_exceeded(answer, bound));
-    if is_held || is_over { Exit::No } else { Exit::Yes }
+    if is_held || is_over { Exit::Failure } else { Exit::Success }
 }
 
 /// Whether more tunnels and streams would be closed than `bound` allows.
-fn is_exceeded(answer: &DiffAnswer, bound: Bound) -> bool {
+fn is_exceeded(answer: &DiffAnswer, bound: ShareOrCount) -> bool {
     let (DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes)) = answer else {
         return false;
     };
@@ -77,11 +78,11 @@ fn is_exceeded(answer: &DiffAnswer, bound: Bound) -> bool {
 }
 
 /// Prints the changes as text. The reasons for a rejection or a hold go to standard error.
-pub fn tell(answer: &DiffAnswer) {
+pub fn print_text(answer: &DiffAnswer) {
     let (changes, same) = match answer {
         DiffAnswer::Rejected { diagnostics, .. } => {
-            diagnostics.iter().for_each(|diagnostic| complain_whole(&diagnostic.text));
-            complain(
+            diagnostics.iter().for_each(|diagnostic| print_error_lines(&diagnostic.text));
+            print_error(
                 "the files have errors: a reload would be rejected, and the previous \
                  configuration would keep running",
             );
@@ -91,20 +92,20 @@ pub fn tell(answer: &DiffAnswer) {
         DiffAnswer::Changed(changes) => (changes, false),
     };
     for diagnostic in changes.diagnostics.iter().chain(&changes.held) {
-        complain_whole(&diagnostic.text);
+        print_error_lines(&diagnostic.text);
     }
     if changes.keys.is_empty() && changes.lists.is_empty() {
-        say(if same {
+        print(if same {
             "the running configuration matches the files"
         } else {
             "no change of behaviour"
         });
     }
-    changes.keys.iter().for_each(|key| say(key_line(key)));
-    changes.lists.iter().for_each(|list| say(list_lines(list)));
-    say(tunnel_lines(&changes.tunnels));
+    changes.keys.iter().for_each(|key| print(key_line(key)));
+    changes.lists.iter().for_each(|list| print(list_lines(list)));
+    print(tunnel_lines(&changes.tunnels));
     if changes.streams.open > 0 {
-        say(stream_lines(&changes.streams));
+        print(stream_lines(&changes.streams));
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cli::ask;
-use crate::cli::configuration::Config;
+use crate::cli::admin_client;
+use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
-use crate::cli::output::{complain, count_u64, say};
+use crate::cli::output::{count_u64, print, print_error};
 use sidegate::admin::wire::{DrainAnswer, DrainRequest, Draining};
 
 /// Time for the agent's answer, which comes before the drain.
@@ -13,21 +13,21 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The arguments.
 #[derive(clap::Args)]
-pub struct Drain {
+pub struct DrainArgs {
     #[command(flatten)]
-    config: Config,
+    config: ConfigArg,
 }
 
 /// Orders the drain, without waiting for it to end: the agent's log reports it.
-pub fn drain(verb: &Drain) -> Exit {
-    match ask::ask(&verb.config.config, &DrainRequest, DRAIN_TIMEOUT) {
+pub fn drain(verb: &DrainArgs) -> Exit {
+    match admin_client::ask(&verb.config.config, &DrainRequest, DRAIN_TIMEOUT) {
         Ok(DrainAnswer::Draining(draining)) => {
-            say(sentence(&draining));
-            Exit::Yes
+            print(sentence(&draining));
+            Exit::Success
         }
         Err(failure) => {
-            complain(failure);
-            Exit::No
+            print_error(failure);
+            Exit::Failure
         }
     }
 }
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_says_what_happens_next() {
+    fn drain_prints_what_happens_next() {
         assert_eq!(
             sentence(&draining("0s", 3102, 1001, false)),
             "draining: accepting stops now; 3102 tunnels will be closed with 1001 over 5s, the \

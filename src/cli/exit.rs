@@ -6,9 +6,9 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// 0: yes, clean, or drained.
-    Yes,
+    Success,
     /// 1: no, errors, a rejection, or nothing running.
-    No,
+    Failure,
     /// 2: wrong arguments; clap itself also ends with it.
     Usage,
     /// 75 (EX_TEMPFAIL): a port, a socket or descriptors are not available; systemd tries again.
@@ -19,13 +19,14 @@ pub enum Exit {
 
 impl Exit {
     /// All variants, in the order of their codes.
-    pub const ALL: [Exit; 5] = [Exit::Yes, Exit::No, Exit::Usage, Exit::Unavailable, Exit::Config];
+    pub const ALL: [Exit; 5] =
+        [Exit::Success, Exit::Failure, Exit::Usage, Exit::Unavailable, Exit::Config];
 
     /// The number that the process ends with.
     pub const fn code(self) -> u8 {
         match self {
-            Exit::Yes => 0,
-            Exit::No => 1,
+            Exit::Success => 0,
+            Exit::Failure => 1,
             Exit::Usage => 2,
             Exit::Unavailable => 75,
             Exit::Config => 78,
@@ -35,8 +36,8 @@ impl Exit {
     /// Its meaning, for the manual.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Exit::Yes => "success: yes, no errors, drained (also after a second SIGTERM)",
-            Exit::No => {
+            Exit::Success => "success: yes, no errors, drained (also after a second SIGTERM)",
+            Exit::Failure => {
                 "failure: errors found, refused, reload rejected, over the bound, no agent, \
                  permission denied"
             }

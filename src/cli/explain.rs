@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cli::ask;
-use crate::cli::configuration::Config;
+use crate::cli::admin_client;
+use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
-use crate::cli::output::{complain, say, say_json, show};
-use sidegate::admin::Inquiry;
+use crate::cli::output::{print, print_diagnostics, print_error, print_json};
+use sidegate::admin::ExplainQuery;
 use sidegate::admin::wire::{ExplainAnswer, ExplainRequest};
 use sidegate::control::compile;
 
@@ -17,9 +17,9 @@ const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The arguments.
 #[derive(clap::Args)]
-pub struct Explain {
+pub struct ExplainArgs {
     #[command(flatten)]
-    config: Config,
+    config: ConfigArg,
     /// The address of the client.
     #[arg(long, value_name = "IP")]
     client: String,
@@ -46,7 +46,7 @@ pub struct Explain {
 }
 
 /// Prints the explanation. Ends with 1 if it is a refusal, or if there is no explanation.
-pub fn explain(verb: &Explain) -> Exit {
+pub fn explain(verb: &ExplainArgs) -> Exit {
     let request = ExplainRequest {
         client: verb.client.clone(),
         url: verb.url.clone(),
@@ -54,33 +54,35 @@ pub fn explain(verb: &Explain) -> Exit {
         subprotocol: verb.subprotocol.clone(),
         at: verb.at.clone(),
     };
-    let inquiry = match Inquiry::of(&request) {
+    let inquiry = match ExplainQuery::parse(&request) {
         Ok(inquiry) => inquiry,
         Err(sentence) => {
-            complain(sentence);
+            print_error(sentence);
             return Exit::Usage;
         }
     };
-    let answer = if verb.live { of_agent(verb, &request) } else { of_files(verb, &inquiry) };
-    let Some(answer) = answer else { return Exit::No };
+    let answer = if verb.live { from_agent(verb, &request) } else { from_files(verb, &inquiry) };
+    let Some(answer) = answer else { return Exit::Failure };
     if verb.json {
-        say_json(&answer);
+        print_json(&answer);
     } else {
-        say(&answer.text);
+        print(&answer.text);
     }
     exit(&answer)
 }
 
 /// The exit code for an answer.
 pub fn exit(answer: &ExplainAnswer) -> Exit {
-    if answer.permitted { Exit::Yes } else { Exit::No }
+    if answer.permitted { Exit::Success } else { Exit::Failure }
 }
 
-fn of_files(verb: &Explain, inquiry: &Inquiry) -> Option<ExplainAnswer> {
-    let built = compile::unrehearsed(&verb.config.config).map_err(|errors| show(&errors)).ok()?;
+fn from_files(verb: &ExplainArgs, inquiry: &ExplainQuery) -> Option<ExplainAnswer> {
+    let built = compile::compile_untested(&verb.config.config)
+        .map_err(|errors| print_diagnostics(&errors))
+        .ok()?;
     Some(inquiry.answer(&built.snapshot, Timestamp::now(), None))
 }
 
-fn of_agent(verb: &Explain, request: &ExplainRequest) -> Option<ExplainAnswer> {
-    ask::ask(&verb.config.config, request, EXPLAIN_TIMEOUT).map_err(complain).ok()
+fn from_agent(verb: &ExplainArgs, request: &ExplainRequest) -> Option<ExplainAnswer> {
+    admin_client::ask(&verb.config.config, request, EXPLAIN_TIMEOUT).map_err(print_error).ok()
 }

@@ -10,20 +10,20 @@ use clap::ValueEnum;
 use crate::cli::certificate::{self, self_signed};
 use crate::cli::check;
 use crate::cli::exit::Exit;
-use crate::cli::output::{complain, quoted, say, show};
-use crate::cli::pages::{self, Page};
+use crate::cli::output::{print, print_diagnostics, print_error, shell_quoted};
+use crate::cli::output_files::{self, OutputFile};
 use sidegate::control::config::keys::FileKind;
 use sidegate::control::config::{self, schema};
 use sidegate::policy::route::HostPattern;
 
-const CONFIG: &str = include_str!("init/sidegate.toml");
-const POLICY: &str = include_str!("init/main.toml");
-const LIST: &str = include_str!("init/office.cidr");
+const CONFIG_TEMPLATE: &str = include_str!("init/sidegate.toml");
+const POLICY_TEMPLATE: &str = include_str!("init/main.toml");
+const LIST_TEMPLATE: &str = include_str!("init/office.cidr");
 
 /// The keys of a listener that mean nothing without TLS.
 const OF_TLS: [&str; 3] = ["#tls_min", "#strict_sni", "#handshakes_per_client"];
 
-const CERTIFICATE: &str = r#"
+const CERTIFICATE_TABLE: &str = r#"
 # For development: replace it before others come.
 [[certificate]]
 chain = "certs/dev.pem"
@@ -34,14 +34,14 @@ key = "certs/dev.key"
 const COMMENTS: (usize, usize) = (40, 52);
 
 /// The default port of `[metrics]`.
-const METRICS: u16 = 10464;
+const METRICS_PORT: u16 = 10464;
 
 /// Validity of the certificate, in days: below the strictest client's limit (Apple: 825).
-const DAYS: i32 = 820;
+const CERTIFICATE_DAYS: i32 = 820;
 
 /// The arguments.
 #[derive(clap::Args)]
-pub struct Init {
+pub struct InitArgs {
     /// The backend server: http://HOST:PORT on this machine, https://HOST:PORT, or unix:/PATH.
     #[arg(long, value_name = "URL", value_parser = config::backend)]
     backend: String,
@@ -57,7 +57,7 @@ pub struct Init {
     host: Option<HostPattern>,
     /// What to do with plain HTTP requests.
     #[arg(long, value_enum, default_value = "refuse")]
-    http: Http,
+    http: PlainHttpArg,
     /// Listen without TLS: behind a proxy that terminates it, or for local use only.
     #[arg(long)]
     plain: bool,
@@ -65,7 +65,7 @@ pub struct Init {
 
 /// What to do with plain HTTP requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Http {
+enum PlainHttpArg {
     /// Refuse them: only WebSockets are relayed.
     Refuse,
     /// Forward them to the backend.
@@ -73,41 +73,41 @@ enum Http {
 }
 
 /// Writes the configuration, prints the next steps, and checks what it wrote.
-pub fn init(verb: &Init) -> Exit {
-    let host = match apart(verb).and_then(|()| host(verb)) {
+pub fn init(verb: &InitArgs) -> Exit {
+    let host = match check_backend_differs(verb).and_then(|()| host(verb)) {
         Ok(host) => host,
         Err(sentence) => {
-            complain(sentence);
+            print_error(sentence);
             return Exit::Usage;
         }
     };
-    let site = Site { verb, host };
-    let pages = match made(&site) {
+    let site = InitSite { verb, host };
+    let pages = match output_files(&site) {
         Ok(pages) => pages,
         Err(error) => {
-            complain(format_args!("the certificate cannot be created: {error}"));
-            return Exit::No;
+            print_error(format_args!("the certificate cannot be created: {error}"));
+            return Exit::Failure;
         }
     };
-    if pages::write(&pages, "--dir").is_none() {
-        return Exit::No;
+    if output_files::write_all(&pages, "--dir").is_none() {
+        return Exit::Failure;
     }
-    say(next(&site, &pages));
+    print(next_steps(&site, &pages));
     let found = check::found(&verb.dir);
     if !found.is_empty() {
-        say("\n`sidegate check` reports:\n");
-        show(&found);
+        print("\n`sidegate check` reports:\n");
+        print_diagnostics(&found);
     }
-    Exit::Yes
+    Exit::Success
 }
 
 /// The arguments, and the host that follows from them.
-struct Site<'v> {
-    verb: &'v Init,
+struct InitSite<'v> {
+    verb: &'v InitArgs,
     host: HostPattern,
 }
 
-impl Site<'_> {
+impl InitSite<'_> {
     /// The address to listen on; an IPv4-mapped IPv6 address becomes IPv4.
     fn ip(&self) -> IpAddr {
         self.verb.listen.ip().to_canonical()
@@ -123,7 +123,7 @@ impl Site<'_> {
     }
 
     /// The source address of connections from this machine. `None` means a loopback address.
-    fn own(&self) -> Option<IpAddr> {
+    fn source_address(&self) -> Option<IpAddr> {
         Some(self.target()).filter(|ip| !ip.is_loopback())
     }
 
@@ -164,12 +164,12 @@ impl Site<'_> {
     }
 
     /// The certificate's names besides `localhost` and the loopback addresses.
-    fn certified(&self) -> Vec<String> {
+    fn certificate_names(&self) -> Vec<String> {
         let host = Some(self.host.to_string())
             .filter(|host| host != "*")
             .map(|host| host.replace(['[', ']'], ""));
         let address = Some(self.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
-        let is_new = |name: &String| !certificate::NAMES.contains(&&**name);
+        let is_new = |name: &String| !certificate::LOCAL_NAMES.contains(&&**name);
         let mut all: Vec<_> = host.into_iter().chain(address).filter(is_new).collect();
         all.dedup();
         all
@@ -179,23 +179,23 @@ impl Site<'_> {
     fn metrics(&self) -> u16 {
         let backend = authority(&self.verb.backend).map(|at| at.port());
         let is_free = |port: &u16| *port != self.verb.listen.port() && Some(*port) != backend;
-        (METRICS..).find(is_free).unwrap_or(METRICS)
+        (METRICS_PORT..).find(is_free).unwrap_or(METRICS_PORT)
     }
 
     fn config(&self) -> String {
-        let Init { backend, listen, http, plain, .. } = self.verb;
+        let InitArgs { backend, listen, http, plain, .. } = self.verb;
         // A key that is left out here becomes a line of `#*`.
         let tls = if *plain { "tls = false" } else { "" };
-        let http = if *http == Http::Forward { "http = \"forward\"" } else { "" };
+        let http = if *http == PlainHttpArg::Forward { "http = \"forward\"" } else { "" };
         let metrics = match self.metrics() {
-            METRICS => String::new(),
+            METRICS_PORT => String::new(),
             port => format!("listen = \"127.0.0.1:{port}\""),
         };
-        let filled = CONFIG
+        let filled = CONFIG_TEMPLATE
             .replace("{metrics}\n", &line(&metrics))
             .replace("{listen}", &listen.to_string())
             .replace("{tls}\n", &line(tls))
-            .replace("{certificate}", if *plain { "" } else { CERTIFICATE })
+            .replace("{certificate}", if *plain { "" } else { CERTIFICATE_TABLE })
             .replace("{host}", &self.host.to_string())
             .replace("{http}\n", &line(http));
         // Replaced last, so that a placeholder within the URL stays as it is.
@@ -207,10 +207,10 @@ impl Site<'_> {
 
     fn policy(&self) -> String {
         let requests = match self.verb.http {
-            Http::Refuse => "#requests",
-            Http::Forward => "requests = { rate = \"50/s\", burst = 200 }",
+            PlainHttpArg::Refuse => "#requests",
+            PlainHttpArg::Forward => "requests = { rate = \"50/s\", burst = 200 }",
         };
-        let filled = POLICY
+        let filled = POLICY_TEMPLATE
             .replace("{requests}", requests)
             .replace("{url}", &format!("{}/", self.url("ws")))
             .replace("{client}", &self.target().to_string())
@@ -219,9 +219,11 @@ impl Site<'_> {
     }
 
     fn list(&self) -> String {
-        let own =
-            self.own().map(|ip| format!("{ip:<16}# this machine as well\n")).unwrap_or_default();
-        LIST.replace("{own}\n", &own)
+        let own = self
+            .source_address()
+            .map(|ip| format!("{ip:<16}# this machine as well\n"))
+            .unwrap_or_default();
+        LIST_TEMPLATE.replace("{own}\n", &own)
     }
 }
 
@@ -235,7 +237,7 @@ fn line(text: impl AsRef<str>) -> String {
 
 /// The host of the route. Without TLS it defaults to a name, not to `*`: an attacker's page under a
 /// name that resolves here (DNS rebinding) would be same-origin.
-fn host(verb: &Init) -> Result<HostPattern, String> {
+fn host(verb: &InitArgs) -> Result<HostPattern, String> {
     let ip = verb.listen.ip().to_canonical();
     match (&verb.host, verb.plain) {
         (Some(host), _) => Ok(host.clone()),
@@ -280,7 +282,7 @@ fn authority(backend: &str) -> Option<SocketAddr> {
 }
 
 /// Fails if the backend is the listener itself.
-fn apart(verb: &Init) -> Result<(), String> {
+fn check_backend_differs(verb: &InitArgs) -> Result<(), String> {
     let (listen, ip) = (verb.listen, verb.listen.ip().to_canonical());
     let is_itself = |at: SocketAddr| {
         let is_here = ip == at.ip() || ip.is_unspecified() && at.ip().is_loopback();
@@ -294,8 +296,9 @@ fn apart(verb: &Init) -> Result<(), String> {
     }
 }
 
-fn made(site: &Site<'_>) -> Result<Vec<Page>, rcgen::Error> {
-    let page = |path: &str, text: String, mode| Page { path: site.verb.dir.join(path), text, mode };
+fn output_files(site: &InitSite<'_>) -> Result<Vec<OutputFile>, rcgen::Error> {
+    let page =
+        |path: &str, text: String, mode| OutputFile { path: site.verb.dir.join(path), text, mode };
     let mut pages = vec![
         page("sidegate.toml", site.config(), 0o644),
         page("policies/main.toml", site.policy(), 0o644),
@@ -305,7 +308,8 @@ fn made(site: &Site<'_>) -> Result<Vec<Page>, rcgen::Error> {
         page(".schema/policy.json", schema::POLICY.into(), 0o644),
     ];
     if !site.verb.plain {
-        let pair = self_signed("Sidegate development", DAYS, &site.certified())?;
+        let pair =
+            self_signed("Sidegate development", CERTIFICATE_DAYS, &site.certificate_names())?;
         pages.push(page("certs/dev.pem", pair.chain, 0o644));
         pages.push(page("certs/dev.key", pair.key, 0o600));
     }
@@ -313,24 +317,24 @@ fn made(site: &Site<'_>) -> Result<Vec<Page>, rcgen::Error> {
 }
 
 /// The files written, and the commands to run next.
-fn next(site: &Site<'_>, pages: &[Page]) -> String {
-    let Init { backend, dir, listen, http, plain, .. } = site.verb;
-    let at = |path: &str| quoted(&dir.join(path));
+fn next_steps(site: &InitSite<'_>, pages: &[OutputFile]) -> String {
+    let InitArgs { backend, dir, listen, http, plain, .. } = site.verb;
+    let at = |path: &str| shell_quoted(&dir.join(path));
     let files: String = pages.iter().map(|page| format!("  {}\n", page.path.display())).collect();
     let (config, certificate) = (at("sidegate.toml"), at("certs/dev.pem"));
     let (trusting, trusted) = match plain {
         true => (String::new(), String::new()),
         false => (format!("--cacert {certificate} "), format!("SSL_CERT_FILE={certificate} ")),
     };
-    let resolving = if site.is_reached() { String::new() } else { resolving(site) };
+    let resolving = if site.is_reached() { String::new() } else { curl_resolve_options(site) };
     let reached = if site.is_reached() {
         String::new()
     } else {
         format!("     # once {} leads here", site.name())
     };
     let answer = match http {
-        Http::Refuse => "426: alive, and only WebSockets are served",
-        Http::Forward => "what the backend answers",
+        PlainHttpArg::Refuse => "426: alive, and only WebSockets are served",
+        PlainHttpArg::Forward => "what the backend answers",
     };
     let mut next = format!(
         "\
@@ -344,9 +348,9 @@ Next, with your backend running at {backend}:
   {trusted}python3 -m websockets {}{reached}
 
 It listens at {listen} and admits only this machine, by the addresses {}: see `listen` in sidegate.toml, and policies/lists/office.cidr.",
-        quoted(format!("{}/", site.url("http")).as_ref()),
-        quoted(format!("{}/", site.url("ws")).as_ref()),
-        match site.own() {
+        shell_quoted(format!("{}/", site.url("http")).as_ref()),
+        shell_quoted(format!("{}/", site.url("ws")).as_ref()),
+        match site.source_address() {
             Some(own) => format!("127.0.0.0/8, ::1 and {own}"),
             None => "127.0.0.0/8 and ::1".to_owned(),
         }
@@ -364,9 +368,9 @@ It listens at {listen} and admits only this machine, by the addresses {}: see `l
 }
 
 /// curl's options to reach this machine under a name that doesn't resolve to it.
-fn resolving(site: &Site<'_>) -> String {
+fn curl_resolve_options(site: &InitSite<'_>) -> String {
     let (port, target) = (site.verb.listen.port(), bracketed(site.target()));
-    let quoted = |text: String| quoted(text.as_ref());
+    let quoted = |text: String| shell_quoted(text.as_ref());
     match site.name().trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(_) => format!("--connect-to {} ", quoted(format!("::{target}:{port}"))),
         Err(_) => format!("--resolve {} ", quoted(format!("{}:{port}:{target}", site.name()))),

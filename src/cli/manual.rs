@@ -26,7 +26,7 @@ const FILES: [(&str, &str); 7] = [
 /// its meaning.
 pub fn chapters() -> String {
     let exits = Exit::ALL.map(|exit| (exit.code().to_string(), exit.meaning()));
-    let signals = run::SIGNALS.map(|(name, meaning)| (name.to_owned(), meaning));
+    let signals = run::HANDLED_SIGNALS.map(|(name, meaning)| (name.to_owned(), meaning));
     let files = FILES.map(|(path, meaning)| (path.to_owned(), meaning));
     [chapter("Exit codes", &exits), chapter("Signals of `run`", &signals), chapter("Files", &files)]
         .join("\n")

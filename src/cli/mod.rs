@@ -1,11 +1,11 @@
 //! The verbs of the command line, one file each.
 
-mod ask;
+mod admin_client;
 #[cfg(test)]
-mod believing;
+mod answer_mutations;
 mod certificate;
 mod check;
-mod configuration;
+mod config_arg;
 mod demo;
 mod diff;
 mod drain;
@@ -15,7 +15,7 @@ mod import;
 mod init;
 mod manual;
 mod output;
-mod pages;
+mod output_files;
 mod promote;
 mod reload;
 mod run;
@@ -33,54 +33,54 @@ use clap::{Parser, Subcommand};
 #[command(version, arg_required_else_help = true, after_help = manual::chapters())]
 struct Cli {
     #[command(subcommand)]
-    verb: Verb,
+    verb: Command,
 }
 
 #[derive(Subcommand)]
-enum Verb {
+enum Command {
     /// Run the agent until SIGTERM; SIGHUP reloads the configuration.
-    Run(run::Run),
+    Run(run::RunArgs),
     /// Run a demo with a generated certificate, an echo backend and a web page.
-    Demo(demo::Demo),
+    Demo(demo::DemoArgs),
     /// Write a commented starter configuration.
-    Init(init::Init),
+    Init(init::InitArgs),
     /// Translate an nginx configuration, and report the result for each of its lines.
-    Import(import::Import),
+    Import(import::ImportArgs),
     /// Report all errors and warnings of a configuration, and run its tests.
-    Check(check::Check),
+    Check(check::CheckArgs),
     /// Explain why a client is admitted or refused, down to the line of the list.
-    Explain(explain::Explain),
+    Explain(explain::ExplainArgs),
     /// Compare the files with the running configuration, and list the tunnels that a reload would
     /// close.
-    Diff(diff::Diff),
+    Diff(diff::DiffArgs),
     /// Promote a candidate policy once every check passes.
-    Promote(promote::Promote),
+    Promote(promote::PromoteArgs),
     /// Print the JSON Schema of the configuration files, for editors.
-    Schema(schema::Schema),
+    Schema(schema::SchemaArgs),
     /// Make the running agent reload its files now.
-    Reload(reload::Reload),
+    Reload(reload::ReloadArgs),
     /// Show the running agent's state: generation, tunnels, rates, certificates, lists and
     /// warnings.
-    Status(status::Status),
+    Status(status::StatusArgs),
     /// Drain the running agent: stop accepting, close the tunnels, then exit.
-    Drain(drain::Drain),
+    Drain(drain::DrainArgs),
 }
 
 /// Parses the arguments and runs the verb; clap itself ends with 2 on wrong usage.
 pub fn main() -> ExitCode {
     let exit = match Cli::parse().verb {
-        Verb::Run(verb) => run::run(&verb),
-        Verb::Demo(verb) => demo::demo(&verb),
-        Verb::Init(verb) => init::init(&verb),
-        Verb::Import(verb) => import::import(&verb),
-        Verb::Check(verb) => check::check(&verb),
-        Verb::Explain(verb) => explain::explain(&verb),
-        Verb::Diff(verb) => diff::diff(&verb),
-        Verb::Promote(verb) => promote::promote(&verb),
-        Verb::Schema(verb) => schema::schema(&verb),
-        Verb::Reload(verb) => reload::reload(&verb),
-        Verb::Status(verb) => status::status(&verb),
-        Verb::Drain(verb) => drain::drain(&verb),
+        Command::Run(verb) => run::run(&verb),
+        Command::Demo(verb) => demo::demo(&verb),
+        Command::Init(verb) => init::init(&verb),
+        Command::Import(verb) => import::import(&verb),
+        Command::Check(verb) => check::check(&verb),
+        Command::Explain(verb) => explain::explain(&verb),
+        Command::Diff(verb) => diff::diff(&verb),
+        Command::Promote(verb) => promote::promote(&verb),
+        Command::Schema(verb) => schema::schema(&verb),
+        Command::Reload(verb) => reload::reload(&verb),
+        Command::Status(verb) => status::status(&verb),
+        Command::Drain(verb) => drain::drain(&verb),
     };
     exit.into()
 }

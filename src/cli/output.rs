@@ -12,49 +12,49 @@ use sidegate::control::config::diagnostic::Diagnostic;
 use sidegate::observe::printable;
 
 /// Prints to standard output, without control characters. A closed pipe (`| head`) is no error.
-pub fn say(text: impl std::fmt::Display) {
-    say_painted(&printable::lines(&text.to_string()));
+pub fn print(text: impl std::fmt::Display) {
+    print_colored(&printable::lines(&text.to_string()));
 }
 
 /// Prints `text` to standard output unchanged. The caller has made it printable; its only controls
 /// are our colors.
-pub fn say_painted(text: &str) {
+pub fn print_colored(text: &str) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// Prints an answer to standard output as JSON.
-pub fn say_json(answer: &impl Serialize) {
-    say_painted(&wire::encode_pretty(answer));
+pub fn print_json(answer: &impl Serialize) {
+    print_colored(&wire::encode_pretty(answer));
 }
 
 /// Prints JSON text to standard output, with every control character escaped.
-pub fn say_json_text(json: &str) {
-    say_painted(&printable::json(json));
+pub fn print_json_text(json: &str) {
+    print_colored(&printable::json(json));
 }
 
 /// Prints an error sentence to standard error, without control characters.
-pub fn complain(text: impl std::fmt::Display) {
+pub fn print_error(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr(), "sidegate: {}", printable::lines(&text.to_string()));
 }
 
 /// Prints text of several lines to standard error, without control characters but newlines and
 /// tabs.
-pub fn complain_whole(text: &str) {
+pub fn print_error_lines(text: &str) {
     let _ = writeln!(io::stderr(), "{}\n", printable::lines(text));
 }
 
 /// Whether to color output to `stream`.
 pub fn is_colored(stream: &impl IsTerminal) -> bool {
-    may_color(stream.is_terminal(), std::env::var_os("NO_COLOR").as_deref())
+    wants_color(stream.is_terminal(), std::env::var_os("NO_COLOR").as_deref())
 }
 
 /// Whether to use color: on a terminal, unless NO_COLOR is set and not empty (no-color.org).
-pub fn may_color(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
+pub fn wants_color(is_terminal: bool, no_color: Option<&OsStr>) -> bool {
     is_terminal && no_color.is_none_or(OsStr::is_empty)
 }
 
 /// Prints diagnostics to standard error, in color on a terminal.
-pub fn show(diagnostics: &[Diagnostic]) {
+pub fn print_diagnostics(diagnostics: &[Diagnostic]) {
     let color = is_colored(&io::stderr());
     for diagnostic in diagnostics {
         let _ = writeln!(io::stderr(), "{}\n", rendered(diagnostic, color));
@@ -73,7 +73,7 @@ pub fn rendered(diagnostic: &Diagnostic, color: bool) -> String {
 }
 
 /// Quotes a path for a shell, if necessary.
-pub fn quoted(path: &Path) -> String {
+pub fn shell_quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain =
         text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&byte));
@@ -95,9 +95,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_diagnostic_commands_no_terminal_colored_or_not() {
+    fn diagnostic_has_no_terminal_controls_with_or_without_color() {
         let about = |message: &str| {
-            Diagnostic::of(Path::new("a.toml"), message.to_owned(), Some(message.to_owned()))
+            Diagnostic::for_file(Path::new("a.toml"), message.to_owned(), Some(message.to_owned()))
         };
         for control in ['\u{1b}', '\u{9b}', '\u{202e}', '\u{2066}'] {
             let text = rendered(&about(&format!("a{control}[31mb")), true);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn color_is_for_terminals_whose_user_wants_it() {
+    fn color_is_used_on_terminals_unless_no_color_is_set() {
         for (is_terminal, no_color, colored) in [
             (true, None, true),
             (true, Some(""), true),
@@ -122,7 +122,7 @@ mod tests {
             (false, None, false),
         ] {
             assert_eq!(
-                may_color(is_terminal, no_color.map(OsStr::new)),
+                wants_color(is_terminal, no_color.map(OsStr::new)),
                 colored,
                 "{is_terminal} {no_color:?}"
             );

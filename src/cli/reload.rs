@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cli::ask;
-use crate::cli::configuration::Config;
+use crate::cli::admin_client;
+use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
-use crate::cli::output::{complain, complain_whole, count_u64, say};
+use crate::cli::output::{count_u64, print, print_error, print_error_lines};
 use sidegate::admin::wire::{ReloadAnswer, ReloadRequest};
 
 /// Time for the agent's answer. The agent itself allows a reload 60 s.
@@ -13,9 +13,9 @@ pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// The arguments.
 #[derive(clap::Args)]
-pub struct Reload {
+pub struct ReloadArgs {
     #[command(flatten)]
-    config: Config,
+    config: ConfigArg,
     /// Wait for the outcome and print it; exit with 1 if the files were rejected.
     #[arg(long)]
     wait: bool,
@@ -28,20 +28,20 @@ pub struct Reload {
 }
 
 /// Asks for a reload, and prints the answer. Ends with 1 if the files were rejected.
-pub fn reload(verb: &Reload) -> Exit {
+pub fn reload(verb: &ReloadArgs) -> Exit {
     let request = ReloadRequest {
         wait: verb.wait,
         accept_shrink: verb.accept_shrink.clone(),
         accept_revocations: verb.accept_revocations,
     };
-    match ask::ask(&verb.config.config, &request, RELOAD_TIMEOUT) {
+    match admin_client::ask(&verb.config.config, &request, RELOAD_TIMEOUT) {
         Ok(answer) => {
-            tell(&answer);
+            print_text(&answer);
             exit(&answer)
         }
         Err(failure) => {
-            complain(failure);
-            Exit::No
+            print_error(failure);
+            Exit::Failure
         }
     }
 }
@@ -49,30 +49,30 @@ pub fn reload(verb: &Reload) -> Exit {
 /// The exit code for an answer.
 pub fn exit(answer: &ReloadAnswer) -> Exit {
     match answer {
-        ReloadAnswer::Published { .. } | ReloadAnswer::Unchanged { .. } | ReloadAnswer::Asked => {
-            Exit::Yes
-        }
-        ReloadAnswer::Rejected { .. } => Exit::No,
+        ReloadAnswer::Published { .. }
+        | ReloadAnswer::Unchanged { .. }
+        | ReloadAnswer::Requested => Exit::Success,
+        ReloadAnswer::Rejected { .. } => Exit::Failure,
     }
 }
 
 /// Prints the outcome of a reload; diagnostics go to standard error.
-pub fn tell(answer: &ReloadAnswer) {
+pub fn print_text(answer: &ReloadAnswer) {
     match answer {
         ReloadAnswer::Published { generation, digest, revoked, diagnostics } => {
-            diagnostics.iter().for_each(|diagnostic| complain_whole(&diagnostic.text));
+            diagnostics.iter().for_each(|diagnostic| print_error_lines(&diagnostic.text));
             let revoked = count_u64(*revoked, "tunnel");
-            say(format_args!("published: generation {generation} ({digest}), {revoked} revoked"));
+            print(format_args!("published: generation {generation} ({digest}), {revoked} revoked"));
         }
         ReloadAnswer::Unchanged { generation, .. } => {
-            say(format_args!(
+            print(format_args!(
                 "unchanged: the running configuration matches the files, generation {generation}"
             ));
         }
-        ReloadAnswer::Asked => say("reload requested; --wait waits for the outcome"),
+        ReloadAnswer::Requested => print("reload requested; --wait waits for the outcome"),
         ReloadAnswer::Rejected { diagnostics } => {
-            diagnostics.iter().for_each(|diagnostic| complain_whole(&diagnostic.text));
-            complain("rejected: the previous configuration keeps running");
+            diagnostics.iter().for_each(|diagnostic| print_error_lines(&diagnostic.text));
+            print_error("rejected: the previous configuration keeps running");
         }
     }
 }

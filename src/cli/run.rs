@@ -4,17 +4,17 @@
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::configuration::Config;
+use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
-use crate::cli::output::{complain, show};
+use crate::cli::output::{print_diagnostics, print_error};
 use sidegate::addresses::BoundAddress;
-use sidegate::control::systemd::Sockets;
+use sidegate::control::systemd::PassedSockets;
 use sidegate::data::http::head::HeadReader;
-use sidegate::observe::log::{Format, Log};
+use sidegate::observe::log::{Log, LogFormat};
 use sidegate::{Agent, StartError};
 
 /// The signals that [`serve`] handles, each with its meaning.
-pub const SIGNALS: [(&str, &str); 3] = [
+pub const HANDLED_SIGNALS: [(&str, &str); 3] = [
     ("SIGHUP", "reload; refused while draining"),
     (
         "SIGTERM",
@@ -26,17 +26,17 @@ pub const SIGNALS: [(&str, &str); 3] = [
 
 /// The arguments.
 #[derive(clap::Args)]
-pub struct Run {
+pub struct RunArgs {
     #[command(flatten)]
-    config: Config,
+    config: ConfigArg,
     /// The log format. `auto` is `journald` if standard error is the journal, `text` on a terminal,
     /// else `json`.
     #[arg(long, value_enum, default_value = "auto")]
-    log: LogFormat,
+    log: LogFormatArg,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum LogFormat {
+enum LogFormatArg {
     Auto,
     Text,
     Json,
@@ -44,31 +44,31 @@ enum LogFormat {
 }
 
 /// Starts the log and the agent, and serves until the drain has ended.
-pub fn run(verb: &Run) -> Exit {
+pub fn run(verb: &RunArgs) -> Exit {
     let format = match verb.log {
-        LogFormat::Auto => Format::fitting(),
-        LogFormat::Text => Format::Text,
-        LogFormat::Json => Format::Json,
-        LogFormat::Journald => Format::Journald,
+        LogFormatArg::Auto => LogFormat::detect(),
+        LogFormatArg::Text => LogFormat::Text,
+        LogFormatArg::Json => LogFormat::Json,
+        LogFormatArg::Journald => LogFormat::Journald,
     };
     let log = match Log::start(format) {
         Ok(log) => log,
         Err(error) => {
-            complain(format_args!("the log cannot be opened: {error}"));
+            print_error(format_args!("the log cannot be opened: {error}"));
             return Exit::Unavailable;
         }
     };
-    let passed = match Sockets::passed() {
+    let passed = match PassedSockets::from_env() {
         Ok(passed) => passed,
         Err(what) => {
-            complain(what);
+            print_error(what);
             return Exit::Config;
         }
     };
     let heads = match HeadReader::named(std::env::var_os(HeadReader::VARIABLE).as_deref()) {
         Ok(heads) => heads,
         Err(what) => {
-            complain(what);
+            print_error(what);
             return Exit::Config;
         }
     };
@@ -77,20 +77,20 @@ pub fn run(verb: &Run) -> Exit {
     }
     match Agent::start(&verb.config.config, passed, log.drops(), heads) {
         Ok(agent) => serve(agent, || {}),
-        Err(error) => refuse(&error),
+        Err(error) => start_failed(&error),
     }
 }
 
 /// Prints why the agent did not start, and returns the exit code.
-pub fn refuse(error: &StartError) -> Exit {
+pub fn start_failed(error: &StartError) -> Exit {
     match error {
-        StartError::Files(diagnostics) => {
-            show(diagnostics);
-            complain("not started: the configuration has errors");
+        StartError::InvalidFiles(diagnostics) => {
+            print_diagnostics(diagnostics);
+            print_error("not started: the configuration has errors");
             Exit::Config
         }
         StartError::Unavailable(what) => {
-            complain(what);
+            print_error(what);
             Exit::Unavailable
         }
     }
@@ -101,7 +101,7 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
     let runtime = match Builder::new_current_thread().enable_io().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(format_args!("the signal handler cannot be started: {error}"));
+            print_error(format_args!("the signal handler cannot be started: {error}"));
             return Exit::Unavailable;
         }
     };
@@ -121,16 +121,16 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
         loop {
             tokio::select! {
                 () = agent.ended() => return Ok(()),
-                _ = hangup.recv() => agent.nudge(),
+                _ = hangup.recv() => agent.request_reload(),
                 _ = terminate.recv() => agent.drain(),
                 _ = interrupt.recv() => agent.drain(),
             }
         }
     });
     match served {
-        Ok(()) => Exit::Yes,
+        Ok(()) => Exit::Success,
         Err(error) => {
-            complain(format_args!("signals cannot be handled: {error}"));
+            print_error(format_args!("signals cannot be handled: {error}"));
             Exit::Unavailable
         }
     }

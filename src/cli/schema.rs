@@ -1,21 +1,21 @@
 //! `sidegate schema`: the JSON Schema of the files, for completion and checks in editors.
 
 use crate::cli::exit::Exit;
-use crate::cli::output::say;
+use crate::cli::output::print;
 use sidegate::admin::wire;
 use sidegate::control::config::schema;
 
 /// The arguments.
 #[derive(clap::Args)]
-pub struct Schema {
+pub struct SchemaArgs {
     /// Which schema to print; without it, one schema for `sidegate.toml` and policies.
     #[arg(value_enum, value_name = "FILE")]
-    kind: Option<Kind>,
+    kind: Option<SchemaKind>,
 }
 
 /// A kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
+enum SchemaKind {
     /// `sidegate.toml`
     Config,
     /// `policies/NAME.toml`, `NAME.shadow.toml` and `baseline.toml`
@@ -25,12 +25,12 @@ enum Kind {
 }
 
 /// Prints the schema of the named kind, or the common one of both kinds of files.
-pub fn schema(verb: &Schema) -> Exit {
+pub fn schema(verb: &SchemaArgs) -> Exit {
     match verb.kind {
-        Some(Kind::Config) => say(schema::CONFIG.trim_end()),
-        Some(Kind::Policy) => say(schema::POLICY.trim_end()),
-        Some(Kind::Admin) => say(wire::JSON_SCHEMA.trim_end()),
-        None => say(format_args!("{:#}", schema::both())),
+        Some(SchemaKind::Config) => print(schema::CONFIG.trim_end()),
+        Some(SchemaKind::Policy) => print(schema::POLICY.trim_end()),
+        Some(SchemaKind::Admin) => print(wire::JSON_SCHEMA.trim_end()),
+        None => print(format_args!("{:#}", schema::both())),
     }
-    Exit::Yes
+    Exit::Success
 }

@@ -18,12 +18,12 @@ use sidegate::admin::others_write;
 /// Most symbolic links on the way to a socket, as in Linux.
 const MAX_LINKS: usize = 40;
 
-const ROOT: u32 = 0;
-const STICKY: u32 = 0o1000;
+const ROOT_UID: u32 = 0;
+const STICKY_BIT: u32 = 0o1000;
 
 /// The users whose agent a command trusts.
 #[derive(Debug, Clone)]
-pub struct Trust {
+pub struct TrustedUsers {
     config: PathBuf,
     /// Root, the caller, and the owner of the configuration if that is known.
     users: Vec<u32>,
@@ -44,33 +44,33 @@ pub struct SocketSite {
 
 /// Why a path is not used.
 #[derive(Debug)]
-pub enum Unusable {
+pub enum SocketError {
     /// The path cannot be examined, mostly because it doesn't exist.
     Io(io::Error),
     /// Another user controls the path: a sentence with path, owner and remedy.
-    Distrust(String),
+    Untrusted(String),
 }
 
-impl From<io::Error> for Unusable {
-    fn from(error: io::Error) -> Unusable {
-        Unusable::Io(error)
+impl From<io::Error> for SocketError {
+    fn from(error: io::Error) -> SocketError {
+        SocketError::Io(error)
     }
 }
 
-impl Trust {
+impl TrustedUsers {
     /// The trusted users for `config`.
-    pub fn new(config: &Path) -> Trust {
+    pub fn new(config: &Path) -> TrustedUsers {
         let owner = fs::metadata(config).ok().map(|file| file.uid());
-        let users = [ROOT, geteuid().as_raw()].into_iter().chain(owner).collect();
-        Trust { config: config.to_owned(), users, group: getegid().as_raw() }
+        let users = [ROOT_UID, geteuid().as_raw()].into_iter().chain(owner).collect();
+        TrustedUsers { config: config.to_owned(), users, group: getegid().as_raw() }
     }
 
     /// Follows `path` to a socket, one component at a time, and checks every folder on the way.
     ///
     /// # Errors
-    /// See [`Unusable`].
-    pub fn site(&self, path: &Path) -> Result<SocketSite, Unusable> {
-        let mut walk = Walk::from_root();
+    /// See [`SocketError`].
+    pub fn site(&self, path: &Path) -> Result<SocketSite, SocketError> {
+        let mut walk = PathWalk::from_root();
         self.enter(&mut walk, path)?;
         let (mut rest, mut links) = (parts(path), 0);
         while let Some(part) = rest.pop_front() {
@@ -78,13 +78,13 @@ impl Trust {
                 // All links before it are resolved, so this is the true parent.
                 let parent = walk.at.parent().unwrap_or(Path::new("/")).to_owned();
                 rest = parts(&parent).into_iter().chain(rest).collect();
-                walk = Walk::from_root();
+                walk = PathWalk::from_root();
                 self.enter(&mut walk, path)?;
                 continue;
             }
             let next = walk.at.join(&part);
             let found = fs::symlink_metadata(&next)?;
-            if walk.is_shared && !self.believes(found.uid()) {
+            if walk.is_shared && !self.trusts(found.uid()) {
                 return Err(self.foreign(path, &next, &found));
             }
             if found.is_symlink() {
@@ -92,17 +92,17 @@ impl Trust {
                 if links > MAX_LINKS {
                     return Err(io::Error::other("too many symbolic links").into());
                 }
-                if !self.believes(found.uid()) && walk.landlord != Some(found.uid()) {
+                if !self.trusts(found.uid()) && walk.landlord != Some(found.uid()) {
                     return Err(self.foreign(path, &next, &found));
                 }
                 let target = walk.at.join(fs::read_link(&next)?);
                 rest = parts(&target).into_iter().chain(rest).collect();
-                walk = Walk::from_root();
+                walk = PathWalk::from_root();
                 self.enter(&mut walk, path)?;
                 continue;
             }
             if rest.is_empty() {
-                return self.settle(walk, next, path);
+                return self.check_socket(walk, next, path);
             }
             walk.at = next;
             self.enter(&mut walk, path)?;
@@ -111,7 +111,7 @@ impl Trust {
     }
 
     /// Checks the folder that `walk` has reached, on the way to `path`.
-    fn enter(&self, walk: &mut Walk, path: &Path) -> Result<(), Unusable> {
+    fn enter(&self, walk: &mut PathWalk, path: &Path) -> Result<(), SocketError> {
         let folder = fs::symlink_metadata(&walk.at)?;
         if !folder.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory).into());
@@ -121,7 +121,7 @@ impl Trust {
             let parent = walk.at.parent().unwrap_or(Path::new("/"));
             return Err(self.foreign(path, parent, &fs::symlink_metadata(parent)?));
         }
-        if !self.believes(folder.uid()) {
+        if !self.trusts(folder.uid()) {
             if !walk.is_roots {
                 return Err(self.foreign(path, &walk.at, &folder));
             }
@@ -129,19 +129,24 @@ impl Trust {
         }
         let is_shared = others_write(&folder, self.group);
         // In a sticky folder other users may add names, but replace only their own.
-        if is_shared && folder.mode() & STICKY == 0 {
-            return Err(shared(path, &walk.at, &folder));
+        if is_shared && folder.mode() & STICKY_BIT == 0 {
+            return Err(writable_by_others(path, &walk.at, &folder));
         }
-        walk.is_roots &= folder.uid() == ROOT && !is_shared;
+        walk.is_roots &= folder.uid() == ROOT_UID && !is_shared;
         walk.is_shared = is_shared;
         Ok(())
     }
 
     /// Accepts the socket `at` in the folder that `walk` has reached, unless others may write
     /// there.
-    fn settle(&self, walk: Walk, at: PathBuf, path: &Path) -> Result<SocketSite, Unusable> {
+    fn check_socket(
+        &self,
+        walk: PathWalk,
+        at: PathBuf,
+        path: &Path,
+    ) -> Result<SocketSite, SocketError> {
         if walk.is_shared {
-            return Err(shared(path, &walk.at, &fs::symlink_metadata(&walk.at)?));
+            return Err(writable_by_others(path, &walk.at, &fs::symlink_metadata(&walk.at)?));
         }
         Ok(SocketSite { path: at, landlord: walk.landlord })
     }
@@ -153,11 +158,11 @@ impl Trust {
     /// # Errors
     /// A sentence with path, owner and remedy.
     pub fn check_peer(&self, site: &SocketSite, user: u32) -> Result<(), String> {
-        if self.believes(user) || site.landlord == Some(user) {
+        if self.trusts(user) || site.landlord == Some(user) {
             return Ok(());
         }
         let (path, config) = (site.path.display(), self.config.display());
-        let name = User(user);
+        let name = DisplayUser(user);
         Err(format!(
             "the process that listens at {path} is not trusted: it runs as {name}, not as root, the \
              caller or the owner of {config}. If it is the agent, run this command as its user \
@@ -165,14 +170,14 @@ impl Trust {
         ))
     }
 
-    fn believes(&self, user: u32) -> bool {
+    fn trusts(&self, user: u32) -> bool {
         self.users.contains(&user)
     }
 
-    fn foreign(&self, path: &Path, at: &Path, found: &Metadata) -> Unusable {
+    fn foreign(&self, path: &Path, at: &Path, found: &Metadata) -> SocketError {
         let (path, at, config) = (path.display(), at.display(), self.config.display());
-        let owner = User(found.uid());
-        Unusable::Distrust(format!(
+        let owner = DisplayUser(found.uid());
+        SocketError::Untrusted(format!(
             "{path} is not trusted: {at} belongs to {owner}, not to root, the caller or the owner of \
              {config}. Remove it, or set [admin] socket to a path in a directory of your own"
         ))
@@ -180,17 +185,17 @@ impl Trust {
 }
 
 /// The refusal of a folder on the way to `path` in which other users may write.
-fn shared(path: &Path, at: &Path, folder: &Metadata) -> Unusable {
-    let (path, at, owner) = (path.display(), at.display(), User(folder.uid()));
+fn writable_by_others(path: &Path, at: &Path, folder: &Metadata) -> SocketError {
+    let (path, at, owner) = (path.display(), at.display(), DisplayUser(folder.uid()));
     let mode = folder.mode() & 0o7777;
-    Unusable::Distrust(format!(
+    SocketError::Untrusted(format!(
         "{path} is not trusted: other users may write to {at} ({owner}, mode {mode:04o}). Remove \
          that permission (chmod go-w), or set [admin] socket to a path in a directory of your own"
     ))
 }
 
 /// The folder that has been reached on a path, and who may change it.
-struct Walk {
+struct PathWalk {
     /// The folder's path, without symbolic links.
     at: PathBuf,
     /// The folder's owner, if untrusted and if only root could have created the folder.
@@ -201,10 +206,10 @@ struct Walk {
     is_shared: bool,
 }
 
-impl Walk {
+impl PathWalk {
     /// The walk at its start: the root folder.
-    fn from_root() -> Walk {
-        Walk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false }
+    fn from_root() -> PathWalk {
+        PathWalk { at: PathBuf::from("/"), landlord: None, is_roots: true, is_shared: false }
     }
 }
 
@@ -216,9 +221,9 @@ fn parts(path: &Path) -> VecDeque<OsString> {
 }
 
 /// A user, shown with the name from /etc/passwd if it has one.
-struct User(u32);
+struct DisplayUser(u32);
 
-impl fmt::Display for User {
+impl fmt::Display for DisplayUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let own = self.0.to_string();
@@ -239,8 +244,8 @@ mod tests {
 
     const STRANGER: u32 = 65_534;
 
-    fn trust(folder: &Path) -> Trust {
-        Trust::new(&folder.join("sidegate.toml"))
+    fn trust(folder: &Path) -> TrustedUsers {
+        TrustedUsers::new(&folder.join("sidegate.toml"))
     }
 
     fn chmod(path: &Path, mode: u32) {
@@ -248,11 +253,11 @@ mod tests {
     }
 
     /// The sentence that refuses the socket at `path`; `None` means it is trusted.
-    fn said(trust: &Trust, path: &Path) -> String {
+    fn said(trust: &TrustedUsers, path: &Path) -> String {
         match trust.site(path) {
             Ok(_) => String::new(),
-            Err(Unusable::Distrust(sentence)) => sentence,
-            Err(Unusable::Io(error)) => panic!("{error}"),
+            Err(SocketError::Untrusted(sentence)) => sentence,
+            Err(SocketError::Io(error)) => panic!("{error}"),
         }
     }
 
@@ -265,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_in_a_folder_of_ours_is_looked_at() {
+    fn socket_in_an_own_folder_is_accepted() {
         let (folder, socket) = folder();
         assert_eq!(said(&trust(folder.path()), &socket), "");
         let through = folder.path().join("x/../admin.sock");
@@ -277,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_may_write_is_not_looked_at_sticky_or_not() {
+    fn folder_writable_by_others_is_refused_with_or_without_sticky() {
         let (folder, socket) = folder();
         for mode in [0o777, 0o1777, 0o702] {
             chmod(folder.path(), mode);
@@ -291,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_ours_in_one_that_others_may_write_needs_the_sticky_bit_above() {
+    fn own_folder_in_a_shared_one_needs_the_sticky_bit_above() {
         let (folder, _) = folder();
         let own = folder.path().join("own");
         fs::create_dir(&own).unwrap();
@@ -304,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_followed_and_each_folder_on_the_way_is_looked_at() {
+    fn links_are_followed_and_each_folder_is_checked() {
         let (folder, socket) = folder();
         let (open, link) = (folder.path().join("open"), folder.path().join("link"));
         fs::create_dir(&open).unwrap();
@@ -316,11 +321,11 @@ mod tests {
         chmod(&open, 0o777);
         assert!(said(&trust, &open.join("link")).contains("other users may write"));
         symlink("loop", folder.path().join("loop")).unwrap();
-        assert!(matches!(trust.site(&folder.path().join("loop")), Err(Unusable::Io(_))));
+        assert!(matches!(trust.site(&folder.path().join("loop")), Err(SocketError::Io(_))));
     }
 
     #[test]
-    fn a_folder_of_another_user_is_not_looked_at() {
+    fn folder_of_another_user_is_refused() {
         if !geteuid().is_root() {
             return; // Only root can give a folder away.
         }
@@ -335,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_of_the_configuration_is_believed() {
+    fn config_owner_is_trusted() {
         if !geteuid().is_root() {
             return; // Only root can give a file away.
         }
@@ -348,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn root_and_the_caller_are_believed_and_others_named() {
+    fn root_and_caller_are_trusted_and_others_named() {
         let (folder, socket) = folder();
         let trust = trust(folder.path());
         let site = trust.site(&socket).unwrap();
@@ -362,9 +367,9 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_of_a_folder_that_root_made_is_believed_there() {
+    fn folder_owner_is_trusted_below_a_folder_of_root() {
         let site = SocketSite { path: "/run/sidegate/0.sock".into(), landlord: Some(998) };
-        let trust = Trust {
+        let trust = TrustedUsers {
             config: "/etc/sidegate/sidegate.toml".into(),
             users: vec![0, 1000],
             group: 1000,

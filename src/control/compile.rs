@@ -10,19 +10,20 @@ use std::sync::Arc;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Files};
 use crate::control::config::{
-    self, BackendTlsPage, Feed, Loaded, Pass, PolicyPage, RoutePage, Settings,
+    self, BackendTlsSettings, ListFeed, LoadOptions, LoadedConfig, PolicySettings, RouteSettings,
+    Settings,
 };
-use crate::control::rehearsal::{Script, rehearse};
+use crate::control::policy_tests::{PolicyTests, run_tests};
 use crate::policy::Policy;
 use crate::policy::route::Routes;
 use crate::snapshot::certificate::Certificates;
-use crate::snapshot::listener::{Listener, Speaks};
+use crate::snapshot::listener::{Listener, Protocol};
 use crate::snapshot::route::Route;
-use crate::snapshot::tls::{BackendTerms, BackendTls, Handshakes, Tickets};
+use crate::snapshot::tls::{BackendTls, BackendTlsOptions, ListenerTls, TicketKeys};
 use crate::snapshot::{ListenerRules, Snapshot};
 
 /// One generation, compiled and rehearsed.
-pub struct Built {
+pub struct CompiledGeneration {
     /// The snapshot to publish.
     pub snapshot: Snapshot,
     /// The values of `sidegate.toml`.
@@ -30,7 +31,7 @@ pub struct Built {
     /// Warnings, those of the policies' own tests included.
     pub warnings: Vec<Diagnostic>,
     /// The lists that are read from files, each with its policy.
-    pub feeds: Vec<(Arc<str>, Feed)>,
+    pub feeds: Vec<(Arc<str>, ListFeed)>,
 }
 
 /// Compiles `loaded`, read from the files that `config` names, as the generation after `before`,
@@ -39,15 +40,15 @@ pub struct Built {
 /// # Errors
 /// Failed tests; errors from rustls.
 pub fn build(
-    loaded: Loaded,
+    loaded: LoadedConfig,
     config: &Path,
     digest: &str,
     before: Option<&Snapshot>,
-    tickets: &Tickets,
-) -> Result<Built, Vec<Diagnostic>> {
+    tickets: &TicketKeys,
+) -> Result<CompiledGeneration, Vec<Diagnostic>> {
     let (mut built, scripts) = assemble(loaded, config, digest, before, tickets)?;
     let (errors, more): (Vec<_>, Vec<_>) =
-        rehearse(&built.snapshot, &scripts).into_iter().partition(Diagnostic::is_error);
+        run_tests(&built.snapshot, &scripts).into_iter().partition(Diagnostic::is_error);
     built.warnings.extend(more);
     if errors.is_empty() { Ok(built) } else { Err(errors) }
 }
@@ -56,7 +57,7 @@ pub fn build(
 ///
 /// # Errors
 /// Every error in the files, those tests excepted.
-pub fn unrehearsed(config: &Path) -> Result<Built, Vec<Diagnostic>> {
+pub fn compile_untested(config: &Path) -> Result<CompiledGeneration, Vec<Diagnostic>> {
     let mut files = Files::for_person();
     let loaded = config::load(&mut files, config, None)?;
     let tickets = fresh_tickets(config)?;
@@ -80,27 +81,30 @@ impl Fingerprint {
     }
 }
 
-/// Fingerprint of the files that `config` names, with the candidate of `promoted` in the policy's
+/// Fingerprint of the files that `config` names, with the candidate of `promoted_fingerprint` in the policy's
 /// place. Runs the policies' own tests.
 ///
 /// # Errors
 /// Every error in the files.
-pub fn promoted(config: &Path, promoted: &str) -> Result<Fingerprint, Vec<Diagnostic>> {
+pub fn promoted_fingerprint(config: &Path, promoted: &str) -> Result<Fingerprint, Vec<Diagnostic>> {
     let mut files = Files::for_person();
-    let loaded =
-        config::load_as(&mut files, config, Pass { promoted: Some(promoted), ..Pass::default() })?;
+    let loaded = config::load_with(
+        &mut files,
+        config,
+        LoadOptions { promoted: Some(promoted), ..LoadOptions::default() },
+    )?;
     let fingerprint = fingerprint(&files, config, &format!("{promoted}.shadow.toml"));
     let tickets = fresh_tickets(config)?;
     build(loaded, config, &fingerprint.all, None, &tickets)?;
     Ok(fingerprint)
 }
 
-/// Fingerprint of the files that `config` names, after `promoted` has replaced its policy. Does not
+/// Fingerprint of the files that `config` names, after `promoted_fingerprint` has replaced its policy. Does not
 /// run the tests again.
 ///
 /// # Errors
 /// Every error in the files.
-pub fn placed(config: &Path, promoted: &str) -> Result<Fingerprint, Vec<Diagnostic>> {
+pub fn placed_fingerprint(config: &Path, promoted: &str) -> Result<Fingerprint, Vec<Diagnostic>> {
     let mut files = Files::for_person();
     config::load(&mut files, config, None)?;
     Ok(fingerprint(&files, config, &format!("{promoted}.toml")))
@@ -115,49 +119,50 @@ fn fingerprint(files: &Files, config: &Path, policy: &str) -> Fingerprint {
 ///
 /// # Errors
 /// The machine has no randomness.
-pub fn fresh_tickets(config: &Path) -> Result<Tickets, Vec<Diagnostic>> {
-    Tickets::new().map_err(|error| {
-        vec![Diagnostic::of(config, format!("no keys for TLS tickets: {error}"), None)]
+pub fn fresh_tickets(config: &Path) -> Result<TicketKeys, Vec<Diagnostic>> {
+    TicketKeys::new().map_err(|error| {
+        vec![Diagnostic::for_file(config, format!("no keys for TLS tickets: {error}"), None)]
     })
 }
 
 fn assemble(
-    mut loaded: Loaded,
+    mut loaded: LoadedConfig,
     config: &Path,
     digest: &str,
     before: Option<&Snapshot>,
-    tickets: &Tickets,
-) -> Result<(Built, Vec<Script>), Vec<Diagnostic>> {
-    let scripts = Script::all(&mut loaded);
-    let Loaded { settings, mut baseline, mut policies, candidates, lists: _, warnings } = loaded;
+    tickets: &TicketKeys,
+) -> Result<(CompiledGeneration, Vec<PolicyTests>), Vec<Diagnostic>> {
+    let scripts = PolicyTests::all(&mut loaded);
+    let LoadedConfig { settings, mut baseline, mut policies, candidates, lists: _, warnings } =
+        loaded;
     let mut feeds = Vec::new();
     for page in policies.iter_mut().chain(&mut baseline) {
         feeds.extend(
             std::mem::take(&mut page.feeds).into_iter().map(|feed| (Arc::clone(&page.name), feed)),
         );
     }
-    let pages = Pages { policies, candidates, baseline };
+    let pages = PolicySet { policies, candidates, baseline };
     let snapshot = compile(&settings, pages, digest, before, tickets);
-    let snapshot = snapshot.map_err(|what| vec![Diagnostic::of(config, what, None)])?;
-    Ok((Built { snapshot, settings, warnings, feeds }, scripts))
+    let snapshot = snapshot.map_err(|what| vec![Diagnostic::for_file(config, what, None)])?;
+    Ok((CompiledGeneration { snapshot, settings, warnings, feeds }, scripts))
 }
 
 /// The policies of one generation.
-struct Pages {
-    policies: Vec<PolicyPage>,
+struct PolicySet {
+    policies: Vec<PolicySettings>,
     /// Candidates, each under the name of the policy that it may replace.
-    candidates: Vec<PolicyPage>,
-    baseline: Option<PolicyPage>,
+    candidates: Vec<PolicySettings>,
+    baseline: Option<PolicySettings>,
 }
 
 /// Pure, except for the keys of fresh tickets. Fails with the error of rustls for a TLS listener or
 /// for backends over TLS, which no file can cause by itself.
 fn compile(
     settings: &Settings,
-    pages: Pages,
+    pages: PolicySet,
     digest: &str,
     before: Option<&Snapshot>,
-    tickets: &Tickets,
+    tickets: &TicketKeys,
 ) -> Result<Snapshot, String> {
     let candidates = pages.candidates.into_iter();
     let candidates = candidates.map(|page| (Arc::clone(&page.name), Arc::new(policy(page, None))));
@@ -167,15 +172,15 @@ fn compile(
         (Arc::clone(&page.name), Arc::new(policy(page, candidate)))
     });
     let policies: HashMap<Arc<str>, Arc<Policy>> = policies.collect();
-    let mut numbers = Numbers::after(before);
-    let mut backends = Backends::after(before);
+    let mut numbers = RouteNumbers::from_previous(before);
+    let mut backends = BackendTlsCache::from_previous(before);
     let mut table = Vec::new();
     let mut route_list = Vec::new();
     for page in &settings.routes {
         let policy = policies
             .get(&page.policy)
             .ok_or_else(|| format!("route `{}` has no policy `{}`", page.name, page.policy))?;
-        let route = route(page, numbers.of(&page.name), Arc::clone(policy), &mut backends);
+        let route = route(page, numbers.assign(&page.name), Arc::clone(policy), &mut backends);
         let route = Arc::new(route.map_err(|error| format!("route `{}`: {error}", page.name))?);
         route_list.push(Arc::clone(&route));
         table.push((page.host.clone(), page.path.clone(), route));
@@ -202,21 +207,21 @@ fn compile(
 
 /// Assigns route numbers. A name keeps its number, and the number of a removed route is never
 /// reused.
-struct Numbers<'s> {
+struct RouteNumbers<'s> {
     known: HashMap<&'s str, usize>,
     given: usize,
 }
 
-impl<'s> Numbers<'s> {
-    fn after(before: Option<&'s Snapshot>) -> Self {
+impl<'s> RouteNumbers<'s> {
+    fn from_previous(before: Option<&'s Snapshot>) -> Self {
         let known = before
             .into_iter()
             .flat_map(|before| &before.route_list)
             .map(|route| (&*route.name, route.number));
-        Numbers { known: known.collect(), given: before.map_or(0, |before| before.numbered) }
+        RouteNumbers { known: known.collect(), given: before.map_or(0, |before| before.numbered) }
     }
 
-    fn of(&mut self, name: &str) -> usize {
+    fn assign(&mut self, name: &str) -> usize {
         self.known.get(name).copied().unwrap_or_else(|| {
             self.given += 1;
             self.given - 1
@@ -226,11 +231,11 @@ impl<'s> Numbers<'s> {
 
 /// TLS client configurations of backends, one for each set of terms. Routes with equal terms share
 /// sessions and idle connections, which survive a reload that leaves the terms unchanged.
-struct Backends(Vec<Arc<BackendTls>>);
+struct BackendTlsCache(Vec<Arc<BackendTls>>);
 
-impl Backends {
-    fn after(before: Option<&Snapshot>) -> Self {
-        Backends(
+impl BackendTlsCache {
+    fn from_previous(before: Option<&Snapshot>) -> Self {
+        BackendTlsCache(
             before
                 .into_iter()
                 .flat_map(|before| &before.route_list)
@@ -239,11 +244,11 @@ impl Backends {
         )
     }
 
-    fn met(&mut self, page: &BackendTlsPage) -> Result<Arc<BackendTls>, rustls::Error> {
+    fn get(&mut self, page: &BackendTlsSettings) -> Result<Arc<BackendTls>, rustls::Error> {
         let identity = page.identity.as_ref().map(|identity| Arc::clone(&identity.key));
         let terms =
-            BackendTerms { roots: Arc::clone(&page.roots), identity, name: page.name.clone() };
-        if let Some(known) = self.0.iter().find(|known| known.is_on(&terms)) {
+            BackendTlsOptions { roots: Arc::clone(&page.roots), identity, name: page.name.clone() };
+        if let Some(known) = self.0.iter().find(|known| known.has_options(&terms)) {
             return Ok(Arc::clone(known));
         }
         let new = Arc::new(BackendTls::new(terms)?);
@@ -252,8 +257,8 @@ impl Backends {
     }
 }
 
-fn policy(page: PolicyPage, candidate: Option<Arc<Policy>>) -> Policy {
-    let PolicyPage {
+fn policy(page: PolicySettings, candidate: Option<Arc<Policy>>) -> Policy {
+    let PolicySettings {
         name,
         file,
         owner,
@@ -270,17 +275,17 @@ fn policy(page: PolicyPage, candidate: Option<Arc<Policy>>) -> Policy {
 }
 
 fn route(
-    page: &RoutePage,
+    page: &RouteSettings,
     number: usize,
     policy: Arc<Policy>,
-    backends: &mut Backends,
+    backends: &mut BackendTlsCache,
 ) -> Result<Route, rustls::Error> {
     Ok(Route {
         number,
         name: Arc::clone(&page.name),
         path: page.path.to_string().into(),
         backends: page.backends.clone(),
-        backend_tls: page.backend_tls.as_ref().map(|page| backends.met(page)).transpose()?,
+        backend_tls: page.backend_tls.as_ref().map(|page| backends.get(page)).transpose()?,
         policy,
         http: page.http,
         strip_prefix: page.strip_prefix,
@@ -294,16 +299,16 @@ fn route(
 fn listener(
     listener: &Arc<Listener>,
     certificates: &Arc<Certificates>,
-    tickets: &Tickets,
+    tickets: &TicketKeys,
 ) -> Result<ListenerRules, String> {
-    let tls = match listener.speaks {
-        Speaks::Tls(rules) => {
-            let handshakes = Handshakes::new(rules, Arc::clone(certificates), tickets);
+    let tls = match listener.protocol {
+        Protocol::Tls(rules) => {
+            let handshakes = ListenerTls::new(rules, Arc::clone(certificates), tickets);
             Some(Arc::new(
                 handshakes.map_err(|error| format!("listener `{}`: {error}", listener.name))?,
             ))
         }
-        Speaks::Plain | Speaks::Redirect { .. } => None,
+        Protocol::Plain | Protocol::Redirect { .. } => None,
     };
     Ok(ListenerRules { listener: Arc::clone(listener), tls })
 }

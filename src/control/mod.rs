@@ -6,9 +6,9 @@
 pub mod compile;
 pub mod config;
 pub mod lint;
-mod rehearsal;
+pub mod malloc_trim;
+mod policy_tests;
 pub mod reload;
 pub mod revoke;
-pub mod spare;
 pub mod systemd;
 pub mod watch;

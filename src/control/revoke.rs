@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::tunnels::{Entry, Tunnels};
+use crate::tunnels::{LiveEntry, Tunnels};
 
 /// Revokes `refused` evenly over `spread`. Skips tunnels that a later generation permits again.
-pub async fn revoke(refused: Vec<Arc<Entry>>, spread: Duration) {
-    pace(refused, spread, |entry: &Arc<Entry>| {
+pub async fn revoke(refused: Vec<Arc<LiveEntry>>, spread: Duration) {
+    spread_over(refused, spread, |entry: &Arc<LiveEntry>| {
         entry.revoke_if_refused();
     })
     .await;
@@ -21,15 +21,15 @@ pub async fn revoke(refused: Vec<Arc<Entry>>, spread: Duration) {
 /// Ends every tunnel with `code`, evenly over `spread`, and the exchanges in flight among them.
 /// Tunnels that wait for their revocation are revoked instead.
 pub async fn drain(tunnels: &Tunnels, code: u16, spread: Duration) {
-    let all = alternate(tunnels.entries(), tunnels.exchanges());
-    pace(all, spread, |entry: &Arc<Entry>| {
+    let all = interleave(tunnels.entries(), tunnels.exchanges());
+    spread_over(all, spread, |entry: &Arc<LiveEntry>| {
         entry.drain(code);
     })
     .await;
 }
 
 /// Merges both into one sequence, with the shorter one spread evenly over the longer one.
-pub fn alternate<T>(many: Vec<T>, few: Vec<T>) -> Vec<T> {
+pub fn interleave<T>(many: Vec<T>, few: Vec<T>) -> Vec<T> {
     let (many, few) = if many.len() < few.len() { (few, many) } else { (many, few) };
     let (every, mut few) = (many.len().div_ceil(few.len().max(1)), few.into_iter());
     let mut all = Vec::with_capacity(many.len() + few.len());
@@ -44,7 +44,7 @@ pub fn alternate<T>(many: Vec<T>, few: Vec<T>) -> Vec<T> {
 }
 
 /// Calls `order` for each of `all`, evenly over `spread`.
-async fn pace<T>(all: Vec<T>, spread: Duration, order: impl Fn(&T)) {
+async fn spread_over<T>(all: Vec<T>, spread: Duration, order: impl Fn(&T)) {
     let began = Instant::now();
     let count = u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
     let step = spread / count;
@@ -62,10 +62,10 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_mass_close_is_even_over_its_window() {
+    async fn mass_close_is_spread_evenly() {
         let began = Instant::now();
         let ordered = RefCell::new(Vec::new());
-        pace((0..5).collect(), Duration::from_secs(2), |turn: &u32| {
+        spread_over((0..5).collect(), Duration::from_secs(2), |turn: &u32| {
             ordered.borrow_mut().push((*turn, began.elapsed().as_millis()));
         })
         .await;
@@ -73,16 +73,16 @@ mod tests {
     }
 
     #[test]
-    fn the_fewer_are_spread_among_the_more() {
-        assert_eq!(alternate(vec![1, 2, 3, 4, 5], vec![10, 20]), [1, 2, 3, 10, 4, 5, 20]);
-        assert_eq!(alternate(vec![10], vec![1, 2]), [1, 2, 10]);
-        assert_eq!(alternate(vec![], vec![1, 2]), [1, 2]);
+    fn fewer_items_are_spread_among_more() {
+        assert_eq!(interleave(vec![1, 2, 3, 4, 5], vec![10, 20]), [1, 2, 3, 10, 4, 5, 20]);
+        assert_eq!(interleave(vec![10], vec![1, 2]), [1, 2, 10]);
+        assert_eq!(interleave(vec![], vec![1, 2]), [1, 2]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_to_close_takes_no_time() {
+    async fn mass_close_of_nothing_takes_no_time() {
         let began = Instant::now();
-        pace(Vec::<u32>::new(), Duration::from_secs(2), |_| unreachable!()).await;
+        spread_over(Vec::<u32>::new(), Duration::from_secs(2), |_| unreachable!()).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 }

@@ -23,11 +23,11 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::data::admission::cap::{BothPlaces, Cap};
-use crate::data::connection::{self, Accepted};
-use crate::data::core::Core;
+use crate::data::admission::cap::{CapGuards, ConnectionCap};
+use crate::data::connection::{self, AcceptedConnection};
+use crate::data::context::ThreadContext;
 use crate::data::stream::keepalive;
-use crate::observe::log::decision::{self, Party};
+use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
@@ -37,24 +37,24 @@ use crate::snapshot::ListenerRules;
 const BACKLOG: i32 = 4096;
 
 /// Shortest and longest pause after an accept that failed for want of descriptors or memory.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const MIN_BACKOFF: Duration = Duration::from_millis(10);
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
 /// How long a socket that is given up waits for connections that are under way.
-const UNDER_WAY: Duration = Duration::from_secs(1);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long connections to such a socket may wait for a place, from when it is given up.
-const LAST_CALL: Duration = Duration::from_secs(10);
+const QUEUE_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The listening socket of one thread.
-pub struct Bound {
+pub struct BoundSocket {
     socket: StdListener,
     address: SocketAddr,
     /// Whether other threads, or the next process, accept on the same socket.
     shared: bool,
 }
 
-impl Bound {
+impl BoundSocket {
     /// The bound address, with the real port where 0 was configured.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -65,22 +65,22 @@ impl Bound {
 /// an address that goes from one listener to another is never given up, and no connection to it is
 /// lost.
 #[derive(Clone)]
-pub struct Owner {
-    /// The listener's rules, in force where the running generation has none with the same `speaks`.
+pub struct SocketOwner {
+    /// The listener's rules, in force where the running generation has none with the same `protocol`.
     pub rules: ListenerRules,
     /// The cap on the listener's connections.
-    pub cap: Cap,
-    /// Ends its connections between requests. Cancelled when the listener is gone, or its `speaks`
+    pub cap: ConnectionCap,
+    /// Ends its connections between requests. Cancelled when the listener is gone, or its `protocol`
     /// changes.
     pub closing: CancellationToken,
 }
 
 /// A socket, and the listener that it accepts for.
-pub struct Accepting {
+pub struct ListeningSocket {
     /// The socket, bound and listening.
-    pub bound: Bound,
+    pub bound: BoundSocket,
     /// The current owner, which a reload may change.
-    pub owner: watch::Receiver<Owner>,
+    pub owner: watch::Receiver<SocketOwner>,
     /// Cancelled when the socket is to accept no more.
     pub stop: CancellationToken,
 }
@@ -90,14 +90,17 @@ pub struct Accepting {
 ///
 /// # Errors
 /// As for one [`socket`].
-pub fn bind(address: SocketAddr, threads: usize, ours: bool) -> io::Result<Vec<Vec<Bound>>> {
+pub fn bind(address: SocketAddr, threads: usize, ours: bool) -> io::Result<Vec<Vec<BoundSocket>>> {
     let first = socket(address, ours)?;
     let address = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..threads {
         sockets.push(socket(address, true)?);
     }
-    Ok(sockets.into_iter().map(|socket| vec![Bound { socket, address, shared: false }]).collect())
+    Ok(sockets
+        .into_iter()
+        .map(|socket| vec![BoundSocket { socket, address, shared: false }])
+        .collect())
 }
 
 /// Gives each of `threads` a duplicate of each of `sockets`, which came bound and listening. All
@@ -105,13 +108,16 @@ pub fn bind(address: SocketAddr, threads: usize, ours: bool) -> io::Result<Vec<V
 ///
 /// # Errors
 /// No descriptor is left.
-pub fn share(sockets: &[StdListener], threads: usize) -> io::Result<Vec<Vec<Bound>>> {
+pub fn duplicate_for_threads(
+    sockets: &[StdListener],
+    threads: usize,
+) -> io::Result<Vec<Vec<BoundSocket>>> {
     let bound = |socket: &StdListener| {
         let (socket, address) = (socket.try_clone()?, socket.local_addr()?);
         socket.set_nonblocking(true)?;
         SockRef::from(&socket).set_tcp_nodelay(true)?;
-        keepalive::watch(&socket)?;
-        Ok(Bound { socket, address, shared: true })
+        keepalive::enable(&socket)?;
+        Ok(BoundSocket { socket, address, shared: true })
     };
     (0..threads).map(|_| sockets.iter().map(bound).collect()).collect()
 }
@@ -138,7 +144,7 @@ fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     // Accepted sockets inherit TCP_NODELAY and the keep-alive settings.
     socket.set_tcp_nodelay(true)?;
-    keepalive::watch(&socket)?;
+    keepalive::enable(&socket)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -154,19 +160,19 @@ pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 /// # Errors
 /// The socket cannot be registered with the runtime.
 pub fn accept_all(
-    core: Arc<Core>,
-    Accepting { bound, owner, stop }: Accepting,
+    core: Arc<ThreadContext>,
+    ListeningSocket { bound, owner, stop }: ListeningSocket,
 ) -> io::Result<impl Future<Output = ()>> {
     #[expect(
         deprecated,
         reason = "its replacement is unsafe, for types that change their descriptor; a std listener owns the one it has"
     )]
     let socket = AsyncFd::new(bound.socket)?;
-    let desk = Desk::new(&core, &owner.borrow());
-    let mut door = Door { core, owner, desk, port: bound.address.port() };
+    let desk = ListenerState::new(&core, &owner.borrow());
+    let mut door = Acceptor { core, owner, state: desk, port: bound.address.port() };
     let shared = bound.shared;
     Ok(async move {
-        let mut pause = Pause::default();
+        let mut pause = AcceptBackoff::default();
         loop {
             // Takes places only once a connection waits: otherwise each idle thread would hold one.
             // At a cap the queue is polled again before the wait for places, which makes
@@ -174,16 +180,16 @@ pub fn accept_all(
             // made this socket readable.
             let ready = stop.run_until_cancelled(socket.readable()).await;
             let Some(Ok(mut ready)) = ready else { break };
-            if door.is_full() && ready.try_io(|socket| waits(socket.get_ref())).is_err() {
+            if door.is_full() && ready.try_io(|socket| has_pending(socket.get_ref())).is_err() {
                 continue;
             }
-            let Some(places) = stop.run_until_cancelled(door.places()).await else { break };
+            let Some(places) = stop.run_until_cancelled(door.acquire()).await else { break };
             match ready.try_io(|socket| accept(socket.get_ref())) {
                 Err(_would_block) => {}
                 Ok(Ok((stream, address))) => {
-                    pause.length = FIRST_PAUSE / 2;
+                    pause.length = MIN_BACKOFF / 2;
                     if shared {
-                        inherit(&stream);
+                        set_inherited_options(&stream);
                     }
                     door.admit(stream, address, places);
                     if shared {
@@ -192,10 +198,10 @@ pub fn accept_all(
                         yield_now().await;
                     }
                 }
-                Ok(Err(error)) if is_the_peers(&error) => {}
+                Ok(Err(error)) if is_peer_error(&error) => {}
                 Ok(Err(error)) => {
                     drop(places);
-                    pause.note(&door.desk.name, &error);
+                    pause.note(&door.state.name, &error);
                     if stop.run_until_cancelled(tokio::time::sleep(pause.length)).await.is_none() {
                         break;
                     }
@@ -207,8 +213,8 @@ pub fn accept_all(
             return;
         }
         let ends = door.core.shared.lifecycle.closing().clone();
-        if !ends.is_cancelled() && hush(socket.get_ref()).is_ok() {
-            ends.run_until_cancelled(door.clear(&socket)).await;
+        if !ends.is_cancelled() && drop_new_syns(socket.get_ref()).is_ok() {
+            ends.run_until_cancelled(door.drain_queue(&socket)).await;
         }
         // Connections that the kernel has already accepted are served: closing the socket would
         // reset them.
@@ -222,61 +228,62 @@ pub fn accept_all(
 
 /// Makes the kernel drop every SYN for a listening `socket`; handshakes that are under way
 /// complete. A client that begins meanwhile gets no answer, and tries again a second later.
-pub fn hush(socket: &impl AsFd) -> io::Result<()> {
-    const SYN: u32 = 0x02;
-    const ACK: u32 = 0x10;
+pub fn drop_new_syns(socket: &impl AsFd) -> io::Result<()> {
+    const TCP_SYN: u32 = 0x02;
+    const TCP_ACK: u32 = 0x10;
     /// Offset of the flags in the TCP header (RFC 9293 §3.1), with which the bytes that the filter
     /// sees begin.
-    const FLAGS: u32 = 13;
+    const TCP_FLAGS_OFFSET: u32 = 13;
     let step = |code: u32, value, otherwise| SockFilter::new(code as u16, 0, otherwise, value);
     SockRef::from(socket).attach_filter(&[
-        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, FLAGS, 0),
-        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, SYN | ACK, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, SYN, 1),
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, TCP_FLAGS_OFFSET, 0),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, TCP_SYN | TCP_ACK, 0),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, TCP_SYN, 1),
         step(libc::BPF_RET | libc::BPF_K, 0, 0),
         step(libc::BPF_RET | libc::BPF_K, u32::MAX, 0),
     ])
 }
 
 /// Admits the connections of one socket.
-struct Door {
-    core: Arc<Core>,
-    owner: watch::Receiver<Owner>,
-    desk: Desk,
+struct Acceptor {
+    core: Arc<ThreadContext>,
+    owner: watch::Receiver<SocketOwner>,
+    state: ListenerState,
     /// The local port of the socket.
     port: u16,
 }
 
 /// What admits the connections of one listener; made anew when the owner changes.
-struct Desk {
+struct ListenerState {
     name: Arc<str>,
-    owner: Owner,
+    owner: SocketOwner,
     metrics: Arc<ListenerMetrics>,
 }
 
-impl Desk {
-    fn new(core: &Core, owner: &Owner) -> Self {
+impl ListenerState {
+    fn new(core: &ThreadContext, owner: &SocketOwner) -> Self {
         let name = Arc::clone(&owner.rules.listener.name);
-        Desk { metrics: core.metrics.listener(&name), name, owner: owner.clone() }
+        ListenerState { metrics: core.metrics.listener(&name), name, owner: owner.clone() }
     }
 }
 
-impl Door {
+impl Acceptor {
     /// Whether one of the two caps is reached at the moment.
     fn is_full(&self) -> bool {
-        self.desk.owner.cap.is_full() || self.core.shared.total.is_full()
+        self.state.owner.cap.is_full() || self.core.shared.total.is_full()
     }
 
     /// Waits for the places of one connection, under the caps of whichever listener owns the socket
     /// by then.
-    async fn places(&mut self) -> BothPlaces {
+    async fn acquire(&mut self) -> CapGuards {
         loop {
             if !matches!(self.owner.has_changed(), Ok(false)) {
-                self.desk = Desk::new(&self.core, &self.owner.borrow_and_update());
+                self.state = ListenerState::new(&self.core, &self.owner.borrow_and_update());
             }
-            let (cap, total) = (&self.desk.owner.cap, &self.core.shared.total);
-            let both =
-                async { BothPlaces { listener: cap.place().await, process: total.place().await } };
+            let (cap, total) = (&self.state.owner.cap, &self.core.shared.total);
+            let both = async {
+                CapGuards { listener: cap.acquire().await, process: total.acquire().await }
+            };
             tokio::select! {
                 places = both => return places,
                 // `changed` marks the new owner as seen. Unmarked, the next round makes the desk
@@ -287,19 +294,22 @@ impl Door {
     }
 
     /// The places of one connection, if both caps have one now.
-    fn try_places(&self) -> Option<BothPlaces> {
-        let listener = self.desk.owner.cap.try_place()?;
-        Some(BothPlaces { listener, process: self.core.shared.total.try_place()? })
+    fn try_places(&self) -> Option<CapGuards> {
+        let listener = self.state.owner.cap.try_acquire()?;
+        Some(CapGuards { listener, process: self.core.shared.total.try_acquire()? })
     }
 
     /// Serves connections that are still under way to a socket that is given up.
-    async fn clear(&mut self, socket: &AsyncFd<StdListener>) {
+    async fn drain_queue(&mut self, socket: &AsyncFd<StdListener>) {
         let began = Instant::now();
-        while let Ok(Ok(mut ready)) = timeout_at(began + UNDER_WAY, socket.readable()).await {
-            let Ok(places) = timeout_at(began + LAST_CALL, self.places()).await else { return };
+        while let Ok(Ok(mut ready)) = timeout_at(began + HANDOVER_TIMEOUT, socket.readable()).await
+        {
+            let Ok(places) = timeout_at(began + QUEUE_DRAIN_TIMEOUT, self.acquire()).await else {
+                return;
+            };
             match ready.try_io(|socket| accept(socket.get_ref())) {
                 Ok(Ok((stream, address))) => self.admit(stream, address, places),
-                Ok(Err(error)) if !is_the_peers(&error) => return,
+                Ok(Err(error)) if !is_peer_error(&error) => return,
                 _ => {}
             }
         }
@@ -307,30 +317,30 @@ impl Door {
 
     /// Hands a connection to a task of its own. Turns it away if the baseline denies its client, or
     /// if that client has too many connections that wait and none that is idle.
-    fn admit(&self, stream: StdStream, address: SocketAddr, places: BothPlaces) {
-        let (core, Desk { name, owner, metrics }) = (&self.core, &self.desk);
+    fn admit(&self, stream: StdStream, address: SocketAddr, places: CapGuards) {
+        let (core, ListenerState { name, owner, metrics }) = (&self.core, &self.state);
         let peer = Peer::new(address.ip());
-        let client = Client::at(peer);
+        let client = Client::of_peer(peer);
         metrics.accepted();
         let (live, now) = (core.shared.live.load(), Timestamp::now());
         let turn_away = |refusal, decisive, end| {
             core.metrics.no_route().refused(refusal);
-            let party = Party { listener: name, client, peer };
-            decision::turned_away(party, refusal, decisive, None, &core.cap);
+            let party = LogContext { listener: name, client, peer };
+            decision::log_refused_connection(party, refusal, decisive, None, &core.cap);
             metrics.closed(end);
         };
         // A client that the baseline denies gets no TLS handshake.
-        if let Some(baseline) = live.denied(client, now) {
+        if let Some(baseline) = live.denying_baseline(client, now) {
             let refusal = Refusal::Network;
-            let decisive = baseline.decisive(client, false, Err(refusal), now);
+            let decisive = baseline.deciding_rule(client, false, Err(refusal), now);
             return turn_away(refusal, decisive, ConnectionEnd::Network);
         }
-        // Between a publish and the takeover of the socket the old rules hold where `speaks`
+        // Between a publish and the takeover of the socket the old rules hold where `protocol`
         // differs: `closing` is that of their connections.
         let present = live
             .listeners
             .get(name)
-            .filter(|rules| rules.listener.speaks == owner.rules.listener.speaks);
+            .filter(|rules| rules.listener.protocol == owner.rules.listener.protocol);
         let rules = present.unwrap_or(&owner.rules).clone();
         let most = rules.listener.pending_per_client;
         let Some(claim) = core.shared.pending.claim(client, most) else {
@@ -342,8 +352,17 @@ impl Door {
         };
         let (port, metrics) = (self.port, Arc::clone(metrics));
         let closing = owner.closing.clone();
-        let accepted =
-            Accepted { stream, peer, port, rules, metrics, places, client, claim, closing };
+        let accepted = AcceptedConnection {
+            stream,
+            peer,
+            port,
+            rules,
+            metrics,
+            places,
+            client,
+            claim,
+            closing,
+        };
         // Boxed: the future takes four kilobytes, and a task is moved several times before it runs
         // and once it is over.
         core.tracker.spawn(Box::pin(connection::serve(Arc::clone(core), accepted)));
@@ -352,13 +371,13 @@ impl Door {
 
 /// Sets what a connection would have inherited. A connection that came before this process had the
 /// listening socket, while no process was running, has none of it.
-fn inherit(stream: &StdStream) {
+fn set_inherited_options(stream: &StdStream) {
     // A socket that fails this has lost its peer already.
-    let _ = stream.set_nodelay(true).and_then(|()| keepalive::watch(stream));
+    let _ = stream.set_nodelay(true).and_then(|()| keepalive::enable(stream));
 }
 
 /// Whether a connection waits in the queue; `WouldBlock` means that none does.
-fn waits(socket: &StdListener) -> io::Result<()> {
+fn has_pending(socket: &StdListener) -> io::Result<()> {
     let mut socket = [PollFd::new(socket, PollFlags::IN)];
     let ready = poll(&mut socket, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
@@ -377,26 +396,26 @@ fn accept(socket: &StdListener) -> io::Result<(StdStream, SocketAddr)> {
 
 /// Whether `error` is about the connection that was to be accepted, and not about this process
 /// (accept(2)).
-fn is_the_peers(error: &io::Error) -> bool {
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
 }
 
 /// The back-off after failed accepts, with a log line at most once a second.
-struct Pause {
+struct AcceptBackoff {
     length: Duration,
     logged: Option<Instant>,
 }
 
-impl Default for Pause {
+impl Default for AcceptBackoff {
     fn default() -> Self {
-        Pause { length: FIRST_PAUSE / 2, logged: None }
+        AcceptBackoff { length: MIN_BACKOFF / 2, logged: None }
     }
 }
 
-impl Pause {
+impl AcceptBackoff {
     fn note(&mut self, listener: &str, error: &io::Error) {
-        self.length = (self.length * 2).min(LONGEST_PAUSE);
+        self.length = (self.length * 2).min(MAX_BACKOFF);
         if self.logged.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             self.logged = Some(Instant::now());
             tracing::error!(listener, %error, "accepting is paused: descriptors or memory are exhausted");

@@ -7,7 +7,7 @@
 pub mod admission;
 mod backend;
 mod connection;
-pub mod core;
+pub mod context;
 pub mod http;
 pub mod listener;
 pub mod stream;
@@ -23,28 +23,28 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::data::core::{Core, Shared};
-use crate::data::listener::Accepting;
-use crate::observe::pulse::Pulse;
+use crate::data::context::{DataPlane, ThreadContext};
+use crate::data::listener::ListeningSocket;
+use crate::observe::heartbeat::Heartbeat;
 
 /// Runs one thread of the data plane over the `sockets` that it is sent, until a drain has nothing
-/// left to wait for, or `end` is true; connections that are still open then are dropped. `pulse`
+/// left to wait for, or `deregister` is true; connections that are still open then are dropped. `heartbeat`
 /// beats for as long as the runtime turns: an accept loop that pauses does not stop it.
 ///
 /// # Errors
 /// The runtime cannot be made.
 pub fn run_thread(
-    shared: &Arc<Shared>,
-    sockets: UnboundedReceiver<Accepting>,
-    pulse: Pulse,
+    shared: &Arc<DataPlane>,
+    sockets: UnboundedReceiver<ListeningSocket>,
+    pulse: Heartbeat,
     mut end: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let tracker = TaskTracker::new();
-        let core = Core::new(shared, tracker.clone());
-        tracker.spawn(listen(Arc::clone(&core), sockets));
-        tracker.spawn(tidy(Arc::clone(&core)));
+        let core = ThreadContext::new(shared, tracker.clone());
+        tracker.spawn(accept_on_all(Arc::clone(&core), sockets));
+        tracker.spawn(run_housekeeping(Arc::clone(&core)));
         let drained = async {
             shared.lifecycle.closing().cancelled().await;
             // Still takes new tasks; `wait` alone depends on it.
@@ -55,15 +55,15 @@ pub fn run_thread(
             () = drained => {}
             // An error means that the sender is gone: the thread ends then too.
             _ = end.wait_for(|end| *end) => {}
-            () = pulse.keep() => {}
+            () = pulse.run() => {}
         }
-        pulse.end();
+        pulse.deregister();
         Ok(())
     })
 }
 
 /// Accepts on every socket that comes, until all accepting stops.
-async fn listen(core: Arc<Core>, mut sockets: UnboundedReceiver<Accepting>) {
+async fn accept_on_all(core: Arc<ThreadContext>, mut sockets: UnboundedReceiver<ListeningSocket>) {
     while let Some(Some(socket)) =
         core.shared.lifecycle.closing().run_until_cancelled(sockets.recv()).await
     {
@@ -79,7 +79,7 @@ async fn listen(core: Arc<Core>, mut sockets: UnboundedReceiver<Accepting>) {
 
 /// Once a second: closes idle connections to backends whose time is up, forgets backends that are
 /// gone, and reports what the log left out. With the drain, closes all idle connections.
-async fn tidy(core: Arc<Core>) {
+async fn run_housekeeping(core: Arc<ThreadContext>) {
     while core
         .shared
         .lifecycle
@@ -88,10 +88,10 @@ async fn tidy(core: Arc<Core>) {
         .await
         .is_some()
     {
-        core.dialler.tidy(&core.shared.live.load());
-        core.cap.tidy(std::time::Instant::now());
-        core.differences.tidy(std::time::Instant::now());
-        core.delays.tidy(std::time::Instant::now());
+        core.dialler.evict_expired(&core.shared.live.load());
+        core.cap.flush_ended(std::time::Instant::now());
+        core.differences.flush_ended(std::time::Instant::now());
+        core.delays.flush_ended(std::time::Instant::now());
     }
     core.dialler.close_idle();
 }

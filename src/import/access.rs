@@ -9,22 +9,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::import::tree::Id;
+use crate::import::tree::DirectiveId;
 
 /// One `allow` or `deny`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rule {
+pub struct AccessRule {
     /// Number of the `allow` or `deny` directive.
-    pub id: Id,
+    pub id: DirectiveId,
     /// `true` for `allow`, `false` for `deny`.
     pub admits: bool,
     /// The clients that it matches.
-    pub whom: Whom,
+    pub whom: AccessSubject,
 }
 
 /// The clients that a rule matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whom {
+pub enum AccessSubject {
     /// `all`: clients of any address.
     All,
     /// `unix:`, clients of a Unix listener.
@@ -33,12 +33,12 @@ pub enum Whom {
     Network(IpNet),
 }
 
-impl Whom {
+impl AccessSubject {
     /// Parses the word after `allow` or `deny`. `None` means that nginx would reject it.
-    pub fn parse(text: &str) -> Option<Whom> {
+    pub fn parse(text: &str) -> Option<AccessSubject> {
         match text {
-            "all" => return Some(Whom::All),
-            "unix:" => return Some(Whom::Unix),
+            "all" => return Some(AccessSubject::All),
+            "unix:" => return Some(AccessSubject::Unix),
             _ => {}
         }
         let (address, length) =
@@ -54,51 +54,51 @@ impl Whom {
             }
             Some(_) => return None,
         };
-        Some(Whom::Network(network.trunc()))
+        Some(AccessSubject::Network(network.trunc()))
     }
 
     fn covers(self, root: IpNet) -> Option<IpNet> {
         match self {
-            Whom::All => Some(root),
-            Whom::Network(network) if same_family(network, root) => Some(network),
-            Whom::Network(_) | Whom::Unix => None,
+            AccessSubject::All => Some(root),
+            AccessSubject::Network(network) if same_family(network, root) => Some(network),
+            AccessSubject::Network(_) | AccessSubject::Unix => None,
         }
     }
 }
 
 /// A network whose clients share a decision, except those in a longer entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decided {
+pub struct NetworkDecision {
     /// The network; longer entries within it take precedence.
     pub network: IpNet,
     /// Whether its clients are admitted.
     pub admits: bool,
     /// The deciding rule. `None` means that no rule matches and nginx admits by default.
-    pub by: Option<Id>,
+    pub by: Option<DirectiveId>,
 }
 
 /// Returns what `rules` decide, for IPv4 and then IPv6: the whole family first, then every network
 /// whose decision differs from the enclosing one.
-pub fn decided(rules: &[Rule]) -> Vec<Decided> {
+pub fn decide(rules: &[AccessRule]) -> Vec<NetworkDecision> {
     let mut decided = family(rules, all_v4());
     decided.extend(family(rules, all_v6()));
     decided
 }
 
 /// Returns whether `one` admits a client that `other` refuses.
-pub fn admits_beyond(one: &[Rule], other: &[Rule]) -> bool {
-    let (one, other) = (decided(one), decided(other));
+pub fn admits_beyond(one: &[AccessRule], other: &[AccessRule]) -> bool {
+    let (one, other) = (decide(one), decide(other));
     let mut networks = one.iter().chain(&other).map(|at| at.network);
     networks.any(|network| admits(&one, network) && !admits(&other, network))
 }
 
 /// Returns whether at least one client is admitted.
-pub fn admits_some(rules: &[Rule]) -> bool {
-    decided(rules).iter().any(|one| one.admits)
+pub fn admits_some(rules: &[AccessRule]) -> bool {
+    decide(rules).iter().any(|one| one.admits)
 }
 
 /// Returns whether clients in `network`, and in no longer entry, are admitted.
-fn admits(decided: &[Decided], network: IpNet) -> bool {
+fn admits(decided: &[NetworkDecision], network: IpNet) -> bool {
     let around = decided.iter().filter(|one| one.network.contains(&network));
     around.max_by_key(|one| one.network.prefix_len()).is_some_and(|one| one.admits)
 }
@@ -115,7 +115,7 @@ pub fn all_v6() -> IpNet {
 
 /// Decides one address family. Addresses that are in a network but in no longer one can match only
 /// the rules for it and for the networks around it; the first of these decides.
-fn family(rules: &[Rule], root: IpNet) -> Vec<Decided> {
+fn family(rules: &[AccessRule], root: IpNet) -> Vec<NetworkDecision> {
     let mut first: HashMap<IpNet, usize> = HashMap::new();
     for (at, rule) in rules.iter().enumerate() {
         if let Some(network) = rule.whom.covers(root).filter(|network| !is_mapped(*network)) {
@@ -137,7 +137,7 @@ fn family(rules: &[Rule], root: IpNet) -> Vec<Decided> {
         let at = outer.map_or(at, |outer| at.min(outer));
         let admits = |at: usize| rules.get(at).is_none_or(|rule| rule.admits);
         if outer.is_none_or(|outer| admits(outer) != admits(at)) {
-            decided.push(Decided {
+            decided.push(NetworkDecision {
                 network,
                 admits: admits(at),
                 by: rules.get(at).map(|rule| rule.id),
@@ -164,27 +164,29 @@ mod tests {
     use super::*;
 
     use proptest::prelude::*;
-    use sidegate::policy::list::{Entry, List};
+    use sidegate::policy::list::{List, ListEntry};
     use sidegate::policy::network::Client;
 
     /// `+192.0.2.0/24`, `-all`: the rules, numbered from 0.
-    fn rules(text: &str) -> Vec<Rule> {
-        let rule = |(id, word): (usize, &str)| Rule {
+    fn rules(text: &str) -> Vec<AccessRule> {
+        let rule = |(id, word): (usize, &str)| AccessRule {
             id,
             admits: word.starts_with('+'),
-            whom: Whom::parse(&word[1..]).unwrap(),
+            whom: AccessSubject::parse(&word[1..]).unwrap(),
         };
         text.split_whitespace().enumerate().map(rule).collect()
     }
 
     fn check(text: &str, expected: &str) {
-        let sign = |one: &Decided| format!("{}{}", if one.admits { "+" } else { "-" }, one.network);
-        let shown: Vec<_> = decided(&rules(text)).iter().map(sign).collect();
+        let sign = |one: &NetworkDecision| {
+            format!("{}{}", if one.admits { "+" } else { "-" }, one.network)
+        };
+        let shown: Vec<_> = decide(&rules(text)).iter().map(sign).collect();
         assert_eq!(shown.join(" "), expected, "{text}");
     }
 
     #[test]
-    fn what_no_rule_matches_is_admitted() {
+    fn client_without_a_matching_rule_is_admitted() {
         check("", "+0.0.0.0/0 +::/0");
         check("-192.0.2.0/24", "+0.0.0.0/0 -192.0.2.0/24 +::/0");
         check("+192.0.2.0/24 -0.0.0.0/0", "-0.0.0.0/0 +192.0.2.0/24 +::/0");
@@ -216,7 +218,11 @@ mod tests {
             ("2001:db8::1", "2001:db8::1/128"),
             ("0.0.0.0/0", "0.0.0.0/0"),
         ] {
-            assert_eq!(Whom::parse(text), Some(Whom::Network(whom.parse().unwrap())), "{text}");
+            assert_eq!(
+                AccessSubject::parse(text),
+                Some(AccessSubject::Network(whom.parse().unwrap())),
+                "{text}"
+            );
         }
         for wrong in [
             "",
@@ -228,12 +234,12 @@ mod tests {
             "255.255.255.255",
             "a.example",
         ] {
-            assert_eq!(Whom::parse(wrong), None, "{wrong}");
+            assert_eq!(AccessSubject::parse(wrong), None, "{wrong}");
         }
     }
 
     /// Rules over few addresses, so that they overlap in every way.
-    fn some_rules() -> impl Strategy<Value = Vec<Rule>> {
+    fn some_rules() -> impl Strategy<Value = Vec<AccessRule>> {
         let v4 =
             (0..16_u8, 26..=32_u8).prop_map(|(last, length)| format!("192.0.2.{last}/{length}"));
         let v6 = (0..16_u8, 120..=128_u8)
@@ -248,10 +254,10 @@ mod tests {
         ]);
         let whom = prop_oneof![4 => v4, 3 => v6, 1 => wide.prop_map(String::from)];
         prop::collection::vec((any::<bool>(), whom), 0..10).prop_map(|words| {
-            let rule = |(id, (admits, whom)): (usize, (bool, String))| Rule {
+            let rule = |(id, (admits, whom)): (usize, (bool, String))| AccessRule {
                 id,
                 admits,
-                whom: Whom::parse(&whom).unwrap(),
+                whom: AccessSubject::parse(&whom).unwrap(),
             };
             words.into_iter().enumerate().map(rule).collect()
         })
@@ -269,11 +275,11 @@ mod tests {
     }
 
     /// Reference implementation: the first match decides, as in nginx.
-    fn admitted(rules: &[Rule], client: IpAddr) -> bool {
-        let matches = |rule: &&Rule| match rule.whom {
-            Whom::All => true,
-            Whom::Unix => false,
-            Whom::Network(network) => network.contains(&client),
+    fn admitted(rules: &[AccessRule], client: IpAddr) -> bool {
+        let matches = |rule: &&AccessRule| match rule.whom {
+            AccessSubject::All => true,
+            AccessSubject::Unix => false,
+            AccessSubject::Network(network) => network.contains(&client),
         };
         rules.iter().find(matches).is_none_or(|rule| rule.admits)
     }
@@ -283,8 +289,8 @@ mod tests {
 
         #[test]
         fn the_longest_prefix_decides_as_the_first_match_did(rules in some_rules(), clients in prop::collection::vec(some_client(), 20)) {
-            let sign = |one: &Decided| Entry::parse(&format!("{}{}", if one.admits { "" } else { "!" }, one.network)).unwrap().unwrap();
-            let entries = decided(&rules).iter().map(sign).zip(1..).collect();
+            let sign = |one: &NetworkDecision| ListEntry::parse(&format!("{}{}", if one.admits { "" } else { "!" }, one.network)).unwrap().unwrap();
+            let entries = decide(&rules).iter().map(sign).zip(1..).collect();
             let list = List::new("a", "a", entries).unwrap();
             for client in clients {
                 prop_assert_eq!(list.admits(Client::new(client), jiff::Timestamp::MIN), admitted(&rules, client), "{}", client);
@@ -292,15 +298,15 @@ mod tests {
         }
 
         #[test]
-        fn one_list_admits_beyond_another_where_a_client_shows_it(one in some_rules(), other in some_rules(), clients in prop::collection::vec(some_client(), 30)) {
+        fn list_that_admits_a_further_client_is_found(one in some_rules(), other in some_rules(), clients in prop::collection::vec(some_client(), 30)) {
             let shown = clients.iter().any(|client| admitted(&one, *client) && !admitted(&other, *client));
             prop_assert!(!shown || admits_beyond(&one, &other));
             prop_assert!(!admits_beyond(&one, &one));
         }
 
         #[test]
-        fn no_network_is_there_for_nothing(rules in some_rules()) {
-            let all = decided(&rules);
+        fn no_network_is_redundant(rules in some_rules()) {
+            let all = decide(&rules);
             for one in &all {
                 let around = all.iter().filter(|other| other.network != one.network && other.network.contains(&one.network));
                 let nearest = around.max_by_key(|other| other.network.prefix_len());

@@ -12,12 +12,12 @@ pub struct Statement {
     /// The words, with quotes and escapes removed; empty for a `}`.
     pub words: Vec<String>,
     /// The character that ended the statement.
-    pub end: End,
+    pub end: Terminator,
 }
 
 /// What ends a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum Terminator {
     /// `;`: a simple directive.
     Semicolon,
     /// `{`: a directive that opens a block.
@@ -28,7 +28,7 @@ pub enum End {
 
 /// A syntax error and its line.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct LexError {
     /// Line number, counted from 1.
     pub line: usize,
     /// Description of the error, in nginx' words where nginx has a message for it.
@@ -36,21 +36,21 @@ pub struct Fault {
 }
 
 /// Returns all statements of a file; fails at the first syntax error.
-pub fn statements(bytes: &[u8]) -> Result<Vec<Statement>, Fault> {
+pub fn statements(bytes: &[u8]) -> Result<Vec<Statement>, LexError> {
     let mut lexer = Lexer { bytes, at: 0, line: 1 };
     let mut statements = Vec::new();
     let mut open = Vec::new();
     while let Some(statement) = lexer.statement()? {
         match statement.end {
-            End::Semicolon => {}
-            End::Open => open.push(statement.line),
-            End::Close if open.pop().is_none() => {
+            Terminator::Semicolon => {}
+            Terminator::Open => open.push(statement.line),
+            Terminator::Close if open.pop().is_none() => {
                 return Err(fault(statement.line, "unexpected \"}\": no block is open"));
             }
-            End::Close => {}
+            Terminator::Close => {}
         }
         // Lua has a grammar of its own, in which nginx' rules for quotes and braces don't hold.
-        let is_raw = statement.end == End::Open
+        let is_raw = statement.end == Terminator::Open
             && statement.words.first().is_some_and(|name| name.ends_with("_by_lua_block"));
         statements.push(statement);
         if is_raw {
@@ -68,8 +68,8 @@ pub fn statements(bytes: &[u8]) -> Result<Vec<Statement>, Fault> {
     }
 }
 
-fn fault(line: usize, what: &str) -> Fault {
-    Fault { line, what: what.to_owned() }
+fn fault(line: usize, what: &str) -> LexError {
+    LexError { line, what: what.to_owned() }
 }
 
 struct Lexer<'b> {
@@ -80,7 +80,7 @@ struct Lexer<'b> {
 
 impl Lexer<'_> {
     /// Reads the next statement. `None` means the end of the file.
-    fn statement(&mut self) -> Result<Option<Statement>, Fault> {
+    fn statement(&mut self) -> Result<Option<Statement>, LexError> {
         let mut words = Vec::new();
         let mut first = self.line;
         loop {
@@ -96,15 +96,15 @@ impl Lexer<'_> {
                 first = self.line;
             }
             let end = match byte {
-                b';' => End::Semicolon,
-                b'{' => End::Open,
-                b'}' => End::Close,
+                b';' => Terminator::Semicolon,
+                b'{' => Terminator::Open,
+                b'}' => Terminator::Close,
                 _ => {
                     words.push(self.word()?);
                     continue;
                 }
             };
-            if words.is_empty() != (end == End::Close) {
+            if words.is_empty() != (end == Terminator::Close) {
                 return Err(fault(self.line, &format!("unexpected \"{}\"", char::from(byte))));
             }
             self.at += 1;
@@ -129,7 +129,7 @@ impl Lexer<'_> {
         }
     }
 
-    fn word(&mut self) -> Result<String, Fault> {
+    fn word(&mut self) -> Result<String, LexError> {
         let quote = Some(self.bytes[self.at]).filter(|byte| matches!(byte, b'"' | b'\''));
         if quote.is_some() {
             self.at += 1;
@@ -159,7 +159,7 @@ impl Lexer<'_> {
     }
 
     /// Advances to the closing quote and returns its position.
-    fn closing(&mut self, quote: u8) -> Result<usize, Fault> {
+    fn closing(&mut self, quote: u8) -> Result<usize, LexError> {
         let first = self.line;
         while let Some(&byte) = self.bytes.get(self.at) {
             match byte {
@@ -204,7 +204,7 @@ impl Lexer<'_> {
 
     /// Advances to the `}` that ends a Lua block. Braces within Lua strings and `--` comments don't
     /// count.
-    fn skip_lua(&mut self) -> Result<(), Fault> {
+    fn skip_lua(&mut self) -> Result<(), LexError> {
         let (first, mut depth, mut quote) = (self.line, 0_usize, None);
         while let Some(&byte) = self.bytes.get(self.at) {
             match (quote, byte) {
@@ -260,16 +260,16 @@ mod tests {
     fn check(text: &str, expected: &[&str]) {
         let shown = match statements(text.as_bytes()) {
             Ok(statements) => statements.iter().map(shown).collect(),
-            Err(Fault { line, what }) => vec![format!("{line}! {what}")],
+            Err(LexError { line, what }) => vec![format!("{line}! {what}")],
         };
         assert_eq!(shown, expected, "{text}");
     }
 
     fn shown(Statement { line, words, end }: &Statement) -> String {
         let end = match end {
-            End::Semicolon => ';',
-            End::Open => '{',
-            End::Close => '}',
+            Terminator::Semicolon => ';',
+            Terminator::Open => '{',
+            Terminator::Close => '}',
         };
         format!("{line}:{}{end}", words.join("|"))
     }
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn escapes_keep_a_character_from_its_meaning() {
+    fn escaped_characters_are_literal() {
         check(r#"a "b\"c" d\;e f\ g \.php$ h\\i \t;"#, &["1:a|b\"c|d\\;e|f\\ g|\\.php$|h\\i|\t;"]);
     }
 
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_where() {
+    fn syntax_error_has_its_line() {
         check("a;\n}", &["2! unexpected \"}\": no block is open"]);
         check(
             "a {\n b;",
@@ -339,7 +339,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_bytes_upset_it(bytes in proptest::collection::vec(proptest::sample::select(b"ab {};#\"'\\$\n\xff-".to_vec()), 0..40)) {
+        fn any_bytes_lex_without_a_panic(bytes in proptest::collection::vec(proptest::sample::select(b"ab {};#\"'\\$\n\xff-".to_vec()), 0..40)) {
             let _ = statements(&bytes);
         }
     }

@@ -11,22 +11,22 @@ use std::sync::Arc;
 
 use glob::{MatchOptions, glob_with};
 
-use crate::import::lexer::{self, End, Statement};
+use crate::import::lexer::{self, Statement, Terminator};
 
 /// Maximum nesting of blocks. nginx itself is limited only by its stack; no configuration nests so
 /// deeply by intent.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 
 /// A place in nginx' files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct ConfigLocation {
     /// Path of the file, usable from the current directory.
     pub file: Arc<str>,
     /// Line number, counted from 1.
     pub line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ConfigLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
     }
@@ -34,27 +34,27 @@ impl fmt::Display for Place {
 
 /// An error in nginx' files; nginx would refuse to start with it, too.
 #[derive(Debug)]
-pub struct Fault {
+pub struct ImportError {
     /// File and line of the error.
-    pub place: Place,
+    pub place: ConfigLocation,
     /// Description in one sentence, without its full stop.
     pub what: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ImportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.what)
     }
 }
 
 /// Number of a directive in reading order.
-pub type Id = usize;
+pub type DirectiveId = usize;
 
 /// One directive, with its block if it has one.
 #[derive(Debug)]
 pub struct Directive {
     /// Number in reading order; the index into [`Tree::lines`].
-    pub id: Id,
+    pub id: DirectiveId,
     /// The first word, such as `listen`.
     pub name: String,
     /// The words after the name.
@@ -77,15 +77,15 @@ impl Directive {
 
 /// A directive as the report shows it.
 #[derive(Debug)]
-pub struct Line {
+pub struct ReportLine {
     /// File and line of its first word.
-    pub place: Place,
+    pub place: ConfigLocation,
     /// The directive as written, joined into one line.
     pub text: String,
     /// The first word, such as `listen`.
     pub name: String,
     /// The directives whose blocks enclose it, the outermost first.
-    pub within: Vec<Id>,
+    pub within: Vec<DirectiveId>,
 }
 
 /// Everything that was read from the main file and its includes.
@@ -93,23 +93,23 @@ pub struct Line {
 pub struct Tree {
     /// The main file's directives; those of an included file follow its `include`.
     pub directives: Vec<Directive>,
-    /// The lines of all directives, indexed by [`Id`].
-    pub lines: Vec<Line>,
+    /// The lines of all directives, indexed by [`DirectiveId`].
+    pub lines: Vec<ReportLine>,
     /// The files that each `include` brought in, by its number.
-    pub included: BTreeMap<Id, Vec<Arc<str>>>,
+    pub included: BTreeMap<DirectiveId, Vec<Arc<str>>>,
     /// The directory of the main file, to which relative paths refer.
     pub folder: PathBuf,
 }
 
 impl Tree {
     /// Returns the place of the directive `id`.
-    pub fn place(&self, id: Id) -> &Place {
+    pub fn place(&self, id: DirectiveId) -> &ConfigLocation {
         &self.lines[id].place
     }
 
     /// Returns the fault `what` at the place of the directive `id`.
-    pub fn fault(&self, id: Id, what: impl Into<String>) -> Fault {
-        Fault { place: self.place(id).clone(), what: what.into() }
+    pub fn fault(&self, id: DirectiveId, what: impl Into<String>) -> ImportError {
+        ImportError { place: self.place(id).clone(), what: what.into() }
     }
 }
 
@@ -118,40 +118,47 @@ impl Tree {
 /// # Errors
 /// Fails on a file that can't be read or that nginx couldn't parse, on an include cycle, and on an
 /// `include` of a missing file.
-pub fn read(file: &Path) -> Result<Tree, Fault> {
+pub fn read(file: &Path) -> Result<Tree, ImportError> {
     let folder = file.parent().unwrap_or(Path::new("")).to_owned();
     let tree =
         Tree { directives: Vec::new(), lines: Vec::new(), included: BTreeMap::new(), folder };
-    let mut reader = Reader { tree, files: Vec::new(), within: Vec::new() };
+    let mut reader = TreeReader { tree, files: Vec::new(), within: Vec::new() };
     let directives = reader.file(file, None)?;
     Ok(Tree { directives, ..reader.tree })
 }
 
-struct Reader {
+struct TreeReader {
     tree: Tree,
     /// Canonical paths of the files being read, the main one first; used to detect include cycles.
     files: Vec<PathBuf>,
-    within: Vec<Id>,
+    within: Vec<DirectiveId>,
 }
 
-impl Reader {
+impl TreeReader {
     /// Reads the directives of `file`, which the directive `include` names. `None` means the main
     /// file.
-    fn file(&mut self, file: &Path, include: Option<Id>) -> Result<Vec<Directive>, Fault> {
+    fn file(
+        &mut self,
+        file: &Path,
+        include: Option<DirectiveId>,
+    ) -> Result<Vec<Directive>, ImportError> {
         let shown: Arc<str> = file.display().to_string().into();
-        let at = |line| Place { file: Arc::clone(&shown), line };
-        let asked = |reader: &Reader| include.map_or(at(1), |id| reader.tree.place(id).clone());
-        let bytes = fs::read(file).map_err(|error| Fault {
+        let at = |line| ConfigLocation { file: Arc::clone(&shown), line };
+        let asked = |reader: &TreeReader| include.map_or(at(1), |id| reader.tree.place(id).clone());
+        let bytes = fs::read(file).map_err(|error| ImportError {
             place: asked(self),
             what: format!("{shown} cannot be read: {error}"),
         })?;
         // Two names of one file are one file: a symbolic link must not hide a cycle.
         let same = file.canonicalize().unwrap_or_else(|_| file.to_owned());
         if self.files.contains(&same) {
-            return Err(Fault { place: asked(self), what: format!("{shown} includes itself") });
+            return Err(ImportError {
+                place: asked(self),
+                what: format!("{shown} includes itself"),
+            });
         }
         let statements = lexer::statements(&bytes)
-            .map_err(|fault| Fault { place: at(fault.line), what: fault.what })?;
+            .map_err(|fault| ImportError { place: at(fault.line), what: fault.what })?;
         self.files.push(same);
         let mut statements = statements.into_iter();
         let directives = self.block(&mut statements, &shown)?;
@@ -164,25 +171,28 @@ impl Reader {
         &mut self,
         statements: &mut impl Iterator<Item = Statement>,
         file: &Arc<str>,
-    ) -> Result<Vec<Directive>, Fault> {
+    ) -> Result<Vec<Directive>, ImportError> {
         let mut directives = Vec::new();
         while let Some(Statement { line, words, end }) = statements.next() {
             let mut words = words.into_iter();
             let Some(name) = words.next() else { break }; // a `}`
             let words: Vec<_> = words.collect();
-            let place = Place { file: Arc::clone(file), line };
-            if self.within.len() >= DEEPEST {
-                return Err(Fault { place, what: format!("blocks nested deeper than {DEEPEST}") });
+            let place = ConfigLocation { file: Arc::clone(file), line };
+            if self.within.len() >= MAX_DEPTH {
+                return Err(ImportError {
+                    place,
+                    what: format!("blocks nested deeper than {MAX_DEPTH}"),
+                });
             }
             let id = self.note(place, &name, &words);
             let block = match end {
-                End::Open => {
+                Terminator::Open => {
                     self.within.push(id);
                     let block = self.block(statements, file)?;
                     self.within.pop();
                     Some(block)
                 }
-                End::Semicolon | End::Close => None,
+                Terminator::Semicolon | Terminator::Close => None,
             };
             let is_include = name == "include" && block.is_none();
             let pattern = words.first().filter(|_| is_include && words.len() == 1).cloned();
@@ -196,13 +206,13 @@ impl Reader {
         Ok(directives)
     }
 
-    fn note(&mut self, place: Place, name: &str, words: &[String]) -> Id {
+    fn note(&mut self, place: ConfigLocation, name: &str, words: &[String]) -> DirectiveId {
         let text = std::iter::once(name)
             .chain(words.iter().map(String::as_str))
             .map(shown)
             .collect::<Vec<_>>()
             .join(" ");
-        self.tree.lines.push(Line {
+        self.tree.lines.push(ReportLine {
             place,
             text,
             name: name.to_owned(),
@@ -211,7 +221,7 @@ impl Reader {
         self.tree.lines.len() - 1
     }
 
-    fn include(&mut self, id: Id, pattern: &str) -> Result<Vec<Directive>, Fault> {
+    fn include(&mut self, id: DirectiveId, pattern: &str) -> Result<Vec<Directive>, ImportError> {
         let path = self.tree.folder.join(pattern);
         let files = if pattern.contains(['*', '?', '[']) {
             let found = matching(&path).map_err(|what| self.tree.fault(id, what))?;
@@ -256,7 +266,7 @@ fn shown(word: &str) -> String {
 
 /// Parses `text` as the content of a file named `n`.
 #[cfg(test)]
-pub fn of(text: &str) -> Result<Tree, Fault> {
+pub fn parse(text: &str) -> Result<Tree, ImportError> {
     let folder = tempfile::TempDir::new().unwrap();
     fs::write(folder.path().join("n"), text).unwrap();
     read(&folder.path().join("n"))
@@ -269,7 +279,7 @@ mod tests {
     use tempfile::TempDir;
 
     /// The tree of `files`, the first of which is the main one, and the folder they are in.
-    fn read_all(files: &[(&str, &str)]) -> (TempDir, Result<Tree, Fault>) {
+    fn read_all(files: &[(&str, &str)]) -> (TempDir, Result<Tree, ImportError>) {
         let folder = TempDir::new().unwrap();
         for (name, text) in files {
             let path = folder.path().join(name);
@@ -296,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn includes_are_read_where_they_stand_relative_to_the_main_file() {
+    fn includes_are_relative_to_the_main_file() {
         check(
             &[
                 ("nginx.conf", "http {\n include sites/a.conf;\n gzip on;\n}"),
@@ -314,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_brings_its_files_in_order_and_may_bring_none() {
+    fn include_pattern_reads_files_in_order() {
         check(
             &[
                 ("n", "include d/*.conf; include e/*.conf;"),
@@ -337,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_says_who_asked_for_it() {
+    fn unreadable_include_names_its_directive() {
         check(
             &[("n", "a;\ninclude b;")],
             &["! n:2: b cannot be read: No such file or directory (os error 2)"],

@@ -7,34 +7,34 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::import::access::{Decided, all_v4, all_v6};
-use crate::import::nginx::unit::written;
-use crate::import::translate::policy::{Policy, Tokens};
-use crate::import::translate::route::{Leads, MaxBody, Route, Timeouts};
-use crate::import::translate::{Config, Listener, Speaks};
-use crate::import::tree::{Id, Tree};
-use crate::page::Page;
+use crate::import::access::{NetworkDecision, all_v4, all_v6};
+use crate::import::nginx::unit::format_duration;
+use crate::import::translate::policy::{OutputPolicy, TokenBucket};
+use crate::import::translate::route::{MaxBody, OutputRoute, RouteTarget, Timeouts};
+use crate::import::translate::{OutputConfig, OutputListener, OutputProtocol};
+use crate::import::tree::{DirectiveId, Tree};
+use crate::output_file::OutputFile;
 
 /// Most networks that are written into the policy itself; more get a list in a file of its own.
-const MOST_INLINE: usize = 8;
+const MAX_INLINE_NETWORKS: usize = 8;
 
 /// Port of `[metrics]`; each further configuration gets the next port.
 const METRICS_PORT: u16 = 10464;
 
 /// Placeholder backend of closed routes and of unknown backends; never dialled.
-const NOWHERE: &str = "http://127.0.0.1:9";
+const PLACEHOLDER_BACKEND: &str = "http://127.0.0.1:9";
 
 /// Returns the files of all configurations, with paths relative to the output directory.
-pub fn pages(configs: &[Config], tree: &Tree) -> Vec<Page> {
+pub fn pages(configs: &[OutputConfig], tree: &Tree) -> Vec<OutputFile> {
     let mut pages = Vec::new();
     for (number, config) in (0..).zip(configs) {
         let folder = config.folder.as_ref().map(|folder| format!("{folder}/")).unwrap_or_default();
         let mut page = |path: String, text: String| {
-            pages.push(Page { path: format!("{folder}{path}").into(), text, mode: 0o644 });
+            pages.push(OutputFile { path: format!("{folder}{path}").into(), text, mode: 0o644 });
         };
         page("sidegate.toml".into(), settings(config, METRICS_PORT.saturating_add(number), tree));
         for policy in &config.policies {
-            let clients = Clients::of(policy);
+            let clients = ClientTable::from_policy(policy);
             if let Some(entries) = clients.in_file() {
                 page(format!("policies/lists/{}.cidr", policy.name), list(policy, entries, tree));
             }
@@ -44,15 +44,15 @@ pub fn pages(configs: &[Config], tree: &Tree) -> Vec<Page> {
     pages
 }
 
-fn settings(config: &Config, metrics: u16, tree: &Tree) -> String {
+fn settings(config: &OutputConfig, metrics: u16, tree: &Tree) -> String {
     let main = tree.lines.first().map(|line| line.place.file.to_string()).unwrap_or_default();
     let mut out =
         format!("# Imported from {main}; its report has the result for each line.\nschema = 1\n");
     if config.folder.is_some() {
-        put(&mut out, format_args!("\n[metrics]\nlisten = \"127.0.0.1:{metrics}\""));
+        push_line(&mut out, format_args!("\n[metrics]\nlisten = \"127.0.0.1:{metrics}\""));
     }
-    for Listener { name, address, speaks } in &config.listeners {
-        put(
+    for OutputListener { name, address, speaks } in &config.listeners {
+        push_line(
             &mut out,
             format_args!(
                 "\n[[listener]]\nname = {}\nlisten = {}",
@@ -61,25 +61,25 @@ fn settings(config: &Config, metrics: u16, tree: &Tree) -> String {
             ),
         );
         match speaks {
-            Speaks::Plain => put(&mut out, "tls = false"),
-            Speaks::Redirect => put(&mut out, "tls = false\nredirect = \"https\""),
-            Speaks::Tls { only_13, strict_sni } => {
+            OutputProtocol::Plain => push_line(&mut out, "tls = false"),
+            OutputProtocol::Redirect => push_line(&mut out, "tls = false\nredirect = \"https\""),
+            OutputProtocol::Tls { only_13, strict_sni } => {
                 if *only_13 {
-                    put(&mut out, "tls_min = \"1.3\"");
+                    push_line(&mut out, "tls_min = \"1.3\"");
                 }
                 if *strict_sni {
-                    put(&mut out, "strict_sni = true");
+                    push_line(&mut out, "strict_sni = true");
                 }
             }
         }
         if let Some(forwarded) = &config.forwarded {
             let from: Vec<_> = forwarded.from.iter().map(|from| quoted(from)).collect();
             let header = quoted(&forwarded.header);
-            put(
+            push_line(
                 &mut out,
                 "# Not in this version; until then every client behind these is the one of them that it comes by.",
             );
-            put(
+            push_line(
                 &mut out,
                 format_args!("# forwarded = {{ header = {header}, from = [{}] }}", from.join(", ")),
             );
@@ -87,21 +87,26 @@ fn settings(config: &Config, metrics: u16, tree: &Tree) -> String {
     }
     for (chain, key) in &config.certificates {
         let (chain, key) = (quoted(&chain.to_string_lossy()), quoted(&key.to_string_lossy()));
-        put(&mut out, format_args!("\n[[certificate]]\nchain = {chain}\nkey = {key}"));
+        push_line(&mut out, format_args!("\n[[certificate]]\nchain = {chain}\nkey = {key}"));
     }
     for route in &config.routes {
-        put(&mut out, self::route(route, tree).trim_end());
+        push_line(&mut out, self::route(route, tree).trim_end());
     }
     out
 }
 
-fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -> String {
+fn route(
+    OutputRoute { name, host, path, leads, policy, from }: &OutputRoute,
+    tree: &Tree,
+) -> String {
     let mut out = String::from("\n");
     match from {
-        Some(id) => put(&mut out, format_args!("# {}: {}", tree.place(*id), tree.lines[*id].text)),
-        None => put(&mut out, "# nginx passed nothing on here."),
+        Some(id) => {
+            push_line(&mut out, format_args!("# {}: {}", tree.place(*id), tree.lines[*id].text))
+        }
+        None => push_line(&mut out, "# nginx passed nothing on here."),
     }
-    put(
+    push_line(
         &mut out,
         format_args!(
             "[[route]]\nname = {}\nhost = {}\npath = {}",
@@ -111,38 +116,41 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
         ),
     );
     match leads {
-        Leads::Nowhere => {
-            put(&mut out, format_args!("backend = {}   # never dialled", quoted(NOWHERE)));
+        RouteTarget::Closed => {
+            push_line(
+                &mut out,
+                format_args!("backend = {}   # never dialled", quoted(PLACEHOLDER_BACKEND)),
+            );
         }
-        Leads::To { backends, unknown, strip_prefix, max_body, timeouts } => {
+        RouteTarget::Backends { backends, unknown, strip_prefix, max_body, timeouts } => {
             let all: Vec<_> = backends.iter().map(|backend| quoted(backend)).collect();
             match (&all[..], unknown) {
                 (_, Some(why)) => {
-                    put(&mut out, format_args!("# {}", on_one_line(why)));
-                    put(
+                    push_line(&mut out, format_args!("# {}", on_one_line(why)));
+                    push_line(
                         &mut out,
                         format_args!(
                             "backend = {}   # nothing listens there: write the backend's address",
-                            quoted(NOWHERE)
+                            quoted(PLACEHOLDER_BACKEND)
                         ),
                     );
                 }
-                ([one], None) => put(&mut out, format_args!("backend = {one}")),
-                (all, None) => put(&mut out, format_args!("backend = [{}]", all.join(", "))),
+                ([one], None) => push_line(&mut out, format_args!("backend = {one}")),
+                (all, None) => push_line(&mut out, format_args!("backend = [{}]", all.join(", "))),
             }
-            put(
+            push_line(
                 &mut out,
                 "http = \"forward\"   # nginx passed plain HTTP on as well: leave it out where only WebSockets are meant",
             );
             if *strip_prefix {
-                put(&mut out, "strip_prefix = true");
+                push_line(&mut out, "strip_prefix = true");
             }
             if let Some(max_body) = max_body {
                 let most = match max_body {
                     MaxBody::Bytes(bytes) => size(*bytes),
                     MaxBody::Off => "off".into(),
                 };
-                put(&mut out, format_args!("max_body = {}", quoted(&most)));
+                push_line(&mut out, format_args!("max_body = {}", quoted(&most)));
             }
             let Timeouts { dial, response, body_stall, write_stall } = timeouts;
             let timeouts = [
@@ -152,72 +160,72 @@ fn route(Route { name, host, path, leads, policy, from }: &Route, tree: &Tree) -
                 ("write_stall", write_stall),
             ];
             let set = timeouts.iter().filter_map(|(key, time)| {
-                time.map(|time| format!("{key} = {}", quoted(&written(time))))
+                time.map(|time| format!("{key} = {}", quoted(&format_duration(time))))
             });
             let set: Vec<_> = set.collect();
             if !set.is_empty() {
-                put(&mut out, format_args!("timeouts = {{ {} }}", set.join(", ")));
+                push_line(&mut out, format_args!("timeouts = {{ {} }}", set.join(", ")));
             }
         }
     }
-    put(&mut out, format_args!("policy = {}", quoted(policy)));
+    push_line(&mut out, format_args!("policy = {}", quoted(policy)));
     out
 }
 
 /// The `[client]` table: the list that decides, and the entries that it holds.
-enum Clients<'p> {
+enum ClientTable<'p> {
     /// Admits everyone but these entries, which may be empty. The first field has all decisions.
-    Any(&'p [Decided], Vec<Decided>),
+    Any(&'p [NetworkDecision], Vec<NetworkDecision>),
     /// Admits these entries alone.
-    Only(Vec<Decided>),
+    Only(Vec<NetworkDecision>),
 }
 
-impl<'p> Clients<'p> {
-    fn of(policy: &'p Policy) -> Clients<'p> {
-        let is_root = |one: &&Decided| one.network == all_v4() || one.network == all_v6();
+impl<'p> ClientTable<'p> {
+    fn from_policy(policy: &'p OutputPolicy) -> ClientTable<'p> {
+        let is_root = |one: &&NetworkDecision| one.network == all_v4() || one.network == all_v6();
         let admits_all = policy.access.iter().filter(is_root).all(|one| one.admits);
         if admits_all {
             let rest = policy.access.iter().filter(|one| !is_root(one)).copied().collect();
-            return Clients::Any(&policy.access, rest);
+            return ClientTable::Any(&policy.access, rest);
         }
-        Clients::Only(
+        ClientTable::Only(
             policy.access.iter().filter(|one| one.admits || !is_root(one)).copied().collect(),
         )
     }
 
-    fn entries(&self) -> &[Decided] {
+    fn entries(&self) -> &[NetworkDecision] {
         match self {
-            Clients::Any(_, entries) | Clients::Only(entries) => entries,
+            ClientTable::Any(_, entries) | ClientTable::Only(entries) => entries,
         }
     }
 
-    /// Returns the entries if they are more than `MOST_INLINE` and go to a file.
-    fn in_file(&self) -> Option<&[Decided]> {
-        Some(self.entries()).filter(|entries| entries.len() > MOST_INLINE)
+    /// Returns the entries if they are more than `MAX_INLINE_NETWORKS` and go to a file.
+    fn in_file(&self) -> Option<&[NetworkDecision]> {
+        Some(self.entries()).filter(|entries| entries.len() > MAX_INLINE_NETWORKS)
     }
 
     /// Formats an entry for a list; `!` marks an exception.
-    fn entry(&self, one: &Decided) -> String {
-        let holds = matches!(self, Clients::Only(_)) == one.admits;
+    fn entry(&self, one: &NetworkDecision) -> String {
+        let holds = matches!(self, ClientTable::Only(_)) == one.admits;
         format!("{}{}", if holds { "" } else { "!" }, network(one.network))
     }
 }
 
-fn policy(policy: &Policy, clients: &Clients<'_>, tree: &Tree) -> String {
+fn policy(policy: &OutputPolicy, clients: &ClientTable<'_>, tree: &Tree) -> String {
     let mut out = String::new();
     let ids = policy.access.iter().filter_map(|one| one.by);
-    if *policy == Policy::closed() {
-        put(
+    if *policy == OutputPolicy::closed() {
+        push_line(
             &mut out,
             "# For requests that nginx does not forward; without these routes, broader ones would.",
         );
     } else {
-        put(&mut out, format_args!("# {}", origin(ids, tree)));
+        push_line(&mut out, format_args!("# {}", origin(ids, tree)));
     }
-    put(&mut out, "schema = 1");
+    push_line(&mut out, "schema = 1");
     let in_file = clients.in_file().is_some();
     if in_file {
-        put(
+        push_line(
             &mut out,
             format_args!(
                 "\n[lists]\nclients = {{ file = {} }}",
@@ -230,27 +238,31 @@ fn policy(policy: &Policy, clients: &Clients<'_>, tree: &Tree) -> String {
     } else {
         clients.entries().iter().map(|one| quoted(&clients.entry(one))).collect()
     };
-    put(&mut out, "\n[client]");
+    push_line(&mut out, "\n[client]");
     match clients {
-        Clients::Any(all, denied) => {
+        ClientTable::Any(all, denied) => {
             let by_rule = all.iter().any(|one| one.by.is_some() && one.network.prefix_len() == 0);
             let why =
                 if by_rule { "`allow all`" } else { "no rule of nginx' keeps the others out" };
-            put(&mut out, format_args!("allow = [\"any\"]   # {why}"));
+            push_line(&mut out, format_args!("allow = [\"any\"]   # {why}"));
             if !denied.is_empty() {
-                put(&mut out, format_args!("deny = [{}]", entries.join(", ")));
+                push_line(&mut out, format_args!("deny = [{}]", entries.join(", ")));
             }
         }
-        Clients::Only(_) if entries.is_empty() => put(&mut out, "allow = []   # no client"),
-        Clients::Only(_) => put(&mut out, format_args!("allow = [{}]", entries.join(", "))),
+        ClientTable::Only(_) if entries.is_empty() => {
+            push_line(&mut out, "allow = []   # no client")
+        }
+        ClientTable::Only(_) => {
+            push_line(&mut out, format_args!("allow = [{}]", entries.join(", ")))
+        }
     }
     limits(policy, &mut out);
     out
 }
 
-fn limits(policy: &Policy, out: &mut String) {
+fn limits(policy: &OutputPolicy, out: &mut String) {
     let mut lines = Vec::new();
-    if let Some(Tokens { tokens, per, burst, zone }) = &policy.rate {
+    if let Some(TokenBucket { tokens, per, burst, zone }) = &policy.rate {
         let unit = if per.as_secs() == 60 { "m" } else { "s" };
         let rate = format!("{{ rate = \"{tokens}/{unit}\", burst = {burst} }}");
         lines.push(format!("upgrades = {rate}   # limit_req zone={}", on_one_line(zone)));
@@ -273,33 +285,33 @@ fn limits(policy: &Policy, out: &mut String) {
         } else {
             "proxy_read_timeout"
         };
-        lines.push(format!("idle = {}   # {why}", quoted(&written(idle))));
+        lines.push(format!("idle = {}   # {why}", quoted(&format_duration(idle))));
     }
     if !lines.is_empty() {
-        put(out, format_args!("\n[limits]\n{}", lines.join("\n")));
+        push_line(out, format_args!("\n[limits]\n{}", lines.join("\n")));
     }
 }
 
-fn list(policy: &Policy, entries: &[Decided], tree: &Tree) -> String {
-    let clients = Clients::of(policy);
+fn list(policy: &OutputPolicy, entries: &[NetworkDecision], tree: &Tree) -> String {
+    let clients = ClientTable::from_policy(policy);
     let mut out =
         format!("# The networks of policies/{}.toml: the longest prefix decides.\n", policy.name);
     for one in entries {
         let place = one.by.map(|id| format!("   # {}", tree.place(id))).unwrap_or_default();
-        put(&mut out, format_args!("{}{place}", clients.entry(one)));
+        push_line(&mut out, format_args!("{}{place}", clients.entry(one)));
     }
     out
 }
 
 /// Says in a comment where the rules of a policy come from.
-fn origin(ids: impl Iterator<Item = Id>, tree: &Tree) -> String {
+fn origin(ids: impl Iterator<Item = DirectiveId>, tree: &Tree) -> String {
     let mut ids: Vec<_> = ids.collect();
     ids.sort_unstable();
     let mut places: Vec<_> = ids.iter().map(|id| tree.place(*id).to_string()).collect();
     places.dedup();
     match &places[..] {
         [] => "Imported: nginx has no `allow` and no `deny` there.".into(),
-        [all @ .., _] if all.len() >= MOST_INLINE => {
+        [all @ .., _] if all.len() >= MAX_INLINE_NETWORKS => {
             format!("Imported: {} and {} more rules.", places[0], all.len())
         }
         all => format!("Imported: {}.", all.join(", ")),
@@ -329,6 +341,6 @@ fn on_one_line(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }
 
-fn put(out: &mut String, line: impl std::fmt::Display) {
+fn push_line(out: &mut String, line: impl std::fmt::Display) {
     let _ = writeln!(out, "{line}"); // a String takes everything
 }

@@ -2,7 +2,7 @@
 //!
 //! Other modules return facts and hand them in here. Nothing here decides.
 
+pub mod heartbeat;
 pub mod log;
 pub mod metrics;
 pub mod printable;
-pub mod pulse;

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn json_means_the_same_once_it_is_printable() {
+    fn printable_json_has_the_same_meaning() {
         for control in CONTROLS {
             let value = serde_json::json!({ format!("k{control}"): [format!("{control}v")] });
             for text in [value.to_string(), format!("{value:#}")] {

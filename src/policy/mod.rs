@@ -3,15 +3,15 @@
 //! Pure: no sockets, no files, no clock of its own (`now` is passed in). Order
 //! never matters: `deny` beats `allow`, and `allow` is required.
 
-pub mod decisive;
+pub mod deciding_rule;
 pub mod limit;
 pub mod list;
 pub mod network;
 pub mod origin;
-mod page;
 pub mod request;
 pub mod route;
 pub mod rule;
 pub mod subprotocol;
+mod verdict;
 
-pub use self::page::{Allow, Policy};
+pub use self::verdict::{AllowRule, Policy};

@@ -20,7 +20,7 @@ pub struct Client(IpAddr);
 
 /// The unit that limits count by: an IPv4 address, or an IPv6 /64 (one host owns a whole one).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Key {
+pub enum ClientKey {
     /// The whole IPv4 address.
     V4(u32),
     /// The upper 64 bits of the address.
@@ -46,7 +46,7 @@ impl Client {
     }
 
     /// The client of a peer that speaks for itself.
-    pub const fn at(peer: Peer) -> Self {
+    pub const fn of_peer(peer: Peer) -> Self {
         Client(peer.0)
     }
 
@@ -56,20 +56,20 @@ impl Client {
     }
 
     /// The key that limits count this client by.
-    pub const fn key(self) -> Key {
+    pub const fn key(self) -> ClientKey {
         match self.0 {
-            IpAddr::V4(address) => Key::V4(address.to_bits()),
-            IpAddr::V6(address) => Key::V6((address.to_bits() >> 64) as u64),
+            IpAddr::V4(address) => ClientKey::V4(address.to_bits()),
+            IpAddr::V6(address) => ClientKey::V6((address.to_bits() >> 64) as u64),
         }
     }
 }
 
-impl Key {
+impl ClientKey {
     /// The network around this key, as a key: the /24 of an IPv4 address, the /48 of an IPv6 one.
-    pub const fn block(self) -> Key {
+    pub const fn block(self) -> ClientKey {
         match self {
-            Key::V4(address) => Key::V4(address & !0xff),
-            Key::V6(network) => Key::V6(network & !0xffff),
+            ClientKey::V4(address) => ClientKey::V4(address & !0xff),
+            ClientKey::V6(network) => ClientKey::V6(network & !0xffff),
         }
     }
 }
@@ -104,11 +104,13 @@ fn show(address: IpAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.pad(str::from_utf8(&text[..length]).map_err(|_| fmt::Error)?)
 }
 
-impl fmt::Display for Key {
+impl fmt::Display for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Key::V4(address) => Ipv4Addr::from_bits(address).fmt(f),
-            Key::V6(network) => write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(network) << 64)),
+            ClientKey::V4(address) => Ipv4Addr::from_bits(address).fmt(f),
+            ClientKey::V6(network) => {
+                write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(network) << 64))
+            }
         }
     }
 }
@@ -179,7 +181,7 @@ mod tests {
         address.parse().unwrap()
     }
 
-    fn key(address: &str) -> Key {
+    fn key(address: &str) -> ClientKey {
         Client::new(ip(address)).key()
     }
 
@@ -225,12 +227,12 @@ mod tests {
     fn an_ipv4_mapped_address_meets_ipv4_networks() {
         check(&["10.0.0.0/16"], "::ffff:10.0.1.2", Some("10.0.0.0/16"));
         check(&["::ffff:10.0.0.0/112"], "10.0.1.2", Some("::ffff:10.0.0.0/112"));
-        assert_eq!(Client::new(ip("::ffff:10.1.2.3")), Client::at(Peer::new(ip("10.1.2.3"))));
+        assert_eq!(Client::new(ip("::ffff:10.1.2.3")), Client::of_peer(Peer::new(ip("10.1.2.3"))));
         assert_eq!(Peer::new(ip("::ffff:10.1.2.3")).to_string(), "10.1.2.3");
     }
 
     #[test]
-    fn a_mapped_network_folds_and_a_wider_one_does_not() {
+    fn mapped_network_is_folded_and_a_wider_one_is_not() {
         let folded = |network: &str| fold(network.parse().unwrap()).to_string();
         assert_eq!(folded("::ffff:10.0.0.0/104"), "10.0.0.0/8");
         assert_eq!(folded("::ffff:0.0.0.0/96"), "0.0.0.0/0");

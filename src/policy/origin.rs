@@ -9,15 +9,15 @@ use crate::policy::request::field::default_port;
 use crate::policy::request::{Host, Request, Scheme};
 
 /// The origin of pages read from files, as Chromium sends it for applications.
-const FILE: &str = "file://";
+const FILE_ORIGIN: &str = "file://";
 
 /// The `origins` of a policy. Their order never matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origins(Vec<Pattern>);
+pub struct Origins(Vec<OriginPattern>);
 
 /// One entry of `origins`, as parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Pattern {
+pub enum OriginPattern {
     /// `"none"`: clients that send no Origin, unlike any browser's page.
     Absent,
     /// `"null"`: the opaque origin of sandboxed frames, local files and some redirects.
@@ -27,13 +27,13 @@ pub enum Pattern {
     /// `"same"`: pages of the host and port that the request is for.
     Same,
     /// `"https://app.example.com[:port]"`: pages of exactly this origin.
-    Page(Origin),
+    Exact(Origin),
     /// `"https://*.partner.example[:port]"`: pages of hosts one label below.
-    Below(Origin),
+    Subdomains(Origin),
 }
 
-/// The scheme, host and port of a page (RFC 6454 §4). The host of a [`Pattern::Below`] is the
-/// parent.
+/// The scheme, host and port of a page (RFC 6454 §4). The host of a [`OriginPattern::Subdomains`]
+/// is the parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     scheme: Box<str>,
@@ -44,7 +44,7 @@ pub struct Origin {
 impl Origins {
     /// Creates a rule that admits an origin if one of `patterns` does. Without patterns it admits
     /// nothing.
-    pub fn new(patterns: Vec<Pattern>) -> Self {
+    pub fn new(patterns: Vec<OriginPattern>) -> Self {
         Origins(patterns)
     }
 
@@ -52,11 +52,11 @@ impl Origins {
     ///
     /// # Errors
     /// A sentence that says why the entry is wrong and what to write instead.
-    pub fn parse_one(text: &str) -> Result<Pattern, String> {
+    pub fn parse_one(text: &str) -> Result<OriginPattern, String> {
         match text {
-            "none" => return Ok(Pattern::Absent),
-            "null" => return Ok(Pattern::Opaque),
-            "same" => return Ok(Pattern::Same),
+            "none" => return Ok(OriginPattern::Absent),
+            "null" => return Ok(OriginPattern::Opaque),
+            "same" => return Ok(OriginPattern::Same),
             "self" | "'self'" | "same-origin" => {
                 return Err("the request's own host is `same`".into());
             }
@@ -64,7 +64,7 @@ impl Origins {
             _ if ["none", "null", "same"].iter().any(|word| text.eq_ignore_ascii_case(word)) => {
                 return Err(format!("write `{}`", text.to_ascii_lowercase()));
             }
-            _ if text.eq_ignore_ascii_case(FILE) => return Ok(Pattern::File),
+            _ if text.eq_ignore_ascii_case(FILE_ORIGIN) => return Ok(OriginPattern::File),
             "*" | "any" => return Err(
                 "no word admits every page: leave `origins` out, and the origin is not looked at"
                     .into(),
@@ -99,45 +99,48 @@ impl Origins {
             format!("`{text}` is not an origin: write scheme, host and port as in `https://app.example.com:8443`")
         })?;
         match parent {
-            None => Ok(Pattern::Page(origin)),
+            None => Ok(OriginPattern::Exact(origin)),
             Some(address)
                 if Host::parse(address.as_bytes()).is_some_and(|host| host.is_address()) =>
             {
                 Err("an address has nothing below it: write each address in full".into())
             }
-            Some(_) => Ok(Pattern::Below(origin)),
+            Some(_) => Ok(OriginPattern::Subdomains(origin)),
         }
     }
 
     /// Iterates over the entries; each displays as it may be written.
-    pub fn iter(&self) -> impl Iterator<Item = &Pattern> {
+    pub fn iter(&self) -> impl Iterator<Item = &OriginPattern> {
         self.0.iter()
     }
 
     /// Whether the rule admits `request`.
-    pub fn admit(&self, request: &Request) -> bool {
+    pub fn admits(&self, request: &Request) -> bool {
         self.admitting(request).is_some()
     }
 
     /// Returns the entry that admits `request`. `None` means that none does.
-    pub fn admitting(&self, request: &Request) -> Option<&Pattern> {
+    pub fn admitting(&self, request: &Request) -> Option<&OriginPattern> {
         let named = |wanted| self.0.iter().find(|pattern| **pattern == wanted);
         let page = match request.origin.as_deref() {
-            None => return named(Pattern::Absent),
-            Some("null") => return named(Pattern::Opaque),
-            Some(text) if text.eq_ignore_ascii_case(FILE) => return named(Pattern::File),
+            None => return named(OriginPattern::Absent),
+            Some("null") => return named(OriginPattern::Opaque),
+            Some(text) if text.eq_ignore_ascii_case(FILE_ORIGIN) => {
+                return named(OriginPattern::File);
+            }
             Some(text) => Origin::parse(text)?,
         };
         self.0.iter().find(|pattern| pattern.admits(&page, request))
     }
 
-    /// Returns the origins that `same` means for `request`, joined with "or".
-    pub fn same(request: &Request) -> String {
+    /// Returns the origins that `same_origins` means for `request`, joined with "or".
+    pub fn same_origins(request: &Request) -> String {
         let (name, port) = (request.host.name(), request.host.port());
         let own = |scheme: &&str| request.scheme.may_be(scheme);
         let own = ["https", "http"].into_iter().filter(own).map(|scheme| {
             let port = port.or(default_port(scheme));
-            Pattern::Page(Origin { scheme: scheme.into(), host: name.into(), port }).to_string()
+            OriginPattern::Exact(Origin { scheme: scheme.into(), host: name.into(), port })
+                .to_string()
         });
         own.collect::<Vec<_>>().join(" or ")
     }
@@ -153,14 +156,14 @@ impl Scheme {
     }
 }
 
-impl Pattern {
+impl OriginPattern {
     fn admits(&self, origin: &Origin, request: &Request) -> bool {
         match self {
-            Pattern::Absent | Pattern::Opaque | Pattern::File => false,
-            Pattern::Same => origin.is_of(request),
-            Pattern::Page(page) => page == origin,
+            OriginPattern::Absent | OriginPattern::Opaque | OriginPattern::File => false,
+            OriginPattern::Same => origin.is_of(request),
+            OriginPattern::Exact(page) => page == origin,
             // Exactly one label: `*.a.example` does not admit `x.y.a.example`.
-            Pattern::Below(parent) => {
+            OriginPattern::Subdomains(parent) => {
                 let above = origin.host.split_once('.').map(|(_, above)| above);
                 above == Some(&*parent.host)
                     && parent.scheme == origin.scheme
@@ -170,15 +173,15 @@ impl Pattern {
     }
 }
 
-impl fmt::Display for Pattern {
+impl fmt::Display for OriginPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Pattern::Absent => f.write_str("none"),
-            Pattern::Opaque => f.write_str("null"),
-            Pattern::File => f.write_str(FILE),
-            Pattern::Same => f.write_str("same"),
-            Pattern::Page(origin) => origin.write(f, ""),
-            Pattern::Below(origin) => origin.write(f, "*."),
+            OriginPattern::Absent => f.write_str("none"),
+            OriginPattern::Opaque => f.write_str("null"),
+            OriginPattern::File => f.write_str(FILE_ORIGIN),
+            OriginPattern::Same => f.write_str("same"),
+            OriginPattern::Exact(origin) => origin.write(f, ""),
+            OriginPattern::Subdomains(origin) => origin.write(f, "*."),
         }
     }
 }
@@ -237,11 +240,11 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use crate::policy::request::Kind;
+    use crate::policy::request::RequestType;
 
     /// An attempt at `host` from the page `origin`.
     fn request(host: &str, scheme: Scheme, origin: Option<&str>) -> Request {
-        let kind = Kind::Attempt { subprotocols: [].into() };
+        let kind = RequestType::Attempt { subprotocols: [].into() };
         let host = Host::parse(host.as_bytes()).unwrap();
         Request { host, path: "/".into(), origin: origin.map(Into::into), kind, scheme }
     }
@@ -253,13 +256,13 @@ mod tests {
     /// Whether `patterns` admit `origin`.
     fn check(patterns: &[&str], origin: Option<&str>, admitted: bool) {
         let request = request("ws.example.com", Scheme::Https, origin);
-        assert_eq!(origins(patterns).admit(&request), admitted, "{patterns:?} and {origin:?}");
+        assert_eq!(origins(patterns).admits(&request), admitted, "{patterns:?} and {origin:?}");
     }
 
-    /// Whether `same` admits `origin` at `host`.
+    /// Whether `same_origins` admits `origin` at `host`.
     fn check_same(host: &str, scheme: Scheme, origin: &str, admitted: bool) {
         let request = request(host, scheme, Some(origin));
-        assert_eq!(origins(&["same"]).admit(&request), admitted, "{origin} at {host}, {scheme:?}");
+        assert_eq!(origins(&["same"]).admits(&request), admitted, "{origin} at {host}, {scheme:?}");
     }
 
     /// The sentence for `pattern` holds `remedy`.
@@ -269,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_written_so_that_it_reads_the_same() {
+    fn origin_entry_round_trips() {
         for written in [
             "none",
             "null",
@@ -375,10 +378,10 @@ mod tests {
         for origin in ["https://", "https://localhost", "null"] {
             let unnamed =
                 Request { host: Host::unnamed(), ..request("a.example", tls, Some(origin)) };
-            assert!(!origins(&["same"]).admit(&unnamed), "{origin}");
+            assert!(!origins(&["same"]).admits(&unnamed), "{origin}");
         }
         let absent = request("app.example.com", tls, None);
-        assert!(!origins(&["same"]).admit(&absent) && origins(&["same", "none"]).admit(&absent));
+        assert!(!origins(&["same"]).admits(&absent) && origins(&["same", "none"]).admits(&absent));
     }
 
     #[test]
@@ -400,7 +403,7 @@ mod tests {
         ] {
             check_same(host, plain, origin, admitted);
         }
-        let shown = |host, scheme| Origins::same(&request(host, scheme, None));
+        let shown = |host, scheme| Origins::same_origins(&request(host, scheme, None));
         assert_eq!(shown("a.example:443", plain), "https://a.example or http://a.example:443");
         assert_eq!(shown("a.example:8443", Scheme::Https), "https://a.example:8443");
     }
@@ -422,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_stands_for_one_label() {
+    fn wildcard_matches_one_label() {
         let below = &["https://*.partner.example", "http://*.dev.example:3000"];
         check(below, Some("https://desk.partner.example"), true);
         check(below, Some("https://DESK.Partner.example:443"), true);
@@ -445,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_origin_matches_nothing() {
+    fn invalid_origin_matches_nothing() {
         let patterns = &["https://a.example", "none", "null"];
         for odd in [
             "https://a.example/",
@@ -470,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_pattern_says_what_to_write() {
+    fn invalid_origin_pattern_has_a_remedy() {
         check_fault("app.example.com", "`https://app.example.com`");
         check_fault("wss://app.example.com:8443", "`https://app.example.com:8443`");
         check_fault("ws://localhost", "`http://localhost`");
@@ -509,16 +512,16 @@ mod tests {
         #[test]
         fn a_page_admits_itself_alone(page in "https?://[ab](\\.[ab]){0,2}(:[12])?", other in "https?://[ab](\\.[ab]){0,2}(:[12])?") {
             let origins = origins(&[&page]);
-            let admits = |origin: &str| origins.admit(&request("ws.example.com", Scheme::Https, Some(origin)));
+            let admits = |origin: &str| origins.admits(&request("ws.example.com", Scheme::Https, Some(origin)));
             prop_assert!(admits(&page));
             prop_assert_eq!(admits(&other), page == other);
         }
 
         #[test]
-        fn no_string_upsets_the_reader(text in any::<String>()) {
+        fn any_string_parses_without_a_panic(text in any::<String>()) {
             let pattern = Origins::parse_one(&text);
             let request = request("ws.example.com", Scheme::Unknown, Some(&text));
-            prop_assert!(!origins(&["none", "null", "same"]).admit(&request) || text == "null");
+            prop_assert!(!origins(&["none", "null", "same"]).admits(&request) || text == "null");
             prop_assert!(pattern.is_err() || text.contains("://") || ["none", "null", "same"].contains(&&*text));
         }
     }

@@ -14,14 +14,14 @@ use crate::policy::request::{Host, canonical_path, decoded};
 /// Routes by host and path. The order in which they were written never matters.
 #[derive(Debug)]
 pub struct Routes<T> {
-    exact: HashMap<Box<str>, Paths<T>>,
-    below: HashMap<Box<str>, Paths<T>>,
-    any: Paths<T>,
+    exact: HashMap<Box<str>, PathTable<T>>,
+    below: HashMap<Box<str>, PathTable<T>>,
+    any: PathTable<T>,
 }
 
 /// Two routes, by their indexes, that match the same requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Twins {
+pub struct DuplicateRoutes {
     /// Index of the route written first.
     pub first: usize,
     /// Index of the route that repeats it.
@@ -53,16 +53,18 @@ impl<T> Routes<T> {
     ///
     /// # Errors
     /// The first two routes that have the same host and, decoded, the same path.
-    pub fn new(routes: Vec<(HostPattern, PathPattern, T)>) -> Result<Self, Twins> {
+    pub fn new(routes: Vec<(HostPattern, PathPattern, T)>) -> Result<Self, DuplicateRoutes> {
         let mut all =
-            Routes { exact: HashMap::new(), below: HashMap::new(), any: Paths::default() };
+            Routes { exact: HashMap::new(), below: HashMap::new(), any: PathTable::default() };
         for (place, (host, path, route)) in routes.into_iter().enumerate() {
             let paths = match host {
                 HostPattern::Exact(name) => all.exact.entry(name).or_default(),
                 HostPattern::Wildcard(parent) => all.below.entry(parent).or_default(),
                 HostPattern::Any => &mut all.any,
             };
-            paths.insert(path, place, route).map_err(|first| Twins { first, second: place })?;
+            paths
+                .insert(path, place, route)
+                .map_err(|first| DuplicateRoutes { first, second: place })?;
         }
         Ok(all)
     }
@@ -92,26 +94,26 @@ impl<T> Routes<T> {
 
 /// The routes of one host pattern, by decoded path.
 #[derive(Debug)]
-struct Paths<T> {
-    exact: HashMap<Box<[u8]>, Placed<T>>,
-    prefix: HashMap<Box<[u8]>, Placed<T>>,
+struct PathTable<T> {
+    exact: HashMap<Box<[u8]>, IndexedRoute<T>>,
+    prefix: HashMap<Box<[u8]>, IndexedRoute<T>>,
     longest_prefix: usize,
 }
 
 /// A route and its index in the order written.
 #[derive(Debug)]
-struct Placed<T> {
+struct IndexedRoute<T> {
     place: usize,
     route: T,
 }
 
-impl<T> Default for Paths<T> {
+impl<T> Default for PathTable<T> {
     fn default() -> Self {
-        Paths { exact: HashMap::new(), prefix: HashMap::new(), longest_prefix: 0 }
+        PathTable { exact: HashMap::new(), prefix: HashMap::new(), longest_prefix: 0 }
     }
 }
 
-impl<T> Paths<T> {
+impl<T> PathTable<T> {
     /// Adds a route. Fails with the index of the route that already has this path.
     fn insert(&mut self, path: PathPattern, place: usize, route: T) -> Result<(), usize> {
         let key: Box<[u8]> = decoded(path.as_str()).into();
@@ -125,7 +127,7 @@ impl<T> Paths<T> {
         match paths.entry(key) {
             Entry::Occupied(twin) => Err(twin.get().place),
             Entry::Vacant(free) => {
-                free.insert(Placed { place, route });
+                free.insert(IndexedRoute { place, route });
                 Ok(())
             }
         }
@@ -142,7 +144,7 @@ impl<T> Paths<T> {
 
     /// Tries each segment end, the last first. It starts no later than the longest prefix:
     /// otherwise 8 KiB of slashes would cost quadratic time.
-    fn longest_prefix_of(&self, path: &[u8]) -> Option<&Placed<T>> {
+    fn longest_prefix_of(&self, path: &[u8]) -> Option<&IndexedRoute<T>> {
         let mut rest = path.get(..self.longest_prefix).unwrap_or(path);
         while let Some(slash) = rest.iter().rposition(|byte| *byte == b'/') {
             if let Some(found) = self.prefix.get(&rest[..=slash]) {
@@ -179,7 +181,7 @@ impl HostPattern {
 impl HostPattern {
     /// Whether, for some host that matches `self`, the routes of `other` are tried before those of
     /// `self` or together with them.
-    pub fn yields_to(&self, other: &HostPattern) -> bool {
+    pub fn is_tried_after(&self, other: &HostPattern) -> bool {
         match (self, other) {
             (HostPattern::Any, _) => true,
             (HostPattern::Wildcard(parent), HostPattern::Exact(name)) => {
@@ -277,7 +279,7 @@ impl PathPattern {
     }
 
     /// Whether the pattern matches the decoded `path`.
-    pub fn holds(&self, path: &[u8]) -> bool {
+    pub fn matches(&self, path: &[u8]) -> bool {
         let own = decoded(self.as_str());
         match self {
             PathPattern::Exact(_) => *own == *path,
@@ -325,7 +327,7 @@ pub fn stripped<'a>(prefix: &str, path: &'a str) -> &'a str {
 /// Whether the path `sent`, undecoded, lies below `pattern` or, for a pattern without a final
 /// slash, equals it. The matching part must be canonical, so that a server that never decodes finds
 /// it too.
-pub fn begins(pattern: &str, sent: &str) -> bool {
+pub fn is_below(pattern: &str, sent: &str) -> bool {
     let slashes = pattern.matches('/').count();
     let last = sent.match_indices('/').nth(slashes.saturating_sub(1)).map(|(at, _)| at);
     let head = if pattern.ends_with('/') { last.map(|at| &sent[..=at]) } else { Some(sent) };
@@ -390,7 +392,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Routes written as `host/path`, each leading to its own text.
-    fn routes<'a>(written: &[&'a str]) -> Result<Routes<&'a str>, Twins> {
+    fn routes<'a>(written: &[&'a str]) -> Result<Routes<&'a str>, DuplicateRoutes> {
         let parsed = written.iter().map(|route| {
             let (host, path) = route.split_at(route.find('/').unwrap());
             (HostPattern::parse(host).unwrap(), PathPattern::parse(path).unwrap(), *route)
@@ -482,7 +484,11 @@ mod tests {
             (&["a/%c3%a9", "a/%C3%A9"], 0, 1),
             (&["a/x!", "a/x%21"], 0, 1),
         ] {
-            assert_eq!(routes(written).err(), Some(Twins { first, second }), "{written:?}");
+            assert_eq!(
+                routes(written).err(),
+                Some(DuplicateRoutes { first, second }),
+                "{written:?}"
+            );
         }
         assert!(routes(&["a/x", "a/x/", "*.a/x", "*/x"]).is_ok());
     }
@@ -517,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_yields_to_what_is_as_specific() {
+    fn host_is_tried_after_equally_specific_ones() {
         let pattern = |text: &str| HostPattern::parse(text).unwrap();
         for (host, other, expected) in [
             ("*", "*", true),
@@ -534,12 +540,16 @@ mod tests {
             ("a.example", "*.example", false),
             ("a.example", "b.example", false),
         ] {
-            assert_eq!(pattern(host).yields_to(&pattern(other)), expected, "{host} to {other}");
+            assert_eq!(
+                pattern(host).is_tried_after(&pattern(other)),
+                expected,
+                "{host} to {other}"
+            );
         }
     }
 
     #[test]
-    fn a_path_is_above_what_a_server_without_case_finds_below() {
+    fn path_is_above_another_when_case_is_ignored() {
         let pattern = |text: &str| PathPattern::parse(text).unwrap();
         for (path, other, expected) in [
             ("/", "/a", true),
@@ -559,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sent_path_begins_with_a_pattern_as_it_is() {
+    fn sent_path_is_below_a_pattern_byte_for_byte() {
         for (pattern, sent, expected) in [
             ("/", "/", true),
             ("/", "//%2F/..", true),
@@ -581,7 +591,7 @@ mod tests {
             ("/a", "/a/", false),
             ("/a", "/a%2F", false),
         ] {
-            assert_eq!(begins(pattern, sent), expected, "{sent} below {pattern}");
+            assert_eq!(is_below(pattern, sent), expected, "{sent} below {pattern}");
         }
     }
 
@@ -601,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_host_says_what_to_write() {
+    fn invalid_host_has_a_remedy() {
         check_fault("", "`*` for every host");
         check_fault("ws.example.com:8443", "write `ws.example.com`");
         check_fault("ws.example.com:", "write `ws.example.com`");
@@ -624,7 +634,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_path_says_what_to_write() {
+    fn invalid_path_has_a_remedy() {
         assert!(PathPattern::parse("ticks/").is_err_and(|sentence| sentence.contains("`/ticks/`")));
         assert!(PathPattern::parse("").is_err_and(|sentence| sentence.contains("`/`")));
         check_fault("/ticks?x=1", "`/ticks`");
@@ -639,7 +649,7 @@ mod tests {
     proptest! {
         // C-RT-12
         #[test]
-        fn escaping_a_path_anew_never_changes_its_route(path in "/([ab!;]{1,2}/){0,3}[ab!;]{0,2}", mask in any::<u32>()) {
+        fn other_escapes_of_a_path_keep_its_route(path in "/([ab!;]{1,2}/){0,3}[ab!;]{0,2}", mask in any::<u32>()) {
             let routes = routes(&["*/", "*/a/", "*/a!/", "*/a/b", "*/b;/a/", "*/;/!"]).unwrap();
             let spelled: String = path.char_indices().map(|(at, c)| match c {
                 '/' => c.to_string(),
@@ -651,7 +661,7 @@ mod tests {
         }
 
         #[test]
-        fn no_string_upsets_the_readers(text in any::<String>()) {
+        fn any_string_parses_without_a_panic(text in any::<String>()) {
             let _ = HostPattern::parse(&text);
             let _ = PathPattern::parse(&text);
             let _ = stripped(&text, &text);
@@ -659,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_pattern_is_no_path_or_stands_for_itself() {
+    fn pattern_like_path_is_refused_or_literal() {
         for (path, said) in [
             ("/api/*", Ok(Some("*"))),
             ("/users/:id", Ok(Some(":id"))),

@@ -4,7 +4,7 @@
 //! open tunnel by the subprotocol in use (decision 005).
 
 /// The entry that admits tunnels without a subprotocol. It never matches a name.
-const NONE: &str = "none";
+const NONE_ENTRY: &str = "none";
 
 /// The `subprotocols` of a policy. Their order never matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,25 +22,25 @@ impl Subprotocols {
     }
 
     /// Whether a tunnel may use `spoken`. `None` means no subprotocol.
-    pub fn admit(&self, spoken: Option<&str>) -> bool {
+    pub fn admits(&self, spoken: Option<&str>) -> bool {
         match spoken {
-            None => self.lists(NONE),
-            Some(name) => name != NONE && self.lists(name),
+            None => self.contains(NONE_ENTRY),
+            Some(name) => name != NONE_ENTRY && self.contains(name),
         }
     }
 
     /// Whether an attempt may offer `offered`: one admitted name is enough, and an empty offer
     /// counts as no subprotocol.
-    pub fn admit_offer(&self, offered: &[Box<str>]) -> bool {
-        if offered.is_empty() { self.admit(None) } else { self.first_of(offered).is_some() }
+    pub fn admits_offer(&self, offered: &[Box<str>]) -> bool {
+        if offered.is_empty() { self.admits(None) } else { self.first_of(offered).is_some() }
     }
 
     /// Returns the first admitted name of an offer.
     pub fn first_of<'o>(&self, offered: &'o [Box<str>]) -> Option<&'o str> {
-        offered.iter().map(|name| &**name).find(|name| self.admit(Some(name)))
+        offered.iter().map(|name| &**name).find(|name| self.admits(Some(name)))
     }
 
-    fn lists(&self, entry: &str) -> bool {
+    fn contains(&self, entry: &str) -> bool {
         self.iter().any(|written| written == entry)
     }
 }
@@ -55,7 +55,7 @@ mod tests {
         let rule = Subprotocols::new(rule.iter().map(|entry| (*entry).into()).collect());
         let offer: Vec<Box<str>> = offered.iter().map(|name| (*name).into()).collect();
         let got =
-            (rule.admit_offer(&offer), rule.admit(offered.first().copied()), rule.admit(None));
+            (rule.admits_offer(&offer), rule.admits(offered.first().copied()), rule.admits(None));
         assert_eq!(got, says, "{rule:?} and {offered:?}");
     }
 
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn none_admits_the_absence_and_never_a_name() {
+    fn none_admits_only_the_absence_of_a_subprotocol() {
         check(&["v2"], &[], (false, false, false));
         check(&["v2", "none"], &[], (true, true, true));
         check(&["none"], &["v2"], (false, false, true));

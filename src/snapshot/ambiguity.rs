@@ -8,32 +8,32 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::policy::request::reading::{self, Reading, TooMany};
+use crate::policy::request::reading::{self, PathReading, TooManyReadings};
 use crate::policy::request::{Request, has_dots};
-use crate::policy::route::begins;
+use crate::policy::route::is_below;
 use crate::snapshot::generation::Snapshot;
-use crate::snapshot::route::{Paths, Route};
+use crate::snapshot::route::{PathForwarding, Route};
 
 /// Why a path is refused although it has a route.
 #[derive(Debug, Clone)]
 pub enum Ambiguity {
     /// A reading leads to a route under another policy.
-    Elsewhere {
+    OtherPolicy {
         /// The reading that leads to the other route.
-        reading: Reading,
+        reading: PathReading,
         /// The route under the other policy.
         route: Arc<Route>,
     },
     /// The path has more readings than are considered.
     TooManyReadings,
     /// The path hides a `/`, `#` or `?` in an escape, on a route that forwards canonical paths.
-    Hiding,
+    HiddenSeparator,
     /// The path as sent has a dot segment, or decoding reveals a dot segment.
-    Dots,
+    DotSegment,
     /// The path as sent does not begin with its route's path.
-    NotBelow,
+    OutsidePrefix,
     /// A reading of the path as sent leads out of its route.
-    Outside(Reading),
+    ReadingOutsideRoute(PathReading),
 }
 
 impl Snapshot {
@@ -42,19 +42,19 @@ impl Snapshot {
     pub(super) fn ambiguity(&self, request: &Request, route: &Arc<Route>) -> Option<Ambiguity> {
         let host = request.host.name();
         match (route.paths, request.path.canonical()) {
-            (Paths::Canonical, Some(path)) => self.leads_elsewhere(host, path, route),
-            (Paths::Canonical, None) => Some(Ambiguity::Hiding),
-            (Paths::AsIs, _) => self.leaves(host, request.path.sent(), route),
+            (PathForwarding::Canonical, Some(path)) => self.leads_elsewhere(host, path, route),
+            (PathForwarding::Canonical, None) => Some(Ambiguity::HiddenSeparator),
+            (PathForwarding::AsIs, _) => self.leaves(host, request.path.sent(), route),
         }
     }
 
     /// Whether a path as it was `sent` leaves `route`, directly or by a reading.
     fn leaves(&self, host: &str, sent: &str, route: &Arc<Route>) -> Option<Ambiguity> {
         if has_dots(sent) {
-            return Some(Ambiguity::Dots);
+            return Some(Ambiguity::DotSegment);
         }
-        if !begins(&route.path, sent) {
-            return Some(Ambiguity::NotBelow);
+        if !is_below(&route.path, sent) {
+            return Some(Ambiguity::OutsidePrefix);
         }
         if reading::is_plain(sent) {
             return None;
@@ -65,8 +65,8 @@ impl Snapshot {
         };
         match reading::find(sent, outside) {
             Ok(None) => None,
-            Ok(Some((reading, ()))) => Some(Ambiguity::Outside(reading)),
-            Err(TooMany) => Some(Ambiguity::TooManyReadings),
+            Ok(Some((reading, ()))) => Some(Ambiguity::ReadingOutsideRoute(reading)),
+            Err(TooManyReadings) => Some(Ambiguity::TooManyReadings),
         }
     }
 
@@ -81,8 +81,8 @@ impl Snapshot {
         };
         match reading::find(path, elsewhere) {
             Ok(None) => None,
-            Ok(Some((reading, route))) => Some(Ambiguity::Elsewhere { reading, route }),
-            Err(TooMany) => Some(Ambiguity::TooManyReadings),
+            Ok(Some((reading, route))) => Some(Ambiguity::OtherPolicy { reading, route }),
+            Err(TooManyReadings) => Some(Ambiguity::TooManyReadings),
         }
     }
 
@@ -95,16 +95,20 @@ impl Snapshot {
 impl fmt::Display for Ambiguity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ambiguity::Elsewhere { reading, route } => {
+            Ambiguity::OtherPolicy { reading, route } => {
                 write!(f, "{reading}, of the route {} (policy {})", route.name, route.policy.name)
             }
             Ambiguity::TooManyReadings => f.write_str("more readings than are looked at"),
-            Ambiguity::Hiding => f.write_str(
+            Ambiguity::HiddenSeparator => f.write_str(
                 "an escaped `/`, `#` or `?`, which only a route with paths = \"as-is\" passes",
             ),
-            Ambiguity::Dots => f.write_str("a dot segment, on a route with paths = \"as-is\""),
-            Ambiguity::NotBelow => f.write_str("it does not begin with its route's path as it is"),
-            Ambiguity::Outside(reading) => write!(f, "{reading}, outside of its route"),
+            Ambiguity::DotSegment => {
+                f.write_str("a dot segment, on a route with paths = \"as-is\"")
+            }
+            Ambiguity::OutsidePrefix => {
+                f.write_str("it does not begin with its route's path as it is")
+            }
+            Ambiguity::ReadingOutsideRoute(reading) => write!(f, "{reading}, outside of its route"),
         }
     }
 }
@@ -140,7 +144,7 @@ mod tests {
             let policy = policies.iter().find(|policy| *policy.name == *words[1]).unwrap();
             let mut route = route(words[0], words[0], policy);
             if words.len() == 3 {
-                Arc::get_mut(&mut route).unwrap().paths = Paths::AsIs;
+                Arc::get_mut(&mut route).unwrap().paths = PathForwarding::AsIs;
             }
             (HostPattern::Exact("localhost".into()), PathPattern::parse(words[0]).unwrap(), route)
         });
@@ -170,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_a_reading_leads_to_another_policy_is_refused() {
+    fn path_is_refused_when_a_reading_has_another_policy() {
         let snapshot = routes(OPEN);
         for path in [
             "/admin;a=b/x",
@@ -224,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_passed_as_it_is_when_it_stays_within_its_route() {
+    fn as_is_path_passes_when_it_stays_within_its_route() {
         let snapshot = routes(AS_IS);
         for path in [
             "/api/queues/%2F/a//b",
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_refused_when_it_leaves_the_route_that_passes_it_as_it_is() {
+    fn as_is_path_is_refused_when_it_leaves_its_route() {
         let snapshot = routes(AS_IS);
         for path in [
             // Dot segments, also where they lead nowhere else.
@@ -296,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_refused_says_why_it_is_not_passed_as_it_is() {
+    fn refused_as_is_path_names_its_reason() {
         let snapshot = routes(AS_IS);
         let check = |path: &str, expected: &str| {
             let judgement = snapshot.judge(client(1), &at(path).unwrap(), None, Timestamp::MIN);
@@ -323,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ambiguity_says_which_reading_leads_where() {
+    fn ambiguity_names_the_reading_and_its_route() {
         let snapshot = routes(OPEN);
         let judgement = snapshot.judge(
             client(1),
@@ -437,7 +441,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20_000) })]
 
         #[test]
-        fn no_path_that_is_passed_as_it_is_lies_outside_its_route(
+        fn no_as_is_path_lies_outside_its_route(
             sent in sent(),
             steps in prop::collection::vec(0u8..6, 0..8),
         ) {
@@ -445,7 +449,7 @@ mod tests {
             let Some(request) = at(&sent) else { return Ok(()) };
             let judgement = snapshot.judge(client(1), &request, None, Timestamp::UNIX_EPOCH);
             let Ok(permit) = judgement.verdict else { return Ok(()) };
-            if permit.route().paths == Paths::Canonical {
+            if permit.route().paths == PathForwarding::Canonical {
                 prop_assert!(request.path.canonical().is_some());
                 return Ok(());
             }
@@ -465,7 +469,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(20_000) })]
 
         #[test]
-        fn no_path_is_permitted_that_a_reading_leads_to_another_policy(
+        fn no_path_with_a_reading_of_another_policy_is_permitted(
             path in path(),
             steps in prop::collection::vec(0u8..6, 0..8),
         ) {

@@ -11,7 +11,7 @@ use crate::policy::route::Routes;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::Listener;
 use crate::snapshot::route::Route;
-use crate::snapshot::tls::Handshakes;
+use crate::snapshot::tls::ListenerTls;
 
 /// One complete generation: each decision is made under exactly one.
 pub struct Snapshot {
@@ -41,13 +41,13 @@ pub struct ListenerRules {
     /// The listener's settings, as configured.
     pub listener: Arc<Listener>,
     /// TLS configuration. `None` on a plain listener.
-    pub tls: Option<Arc<Handshakes>>,
+    pub tls: Option<Arc<ListenerTls>>,
 }
 
 impl Snapshot {
     /// Returns the baseline if it denies `client` at the time `now`. The check needs no request: a
     /// listener applies it at accept.
-    pub fn denied(&self, client: Client, now: Timestamp) -> Option<&Arc<Policy>> {
+    pub fn denying_baseline(&self, client: Client, now: Timestamp) -> Option<&Arc<Policy>> {
         self.baseline.as_ref().filter(|baseline| baseline.judge_network(client, now).is_err())
     }
 

@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::generation::Snapshot;
-use crate::snapshot::route::{Paths, PlainHttp, Route};
+use crate::snapshot::route::{PathForwarding, PlainHttp, Route};
 
 /// The verdict on one request, and what it was based on.
 #[derive(Debug)]
@@ -111,12 +111,12 @@ impl Snapshot {
             };
         let host = request.host.name();
         let route = self.route_to(request);
-        let denied = self.denied(client, now);
+        let denied = self.denying_baseline(client, now);
         // The order of the checks decides which reason wins: a client that the baseline denies does
         // not learn of its path.
         if route.is_none() && request.path.canonical().is_none() && denied.is_none() {
             return Judgement {
-                ambiguity: Some(Ambiguity::Hiding),
+                ambiguity: Some(Ambiguity::HiddenSeparator),
                 ..refused(None, None, Refusal::Path)
             };
         }
@@ -131,7 +131,7 @@ impl Snapshot {
         if ambiguity.is_some() {
             return Judgement { ambiguity, ..refused(Some(route), None, Refusal::Path) };
         }
-        let policy = route.policy.named(promoted);
+        let policy = route.policy.as_promoted(promoted);
         let permit =
             || Permit { route: Arc::clone(route), client, generation: self.generation, at: now };
         Judgement {
@@ -155,19 +155,19 @@ impl Snapshot {
         if canonical == Some(sent) {
             return find(sent);
         }
-        let as_is = find(sent).filter(|route| route.paths == Paths::AsIs);
+        let as_is = find(sent).filter(|route| route.paths == PathForwarding::AsIs);
         as_is.or_else(|| canonical.and_then(find))
     }
 
     /// Returns `request` with a slash after its path, if it is plain HTTP and only the slash leads
     /// to a route. `path = "/app/"` also answers `/app`, by redirecting the client to `/app/`. An
     /// attempt is not redirected: browsers follow no redirect of a WebSocket (RFC 6455 §4.1).
-    pub fn slashed(&self, request: &Request) -> Option<Request> {
-        if request.is_attempt() { None } else { self.lacking_slash(request) }
+    pub fn with_slash(&self, request: &Request) -> Option<Request> {
+        if request.is_attempt() { None } else { self.with_missing_slash(request) }
     }
 
     /// Returns `request` with a slash after its canonical path, if only that form leads to a route.
-    pub fn lacking_slash(&self, request: &Request) -> Option<Request> {
+    pub fn with_missing_slash(&self, request: &Request) -> Option<Request> {
         let path = request.path.canonical().filter(|path| !path.ends_with('/'))?;
         let slashed =
             Request { path: RequestPath::read(&format!("{path}/")).ok()?, ..request.clone() };

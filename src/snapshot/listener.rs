@@ -17,9 +17,9 @@ pub struct Listener {
     /// The name in `sidegate.toml`; the `listener` label.
     pub name: Arc<str>,
     /// The address or systemd name that it accepts on.
-    pub address: Address,
+    pub address: ListenAddress,
     /// The protocol on its connections.
-    pub speaks: Speaks,
+    pub protocol: Protocol,
     /// Most bytes of a request head.
     pub max_head: usize,
     /// Most fields of a request head.
@@ -36,36 +36,36 @@ pub struct Listener {
 
 /// Default rate of TLS handshakes of one client: an office or a balancer is one address, and all of
 /// its clients reconnect at once.
-pub const HANDSHAKES_PER_CLIENT: Rate = Rate {
+pub const DEFAULT_HANDSHAKES_PER_CLIENT: Rate = Rate {
     tokens: NonZeroU32::new(500).unwrap(),
     per: Duration::from_secs(1),
     burst: NonZeroU32::new(10_000).unwrap(),
 };
 
 /// Default of the most fields in the head of a request or of an answer.
-pub const MAX_FIELDS: usize = 100;
+pub const DEFAULT_MAX_FIELDS: usize = 100;
 
 /// Where a listener accepts connections. Displays as in `sidegate.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Address {
+pub enum ListenAddress {
     /// An address to bind.
     Tcp(SocketAddr),
     /// The sockets that systemd passes under this name.
     Systemd(Arc<str>),
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Address::Tcp(address) => address.fmt(f),
-            Address::Systemd(name) => write!(f, "systemd:{name}"),
+            ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Systemd(name) => write!(f, "systemd:{name}"),
         }
     }
 }
 
 /// The protocol that a listener speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speaks {
+pub enum Protocol {
     /// HTTP/1.1 over TLS, under these rules.
     Tls(TlsRules),
     /// HTTP/1.1 in the clear, fully served.

@@ -6,17 +6,17 @@
 
 pub mod ambiguity;
 pub mod certificate;
+pub mod client_hello;
+mod current;
 pub mod explanation;
 mod generation;
-pub mod hello;
 mod judge;
 pub mod listener;
-mod live;
 pub mod route;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tls;
 
+pub use self::current::CurrentSnapshot;
 pub use self::generation::{ListenerRules, Snapshot};
 pub use self::judge::{Judgement, Permit};
-pub use self::live::Live;

@@ -35,7 +35,7 @@ pub struct Route {
     /// Whether `path` is removed before forwarding.
     pub strip_prefix: bool,
     /// The form in which the path of a request is forwarded.
-    pub paths: Paths,
+    pub paths: PathForwarding,
     /// The largest body of plain HTTP, in bytes; `None` means unlimited.
     pub max_body: Option<u64>,
     /// Most fields in the head of a backend's answer.
@@ -55,7 +55,7 @@ pub enum PlainHttp {
 
 /// The form in which a route forwards the path of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Paths {
+pub enum PathForwarding {
     /// The canonical form, by which the path is judged.
     Canonical,
     /// The path as sent. Every reading of it stays below the route's path.
@@ -76,7 +76,7 @@ pub enum BackendAddress {
 impl Route {
     /// Returns the path that backends receive for `path`, before any prefix is stripped.
     pub fn forwarded<'p>(&self, path: &'p RequestPath) -> &'p str {
-        path.forwarded(self.paths == Paths::AsIs)
+        path.forwarded(self.paths == PathForwarding::AsIs)
     }
 }
 

@@ -9,18 +9,18 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 
-use crate::policy::limit::{Exception, Limits, Share};
-use crate::policy::list::{Entry, List};
+use crate::policy::limit::{ClientLimits, LimitException, Limits};
+use crate::policy::list::{List, ListEntry};
 use crate::policy::network::Client;
-use crate::policy::request::{Host, Kind, Request, Scheme};
+use crate::policy::request::{Host, Request, RequestType, Scheme};
 use crate::policy::route::{HostPattern, PathPattern, Routes};
 use crate::policy::rule::RuleLines;
-use crate::policy::{Allow, Policy};
+use crate::policy::{AllowRule, Policy};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener;
-use crate::snapshot::route::{BackendAddress, Paths, PlainHttp, Route, RouteTimeouts};
+use crate::snapshot::route::{BackendAddress, PathForwarding, PlainHttp, Route, RouteTimeouts};
 
 /// The policy `chat`: it admits every client but those of `denied`, and has these limits.
 pub fn policy(denied: &[&str], limits: &Limits) -> Policy {
@@ -28,7 +28,7 @@ pub fn policy(denied: &[&str], limits: &Limits) -> Policy {
         name: "chat".into(),
         file: "policies/chat.toml".into(),
         owner: None,
-        allow: Allow::Any,
+        allow: AllowRule::Any,
         deny: vec![list(denied)],
         origins: None,
         subprotocols: None,
@@ -68,16 +68,16 @@ pub fn route(name: &str, path: &str, policy: &Arc<Policy>) -> Arc<Route> {
         policy: Arc::clone(policy),
         http: PlainHttp::Refuse,
         strip_prefix: false,
-        paths: Paths::Canonical,
+        paths: PathForwarding::Canonical,
         max_body: Some(0),
-        max_fields: listener::MAX_FIELDS,
+        max_fields: listener::DEFAULT_MAX_FIELDS,
         timeouts: RouteTimeouts::default(),
     })
 }
 
 /// An attempt at `host`.
 pub fn request(host: &str) -> Request {
-    let kind = Kind::Attempt { subprotocols: [].into() };
+    let kind = RequestType::Attempt { subprotocols: [].into() };
     let host = Host::parse(host.as_bytes()).unwrap();
     Request { host, path: "/".into(), origin: None, kind, scheme: Scheme::Unknown }
 }
@@ -88,8 +88,10 @@ pub fn client(host: u8) -> Client {
 }
 
 fn list(lines: &[&str]) -> Arc<List> {
-    let entries =
-        lines.iter().zip(1..).map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
+    let entries = lines
+        .iter()
+        .zip(1..)
+        .map(|(line, number)| (ListEntry::parse(line).unwrap().unwrap(), number));
     Arc::new(List::new("banned", "banned", entries.collect()).unwrap())
 }
 
@@ -120,7 +122,7 @@ fn certificate(names: &[&str]) -> Arc<Certificate> {
 
 /// The verdict on 192.0.2.`host` with the request `asked`: the refusal, the policy that gives
 /// it, and the route.
-fn said(
+fn verdict_of(
     snapshot: &Snapshot,
     host: u8,
     asked: &str,
@@ -136,27 +138,27 @@ fn said(
 }
 
 #[test]
-fn the_baseline_denies_before_any_policy_and_before_it_is_known_that_no_route_leads_there() {
+fn baseline_denies_before_policies_and_before_routing() {
     let snapshot = generation(
         1,
         policy(&["192.0.2.2"], &Limits::default()),
         baseline(&["192.0.2.1", "192.0.2.2"]),
     );
-    assert_eq!(said(&snapshot, 1, "localhost", None), ("network", "baseline".into(), true));
-    assert_eq!(said(&snapshot, 2, "localhost", None), ("network", "baseline".into(), true));
-    assert_eq!(said(&snapshot, 1, "elsewhere", None), ("network", "baseline".into(), false));
-    assert_eq!(said(&snapshot, 3, "elsewhere", None), ("route", String::new(), false));
-    assert_eq!(said(&snapshot, 3, "localhost", None), ("", "chat".into(), true));
+    assert_eq!(verdict_of(&snapshot, 1, "localhost", None), ("network", "baseline".into(), true));
+    assert_eq!(verdict_of(&snapshot, 2, "localhost", None), ("network", "baseline".into(), true));
+    assert_eq!(verdict_of(&snapshot, 1, "elsewhere", None), ("network", "baseline".into(), false));
+    assert_eq!(verdict_of(&snapshot, 3, "elsewhere", None), ("route", String::new(), false));
+    assert_eq!(verdict_of(&snapshot, 3, "localhost", None), ("", "chat".into(), true));
 }
 
 #[test]
-fn what_is_misdirected_is_so_whoever_asks() {
+fn misdirected_is_decided_before_the_client() {
     let mut snapshot = generation(1, policy(&[], &Limits::default()), baseline(&["192.0.2.1"]));
     let (here, there) = (certificate(&["localhost"]), certificate(&["elsewhere"]));
     snapshot.certificates =
         Arc::new(Certificates::new(vec![Arc::clone(&here), Arc::clone(&there)]));
-    assert_eq!(said(&snapshot, 1, "localhost", Some(&there)).0, "misdirected");
-    assert_eq!(said(&snapshot, 1, "localhost", Some(&here)).0, "network");
+    assert_eq!(verdict_of(&snapshot, 1, "localhost", Some(&there)).0, "misdirected");
+    assert_eq!(verdict_of(&snapshot, 1, "localhost", Some(&here)).0, "network");
 }
 
 /// The verdict of the policy `chat`, whose candidate denies 192.0.2.1, and the verdict of that
@@ -180,7 +182,7 @@ fn beside(host: u8, promoted: Option<&str>) -> (bool, Option<bool>, usize) {
 }
 
 #[test]
-fn a_candidate_is_asked_beside_its_policy_and_decides_nothing() {
+fn candidate_is_judged_and_decides_nothing() {
     assert_eq!(beside(1, None), (true, Some(false), 1));
     assert_eq!(beside(2, None), (false, Some(true), 1));
     assert_eq!(beside(4, None), (true, Some(true), 1));
@@ -192,16 +194,16 @@ fn a_candidate_is_asked_beside_its_policy_and_decides_nothing() {
 }
 
 #[test]
-fn promoted_a_candidate_decides_and_nobody_is_beside_it() {
+fn promoted_candidate_decides_alone() {
     assert_eq!(beside(1, Some("chat")), (false, None, 2));
     assert_eq!(beside(2, Some("chat")), (true, None, 2));
     assert_eq!(beside(1, Some("desk")), (true, Some(false), 1), "another policy's");
 }
 
 #[test]
-fn the_next_expiry_is_that_of_any_rule_limit_candidate_or_baseline() {
+fn next_expiry_covers_rules_limits_candidate_and_baseline() {
     let clients = vec![list(&["192.0.2.4 expires=2026-04-01T00:00:00Z"])];
-    let exception = Exception { clients, share: Share::default(), line: 1 };
+    let exception = LimitException { clients, share: ClientLimits::default(), line: 1 };
     let limits = Limits { exceptions: [exception].into(), ..Limits::default() };
     let candidate = policy(&["192.0.2.3 expires=2026-03-01T00:00:00Z"], &Limits::default());
     let policy = policy(&["192.0.2.2 expires=2026-02-01T00:00:00Z", "192.0.2.8"], &limits);

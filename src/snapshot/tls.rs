@@ -18,18 +18,18 @@ use rustls::server::{
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::snapshot::certificate::{Certificate, Certificates};
-use crate::snapshot::hello;
+use crate::snapshot::client_hello;
 use crate::snapshot::listener::TlsRules;
 
 /// The part of TLS that outlives a generation. A session resumes across reloads as long as what its
 /// handshake decided (a client certificate, later) is unchanged.
 #[derive(Debug, Clone)]
-pub struct Tickets(Arc<dyn ProducesTickets>);
+pub struct TicketKeys(Arc<dyn ProducesTickets>);
 
-impl Tickets {
+impl TicketKeys {
     /// Creates fresh ticket keys, which rustls rotates every six hours.
     pub fn new() -> Result<Self, rustls::Error> {
-        rustls::crypto::aws_lc_rs::Ticketer::new().map(Tickets)
+        rustls::crypto::aws_lc_rs::Ticketer::new().map(TicketKeys)
     }
 }
 
@@ -40,20 +40,20 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// The TLS configuration of one listener.
 #[derive(Debug)]
-pub struct Handshakes {
+pub struct ListenerTls {
     config: ServerConfig,
-    /// For clients whose server name is hidden (see `hello`).
+    /// For clients whose server name is hidden (see `client_hello`).
     nameless: ServerConfig,
     certificates: Arc<Certificates>,
     strict: bool,
 }
 
-impl Handshakes {
+impl ListenerTls {
     /// Builds the configuration of a listener with these rules.
     pub fn new(
         rules: TlsRules,
         certificates: Arc<Certificates>,
-        tickets: &Tickets,
+        tickets: &TicketKeys,
     ) -> Result<Self, rustls::Error> {
         let versions: &[&rustls::SupportedProtocolVersion] = if rules.only_13 {
             &[&rustls::version::TLS13]
@@ -67,7 +67,7 @@ impl Handshakes {
             let resolver = Arc::new(ResolvesServerCertUsingSni::new());
             Ok::<_, rustls::Error>(builder.with_no_client_auth().with_cert_resolver(resolver))
         };
-        let mut nameless = configuration(hello::provider())?;
+        let mut nameless = configuration(client_hello::provider())?;
         let mut config = configuration(provider())?;
         // A client that offers only http/1.0 would be refused otherwise. Both are served alike.
         config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
@@ -80,15 +80,15 @@ impl Handshakes {
         // Without tickets: a binder is over a hello that rustls writes anew (RFC 8446 §4.2.11.2).
         nameless.send_tls13_tickets = 0;
         nameless.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(Handshakes { config, nameless, certificates, strict: rules.strict_sni })
+        Ok(ListenerTls { config, nameless, certificates, strict: rules.strict_sni })
     }
 
     /// Returns the configuration of one handshake, and the resolver that chooses its certificate
     /// and remembers the choice. rustls' unbuffered connection doesn't reveal the requested name;
     /// reading the ClientHello with its `Acceptor` before costs 15,000 instructions, and
     /// this copy 500. `is_nameless` says that the server name of its ClientHello is hidden.
-    pub fn for_one(&self, is_nameless: bool) -> (Arc<ServerConfig>, Arc<BySni>) {
-        let by_sni = Arc::new(BySni {
+    pub fn for_connection(&self, is_nameless: bool) -> (Arc<ServerConfig>, Arc<SniResolver>) {
+        let by_sni = Arc::new(SniResolver {
             certificates: Arc::clone(&self.certificates),
             strict: self.strict,
             chosen: OnceLock::new(),
@@ -104,12 +104,12 @@ impl Handshakes {
 pub struct BackendTls {
     /// The configuration of their TLS handshakes. It holds the sessions that may be resumed.
     pub config: Arc<ClientConfig>,
-    terms: BackendTerms,
+    terms: BackendTlsOptions,
 }
 
 /// Trust settings for backends over TLS, and Sidegate's own identity.
 #[derive(Debug, Clone)]
-pub struct BackendTerms {
+pub struct BackendTlsOptions {
     /// Certificate authorities that may sign backend certificates.
     pub roots: Arc<RootCertStore>,
     /// Client certificate for a backend that requests one. `None` means that none is presented.
@@ -123,7 +123,7 @@ impl BackendTls {
     ///
     /// # Errors
     /// Errors of rustls about its own settings.
-    pub fn new(terms: BackendTerms) -> Result<Self, rustls::Error> {
+    pub fn new(terms: BackendTlsOptions) -> Result<Self, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?;
         let builder = builder.with_root_certificates(Arc::clone(&terms.roots));
@@ -138,7 +138,7 @@ impl BackendTls {
 
     /// Whether the configuration has the same `terms`: then verified backends stay verified, and
     /// their sessions stay resumable.
-    pub fn is_on(&self, terms: &BackendTerms) -> bool {
+    pub fn has_options(&self, terms: &BackendTlsOptions) -> bool {
         let own = &self.terms;
         // A key that fits the same certificate is the same key.
         let shows_the_same = match (&own.identity, &terms.identity) {
@@ -155,13 +155,13 @@ impl BackendTls {
 }
 
 /// Chooses the certificate for a ClientHello: one for its name, else, unless `strict`, the default.
-pub struct BySni {
+pub struct SniResolver {
     certificates: Arc<Certificates>,
     strict: bool,
     chosen: OnceLock<Arc<Certificate>>,
 }
 
-impl BySni {
+impl SniResolver {
     /// The certificate chosen. `None` before the ClientHello was read, or if no certificate was
     /// chosen.
     pub fn chosen(&self) -> Option<&Arc<Certificate>> {
@@ -169,7 +169,7 @@ impl BySni {
     }
 }
 
-impl ResolvesServerCert for BySni {
+impl ResolvesServerCert for SniResolver {
     /// `None` makes rustls end the TLS handshake with a fatal alert.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello
@@ -182,7 +182,7 @@ impl ResolvesServerCert for BySni {
     }
 }
 
-impl fmt::Debug for BySni {
+impl fmt::Debug for SniResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BySni").field("strict", &self.strict).finish_non_exhaustive()
     }

@@ -20,10 +20,10 @@ use crate::sync::lock;
 use crate::tunnels::traffic::TrafficCell;
 
 /// Age at which an exchange is a stream: it counts towards `streams` and `max_revoked`.
-pub const STREAM_AGE: Duration = Duration::from_secs(5);
+pub const MIN_STREAM_AGE: Duration = Duration::from_secs(5);
 
 /// One tunnel, or one exchange in flight, as the rest of the process sees it.
-pub struct Entry {
+pub struct LiveEntry {
     /// Number of the entry, unique in this process.
     pub id: u64,
     /// The client that holds it.
@@ -40,7 +40,7 @@ pub struct Entry {
     pub opened: Timestamp,
     /// Bytes and messages relayed so far.
     pub traffic: TrafficCell,
-    orders: Mutex<Orders>,
+    orders: Mutex<EntryOrders>,
     /// Whether `orders` has changed; every poll of the tunnel reads it.
     ordered: AtomicBool,
     /// Whether this is an exchange whose answer is a stream of events.
@@ -48,20 +48,20 @@ pub struct Entry {
 }
 
 /// The state that other threads write and the tunnel's task reads.
-struct Orders {
-    terms: Terms,
+struct EntryOrders {
+    terms: TunnelRules,
     /// The generation that judged last.
     generation: u64,
     /// Its refusal, if any. A later generation that permits clears it.
-    refused: Option<Arc<Refused>>,
-    end: Option<End>,
+    refused: Option<Arc<TunnelRefusal>>,
+    end: Option<EndOrder>,
     /// Waker of the tunnel's task. Cloned for each wake-up, not taken: the tunnel registers it only
     /// once.
     waker: Option<Waker>,
 }
 
 /// Where an attempt came from, and its names in the log.
-pub struct Origination {
+pub struct RequestSource {
     /// The address at the other end of its socket.
     pub peer: Peer,
     /// Request id, as in the log.
@@ -72,15 +72,18 @@ pub struct Origination {
 
 /// The rules of an open tunnel: those of its route, with the limits for its client.
 #[derive(Debug, Clone)]
-pub struct Terms {
+pub struct TunnelRules {
     /// The route under which it runs.
     pub route: Arc<Route>,
     exception: Option<usize>,
 }
 
-impl Terms {
-    fn new(route: &Arc<Route>, client: Client, now: Timestamp) -> Terms {
-        Terms { route: Arc::clone(route), exception: route.policy.limits.exception(client, now) }
+impl TunnelRules {
+    fn new(route: &Arc<Route>, client: Client, now: Timestamp) -> TunnelRules {
+        TunnelRules {
+            route: Arc::clone(route),
+            exception: route.policy.limits.exception(client, now),
+        }
     }
 
     /// The limits on the tunnel.
@@ -88,14 +91,14 @@ impl Terms {
         &self.route.policy.limits.share(self.exception).tunnel
     }
 
-    fn agree(&self, other: &Terms) -> bool {
+    fn is_same(&self, other: &TunnelRules) -> bool {
         Arc::ptr_eq(&self.route, &other.route) && self.exception == other.exception
     }
 }
 
 /// The refusal of an open tunnel by the generation that judged last. It keeps that generation's
 /// policy in memory for as long as the tunnel takes to end.
-pub struct Refused {
+pub struct TunnelRefusal {
     /// Why the tunnel is refused.
     pub refusal: Refusal,
     /// The policy that refused. `None` means that no policy did, as where no route was found.
@@ -105,16 +108,16 @@ pub struct Refused {
 }
 
 /// The last verdict on a tunnel.
-pub struct Judged {
+pub struct LatestVerdict {
     /// The generation that judged last.
     pub generation: u64,
     /// The refusal. `None` means that the tunnel is permitted.
-    pub refused: Option<Arc<Refused>>,
+    pub refused: Option<Arc<TunnelRefusal>>,
 }
 
 /// An order to end, given from outside the tunnel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum EndOrder {
     /// No longer permitted: close code 1008 with the refusal's word.
     Revoke(Refusal),
     /// Sidegate is shutting down: this close code.
@@ -123,16 +126,16 @@ pub enum End {
     Cut,
 }
 
-impl Entry {
+impl LiveEntry {
     /// Creates the entry of a permitted request that opened at this time.
     pub(super) fn new(
         id: u64,
         permit: &Permit,
         request: Request,
-        from: Origination,
+        from: RequestSource,
         opened: Timestamp,
-    ) -> Entry {
-        Entry {
+    ) -> LiveEntry {
+        LiveEntry {
             id,
             client: permit.client(),
             peer: from.peer,
@@ -141,8 +144,8 @@ impl Entry {
             subprotocol: from.subprotocol,
             opened,
             traffic: TrafficCell::default(),
-            orders: Mutex::new(Orders {
-                terms: Terms::new(permit.route(), permit.client(), opened),
+            orders: Mutex::new(EntryOrders {
+                terms: TunnelRules::new(permit.route(), permit.client(), opened),
                 generation: permit.generation(),
                 refused: None,
                 end: None,
@@ -190,15 +193,15 @@ impl Entry {
         orders.refused = verdict
             .as_ref()
             .err()
-            .map(|refusal| Arc::new(Refused { refusal: *refusal, policy, at: now }));
+            .map(|refusal| Arc::new(TunnelRefusal { refusal: *refusal, policy, at: now }));
         let permit = match verdict {
             Ok(permit) => permit,
             Err(refusal) => return (Err(refusal), None),
         };
-        let terms = Terms::new(permit.route(), self.client, now);
-        if !orders.terms.agree(&terms) {
+        let terms = TunnelRules::new(permit.route(), self.client, now);
+        if !orders.terms.is_same(&terms) {
             orders.terms = terms;
-            self.tell(orders);
+            self.notify(orders);
         }
         (Ok(()), would_revoke)
     }
@@ -215,7 +218,7 @@ impl Entry {
     pub fn revoke_if_refused(&self) -> bool {
         let orders = lock(&self.orders);
         let refused = orders.refused.as_ref().map(|refused| refused.refusal);
-        refused.is_some_and(|refusal| self.order(orders, End::Revoke(refusal)))
+        refused.is_some_and(|refusal| self.order(orders, EndOrder::Revoke(refusal)))
     }
 
     /// Ends the entry with `code` for a drain. `false` means that it was ordered to end before. If
@@ -223,42 +226,42 @@ impl Entry {
     /// that it must not reconnect.
     pub fn drain(&self, code: u16) -> bool {
         let orders = lock(&self.orders);
-        let refused = orders.refused.as_ref().map(|refused| End::Revoke(refused.refusal));
-        self.order(orders, refused.unwrap_or(End::Drain(code)))
+        let refused = orders.refused.as_ref().map(|refused| EndOrder::Revoke(refused.refusal));
+        self.order(orders, refused.unwrap_or(EndOrder::Drain(code)))
     }
 
     /// Orders the tunnel to end. `false` means that it was ordered before (only a cut overrides).
-    pub fn end(&self, end: End) -> bool {
+    pub fn end(&self, end: EndOrder) -> bool {
         self.order(lock(&self.orders), end)
     }
 
-    fn order(&self, mut orders: MutexGuard<'_, Orders>, end: End) -> bool {
-        if orders.end.is_some() && end != End::Cut {
+    fn order(&self, mut orders: MutexGuard<'_, EntryOrders>, end: EndOrder) -> bool {
+        if orders.end.is_some() && end != EndOrder::Cut {
             return false;
         }
         orders.end = Some(end);
-        self.tell(orders);
+        self.notify(orders);
         true
     }
 
     /// The order to end. `None` means that none was given.
-    pub fn ordered_end(&self) -> Option<End> {
+    pub fn ordered_end(&self) -> Option<EndOrder> {
         lock(&self.orders).end
     }
 
     /// Marks the answer of the exchange as a stream of events.
-    pub fn has_events(&self) {
+    pub fn mark_event_stream(&self) {
         self.has_events.store(true, Ordering::Relaxed);
     }
 
     /// Whether the exchange counts as a stream at the time `now`: by its kind or by its age.
     pub fn is_stream(&self, now: Timestamp) -> bool {
         let age = Duration::try_from(now.duration_since(self.opened)).unwrap_or_default();
-        self.has_events.load(Ordering::Relaxed) || age >= STREAM_AGE
+        self.has_events.load(Ordering::Relaxed) || age >= MIN_STREAM_AGE
     }
 
     /// The rules under which the entry runs now.
-    pub fn terms(&self) -> Terms {
+    pub fn rules(&self) -> TunnelRules {
         lock(&self.orders).terms.clone()
     }
 
@@ -273,20 +276,20 @@ impl Entry {
     }
 
     /// The last verdict and its generation.
-    pub fn judged(&self) -> Judged {
+    pub fn latest_verdict(&self) -> LatestVerdict {
         let orders = lock(&self.orders);
-        Judged { generation: orders.generation, refused: orders.refused.clone() }
+        LatestVerdict { generation: orders.generation, refused: orders.refused.clone() }
     }
 
     /// Returns the changes since the last call: the rules, and the order to end if one was given.
     /// The first call returns everything. `None`, without taking the lock, means that nothing
     /// changed. `waker` is woken at every later change; the one of the first call is kept, since a
     /// spawned task's never changes.
-    pub fn changed(&self, waker: &Waker) -> Option<(Terms, Option<End>)> {
+    pub fn take_changes(&self, waker: &Waker) -> Option<(TunnelRules, Option<EndOrder>)> {
         if !self.ordered.load(Ordering::Acquire) {
             return None;
         }
-        // The lock comes before the flag is cleared: `tell` sets it under the same lock, so a
+        // The lock comes before the flag is cleared: `notify` sets it under the same lock, so a
         // change after this point sets it again.
         let mut orders = lock(&self.orders);
         self.ordered.store(false, Ordering::Relaxed);
@@ -296,7 +299,7 @@ impl Entry {
 
     /// Notifies the tunnel. The flag is set under the lock, so that no change is reported twice or
     /// missed.
-    fn tell(&self, orders: MutexGuard<'_, Orders>) {
+    fn notify(&self, orders: MutexGuard<'_, EntryOrders>) {
         self.ordered.store(true, Ordering::Release);
         // The lock is released before the wake-up: the woken task takes it at once.
         let waker = orders.waker.clone();

@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use crate::policy::request::Request;
 use crate::snapshot::Permit;
 use crate::tunnels::budget::{Count, Full};
-use crate::tunnels::entry::{Entry, Origination};
+use crate::tunnels::entry::{LiveEntry, RequestSource};
 use crate::tunnels::registry::Tunnels;
 
 /// The place of an exchange in the table, released on drop.
-pub struct Exchange {
+pub struct ExchangeRegistration {
     tunnels: Arc<Tunnels>,
     /// The exchange as the rest of the process sees it.
-    pub entry: Arc<Entry>,
+    pub entry: Arc<LiveEntry>,
     stream: Option<Count>,
 }
 
@@ -27,28 +27,29 @@ impl Tunnels {
         self: &Arc<Self>,
         permit: &Permit,
         request: Request,
-        from: Origination,
+        from: RequestSource,
         clock: impl Fn() -> Timestamp,
-    ) -> Exchange {
+    ) -> ExchangeRegistration {
         let entry = self.enter(&self.exchanges, permit, request, from, clock);
-        Exchange { tunnels: Arc::clone(self), entry, stream: None }
+        ExchangeRegistration { tunnels: Arc::clone(self), entry, stream: None }
     }
 }
 
-impl Exchange {
+impl ExchangeRegistration {
     /// Whether the exchange holds a place among the streams.
     pub fn has_stream(&self) -> bool {
         self.stream.is_some()
     }
 
-    /// Takes a place under the policy's `streams`, once: the exchange has lasted `STREAM_AGE`.
+    /// Takes a place under the policy's `streams`, once: the exchange has lasted `MIN_STREAM_AGE`.
     ///
     /// # Errors
     /// The limit that is reached.
     pub fn take_stream(&mut self, now: Timestamp) -> Result<(), Full> {
         if self.stream.is_none() {
             let (route, key) = (self.entry.route(), self.entry.client.key());
-            let (policy, share) = (&route.policy, route.policy.limits.of(self.entry.client, now));
+            let (policy, share) =
+                (&route.policy, route.policy.limits.client_limits(self.entry.client, now));
             let budgets = &self.tunnels.budgets;
             self.stream = Some(budgets.enter_stream(policy, key, share.streams)?);
         }
@@ -56,7 +57,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for ExchangeRegistration {
     fn drop(&mut self) {
         self.tunnels.exchanges.remove(self.entry.id);
     }
@@ -65,53 +66,53 @@ impl Drop for Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::limit::{Limits, Share};
+    use crate::policy::limit::{ClientLimits, Limits};
     use crate::policy::network::Peer;
     use crate::refusal::Refusal;
-    use crate::snapshot::Live;
+    use crate::snapshot::CurrentSnapshot;
     use crate::snapshot::tests::{client, request};
-    use crate::tunnels::entry::{End, STREAM_AGE};
+    use crate::tunnels::entry::{EndOrder, MIN_STREAM_AGE};
     use crate::tunnels::tests::{publish, table};
 
-    fn begin(tunnels: &Arc<Tunnels>, live: &Live, host: u8) -> Exchange {
+    fn begin(tunnels: &Arc<Tunnels>, live: &CurrentSnapshot, host: u8) -> ExchangeRegistration {
         let judged = live.load().judge(client(host), &request("localhost"), None, Timestamp::now());
         let peer = Peer::new([192, 0, 2, 254].into());
-        let from = Origination { peer, request_id: "abc".into(), subprotocol: None };
+        let from = RequestSource { peer, request_id: "abc".into(), subprotocol: None };
         let permit = judged.verdict.unwrap();
         tunnels.begin_exchange(&permit, request("localhost"), from, Timestamp::now)
     }
 
     #[test]
-    fn exchange_is_found_by_a_reconcile_and_gone_on_drop() {
+    fn exchange_is_reconciled_until_dropped() {
         let (tunnels, live) = table(&Limits::default());
         let (one, other) = (begin(&tunnels, &live, 1), begin(&tunnels, &live, 2));
         let found = tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now());
         assert_eq!((found.refused.len(), found.exchanges.len()), (0, 1));
         assert!(one.entry.revoke_if_refused() && !other.entry.revoke_if_refused());
-        assert_eq!(one.entry.ordered_end(), Some(End::Revoke(Refusal::Network)));
+        assert_eq!(one.entry.ordered_end(), Some(EndOrder::Revoke(Refusal::Network)));
         assert_eq!((tunnels.len(), tunnels.exchanges_len()), (0, 2));
         drop((one, other));
         assert_eq!(tunnels.exchanges_len(), 0);
     }
 
     #[test]
-    fn exchange_weighs_once_it_is_a_stream() {
+    fn exchange_counts_for_the_impact_once_it_is_a_stream() {
         let (tunnels, live) = table(&Limits::default());
         let one = begin(&tunnels, &live, 1);
         let next = publish(&live, 2, "192.0.2.1");
         let weigh = |now| {
-            let weight = tunnels.weigh(&next, now);
+            let weight = tunnels.preview_reconcile(&next, now);
             (weight.open, weight.streams, weight.revoked_streams.len())
         };
         assert_eq!(weigh(one.entry.opened), (0, 0, 0), "young, and no events");
-        assert_eq!(weigh(one.entry.opened + STREAM_AGE), (0, 1, 1));
-        one.entry.has_events();
+        assert_eq!(weigh(one.entry.opened + MIN_STREAM_AGE), (0, 1, 1));
+        one.entry.mark_event_stream();
         assert_eq!(weigh(one.entry.opened), (0, 1, 1));
     }
 
     #[test]
     fn streams_are_bounded_and_counted_once() {
-        let share = Share { streams: Some(1), ..Share::default() };
+        let share = ClientLimits { streams: Some(1), ..ClientLimits::default() };
         let limits = Limits { share, streams_total: Some(2), ..Limits::default() };
         let (tunnels, live) = table(&limits);
         let mut all = [1, 1, 2, 3].map(|host| begin(&tunnels, &live, host));

@@ -1,13 +1,13 @@
 //! The tables of live tunnels and of exchanges in flight: the holder of each, the charge for
 //! another, and the orders that reach them from outside.
 //!
-//! `budget` has the used part of every limit. `charging` takes what a permit costs and gives a
+//! `budget` has the used part of every limit. `charge` takes what a permit costs and gives a
 //! [`Slot`]. The slot enters the `registry` when the tunnel opens and leaves it on drop.
 //! `reconcile` judges all entries again under a new generation. This module moves no byte and knows
 //! no socket.
 
 pub mod budget;
-mod charging;
+mod charge;
 mod entry;
 mod exchange;
 mod reconcile;
@@ -17,9 +17,11 @@ mod table;
 pub(crate) mod tests;
 mod traffic;
 
-pub use self::charging::{Place, Slot};
-pub use self::entry::{End, Entry, Judged, Origination, Refused, STREAM_AGE, Terms};
-pub use self::exchange::Exchange;
-pub use self::reconcile::{Reconciled, Weight};
+pub use self::charge::{Registration, Slot};
+pub use self::entry::{
+    EndOrder, LatestVerdict, LiveEntry, MIN_STREAM_AGE, RequestSource, TunnelRefusal, TunnelRules,
+};
+pub use self::exchange::ExchangeRegistration;
+pub use self::reconcile::{ReconcileImpact, ReconcileOutcome};
 pub use self::registry::Tunnels;
 pub use self::traffic::TrafficCell;

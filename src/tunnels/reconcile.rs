@@ -7,16 +7,16 @@ use jiff::Timestamp;
 
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
-use crate::tunnels::entry::Entry;
+use crate::tunnels::entry::LiveEntry;
 use crate::tunnels::registry::Tunnels;
 
 /// The result of judging everything live again.
 #[derive(Default)]
-pub struct Reconciled {
+pub struct ReconcileOutcome {
     /// Tunnels that are refused, and were not before.
-    pub refused: Vec<Arc<Entry>>,
+    pub refused: Vec<Arc<LiveEntry>>,
     /// Exchanges in flight that are refused, and were not before.
-    pub exchanges: Vec<Arc<Entry>>,
+    pub exchanges: Vec<Arc<LiveEntry>>,
     /// For each policy with a candidate, the number of permitted tunnels that the candidate would
     /// refuse.
     pub would_revoke: HashMap<Arc<str>, usize>,
@@ -24,18 +24,18 @@ pub struct Reconciled {
 
 /// The effect that a generation would have on live tunnels and exchanges.
 #[derive(Default)]
-pub struct Weight {
+pub struct ReconcileImpact {
     /// Number of open tunnels.
     pub open: usize,
     /// Exchanges in flight that count: streams of events, and exchanges that have lasted 5 s.
     pub streams: usize,
     /// Tunnels that would be revoked, with the refusal.
-    pub revoked: Vec<(Arc<Entry>, Refusal)>,
+    pub revoked: Vec<(Arc<LiveEntry>, Refusal)>,
     /// Streams that would be revoked, with the refusal.
-    pub revoked_streams: Vec<(Arc<Entry>, Refusal)>,
+    pub revoked_streams: Vec<(Arc<LiveEntry>, Refusal)>,
 }
 
-impl Weight {
+impl ReconcileImpact {
     /// Number of tunnels and streams.
     pub fn all(&self) -> usize {
         self.open + self.streams
@@ -50,10 +50,10 @@ impl Weight {
 impl Tunnels {
     /// Judges everything live under `snapshot` and returns what it refuses, except entries that are
     /// already ending. The others get their route's new rules at once. Nothing is charged.
-    pub fn reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> Reconciled {
+    pub fn reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> ReconcileOutcome {
         let candidates = snapshot.policies.values().filter(|policy| policy.candidate.is_some());
         let would_revoke = candidates.map(|policy| (Arc::clone(&policy.name), 0)).collect();
-        let mut reconciled = Reconciled { would_revoke, ..Reconciled::default() };
+        let mut reconciled = ReconcileOutcome { would_revoke, ..ReconcileOutcome::default() };
         for entry in self.entries() {
             let stood = !entry.is_refused();
             let (verdict, would_revoke) = entry.rejudge(snapshot, now);
@@ -76,17 +76,17 @@ impl Tunnels {
 
     /// Returns what `snapshot` would refuse of the live entries that are not refused now. Nothing
     /// changes.
-    pub fn weigh(&self, snapshot: &Snapshot, now: Timestamp) -> Weight {
+    pub fn preview_reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> ReconcileImpact {
         let (tunnels, mut exchanges) = (self.entries(), self.exchanges());
         exchanges.retain(|entry| entry.is_stream(now));
-        let refused = |entries: &[Arc<Entry>]| -> Vec<(Arc<Entry>, Refusal)> {
+        let refused = |entries: &[Arc<LiveEntry>]| -> Vec<(Arc<LiveEntry>, Refusal)> {
             let standing = entries.iter().filter(|entry| !entry.is_refused());
-            let refusal = |entry: &Arc<Entry>| {
+            let refusal = |entry: &Arc<LiveEntry>| {
                 Some((Arc::clone(entry), entry.judge(snapshot, now).verdict.err()?))
             };
             standing.filter_map(refusal).collect()
         };
-        Weight {
+        ReconcileImpact {
             revoked: refused(&tunnels),
             revoked_streams: refused(&exchanges),
             open: tunnels.len(),

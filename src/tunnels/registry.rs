@@ -7,37 +7,37 @@ use jiff::Timestamp;
 
 use crate::lifecycle::Lifecycle;
 use crate::policy::request::Request;
-use crate::snapshot::{Live, Permit, Snapshot};
+use crate::snapshot::{CurrentSnapshot, Permit, Snapshot};
 use crate::tunnels::budget::Budgets;
-use crate::tunnels::entry::{End, Entry, Origination};
-use crate::tunnels::table::Table;
+use crate::tunnels::entry::{EndOrder, LiveEntry, RequestSource};
+use crate::tunnels::table::EntryTable;
 
 /// All tunnels and all exchanges in flight of the process, and the slots charged.
 pub struct Tunnels {
-    live: Arc<Live>,
+    live: Arc<CurrentSnapshot>,
     pub(super) lifecycle: Arc<Lifecycle>,
     pub(super) budgets: Budgets,
-    pub(super) table: Table,
-    pub(super) exchanges: Table,
+    pub(super) table: EntryTable,
+    pub(super) exchanges: EntryTable,
     next: AtomicU64,
     /// Slots held: charged, and not yet dropped. A tunnel counts from its charge on, before it is
     /// in the table, so that a drain waits for attempts in progress too.
     pub(super) slots: AtomicUsize,
-    /// Most slots held at once since [`Tunnels::take_most`].
+    /// Most slots held at once since [`Tunnels::take_peak`].
     pub(super) most: AtomicUsize,
 }
 
 impl Tunnels {
     /// Creates empty tables. Tunnels are judged under `live`, and open for as long as `lifecycle`
     /// permits.
-    pub fn new(live: Arc<Live>, lifecycle: Arc<Lifecycle>) -> Arc<Self> {
+    pub fn new(live: Arc<CurrentSnapshot>, lifecycle: Arc<Lifecycle>) -> Arc<Self> {
         let budgets = Budgets::new(&live.load());
         Arc::new(Tunnels {
             live,
             budgets,
             lifecycle,
-            table: Table::default(),
-            exchanges: Table::default(),
+            table: EntryTable::default(),
+            exchanges: EntryTable::default(),
             next: AtomicU64::new(1),
             slots: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
@@ -58,12 +58,12 @@ impl Tunnels {
     }
 
     /// Returns the tunnels in the table now.
-    pub fn entries(&self) -> Vec<Arc<Entry>> {
+    pub fn entries(&self) -> Vec<Arc<LiveEntry>> {
         self.table.entries()
     }
 
     /// Returns the exchanges in flight.
-    pub fn exchanges(&self) -> Vec<Arc<Entry>> {
+    pub fn exchanges(&self) -> Vec<Arc<LiveEntry>> {
         self.exchanges.entries()
     }
 
@@ -88,7 +88,7 @@ impl Tunnels {
     }
 
     /// Returns the most slots held at once since the last call.
-    pub fn take_most(&self) -> usize {
+    pub fn take_peak(&self) -> usize {
         self.most.swap(self.slots(), Ordering::Relaxed)
     }
 
@@ -97,25 +97,25 @@ impl Tunnels {
     /// watch on lapses, walk the tables afterwards. So the order is: enter first, then look.
     pub(super) fn enter(
         &self,
-        table: &Table,
+        table: &EntryTable,
         permit: &Permit,
         request: Request,
-        from: Origination,
+        from: RequestSource,
         clock: impl Fn() -> Timestamp,
-    ) -> Arc<Entry> {
+    ) -> Arc<LiveEntry> {
         let opened = clock();
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry::new(id, permit, request, from, opened));
+        let entry = Arc::new(LiveEntry::new(id, permit, request, from, opened));
         table.insert(&entry);
 
         let (live, now) = (self.live.load(), clock());
         let is_outdated = live.generation != permit.generation() || live.has_lapse(permit, now);
         if is_outdated && let (Err(refusal), _) = entry.rejudge(&live, now) {
-            entry.end(End::Revoke(refusal));
+            entry.end(EndOrder::Revoke(refusal));
         }
         // A drain advances the stage and then walks the table: it finds this entry, or its stage is
         // seen here.
-        if let Some(code) = self.lifecycle.closes_with() {
+        if let Some(code) = self.lifecycle.new_tunnel_close_code() {
             entry.drain(code);
         }
         entry

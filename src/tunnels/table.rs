@@ -4,21 +4,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::sync::lock;
-use crate::tunnels::entry::Entry;
+use crate::tunnels::entry::LiveEntry;
 
 const SHARDS: usize = 16;
 
-type Shard = Mutex<HashMap<u64, Arc<Entry>>>;
+type EntryShard = Mutex<HashMap<u64, Arc<LiveEntry>>>;
 
 /// Entries by their id, in shards.
 #[derive(Default)]
-pub struct Table {
-    shards: [Shard; SHARDS],
+pub struct EntryTable {
+    shards: [EntryShard; SHARDS],
 }
 
-impl Table {
+impl EntryTable {
     /// Adds an entry under its id.
-    pub fn insert(&self, entry: &Arc<Entry>) {
+    pub fn insert(&self, entry: &Arc<LiveEntry>) {
         self.shard(entry.id).insert(entry.id, Arc::clone(entry));
     }
 
@@ -29,8 +29,8 @@ impl Table {
 
     /// Returns the entries in the table now. Shards are locked one after another, so this is no
     /// single instant.
-    pub fn entries(&self) -> Vec<Arc<Entry>> {
-        let of = |shard: &Shard| lock(shard).values().cloned().collect::<Vec<_>>();
+    pub fn entries(&self) -> Vec<Arc<LiveEntry>> {
+        let of = |shard: &EntryShard| lock(shard).values().cloned().collect::<Vec<_>>();
         self.shards.iter().flat_map(of).collect()
     }
 
@@ -39,7 +39,7 @@ impl Table {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<Entry>>> {
+    fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<LiveEntry>>> {
         lock(&self.shards[(id % SHARDS as u64) as usize])
     }
 }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::lifecycle::{DrainTerms, Lifecycle};
+use crate::lifecycle::{DrainOptions, Lifecycle};
 use crate::policy::Policy;
-use crate::policy::limit::{LimiterId, Limits, Rate, RateLimit, Share, TunnelLimits};
+use crate::policy::limit::{ClientLimits, LimiterId, Limits, Rate, RateLimit, TunnelLimits};
 use crate::policy::network::Peer;
 use crate::refusal::Refusal;
 use crate::snapshot::tests::{client, generation, policy, request};
-use crate::snapshot::{Live, Snapshot};
+use crate::snapshot::{CurrentSnapshot, Snapshot};
 use crate::tunnels::*;
 
 /// A generation with one route, whose policy denies `denied` and has these limits.
@@ -25,13 +25,13 @@ fn snapshot(number: u64, denied: &str, limits: &Limits) -> Snapshot {
 }
 
 /// A table under generation 1, which denies no client.
-pub fn table(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
-    let live = Arc::new(Live::new(snapshot(1, "", limits)));
+pub fn table(limits: &Limits) -> (Arc<Tunnels>, Arc<CurrentSnapshot>) {
+    let live = Arc::new(CurrentSnapshot::new(snapshot(1, "", limits)));
     (Tunnels::new(Arc::clone(&live), Lifecycle::new()), live)
 }
 
 /// Makes the next generation the running one, with the limits of the previous one.
-pub fn publish(live: &Live, generation: u64, denied: &str) -> Arc<Snapshot> {
+pub fn publish(live: &CurrentSnapshot, generation: u64, denied: &str) -> Arc<Snapshot> {
     let before = live.load_full();
     let next = Arc::new(snapshot(generation, denied, &before.route_list[0].policy.limits));
     live.publish(Arc::clone(&next));
@@ -39,15 +39,15 @@ pub fn publish(live: &Live, generation: u64, denied: &str) -> Arc<Snapshot> {
 }
 
 /// Charges 192.0.2.`host`, judged by the running generation.
-pub fn charge(tunnels: &Arc<Tunnels>, live: &Live, host: u8) -> Result<Slot, Refusal> {
+pub fn charge(tunnels: &Arc<Tunnels>, live: &CurrentSnapshot, host: u8) -> Result<Slot, Refusal> {
     let permit =
         live.load().judge(client(host), &request("localhost"), None, Timestamp::now()).verdict?;
     tunnels.charge(permit)
 }
 
 /// Opens the tunnel of a slot.
-pub fn enter(slot: Slot) -> (Place, Arc<Entry>) {
-    let from = Origination {
+pub fn enter(slot: Slot) -> (Registration, Arc<LiveEntry>) {
+    let from = RequestSource {
         peer: Peer::new([192, 0, 2, 254].into()),
         request_id: "abc".into(),
         subprotocol: None,
@@ -55,14 +55,14 @@ pub fn enter(slot: Slot) -> (Place, Arc<Entry>) {
     slot.enter(request("localhost"), from, Timestamp::now)
 }
 
-fn end_of(entry: &Entry) -> Option<End> {
-    entry.changed(Waker::noop()).and_then(|(_, end)| end)
+fn end_of(entry: &LiveEntry) -> Option<EndOrder> {
+    entry.take_changes(Waker::noop()).and_then(|(_, end)| end)
 }
 
-const REVOKED: Option<End> = Some(End::Revoke(Refusal::Network));
+const REVOKED: Option<EndOrder> = Some(EndOrder::Revoke(Refusal::Network));
 
 #[test]
-fn one_that_enters_after_a_reconcile_walked_the_table_is_revoked_all_the_same() {
+fn tunnel_that_enters_during_a_reconcile_is_revoked() {
     let (tunnels, live) = table(&Limits::default());
     let (slot, other) = (charge(&tunnels, &live, 1).unwrap(), charge(&tunnels, &live, 2).unwrap());
     let next = publish(&live, 2, "192.0.2.1");
@@ -76,7 +76,7 @@ fn one_that_enters_after_a_reconcile_walked_the_table_is_revoked_all_the_same() 
 }
 
 #[test]
-fn a_reconcile_finds_exactly_those_that_are_refused_now() {
+fn reconcile_finds_exactly_the_refused() {
     let (tunnels, live) = table(&Limits::default());
     let open: Vec<_> = (1..=9).map(|host| enter(charge(&tunnels, &live, host).unwrap())).collect();
     let next = publish(&live, 2, "192.0.2.4/31");
@@ -97,7 +97,7 @@ fn a_reconcile_finds_exactly_those_that_are_refused_now() {
 }
 
 #[test]
-fn one_that_is_about_to_end_is_not_found_again() {
+fn ending_tunnel_is_not_found_again() {
     let (tunnels, live) = table(&Limits::default());
     let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
     let found = |next: &Snapshot| tunnels.reconcile(next, Timestamp::now()).refused.len();
@@ -112,12 +112,13 @@ fn one_that_is_about_to_end_is_not_found_again() {
 }
 
 #[test]
-fn weighing_finds_whom_a_generation_would_refuse_and_changes_nothing() {
+fn impact_has_the_refused_and_changes_nothing() {
     let (tunnels, live) = table(&Limits::default());
     let open: Vec<_> = (1..=4).map(|host| enter(charge(&tunnels, &live, host).unwrap())).collect();
     tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now());
     let next = snapshot(3, "192.0.2.0/30", &Limits::default());
-    let Weight { open: all, revoked, .. } = tunnels.weigh(&next, Timestamp::now());
+    let ReconcileImpact { open: all, revoked, .. } =
+        tunnels.preview_reconcile(&next, Timestamp::now());
     let mut refused: Vec<_> =
         revoked.iter().map(|(entry, refusal)| (entry.id, refusal.word())).collect();
     refused.sort_unstable();
@@ -133,15 +134,20 @@ fn weighing_finds_whom_a_generation_would_refuse_and_changes_nothing() {
 
 /// A table under generation 1, whose policy denies no client, and whose candidate denies 192.0.2.1
 /// and has these limits.
-fn beside(limits: &Limits) -> (Arc<Tunnels>, Arc<Live>) {
+fn beside(limits: &Limits) -> (Arc<Tunnels>, Arc<CurrentSnapshot>) {
     let candidate = Some(Arc::new(policy(&["192.0.2.1"], limits)));
     let policy = Policy { candidate, ..policy(&[], &Limits::default()) };
-    let live = Arc::new(Live::new(generation(1, policy, None)));
+    let live = Arc::new(CurrentSnapshot::new(generation(1, policy, None)));
     (Tunnels::new(Arc::clone(&live), Lifecycle::new()), live)
 }
 
 /// The verdict of the candidate on attempts, or plain requests, of these clients in turn.
-fn says(tunnels: &Tunnels, live: &Live, is_plain: bool, hosts: &[u8]) -> Vec<&'static str> {
+fn says(
+    tunnels: &Tunnels,
+    live: &CurrentSnapshot,
+    is_plain: bool,
+    hosts: &[u8],
+) -> Vec<&'static str> {
     let live = live.load();
     let one = |host: &u8| {
         let judged = live.judge(client(*host), &request("localhost"), None, Timestamp::UNIX_EPOCH);
@@ -159,13 +165,14 @@ fn says(tunnels: &Tunnels, live: &Live, is_plain: bool, hosts: &[u8]) -> Vec<&'s
 }
 
 #[test]
-fn a_candidate_is_charged_to_budgets_of_its_own_and_not_for_whom_its_rules_refuse() {
+fn candidate_has_own_budgets_and_charges_only_permits() {
     let rate = Rate {
         tokens: NonZeroU32::MIN,
         per: Duration::from_secs(3600),
         burst: NonZeroU32::new(2).unwrap(),
     };
-    let share = Share { upgrades: Some(rate), requests: Some(rate), ..Share::default() };
+    let share =
+        ClientLimits { upgrades: Some(rate), requests: Some(rate), ..ClientLimits::default() };
     let (tunnels, live) = beside(&Limits { share, ..Limits::default() });
     assert_eq!(
         says(&tunnels, &live, false, &[1, 1, 1, 2, 2, 2, 3]),
@@ -184,7 +191,7 @@ fn a_candidate_is_charged_to_budgets_of_its_own_and_not_for_whom_its_rules_refus
 }
 
 #[test]
-fn a_candidate_counts_the_tunnels_that_are_open_under_its_policy() {
+fn candidate_counts_the_open_tunnels_of_its_policy() {
     let (tunnels, live) = beside(&limits(None, Some(1), Some(2)));
     assert_eq!(says(&tunnels, &live, false, &[2, 2, 3]), ["", "", ""], "none is open");
     let _two = enter(charge(&tunnels, &live, 2).unwrap());
@@ -198,10 +205,10 @@ fn a_candidate_counts_the_tunnels_that_are_open_under_its_policy() {
 }
 
 #[test]
-fn a_reconcile_counts_whom_a_candidate_would_revoke_and_revokes_none_of_them() {
+fn reconcile_counts_candidate_revocations_and_makes_none() {
     let (tunnels, live) = beside(&Limits::default());
     let open = [1, 1, 2].map(|host| enter(charge(&tunnels, &live, host).unwrap()));
-    let Reconciled { refused, would_revoke, .. } =
+    let ReconcileOutcome { refused, would_revoke, .. } =
         tunnels.reconcile(&live.load(), Timestamp::now());
     assert_eq!((refused.len(), would_revoke), (0, HashMap::from([("chat".into(), 2)])));
     assert!(open.iter().all(|(_, entry)| !entry.revoke_if_refused()));
@@ -212,27 +219,28 @@ fn a_reconcile_counts_whom_a_candidate_would_revoke_and_revokes_none_of_them() {
 }
 
 #[test]
-fn the_limits_of_a_tunnel_are_its_clients_own_and_may_change_with_the_time() {
+fn tunnel_limits_are_of_its_client_and_change_with_time() {
     let line = "192.0.2.1 expires=2026-12-31T00:00:00Z";
     let clients = vec![Arc::clone(&policy(&[line], &Limits::default()).deny[0])];
     let idle = |seconds| TunnelLimits {
         idle: Some(Duration::from_secs(seconds)),
         ..TunnelLimits::default()
     };
-    let share = |seconds| Share { tunnel: idle(seconds), ..Share::default() };
-    let exceptions = [crate::policy::limit::Exception { clients, share: share(9), line: 1 }].into();
+    let share = |seconds| ClientLimits { tunnel: idle(seconds), ..ClientLimits::default() };
+    let exceptions =
+        [crate::policy::limit::LimitException { clients, share: share(9), line: 1 }].into();
     let (tunnels, live) = table(&Limits { share: share(1), exceptions, ..Limits::default() });
     let at = |time: &str| time.parse::<Timestamp>().unwrap();
     let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
     for (time, seconds) in [("2026-12-30T23:59:59Z", 9), ("2026-12-31T00:00:00Z", 1)] {
         tunnels.reconcile(&live.load(), at(time));
-        assert_eq!(*entry.terms().limits(), idle(seconds), "{time}");
-        assert!(entry.changed(Waker::noop()).is_some(), "the tunnel is told");
+        assert_eq!(*entry.rules().limits(), idle(seconds), "{time}");
+        assert!(entry.take_changes(Waker::noop()).is_some(), "the tunnel is told");
     }
 }
 
 #[test]
-fn one_that_a_later_generation_permits_again_before_its_turn_is_left_alone() {
+fn tunnel_permitted_again_before_its_turn_is_kept() {
     let (tunnels, live) = table(&Limits::default());
     let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
     assert_eq!(
@@ -254,7 +262,7 @@ fn the_verdict_of_an_older_generation_changes_nothing() {
 }
 
 #[test]
-fn every_order_wakes_the_tunnel_and_not_only_the_first() {
+fn every_order_wakes_the_tunnel() {
     #[derive(Default)]
     struct Woken(AtomicUsize);
     impl Wake for Woken {
@@ -266,15 +274,15 @@ fn every_order_wakes_the_tunnel_and_not_only_the_first() {
     let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
-    assert!(entry.changed(&waker).is_some(), "the first call tells all");
+    assert!(entry.take_changes(&waker).is_some(), "the first call tells all");
     for generation in 2..5 {
-        assert!(entry.changed(&waker).is_none());
+        assert!(entry.take_changes(&waker).is_none());
         tunnels.reconcile(&publish(&live, generation, ""), Timestamp::now());
         assert_eq!(woken.0.load(Ordering::SeqCst) as u64, generation - 1);
-        assert!(entry.changed(&waker).is_some());
+        assert!(entry.take_changes(&waker).is_some());
     }
-    entry.end(End::Cut);
-    assert_eq!((woken.0.load(Ordering::SeqCst), end_of(&entry)), (4, Some(End::Cut)));
+    entry.end(EndOrder::Cut);
+    assert_eq!((woken.0.load(Ordering::SeqCst), end_of(&entry)), (4, Some(EndOrder::Cut)));
 }
 
 #[test]
@@ -283,14 +291,18 @@ fn a_tunnel_keeps_nothing_of_a_generation_that_is_gone() {
     let first = Arc::downgrade(&live.load().route_list[0]);
     let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
     tunnels.reconcile(&publish(&live, 2, ""), Timestamp::now());
-    assert!(entry.changed(Waker::noop()).is_some());
+    assert!(entry.take_changes(Waker::noop()).is_some());
     assert!(first.upgrade().is_none(), "lists of an old generation would stay in memory with it");
 }
 
 /// With `limits`, the results of charging these clients in turn, while all that were charged hold
 /// their slots.
 fn limits(upgrades: Option<Rate>, per_client: Option<u32>, total: Option<u32>) -> Limits {
-    Limits { share: Share { upgrades, per_client, ..Share::default() }, total, ..Limits::default() }
+    Limits {
+        share: ClientLimits { upgrades, per_client, ..ClientLimits::default() },
+        total,
+        ..Limits::default()
+    }
 }
 
 fn check(limits: &Limits, clients: &[(u8, Result<(), &str>)]) {
@@ -307,7 +319,7 @@ fn check(limits: &Limits, clients: &[(u8, Result<(), &str>)]) {
 }
 
 #[test]
-fn the_rate_is_asked_before_the_client_s_places_and_those_before_the_total() {
+fn rate_is_charged_before_client_count_and_total() {
     let rate = Rate {
         tokens: NonZeroU32::MIN,
         per: Duration::from_secs(3600),
@@ -320,7 +332,7 @@ fn the_rate_is_asked_before_the_client_s_places_and_those_before_the_total() {
 }
 
 #[test]
-fn a_place_is_given_back_and_the_table_left_on_drop() {
+fn registration_releases_slot_and_entry_on_drop() {
     let (tunnels, live) = table(&limits(None, None, Some(1)));
     let (place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
     assert_eq!((tunnels.len(), tunnels.slots()), (1, 1));
@@ -328,7 +340,7 @@ fn a_place_is_given_back_and_the_table_left_on_drop() {
     drop(place);
     assert!(tunnels.is_empty() && tunnels.slots() == 0);
     assert_eq!(
-        [tunnels.take_most(), tunnels.take_most()],
+        [tunnels.take_peak(), tunnels.take_peak()],
         [1, 0],
         "what was there between two looks is seen"
     );
@@ -336,28 +348,28 @@ fn a_place_is_given_back_and_the_table_left_on_drop() {
 }
 
 #[test]
-fn a_drain_refuses_who_comes_and_ends_who_was_on_the_way() {
+fn drain_refuses_new_and_ends_entering_tunnels() {
     let (tunnels, live) = table(&Limits::default());
     let (slot, (_place, entry)) =
         (charge(&tunnels, &live, 1).unwrap(), enter(charge(&tunnels, &live, 1).unwrap()));
     let delay = Duration::ZERO;
-    tunnels.lifecycle.drain(DrainTerms { delay, deadline: delay, code: 1012 });
+    tunnels.lifecycle.drain(DrainOptions { delay, deadline: delay, code: 1012 });
     tunnels.lifecycle.close();
     assert_eq!(charge(&tunnels, &live, 1).err(), Some(Refusal::Draining));
-    assert_eq!((end_of(&enter(slot).1), end_of(&entry)), (Some(End::Drain(1012)), None));
+    assert_eq!((end_of(&enter(slot).1), end_of(&entry)), (Some(EndOrder::Drain(1012)), None));
 }
 
 #[test]
-fn a_drain_revokes_what_the_last_verdict_refuses() {
+fn drain_revokes_tunnels_that_the_last_verdict_refuses() {
     let (tunnels, live) = table(&Limits::default());
     let entries = [1, 2, 1].map(|host| enter(charge(&tunnels, &live, host).unwrap()));
     tunnels.reconcile(&publish(&live, 2, "192.0.2.1"), Timestamp::now());
-    let drained = |(_, entry): &(_, Arc<Entry>)| (entry.drain(1001), end_of(entry));
+    let drained = |(_, entry): &(_, Arc<LiveEntry>)| (entry.drain(1001), end_of(entry));
     assert_eq!(drained(&entries[0]), (true, REVOKED));
-    assert_eq!(drained(&entries[1]), (true, Some(End::Drain(1001))));
+    assert_eq!(drained(&entries[1]), (true, Some(EndOrder::Drain(1001))));
     // A later generation that permits takes the verdict back.
     tunnels.reconcile(&publish(&live, 3, ""), Timestamp::now());
-    assert_eq!(drained(&entries[2]), (true, Some(End::Drain(1001))));
+    assert_eq!(drained(&entries[2]), (true, Some(EndOrder::Drain(1001))));
     assert_eq!(drained(&entries[0]), (false, REVOKED));
 }
 
@@ -366,7 +378,7 @@ fn a_tunnel_that_enters_refused_in_a_drain_is_revoked() {
     let (tunnels, live) = table(&Limits::default());
     let slot = charge(&tunnels, &live, 1).unwrap();
     publish(&live, 2, "192.0.2.1");
-    tunnels.lifecycle.drain(DrainTerms {
+    tunnels.lifecycle.drain(DrainOptions {
         delay: Duration::ZERO,
         deadline: Duration::ZERO,
         code: 1012,
@@ -376,11 +388,11 @@ fn a_tunnel_that_enters_refused_in_a_drain_is_revoked() {
 }
 
 #[test]
-fn the_first_order_holds_and_only_a_cut_overrides() {
+fn first_order_holds_and_only_a_cut_overrides() {
     let (tunnels, live) = table(&Limits::default());
     let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
-    assert!(entry.end(End::Revoke(Refusal::Network)) && !entry.drain(1001));
+    assert!(entry.end(EndOrder::Revoke(Refusal::Network)) && !entry.drain(1001));
     assert_eq!(end_of(&entry), REVOKED);
-    assert!(entry.end(End::Cut));
-    assert_eq!(end_of(&entry), Some(End::Cut));
+    assert!(entry.end(EndOrder::Cut));
+    assert_eq!(end_of(&entry), Some(EndOrder::Cut));
 }

@@ -91,7 +91,7 @@ async fn the_cap_of_a_listener_holds_over_all_its_sockets_and_threads() {
 }
 
 #[tokio::test]
-async fn metrics_are_asked_on_passed_sockets_and_on_unix_ones_where_the_file_says_who_may() {
+async fn metrics_are_served_on_passed_and_unix_sockets() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics.sock");
     let (tcp, address) = socket();
@@ -117,7 +117,7 @@ async fn metrics_are_asked_on_passed_sockets_and_on_unix_ones_where_the_file_say
 }
 
 #[tokio::test]
-async fn commands_find_an_admin_socket_that_systemd_made() {
+async fn commands_find_an_admin_socket_of_systemd() {
     let sidegate = sidegate::new().clear().toml("admin.socket = 'systemd:admin'").write();
     let path = sidegate.path().join("made-by-systemd.sock");
     let unit =
@@ -142,7 +142,7 @@ async fn commands_find_an_admin_socket_that_systemd_made() {
 }
 
 #[tokio::test]
-async fn a_name_that_systemd_did_not_pass_is_an_error_that_names_those_it_did() {
+async fn missing_socket_name_is_an_error_with_the_passed_names() {
     check_refused(
         activated(),
         &[
@@ -164,7 +164,7 @@ async fn a_name_that_systemd_did_not_pass_is_an_error_that_names_those_it_did() 
 }
 
 #[tokio::test]
-async fn a_socket_that_the_configuration_does_not_know_is_an_error_that_names_both() {
+async fn unused_socket_is_an_error_that_names_both_sides() {
     let one_more = activated().passed("public", socket().0).passed("extra.socket", socket().0);
     check_refused(one_more, &["socket `extra.socket`", "names `public`", "in extra.socket"]).await;
     check_refused(
@@ -177,7 +177,7 @@ async fn a_socket_that_the_configuration_does_not_know_is_an_error_that_names_bo
 }
 
 #[tokio::test]
-async fn a_socket_of_the_wrong_kind_is_an_error_that_says_what_it_must_be() {
+async fn socket_of_the_wrong_kind_is_an_error_with_the_right_one() {
     let folder = tempfile::tempdir().unwrap();
     let unix: OwnedFd = UnixListener::bind(folder.path().join("socket")).unwrap().into();
     for (socket, what) in [
@@ -217,7 +217,7 @@ async fn wrong_sockets_end_run_with_78() {
 }
 
 #[tokio::test]
-async fn a_reload_cannot_add_remove_or_rename_a_socket_and_names_the_unit_to_edit() {
+async fn reload_rejects_changed_sockets_and_names_the_unit() {
     let backend = backend::echo().run().await;
     let (passed, address) = socket();
     let sidegate = activated().route("/chat", &backend).passed("public", passed).run().await;
@@ -235,7 +235,7 @@ async fn a_reload_cannot_add_remove_or_rename_a_socket_and_names_the_unit_to_edi
 
 // C-LIFE-05
 #[tokio::test]
-async fn what_connects_while_nobody_serves_is_served_by_the_next_process() {
+async fn connection_between_processes_is_served_by_the_next_one() {
     let backend = backend::echo().run().await;
     let folder = activated().route("/chat", &backend).write();
     let (listener, address) = socket();

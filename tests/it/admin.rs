@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ::sidegate::admin::wire::{
     AdminRequest, ConfigRequest, DrainAnswer, DrainRequest, Draining, ErrorAnswer, LastOutcome,
-    ListenerProtocol, TunnelsRequest, WarningWord,
+    ListenerProtocol, TunnelsRequest, WarningKind,
 };
 use serde_json::Value;
 
@@ -57,7 +57,7 @@ async fn walk(sidegate: &Sidegate, limit: usize, mut between: impl AsyncFnMut())
 }
 
 #[tokio::test]
-async fn status_says_what_runs_and_what_passes() {
+async fn status_has_generation_and_traffic() {
     let (sidegate, _backend) = echoing().await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;
     tunnel.expect_echo("hello").await;
@@ -74,7 +74,7 @@ async fn status_says_what_runs_and_what_passes() {
 }
 
 #[tokio::test]
-async fn status_has_rates_once_it_has_looked_for_a_second() {
+async fn status_has_rates_after_a_second_sample() {
     let (sidegate, _backend) = echoing().await;
     assert_eq!(sidegate.status().await.routes[0].per_second, None); // who answers has looked
     let _tunnels =
@@ -91,13 +91,13 @@ async fn status_has_rates_once_it_has_looked_for_a_second() {
 }
 
 #[tokio::test]
-async fn status_says_what_a_reload_was_rejected_for_until_one_is_not() {
+async fn status_has_the_rejection_until_a_reload_succeeds() {
     let (sidegate, _backend) = echoing().await;
     sidegate.write_rejected("policies/default.toml", "schema = 1\nclient.alow = ['any']\n").await;
     let status = sidegate.status().await;
     let last = status.last_reload.unwrap();
     assert_eq!((last.outcome, last.diagnostics[0].line), (LastOutcome::Rejected, 2));
-    assert_eq!(status.warnings[0].word, WarningWord::Rejected);
+    assert_eq!(status.warnings[0].word, WarningKind::Rejected);
     sidegate.put("policies/default.toml", "schema = 1\nclient.allow = ['any']\n\n");
     sidegate.expect_metric("sidegate_generation", [], 2).await;
     let status = sidegate.status().await;
@@ -108,13 +108,13 @@ async fn status_says_what_a_reload_was_rejected_for_until_one_is_not() {
 }
 
 #[tokio::test]
-async fn status_says_which_backend_is_down() {
+async fn status_names_the_backend_that_is_down() {
     let gone = backend::refusing();
     let sidegate = sidegate::new().clear().route("/chat", &gone).run().await;
     client::new(&sidegate).attempt("/chat").await.expect_refused(502, "backend");
     let status = sidegate.status().await;
     assert!(!status.routes[0].backends[0].up);
-    assert_eq!(status.warnings[0].word, WarningWord::BackendDown);
+    assert_eq!(status.warnings[0].word, WarningKind::BackendDown);
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn the_configuration_shows_defaults_and_paths_and_no_key() {
 }
 
 #[tokio::test]
-async fn a_tunnel_is_told_with_all_that_is_known_of_it() {
+async fn tunnels_answer_has_every_fact_of_a_tunnel() {
     let backend = backend::manual().run().await;
     let sidegate = sidegate::new().clear().route("/chat", &backend).run().await;
     let client = client::new(&sidegate)
@@ -177,7 +177,7 @@ async fn tunnels_are_filtered_by_route_and_by_network() {
 }
 
 #[tokio::test]
-async fn what_is_open_from_the_first_page_to_the_last_is_told_once() {
+async fn tunnel_open_on_all_pages_is_listed_once() {
     let (sidegate, _backend) = echoing().await;
     let client = client::new(&sidegate);
     let (mut staying, mut leaving) = (Vec::new(), Vec::new());
@@ -200,7 +200,7 @@ async fn what_is_open_from_the_first_page_to_the_last_is_told_once() {
 }
 
 #[tokio::test]
-async fn bad_parameters_get_a_sentence() {
+async fn bad_parameters_get_an_error_sentence() {
     let (sidegate, _backend) = echoing().await;
     check_wrong(&sidegate, "GET /v1/tunnels?limit=1001", 400, "`limit` is a number from 1 to 1000")
         .await;
@@ -218,7 +218,7 @@ async fn bad_parameters_get_a_sentence() {
 }
 
 #[tokio::test]
-async fn nonsense_is_answered_400_or_ended_and_hurts_nobody() {
+async fn garbage_is_answered_400_or_closed() {
     let (sidegate, _backend) = echoing().await;
     let head = format!("GET /v1/status HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(64 << 10));
     for bytes in [
@@ -237,7 +237,7 @@ async fn nonsense_is_answered_400_or_ended_and_hurts_nobody() {
 }
 
 #[tokio::test]
-async fn answers_arrive_though_bodies_are_not_read() {
+async fn answers_arrive_when_bodies_are_not_read() {
     let (sidegate, _backend) = echoing().await;
     let body = "x".repeat(8 << 20);
     let lines = format!("Host: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -257,7 +257,7 @@ async fn answers_arrive_though_bodies_are_not_read() {
 }
 
 #[tokio::test]
-async fn callers_that_ask_nothing_make_room_for_others() {
+async fn silent_callers_are_evicted() {
     let (sidegate, _backend) = echoing().await;
     let mut stalled: Vec<Wire> = Vec::new();
     for _ in 0..MOST {
@@ -277,7 +277,7 @@ async fn callers_that_ask_nothing_make_room_for_others() {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_said_to_be_one() {
+async fn full_accept_queue_is_reported() {
     let folder = sidegate::new().clear().write();
     let running = cli::run(folder.path()).await;
     running.stop();
@@ -305,7 +305,7 @@ async fn a_full_queue_is_said_to_be_one() {
 }
 
 #[tokio::test]
-async fn a_drain_is_ordered_once_however_often_it_is_asked_for() {
+async fn repeated_drain_requests_order_one_drain() {
     let backend = backend::echo().run().await;
     let config = "shutdown = { spread = '0s', deadline = '1h' }\ntimeouts.grace = '1h'";
     let sidegate = sidegate::new().clear().route("/chat", &backend).toml(config).run().await;
@@ -318,11 +318,11 @@ async fn a_drain_is_ordered_once_however_often_it_is_asked_for() {
     let DrainAnswer::Draining(again) = sidegate.answer_to(&DrainRequest).await;
     let status = sidegate.status().await;
     assert!(again.already && status.draining && status.tunnels == 1, "{again:?}");
-    assert_eq!(status.warnings[0].word, WarningWord::Draining);
+    assert_eq!(status.warnings[0].word, WarningKind::Draining);
 }
 
 #[tokio::test]
-async fn the_socket_has_its_mode_and_group_and_is_gone_with_the_agent() {
+async fn socket_has_mode_and_group_and_is_removed_with_the_agent() {
     let group = rustix::process::getgid().as_raw();
     let mut sidegate = sidegate::new()
         .clear()
@@ -338,7 +338,7 @@ async fn the_socket_has_its_mode_and_group_and_is_gone_with_the_agent() {
 }
 
 #[tokio::test]
-async fn the_log_says_who_asked_for_what_and_what_became_of_it() {
+async fn log_has_caller_request_and_outcome() {
     let folder = sidegate::new().clear().write();
     let mut running = cli::run(folder.path()).await;
     for (arguments, method, path, outcome) in [
@@ -366,7 +366,7 @@ async fn the_log_says_who_asked_for_what_and_what_became_of_it() {
 }
 
 #[tokio::test]
-async fn every_answer_has_the_schema_and_the_agents_version() {
+async fn every_answer_has_schema_and_version() {
     let (sidegate, _backend) = echoing().await;
     let explain = "POST /v1/explain?client=127.0.0.9&url=ws://localhost/chat";
     for line in [

@@ -57,7 +57,7 @@ fn files_of_the_apps_page_pass_check_when_put_together() {
 }
 
 #[test]
-fn sections_of_the_apps_page_have_ten_lines_and_name_the_differences() {
+fn apps_page_sections_have_ten_lines_and_differences() {
     let page = page();
     let sections = page.split("\n## ").filter(|section| blocks(section).count() > 0).skip(1);
     let mut count = 0;

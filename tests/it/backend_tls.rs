@@ -60,35 +60,35 @@ async fn opens(config: Arc<ServerConfig>, keys: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_backend_proves_its_address_to_the_authority_that_is_named() {
+async fn backend_is_verified_by_address_and_configured_authority() {
     assert!(opens(certificate::server(&["127.0.0.1"], false), CA).await);
 }
 
 #[tokio::test]
-async fn or_the_name_that_is_named() {
+async fn backend_is_verified_by_configured_name() {
     let named = "backend_tls = { ca = 'certs/backend-ca.pem', name = 'app.internal' }";
     assert!(opens(certificate::server(&["app.internal"], false), named).await);
     assert!(!opens(certificate::server(&["127.0.0.1"], false), named).await);
 }
 
 #[tokio::test]
-async fn one_with_another_s_certificate_hears_nothing() {
+async fn backend_with_a_wrong_certificate_gets_no_request() {
     assert!(!opens(certificate::server(&["app.internal"], false), CA).await);
 }
 
 #[tokio::test]
-async fn the_system_s_authorities_do_not_vouch_for_ours() {
+async fn system_authorities_do_not_verify_a_private_one() {
     assert!(!opens(certificate::server(&["127.0.0.1"], false), "").await);
 }
 
 #[tokio::test]
-async fn who_we_are_is_shown_to_a_backend_that_asks() {
+async fn client_certificate_is_sent_when_the_backend_asks() {
     assert!(opens(certificate::server(&["127.0.0.1"], true), IDENTITY).await);
     assert!(!opens(certificate::server(&["127.0.0.1"], true), CA).await);
 }
 
 #[tokio::test]
-async fn one_with_which_tls_fails_is_down_and_the_next_is_tried() {
+async fn backend_is_down_when_tls_fails_and_the_next_is_tried() {
     let clear = backend::raw(|wire| async move { drop(wire) }).run().await;
     let over_tls = echo(certificate::server(&["127.0.0.1"], false)).await;
     let failing = clear.address().replace("http://", "https://");
@@ -103,7 +103,7 @@ async fn one_with_which_tls_fails_is_down_and_the_next_is_tried() {
 }
 
 #[tokio::test]
-async fn one_that_hangs_leaves_the_next_its_share_of_the_time_and_is_the_last_from_then_on() {
+async fn hanging_backend_leaves_time_for_the_next_and_is_then_last() {
     let silent = backend::raw(|mut wire| async move { drop(wire.rest().await) }).run().await;
     let over_tls = echo(certificate::server(&["127.0.0.1"], false)).await;
     let hanging = silent.address().replace("http://", "https://");
@@ -121,7 +121,7 @@ async fn one_that_hangs_leaves_the_next_its_share_of_the_time_and_is_the_last_fr
 }
 
 #[tokio::test]
-async fn a_list_of_which_one_hangs_and_none_takes_the_connection_is_late() {
+async fn dial_times_out_when_backends_refuse_and_hang() {
     let silent = backend::raw(|mut wire| async move { drop(wire.rest().await) }).run().await;
     let hanging = silent.address().replace("http://", "https://");
     let list = format!(
@@ -133,7 +133,7 @@ async fn a_list_of_which_one_hangs_and_none_takes_the_connection_is_late() {
 }
 
 #[tokio::test]
-async fn large_messages_come_back_whole_while_both_sides_send() {
+async fn large_messages_are_echoed_while_both_sides_send() {
     let backend = echo(certificate::server(&["127.0.0.1"], false)).await;
     let sidegate = agent(&backend, CA).await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;
@@ -146,7 +146,7 @@ async fn large_messages_come_back_whole_while_both_sides_send() {
 }
 
 #[tokio::test]
-async fn its_close_notify_is_an_end_like_another() {
+async fn backend_close_notify_ends_the_tunnel() {
     let backend = backend::raw(|mut wire| async move {
         backend::grant(&mut wire, "").await;
         wire.send_frame(Frame::text("last")).await;
@@ -162,7 +162,7 @@ async fn its_close_notify_is_an_end_like_another() {
 }
 
 #[tokio::test]
-async fn its_end_without_close_notify_ends_the_client_without_a_close() {
+async fn backend_fin_without_close_notify_ends_without_a_close() {
     let backend = backend::raw(|mut wire| async move {
         backend::grant(&mut wire, "").await;
         wire.send_frame(Frame::text("last")).await;
@@ -176,7 +176,7 @@ async fn its_end_without_close_notify_ends_the_client_without_a_close() {
 }
 
 #[tokio::test]
-async fn plain_requests_share_a_connection_as_long_as_the_rules_are_the_same() {
+async fn plain_requests_share_a_connection_under_equal_tls_options() {
     let config = certificate::server(&["127.0.0.1"], false);
     let backend = backend::http(|asked| backend::reply(200).body(asked.head.target().to_owned()))
         .tls(config)

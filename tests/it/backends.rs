@@ -30,8 +30,7 @@ async fn open_until(sidegate: &Sidegate, enough: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn one_that_is_down_is_dialled_again_after_its_pause_and_not_before_and_then_after_twice_as_long()
- {
+async fn down_backend_is_dialled_after_a_doubling_pause() {
     // Counts its connections and fails each time, since it doesn't speak TLS.
     let failing = backend::raw(|wire| async move { drop(wire) }).run().await;
     let up = backend::echo().run().await;
@@ -54,7 +53,7 @@ async fn one_that_is_down_is_dialled_again_after_its_pause_and_not_before_and_th
 }
 
 #[tokio::test]
-async fn one_that_is_back_gets_the_first_request_after_its_pause() {
+async fn recovered_backend_gets_the_first_request_after_its_pause() {
     let (refusing, other) = (backend::refusing(), backend::echo().run().await);
     let sidegate = sidegate::new().route_to("/chat", &[&refusing, &other]).run().await;
     let began = Instant::now();
@@ -73,7 +72,7 @@ async fn one_that_is_back_gets_the_first_request_after_its_pause() {
 }
 
 #[tokio::test]
-async fn where_all_are_down_each_request_tries_them_and_the_first_after_one_is_back_is_served() {
+async fn every_request_tries_all_backends_when_all_are_down() {
     let (one, two) = (backend::refusing(), backend::refusing());
     let sidegate = sidegate::new().route_to("/chat", &[&one, &two]).run().await;
     for _ in 0..3 {
@@ -91,7 +90,7 @@ async fn lead_to(sidegate: &Sidegate, backends: &[&Backend]) {
 }
 
 #[tokio::test]
-async fn one_that_a_reload_removes_keeps_its_tunnels_and_gets_no_new_ones() {
+async fn removed_backend_keeps_tunnels_and_gets_no_new_ones() {
     let (leaves, stays) = (backend::echo().run().await, backend::echo().run().await);
     let sidegate = sidegate::new().route_to("/chat", &[&leaves, &stays]).run().await;
     let mut early =
@@ -110,7 +109,7 @@ async fn one_that_a_reload_removes_keeps_its_tunnels_and_gets_no_new_ones() {
 }
 
 #[tokio::test]
-async fn one_that_is_named_again_begins_anew() {
+async fn backend_that_is_added_again_starts_as_up() {
     let (gone, stays) = (backend::refusing(), backend::echo().run().await);
     let sidegate = sidegate::new().route_to("/chat", &[&gone, &stays]).run().await;
     let own = [("backend", gone.address())];
@@ -133,7 +132,7 @@ async fn one_that_is_named_again_begins_anew() {
 }
 
 #[tokio::test]
-async fn going_down_and_coming_back_are_each_told_once_with_the_reason() {
+async fn backend_down_and_up_are_each_logged_once() {
     let refusing = backend::refusing();
     let folder = sidegate::new().clear().route("/chat", &refusing).write();
     let process = process::new(folder.path()).run().await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ::sidegate::control::reload::Outcome;
+use ::sidegate::control::reload::ReloadOutcome;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 
 use crate::harness::sidegate::Sidegate;
@@ -33,9 +33,9 @@ async fn a_fifo_in_the_place_of_any_file_rejects_the_reload() {
         let (path, aside) = (sidegate.folder().join(file), sidegate.folder().join("aside"));
         fs::rename(&path, &aside).unwrap();
         fifo(&path);
-        assert!(matches!(sidegate.reload().await, Outcome::Rejected { .. }), "{file}");
+        assert!(matches!(sidegate.reload().await, ReloadOutcome::Rejected { .. }), "{file}");
         fs::rename(&aside, &path).unwrap();
-        assert!(matches!(sidegate.reload().await, Outcome::Unchanged { .. }), "{file}");
+        assert!(matches!(sidegate.reload().await, ReloadOutcome::Unchanged { .. }), "{file}");
     }
     client::new(&sidegate).open("/chat").await.expect_echo("all the while").await;
 }
@@ -47,10 +47,10 @@ async fn a_device_in_the_place_of_a_list_rejects_the_reload() {
     for target in ["/dev/zero", "/dev/tty", "/proc/kmsg", "/dev", "/dev/stdin"] {
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(target, &path).unwrap();
-        assert!(matches!(sidegate.reload().await, Outcome::Rejected { .. }), "{target}");
+        assert!(matches!(sidegate.reload().await, ReloadOutcome::Rejected { .. }), "{target}");
     }
     sidegate.put(LIST, "127.0.0.9\n");
-    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { .. }));
+    assert!(matches!(sidegate.reload().await, ReloadOutcome::Unchanged { .. }));
 }
 
 /// Exchanges `one` and `other` until told to stop, and leaves them as they were.
@@ -76,7 +76,7 @@ async fn a_fifo_swapped_in_during_a_read_holds_up_no_reload() {
     }
     stop.store(true, Ordering::Relaxed);
     swaps.join().unwrap();
-    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { .. }));
+    assert!(matches!(sidegate.reload().await, ReloadOutcome::Unchanged { .. }));
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ async fn expect_differs(sidegate: &Sidegate, difference: &str, reason: &str, tim
 }
 
 #[tokio::test]
-async fn whom_a_candidate_would_refuse_is_admitted_and_counted() {
+async fn client_that_a_candidate_would_refuse_is_admitted_and_counted() {
     let (sidegate, _backend) =
         beside(&everybody("deny = [\"127.0.0.2\"]"), |sidegate| sidegate).await;
     at(&sidegate, 2).open("/chat").await.expect_echo("admitted").await;
@@ -49,7 +49,7 @@ async fn whom_a_candidate_would_refuse_is_admitted_and_counted() {
 }
 
 #[tokio::test]
-async fn whom_a_candidate_would_admit_is_refused_and_counted() {
+async fn client_that_a_candidate_would_admit_is_refused_and_counted() {
     let (sidegate, _backend) =
         beside(&everybody(""), |sidegate| sidegate.origins(&["https://a.example"])).await;
     at(&sidegate, 1).attempt("/chat").await.expect_refused(403, "origin");
@@ -63,7 +63,7 @@ async fn whom_a_candidate_would_admit_is_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn the_rates_of_a_candidate_are_charged_to_buckets_of_their_own() {
+async fn candidate_rates_have_their_own_budgets() {
     let strict = everybody("[limits]\nupgrades = { rate = '1/m', burst = 1 }");
     let (sidegate, _backend) =
         beside(&strict, |sidegate| sidegate.limits("upgrades = { rate = '1/m', burst = 3 }")).await;
@@ -77,7 +77,7 @@ async fn the_rates_of_a_candidate_are_charged_to_buckets_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_more_generous_rate_of_a_candidate_gives_nobody_a_token() {
+async fn higher_rate_of_a_candidate_gives_no_token() {
     let generous = everybody(
         "[limits]\nupgrades = { rate = '1/m', burst = 9 }\nconnections = { per_client = 1 }",
     );
@@ -93,7 +93,7 @@ async fn a_more_generous_rate_of_a_candidate_gives_nobody_a_token() {
 }
 
 #[tokio::test]
-async fn the_places_of_a_candidate_are_those_that_are_taken_under_its_policy() {
+async fn candidate_counts_the_tunnels_of_its_policy() {
     let few = everybody("[limits]\nconnections = { per_client = 1 }");
     let (sidegate, _backend) = beside(&few, |sidegate| sidegate).await;
     let _one = at(&sidegate, 1).open("/chat").await;
@@ -102,7 +102,7 @@ async fn the_places_of_a_candidate_are_those_that_are_taken_under_its_policy() {
 }
 
 #[tokio::test]
-async fn what_a_backend_chooses_is_compared_too() {
+async fn chosen_subprotocol_is_compared_too() {
     let chooses_v1 = "subprotocols = [\"v1\", \"v2\"]";
     let (sidegate, _backend) =
         beside(&everybody("subprotocols = [\"v2\"]"), |sidegate| sidegate).await;
@@ -129,7 +129,7 @@ async fn plain_requests_are_compared_too() {
 }
 
 #[tokio::test]
-async fn what_no_policy_says_is_no_difference() {
+async fn refusal_outside_the_policy_is_no_difference() {
     let baseline = "schema = 1\nclient.deny = ['127.0.0.66']\n";
     let (sidegate, _backend) =
         beside(&everybody(""), |sidegate| sidegate.file("policies/baseline.toml", baseline)).await;
@@ -147,7 +147,7 @@ async fn what_no_policy_says_is_no_difference() {
 }
 
 #[tokio::test]
-async fn how_many_tunnels_a_candidate_would_revoke_is_told_and_none_is() {
+async fn tunnels_that_a_candidate_would_revoke_are_counted_only() {
     let (sidegate, _backend) =
         beside(&everybody("deny = [\"127.0.0.2/31\"]"), |sidegate| sidegate).await;
     sidegate.expect_metric(WOULD_REVOKE, [("policy", "default")], 0).await;
@@ -173,7 +173,7 @@ async fn how_many_tunnels_a_candidate_would_revoke_is_told_and_none_is() {
 }
 
 #[tokio::test]
-async fn a_difference_has_a_line_with_the_rule_and_the_entry_that_would_refuse() {
+async fn difference_is_logged_with_rule_and_entry() {
     let backend = backend::echo().run().await;
     let builder = sidegate::new().clear().route("/chat", &backend).deny("127.0.0.3");
     let folder = builder.file(CANDIDATE, &everybody("deny = [\"127.0.0.2 ticket=SEC-7\"]")).write();

@@ -89,7 +89,7 @@ fn citations() -> Citations {
 }
 
 #[test]
-fn cases_lists_the_tests_of_each_id_that_is_cited() {
+fn cases_page_lists_the_tests_of_each_cited_id() {
     let path = root().join("docs/spec/cases.md");
     let written = fs::read_to_string(&path).unwrap();
     let citations = citations();
@@ -116,7 +116,7 @@ fn cases_lists_the_tests_of_each_id_that_is_cited() {
 }
 
 #[test]
-fn no_comment_cites_a_document_that_is_not_here() {
+fn every_cited_document_exists() {
     let shouted =
         Regex::new(r"\b(?:FORMATS|SEMANTICS|DESIGN|FIELD-NOTES)\b|\(STYLE|\(CASES").unwrap();
     let page = Regex::new(r"docs/[a-z0-9/_-]+\.md").unwrap();

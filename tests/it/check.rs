@@ -47,7 +47,7 @@ async fn files(arguments: &[&str], folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn check_says_that_fine_files_are_fine() {
+async fn check_reports_that_valid_files_are_valid() {
     let folder = sidegate::new().route("/chat", &backend::echo().run().await).write();
     check(
         &["check", "--config", "sidegate.toml"],
@@ -60,7 +60,7 @@ async fn check_says_that_fine_files_are_fine() {
 }
 
 #[tokio::test]
-async fn check_says_everything_that_is_wrong_at_once() {
+async fn check_reports_all_errors_at_once() {
     let sidegate =
         sidegate::new().route("/chat", &backend::echo().run().await).toml("[timeouts]\nhed = '1s'");
     let sidegate =
@@ -81,7 +81,7 @@ async fn check_says_everything_that_is_wrong_at_once() {
 }
 
 #[tokio::test]
-async fn strict_makes_errors_of_warnings() {
+async fn strict_turns_warnings_into_errors() {
     let folder = sidegate::new().write(); // no route: every request is answered 404
     check(&["check", "."], folder.path(), 0, &["fine: 0 routes, 1 policy, 4 warnings"]).await;
     check(
@@ -94,7 +94,7 @@ async fn strict_makes_errors_of_warnings() {
 }
 
 #[tokio::test]
-async fn a_policy_is_checked_alone_with_its_lists() {
+async fn policy_is_checked_by_itself_with_its_lists() {
     let folder = two().await;
     assert_eq!(files(&["policies/default.toml"], folder.path()).await, ["policies/default.toml"]);
     let desk = ["policies/desk.toml", "policies/lists/two.cidr"];
@@ -134,7 +134,7 @@ async fn a_directory_of_policies_is_checked_without_the_rest() {
 }
 
 #[tokio::test]
-async fn a_policy_without_a_configuration_beside_it_says_what_is_missing() {
+async fn policy_without_a_configuration_is_an_error() {
     let folder = two().await;
     fs::remove_file(folder.path().join("sidegate.toml")).unwrap();
     for path in ["policies", "policies/desk.toml"] {
@@ -148,7 +148,7 @@ async fn a_policy_without_a_configuration_beside_it_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_policy_is_not_called_fine() {
+async fn other_file_among_policies_is_an_error() {
     let folder = two().await;
     fs::write(folder.path().join("policies/Desk.toml"), "schema = 1\n").unwrap();
     check(
@@ -190,7 +190,7 @@ async fn a_list_is_checked_alone() {
 }
 
 #[tokio::test]
-async fn json_is_one_array_with_nothing_beside_it() {
+async fn json_output_is_one_array_only() {
     let folder = sidegate::new()
         .route("/chat", &backend::echo().run().await)
         .toml("timeouts.hed = '1s'")
@@ -227,7 +227,7 @@ async fn github_gets_a_workflow_command_for_each_finding() {
 }
 
 #[tokio::test]
-async fn the_finding_that_the_docs_show_is_one_that_it_gives() {
+async fn finding_in_the_docs_is_real_output() {
     let page =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/check.md")).unwrap();
     let (_, shown) = page.split_once("```json\n").unwrap();

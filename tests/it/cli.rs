@@ -159,7 +159,7 @@ async fn a_port_in_use_ends_run_with_75() {
 }
 
 #[tokio::test]
-async fn a_second_instance_on_the_same_port_or_admin_socket_ends_with_75() {
+async fn second_instance_on_the_same_sockets_ends_with_75() {
     let first = sidegate::new().clear().write();
     let running = run(first.path()).await;
     let listen = format!("listen = '{}'", running.listener.unwrap());
@@ -175,7 +175,7 @@ async fn a_second_instance_on_the_same_port_or_admin_socket_ends_with_75() {
 }
 
 #[tokio::test]
-async fn an_admin_socket_that_nobody_answers_is_taken_over() {
+async fn dead_admin_socket_is_taken_over() {
     let folder = sidegate::new().clear().write();
     drop(UnixListener::bind(folder.path().join("admin.sock")).unwrap());
     let _running = run(folder.path()).await;
@@ -199,7 +199,7 @@ async fn sigterm_drains_and_ends_with_0() {
 }
 
 #[tokio::test]
-async fn a_drain_whose_deadline_passes_cuts_what_is_left_and_ends_with_0() {
+async fn drain_deadline_cuts_the_rest_and_ends_with_0() {
     let backend = backend::echo().run().await;
     let folder = sidegate::new()
         .clear()
@@ -248,7 +248,7 @@ async fn sighup_reloads() {
 }
 
 #[tokio::test]
-async fn reload_wait_says_what_became_of_it() {
+async fn reload_wait_prints_the_outcome() {
     let backend = backend::echo().run().await;
     let folder =
         sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").write();
@@ -277,13 +277,13 @@ async fn reload_wait_says_what_became_of_it() {
 }
 
 #[tokio::test]
-async fn reload_ends_with_1_where_nothing_runs() {
+async fn reload_ends_with_1_when_no_agent_runs() {
     let folder = sidegate::new().clear().write();
     check(RELOAD, folder.path(), 1, &["no agent answers"]).await;
 }
 
 #[tokio::test]
-async fn wrong_usage_ends_with_2_and_the_version_is_told() {
+async fn wrong_usage_ends_with_2_and_version_is_printed() {
     let folder = tempfile::tempdir().unwrap();
     check(&["walk"], folder.path(), 2, &["walk"]).await;
     check(&["run", "--nonsense"], folder.path(), 2, &["--nonsense"]).await;

@@ -141,7 +141,7 @@ async fn check(section: Option<Section>) {
 }
 
 #[tokio::test]
-async fn every_example_of_the_policy_page_does_what_it_says() {
+async fn policy_page_examples_behave_as_documented() {
     let written = fs::read_to_string(page()).unwrap();
     let made = made_anew(&written).await;
     if std::env::var_os("SIDEGATE_WRITE_DOCS").is_some() {

@@ -38,7 +38,7 @@ async fn check_ends(wire: &mut Wire, began: Instant, drip: &str) {
 
 // C-RES-01
 #[tokio::test]
-async fn a_client_that_says_nothing_is_closed() {
+async fn silent_client_is_closed() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = with("head", &backend).await;
     let began = Instant::now();
@@ -52,7 +52,7 @@ async fn a_client_that_says_nothing_is_closed() {
 
 // C-RES-02, C-RES-03
 #[tokio::test]
-async fn a_head_that_is_not_whole_in_time_is_closed_however_it_drips() {
+async fn dripping_head_is_closed_at_its_deadline() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = with("head", &backend).await;
     for (first, drip) in [
@@ -72,7 +72,7 @@ async fn a_head_that_is_not_whole_in_time_is_closed_however_it_drips() {
 }
 
 #[tokio::test]
-async fn the_heads_deadline_holds_for_every_head_of_a_connection() {
+async fn head_deadline_holds_for_every_head_of_a_connection() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = with("head", &backend).await;
     let mut wire = client::new(&sidegate).connect().await;
@@ -100,7 +100,7 @@ async fn an_idle_connection_is_closed_after_keep_alive() {
 
 // C-RES-04
 #[tokio::test]
-async fn a_body_that_stalls_is_closed_and_the_backend_let_go() {
+async fn stalled_body_closes_client_and_backend() {
     for framing in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"]
     {
         let backend = backend::manual().run().await;
@@ -117,7 +117,7 @@ async fn a_body_that_stalls_is_closed_and_the_backend_let_go() {
 
 // C-RES-04
 #[tokio::test]
-async fn a_body_that_moves_is_not_stalled_however_slow() {
+async fn slow_body_is_not_stalled() {
     let backend = backend::http(|asked| backend::reply(200).body(asked.body.clone())).run().await;
     let sidegate = with("body_stall", &backend).await;
     let mut wire = client::new(&sidegate).connect().await;
@@ -130,7 +130,7 @@ async fn a_body_that_moves_is_not_stalled_however_slow() {
 }
 
 #[tokio::test]
-async fn an_answers_body_that_stalls_cuts_both_sides() {
+async fn stalled_answer_body_cuts_both_sides() {
     let backend = backend::manual().run().await;
     let sidegate = with("body_stall", &backend).await;
     let mut wire = client::new(&sidegate).connect().await;
@@ -147,7 +147,7 @@ async fn an_answers_body_that_stalls_cuts_both_sides() {
 
 // F02
 #[tokio::test]
-async fn an_answer_that_comes_too_late_is_a_504_for_attempts_and_plain_http() {
+async fn late_answer_is_504_for_attempts_and_plain_http() {
     let backend = backend::manual().run().await;
     let sidegate = with("dial = '1h'\nresponse", &backend).await;
     for head in [
@@ -186,7 +186,7 @@ async fn a_route_may_have_timeouts_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_of_its_answer_is_cut() {
+async fn client_that_reads_no_answer_is_cut() {
     let backend = backend::http(|_| backend::reply(200).body(vec![b'x'; 32 << 20])).run().await;
     let sidegate = with("write_stall", &backend).await;
     let mut wire = client::new(&sidegate).connect().await;
@@ -198,7 +198,7 @@ async fn a_client_that_takes_nothing_of_its_answer_is_cut() {
 }
 
 #[tokio::test]
-async fn a_client_has_only_so_many_connections_that_wait() {
+async fn client_has_a_bound_on_pending_connections() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().route("/chat", &backend).on_listener("pending_per_client = 2").run().await;
@@ -266,7 +266,7 @@ fn starve(pid: Pid) -> Rlimit {
 
 // F10
 #[tokio::test]
-async fn without_descriptors_accepting_waits_for_them_and_costs_nothing() {
+async fn accepting_waits_idly_without_descriptors() {
     const PAUSES: &str = "accepting is paused: descriptors or memory are exhausted";
     let backend = backend::echo().run().await;
     let folder = sidegate::new().clear().route("/chat", &backend).write();

@@ -86,7 +86,7 @@ fn lock_out(list: &Path) {
 }
 
 #[tokio::test]
-async fn the_demo_serves_its_page_and_says_under_which_policy() {
+async fn demo_serves_its_page_and_names_its_policy() {
     let demo = demo().await;
     let page = demo.client().get("/").await;
     page.expect(200).expect_header("content-type", "text/html; charset=utf-8");
@@ -99,14 +99,14 @@ async fn the_demo_serves_its_page_and_says_under_which_policy() {
 }
 
 #[tokio::test]
-async fn the_demos_files_are_clean() {
+async fn demo_files_pass_check() {
     let demo = demo().await;
     let folder = demo.list().ancestors().nth(3).unwrap().to_owned();
     cli::check(&["check", "--strict", "."], &folder, 0, &["fine: 2 routes, 1 policy"]).await;
 }
 
 #[tokio::test]
-async fn the_demos_own_page_may_open_its_websocket_and_no_other_page() {
+async fn demo_websocket_opens_from_its_own_page_only() {
     let demo = demo().await;
     let page = demo.named("https://localhost:").trim_end_matches('/');
     demo.client()
@@ -122,7 +122,7 @@ async fn the_demos_own_page_may_open_its_websocket_and_no_other_page() {
 }
 
 #[tokio::test]
-async fn an_edit_of_the_demos_list_closes_the_tunnel_with_1008_and_refuses_the_next() {
+async fn edit_of_the_demo_list_closes_the_tunnel_with_1008() {
     let demo = demo().await;
     let mut tunnel = demo.client().open("/websocket").await;
     tunnel.expect_echo("hello").await;
@@ -148,7 +148,7 @@ async fn ctrl_c_drains_the_demo_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_demo_whose_ports_are_taken_says_which_ones_it_has_instead() {
+async fn demo_prints_its_ports_when_the_preferred_are_taken() {
     // If this fails, another process owns the port.
     let _https = TcpListener::bind((Ipv4Addr::LOCALHOST, 8443));
     let _metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 10464));

@@ -38,7 +38,7 @@ fn put(folder: &tempfile::TempDir, path: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn diff_says_that_nothing_differs() {
+async fn diff_reports_no_difference() {
     let (folder, _running, _backend, _tunnels) = running("").await;
     check(
         DIFF,
@@ -53,7 +53,7 @@ async fn diff_says_that_nothing_differs() {
 }
 
 #[tokio::test]
-async fn diff_tells_entries_rules_and_the_tunnels_that_would_be_closed() {
+async fn diff_has_entries_rules_and_tunnels_to_close() {
     let (folder, running, _backend, mut tunnels) = running("").await;
     put(
         &folder,
@@ -109,7 +109,7 @@ async fn diff_tells_entries_rules_and_the_tunnels_that_would_be_closed() {
 }
 
 #[tokio::test]
-async fn diff_is_json_for_programs_and_tells_of_the_configuration_too() {
+async fn diff_json_includes_the_configuration() {
     let (folder, _running, _backend, _tunnels) = running("").await;
     let config = std::fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();
     put(
@@ -132,7 +132,7 @@ async fn diff_is_json_for_programs_and_tells_of_the_configuration_too() {
 }
 
 #[tokio::test]
-async fn diff_of_broken_files_is_their_errors() {
+async fn diff_of_invalid_files_prints_their_errors() {
     let (folder, _running, _backend, _tunnels) = running("").await;
     put(&folder, "policies/default.toml", "schema = 1\nclient.alow = []\n");
     check(DIFF, folder.path(), 1, &["policies/default.toml:2", "a reload would be rejected"]).await;
@@ -187,7 +187,7 @@ async fn a_candidate_is_promoted_after_the_gates_of_a_reload() {
 }
 
 #[tokio::test]
-async fn a_candidate_that_is_wrong_or_missing_is_not_promoted_and_nothing_is_touched() {
+async fn invalid_candidate_is_not_promoted_and_no_file_changes() {
     let (folder, _running, _backend, _tunnels) = running("").await;
     check(
         PROMOTE,
@@ -218,7 +218,7 @@ async fn a_candidate_that_is_wrong_or_missing_is_not_promoted_and_nothing_is_tou
 }
 
 #[tokio::test]
-async fn where_nothing_runs_a_candidate_is_promoted_all_the_same_and_that_is_said() {
+async fn candidate_is_promoted_without_an_agent_with_a_note() {
     let folder = sidegate::new().clear().route("/chat", &backend::echo().run().await);
     let folder = folder
         .file("policies/default.shadow.toml", "schema = 1\nclient.allow = ['127.0.0.1']\n")

@@ -127,7 +127,7 @@ fn one_file_calls_the_archived_pem_reader() {
 }
 
 #[test]
-fn readme_says_the_msrv_and_keeps_to_its_width() {
+fn readme_has_the_msrv_and_keeps_its_width() {
     let (readme, manifest) =
         (read("README.md"), read("Cargo.toml").parse::<toml::Table>().unwrap());
     let msrv = manifest["package"]["rust-version"].as_str().unwrap();
@@ -163,7 +163,7 @@ fn figure(page: &str, what: &str, proxy: &str) -> Option<String> {
 }
 
 #[test]
-fn readme_compares_by_the_figures_of_the_performance_page() {
+fn readme_figures_match_the_performance_page() {
     let (readme, page) = (read("README.md"), page("performance.md"));
     let row = readme
         .lines()
@@ -208,7 +208,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn links_between_pages_lead_somewhere() {
+fn links_between_pages_resolve() {
     let mut broken = Vec::new();
     for page in pages() {
         let text = read(page.to_str().unwrap());
@@ -233,7 +233,7 @@ fn links_between_pages_lead_somewhere() {
 }
 
 #[test]
-fn anchors_are_made_as_github_makes_them() {
+fn anchors_match_those_of_github() {
     let text = "# `policies/lists/NAME.cidr`\n## A [link](x.md), and more\n```\n# no heading\n```\n## At the top\n## At the top\n";
     let expected = ["policieslistsnamecidr", "a-link-and-more", "at-the-top", "at-the-top-1"];
     assert_eq!(anchors(text), expected.map(str::to_owned).into());

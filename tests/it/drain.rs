@@ -35,7 +35,7 @@ async fn waiting(sidegate: &Sidegate, server: &Backend) -> (Wire, Wire) {
 
 // C-LIFE-02, C-LIFE-07
 #[tokio::test]
-async fn tunnels_are_told_1001_and_the_process_ends_when_they_have_gone() {
+async fn drain_closes_tunnels_with_1001_and_ends_after_them() {
     for tls in [true, false] {
         let build = |sidegate: sidegate::Builder| if tls { sidegate } else { sidegate.clear() };
         let Ends { mut sidegate, mut client, mut backend, .. } = open(build).await;
@@ -53,7 +53,7 @@ async fn tunnels_are_told_1001_and_the_process_ends_when_they_have_gone() {
 }
 
 #[tokio::test]
-async fn the_code_of_a_drain_is_configured_for_clients_and_1001_for_backends() {
+async fn drain_code_is_configurable_for_clients_only() {
     let Ends { sidegate, mut client, mut backend, .. } =
         open(|sidegate| sidegate.toml("shutdown.code = 1012")).await;
     sidegate.drain().await;
@@ -62,7 +62,7 @@ async fn the_code_of_a_drain_is_configured_for_clients_and_1001_for_backends() {
 }
 
 #[tokio::test]
-async fn a_drain_is_booked_as_such() {
+async fn drain_is_recorded_as_the_close_reason() {
     let Ends { sidegate, mut client, mut backend, server } = open(|sidegate| sidegate).await;
     // It is in no hurry, and the process waits for it.
     let _other = ends(&client::new(&sidegate), &server, "").await;
@@ -77,7 +77,7 @@ async fn a_drain_is_booked_as_such() {
 
 // C-LIFE-01, F18
 #[tokio::test]
-async fn readyz_says_503_at_once_and_accepting_stops_after_the_delay() {
+async fn readyz_is_503_at_once_and_accepting_stops_after_the_delay() {
     let (mut sidegate, client, _backend) = echoing("delay = '700ms'").await;
     let mut before = client.open("/chat").await;
     sidegate.drain().await;
@@ -98,7 +98,7 @@ async fn readyz_says_503_at_once_and_accepting_stops_after_the_delay() {
 
 // F18
 #[tokio::test]
-async fn without_a_delay_accepting_stops_within_a_moment() {
+async fn accepting_stops_at_once_without_a_delay() {
     let Ends { sidegate, client: _client, backend: _backend, .. } = open(|sidegate| sidegate).await;
     let began = Instant::now();
     sidegate.drain().await;
@@ -108,7 +108,7 @@ async fn without_a_delay_accepting_stops_within_a_moment() {
 
 // C-LIFE-02
 #[tokio::test]
-async fn the_tunnels_ends_are_spread_over_the_window() {
+async fn tunnel_ends_are_spread_over_the_window() {
     let (mut sidegate, client, _backend) = echoing("spread = '600ms'").await;
     let mut open = Vec::new();
     for _ in 0..6 {
@@ -128,7 +128,7 @@ async fn the_tunnels_ends_are_spread_over_the_window() {
 
 // C-LIFE-01
 #[tokio::test]
-async fn a_request_that_is_worked_on_is_answered_and_its_connection_closed() {
+async fn request_in_a_drain_is_answered_and_its_connection_closed() {
     let server = backend::manual().run().await;
     let mut sidegate =
         sidegate::new().route("/chat", &server).on_route("http = 'forward'").run().await;
@@ -150,7 +150,7 @@ async fn a_request_that_is_worked_on_is_answered_and_its_connection_closed() {
 }
 
 #[tokio::test]
-async fn connections_between_two_requests_have_nothing_to_wait_for_and_silent_ones_little() {
+async fn drain_closes_idle_connections_at_once_and_silent_ones_soon() {
     let (mut sidegate, client, _backend) = echoing("").await;
     let (mut silent, mut kept) = (client.connect().await, client.connect().await);
     kept.send(client.request("GET /chat HTTP/1.1", "")).await;
@@ -165,7 +165,7 @@ async fn connections_between_two_requests_have_nothing_to_wait_for_and_silent_on
 }
 
 #[tokio::test]
-async fn tls_handshake_holds_up_a_drain_no_longer_than_a_head() {
+async fn tls_handshake_delays_a_drain_no_longer_than_a_head() {
     let one = "handshakes_per_client = { rate = '1/m', burst = 2 }";
     for (said, waits) in [(0, false), (3, false), (100, false), (usize::MAX, true)] {
         let backend = backend::echo().run().await;
@@ -214,7 +214,7 @@ async fn tls_handshake_that_ends_in_a_drain_is_followed_by_an_answer() {
 }
 
 #[tokio::test]
-async fn tunnel_that_waits_to_be_revoked_is_told_so_by_a_drain() {
+async fn drain_revokes_tunnels_that_wait_to_be_revoked() {
     let window = "reload.revoke_spread = '1h'";
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).toml(window);
@@ -240,7 +240,7 @@ async fn tunnel_that_waits_to_be_revoked_is_told_so_by_a_drain() {
 }
 
 #[tokio::test]
-async fn exchange_that_waits_to_be_revoked_is_cut_as_such_by_a_drain() {
+async fn drain_cuts_exchanges_that_wait_to_be_revoked() {
     let server = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &server).on_route("http = 'forward'");
     let sidegate = sidegate.toml("reload.revoke_spread = '1h'").run().await;
@@ -267,7 +267,7 @@ async fn exchange_that_waits_to_be_revoked_is_cut_as_such_by_a_drain() {
 }
 
 #[tokio::test]
-async fn who_was_accepted_before_a_drain_is_answered_though_the_head_comes_after_it() {
+async fn connection_accepted_before_a_drain_is_answered() {
     let (sidegate, client, _backend) = echoing("").await;
     let mut wire = client.connect().await;
     sidegate.expect_metric("sidegate_connections_open", [("listener", "public")], 1).await;
@@ -278,7 +278,7 @@ async fn who_was_accepted_before_a_drain_is_answered_though_the_head_comes_after
 }
 
 #[tokio::test]
-async fn an_attempt_that_comes_in_a_drain_is_refused_and_may_come_back() {
+async fn attempt_in_a_drain_is_refused_with_retry_after() {
     let server = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &server).run().await;
     let client = client::new(&sidegate);
@@ -299,7 +299,7 @@ async fn an_attempt_that_comes_in_a_drain_is_refused_and_may_come_back() {
 
 // C-LIFE-07
 #[tokio::test]
-async fn an_attempt_that_a_drain_overtakes_opens_and_is_told_to_go() {
+async fn attempt_overtaken_by_a_drain_opens_and_is_closed() {
     let server = backend::manual().run().await;
     let mut sidegate = sidegate::new().route("/chat", &server).run().await;
     let client = client::new(&sidegate);
@@ -320,7 +320,7 @@ async fn an_attempt_that_a_drain_overtakes_opens_and_is_told_to_go() {
 
 // C-LIFE-02
 #[tokio::test]
-async fn what_has_not_ended_at_the_deadline_is_cut() {
+async fn tunnels_are_cut_at_the_drain_deadline() {
     let Ends { mut sidegate, mut client, mut backend, server } =
         open(|sidegate| sidegate.toml("shutdown = { spread = '0s', deadline = '400ms' }")).await;
     // In the middle of a frame, so that no Close can be put.
@@ -344,7 +344,7 @@ async fn waiting_elsewhere(sidegate: &Sidegate) -> Wire {
 }
 
 #[tokio::test]
-async fn a_tunnel_whose_turn_did_not_come_before_the_deadline_is_booked_as_cut() {
+async fn tunnel_without_a_close_before_the_deadline_is_logged_as_cut() {
     let (mut sidegate, client, _backend) = echoing("spread = '60s'\ndeadline = '300ms'").await;
     let mut open = [client.open("/chat").await, client.open("/chat").await];
     let began = Instant::now();
@@ -380,7 +380,7 @@ async fn a_process_without_connections_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_revoked_tunnel_that_has_not_gone_yet_is_not_told_twice() {
+async fn revoked_tunnel_gets_no_second_close_in_a_drain() {
     let Ends { sidegate, mut client, mut backend, .. } = open(|sidegate| sidegate).await;
     sidegate.policy().deny("127.0.0.1").write().await;
     assert_eq!(client.frame().await, Frame::close(1008, "network"));
@@ -394,7 +394,7 @@ async fn a_revoked_tunnel_that_has_not_gone_yet_is_not_told_twice() {
 
 // C-OBS-03
 #[tokio::test]
-async fn what_was_counted_in_is_counted_out_or_still_there() {
+async fn opened_tunnels_equal_closed_plus_open_in_a_drain() {
     let server = backend::manual().run().await;
     let sidegate =
         sidegate::new().threads(2).route("/chat", &server).on_route("http = 'forward'").run().await;

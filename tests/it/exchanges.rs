@@ -50,7 +50,7 @@ async fn expect_closed(sidegate: &Sidegate, by: &str, reason: &str) {
 }
 
 #[tokio::test]
-async fn client_that_leaves_before_its_answer_is_booked_as_failed() {
+async fn client_that_leaves_before_its_answer_is_logged_as_failed() {
     for tls in [false, true] {
         for kind in ["upgrade", "plain"] {
             let (sidegate, backend) = start(|new| if tls { new.tls() } else { new }).await;
@@ -69,7 +69,7 @@ async fn client_that_leaves_before_its_answer_is_booked_as_failed() {
 }
 
 #[tokio::test]
-async fn client_that_closed_is_booked_as_failed_when_it_is_answered() {
+async fn closed_client_is_logged_as_failed_when_answered() {
     for head in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "attempt".to_owned()] {
         let (sidegate, backend) = start(|new| new).await;
         let client = client::new(&sidegate);
@@ -92,7 +92,7 @@ async fn client_that_closed_is_booked_as_failed_when_it_is_answered() {
 }
 
 #[tokio::test]
-async fn client_that_closed_is_found_out_before_its_answer() {
+async fn closed_client_is_detected_before_its_answer() {
     for tls in [false, true] {
         let (sidegate, backend) = start(|new| if tls { new.tls() } else { new }).await;
         let client = client::new(&sidegate);
@@ -105,7 +105,7 @@ async fn client_that_closed_is_found_out_before_its_answer() {
 }
 
 #[tokio::test]
-async fn client_that_waits_with_its_side_ended_gets_its_answer() {
+async fn half_closed_client_that_waits_gets_its_answer() {
     for (version, interim) in [("1.1", vec![100]), ("1.0", vec![])] {
         let (sidegate, backend) = start(|new| new).await;
         let client = client::new(&sidegate);
@@ -121,7 +121,7 @@ async fn client_that_waits_with_its_side_ended_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn client_that_ends_its_side_gets_its_answer() {
+async fn half_closed_client_gets_its_answer() {
     for tls in [false, true] {
         let (sidegate, backend) = start(|new| if tls { new.tls() } else { new }).await;
         let client = client::new(&sidegate);
@@ -136,7 +136,7 @@ async fn client_that_ends_its_side_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn client_that_ends_its_side_at_once_gets_its_answers() {
+async fn client_half_closed_at_once_gets_its_answers() {
     let backend = backend::http(|_| backend::reply(200).body("ok")).run().await;
     for tls in [false, true] {
         let sidegate = if tls { new(&backend).tls() } else { new(&backend) }.run().await;
@@ -159,7 +159,7 @@ async fn client_that_ends_its_side_at_once_gets_its_answers() {
 }
 
 #[tokio::test]
-async fn client_that_resets_behind_more_bytes_is_booked_as_left() {
+async fn reset_behind_more_bytes_is_logged_as_client_left() {
     for tls in [false, true] {
         let (sidegate, backend) = start(|new| if tls { new.tls() } else { new }).await;
         let client = client::new(&sidegate);
@@ -173,7 +173,7 @@ async fn client_that_resets_behind_more_bytes_is_booked_as_left() {
 }
 
 #[tokio::test]
-async fn attempt_of_a_client_that_ends_its_side_is_granted() {
+async fn attempt_of_a_half_closed_client_is_permitted() {
     let (sidegate, backend) = start(|new| new).await;
     let client = client::new(&sidegate);
     let mut wire = client.connect().await;
@@ -185,7 +185,7 @@ async fn attempt_of_a_client_that_ends_its_side_is_granted() {
 }
 
 #[tokio::test]
-async fn client_that_leaves_in_its_body_is_booked_as_left() {
+async fn client_that_leaves_in_its_body_is_logged_as_left() {
     for framing in ["Content-Length: 9\r\n\r\nhalf", "Transfer-Encoding: chunked\r\n\r\n9\r\nhalf"]
     {
         let (sidegate, backend) = start(|new| new).await;
@@ -237,7 +237,7 @@ async fn requests_are_conserved_under_random_departures() {
 }
 
 #[tokio::test]
-async fn answer_that_breaks_off_is_booked_by_its_backend() {
+async fn truncated_answer_is_logged_as_backend_gone() {
     let (sidegate, backend) = start(|new| new).await;
     let (mut wire, at_backend) = begun(&client::new(&sidegate), &backend, EVENTS).await;
     drop(at_backend);
@@ -270,7 +270,7 @@ async fn two() -> (Sidegate, Backend, [Client; 2]) {
 }
 
 #[tokio::test]
-async fn stream_of_a_denied_client_is_cut_and_its_neighbours_goes_on() {
+async fn stream_of_a_denied_client_is_cut_and_others_continue() {
     for answer in [EVENTS, SIZED] {
         let (sidegate, backend, [one, other]) = two().await;
         let (mut cut, mut at_cut) = begun(&one, &backend, answer).await;
@@ -291,7 +291,7 @@ async fn expect_closed_one(sidegate: &Sidegate) {
 }
 
 #[tokio::test]
-async fn stream_of_a_denied_client_that_takes_nothing_is_cut() {
+async fn stalled_stream_of_a_denied_client_is_cut() {
     let (sidegate, backend, [one, _]) = two().await;
     let (_wire, mut at_backend) = begun(&one, &backend, EVENTS).await;
     let chunk = format!("{:x}\r\n{}\r\n", 1 << 20, "x".repeat(1 << 20));
@@ -328,7 +328,7 @@ async fn reroute(sidegate: &Sidegate, key: &str, value: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn exchanges_of_a_route_that_forwards_no_more_are_ended() {
+async fn exchanges_end_when_their_route_stops_forwarding() {
     let (sidegate, backend, [one, other]) = two().await;
     let (mut stream, _at_stream) = begun(&one, &backend, EVENTS).await;
     let (mut poll, mut at_poll) = get(&other, &backend).await;
@@ -345,7 +345,7 @@ async fn exchanges_of_a_route_that_forwards_no_more_are_ended() {
 }
 
 #[tokio::test]
-async fn exchanges_of_a_route_that_is_gone_are_ended() {
+async fn exchanges_end_when_their_route_is_removed() {
     let (sidegate, backend, [one, other]) = two().await;
     let (mut stream, _at_stream) = begun(&one, &backend, EVENTS).await;
     let (mut poll, _at_poll) = get(&other, &backend).await;
@@ -356,7 +356,7 @@ async fn exchanges_of_a_route_that_is_gone_are_ended() {
 }
 
 #[tokio::test]
-async fn exchanges_that_only_a_path_as_it_is_could_begin_are_ended() {
+async fn exchanges_end_when_their_path_is_no_longer_as_is() {
     let (sidegate, backend) =
         start(|new| new.on_route("paths = 'as-is'").toml("reload.revoke_spread = '0s'")).await;
     let client = client::new(&sidegate);
@@ -392,7 +392,7 @@ async fn request_keeps_the_bounds_under_which_it_began() {
 }
 
 #[tokio::test]
-async fn reload_that_ends_forwarding_counts_what_it_would_cut() {
+async fn reload_that_ends_forwarding_counts_the_exchanges_to_cut() {
     let (sidegate, backend) = start(|new| new.toml("reload.max_revoked = '0'")).await;
     let (_wire, _at_backend) = begun(&client::new(&sidegate), &backend, EVENTS).await;
     let mut config = sidegate.toml();
@@ -466,7 +466,7 @@ async fn reload_that_would_cut_a_stream_counts_it() {
 }
 
 #[tokio::test]
-async fn streams_beyond_the_policys_bound_are_cut_at_their_fifth_second() {
+async fn excess_streams_are_cut_at_five_seconds() {
     let limits = "streams = { per_client = 1, total = 2 }";
     let (sidegate, backend) = start(|new| new.limits(limits)).await;
     let client = client::new(&sidegate);
@@ -549,7 +549,7 @@ async fn upload_longer_than_response_is_answered() {
 }
 
 #[tokio::test]
-async fn backend_that_reads_nothing_of_an_upload_is_late() {
+async fn backend_that_reads_no_upload_times_out() {
     let (sidegate, backend) =
         start(|new| new.timeouts("write_stall = '200ms'").on_route("max_body = '64MiB'")).await;
     let client = client::new(&sidegate);

@@ -62,7 +62,7 @@ async fn explained(more: &[&str], client: &str, code: i32, said: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_carve_out_is_told_with_its_annotations_and_what_would_match() {
+async fn explain_shows_a_carve_out_with_annotations() {
     let carved =
         "`partners`: carved out by !127.0.0.66 (policies/lists/partners.cidr:2, ticket SEC-2190)";
     let would = "would match 127.0.0.0/24 (policies/lists/partners.cidr:1, owner acme)";
@@ -77,7 +77,7 @@ async fn a_carve_out_is_told_with_its_annotations_and_what_would_match() {
 }
 
 #[tokio::test]
-async fn who_is_admitted_is_told_by_which_entry_and_what_the_limits_are() {
+async fn explain_shows_the_admitting_entry_and_the_limits() {
     let by = "in `partners`: 127.0.0.0/24 (policies/lists/partners.cidr:1, owner acme)";
     let limits = [
         "upgrades 1/m, burst 3 (policies/default.toml:13)",
@@ -101,7 +101,7 @@ async fn who_is_admitted_is_told_by_which_entry_and_what_the_limits_are() {
 }
 
 #[tokio::test]
-async fn a_denial_and_an_origin_are_told_for_themselves() {
+async fn explain_shows_denial_and_origin_separately() {
     let page = ["--origin", "https://evil.example"];
     let origin = "https://evil.example: not among \"https://*.partner.example\", \"none\"";
     let denied = "in `banned`: 127.0.0.99 (policies/default.toml:5)";
@@ -122,7 +122,7 @@ async fn a_denial_and_an_origin_are_told_for_themselves() {
 }
 
 #[tokio::test]
-async fn another_time_is_asked_for_with_at() {
+async fn explain_judges_at_the_time_of_at() {
     let lapsed =
         "`partners`: 127.0.2.7 (policies/lists/partners.cidr:3, expires 2026-12-31) has lapsed";
     explained(
@@ -136,7 +136,7 @@ async fn another_time_is_asked_for_with_at() {
 }
 
 #[tokio::test]
-async fn a_url_without_a_route_and_one_that_the_gate_refuses_are_told() {
+async fn explain_shows_missing_routes_and_gate_refusals() {
     let folder = files().route("/chat", &backend::echo().run().await).write();
     let asked = |url: &'static str| {
         ["explain", "--config", "sidegate.toml", "--client", "::1", "--url", url]
@@ -154,7 +154,7 @@ async fn a_url_without_a_route_and_one_that_the_gate_refuses_are_told() {
 }
 
 #[tokio::test]
-async fn explain_judges_a_path_as_it_is_where_its_route_passes_it() {
+async fn explain_judges_as_is_paths_as_sent() {
     let files = files().route("/api/", &backend::echo().run().await).on_route("paths = 'as-is'");
     let folder = files.write();
     for (path, said) in [
@@ -174,7 +174,7 @@ async fn explain_judges_a_path_as_it_is_where_its_route_passes_it() {
 }
 
 #[tokio::test]
-async fn explain_says_which_reading_of_a_path_leads_where() {
+async fn explain_shows_the_reading_of_an_ambiguous_path() {
     let backend = backend::echo().run().await;
     let files = files()
         .route("/", &backend)
@@ -199,7 +199,7 @@ async fn explain_says_which_reading_of_a_path_leads_where() {
 }
 
 #[tokio::test]
-async fn broken_files_are_told_and_a_failing_test_is_no_hindrance() {
+async fn explain_reports_invalid_files_and_ignores_failed_tests() {
     let test = "[[test]]\nname = 'x'\nclient = '127.0.0.1'\nurl = 'ws://localhost/chat'\nexpect = 'refuse'\n";
     let folder = files().route("/chat", &backend::echo().run().await).write();
     let policy = folder.path().join("policies/default.toml");
@@ -219,7 +219,7 @@ async fn broken_files_are_told_and_a_failing_test_is_no_hindrance() {
 }
 
 #[tokio::test]
-async fn the_agent_also_says_what_is_left() {
+async fn explain_by_the_agent_shows_remaining_limits() {
     let backend = backend::echo().run().await;
     let folder = files().route("/chat", &backend).write();
     let running = run(folder.path()).await;
@@ -301,7 +301,7 @@ fn policy(random: &mut StdRng) -> String {
 }
 
 #[tokio::test]
-async fn it_says_what_the_agent_answers_whatever_the_policy_and_the_request() {
+async fn explain_agrees_with_the_agent_for_any_request() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().clear().route("/chat/", &backend).toml("reload.watch = 'off'").run().await;

@@ -179,7 +179,7 @@ async fn permits(
 ) -> (TempDir, Fake) {
     let folder = files().await;
     let config = folder.path().join("sidegate.toml");
-    let digest = compile::promoted(&config, "default").unwrap().all;
+    let digest = compile::promoted_fingerprint(&config, "default").unwrap().all;
     let fake = fake(&folder, move |line| {
         let (status, body) =
             if line.contains("/v1/diff") { (200, permitting(&digest)) } else { reloaded(&config) };
@@ -189,7 +189,7 @@ async fn permits(
 }
 
 #[tokio::test]
-async fn promote_writes_nothing_when_the_yes_is_to_other_files() {
+async fn promote_writes_nothing_when_the_answer_is_for_other_files() {
     let folder = files().await;
     let fake = fake(&folder, |_| fake::json(200, &permitting("0123456789ab")));
     check_not_promoted(&folder, &["the agent read other files (digest 0123456789ab)", "--config"])
@@ -224,7 +224,7 @@ async fn promote_restores_the_policy_when_the_reload_is_not_confirmed() {
 }
 
 #[tokio::test]
-async fn promote_keeps_what_another_wrote_when_it_can_not_restore() {
+async fn promote_keeps_foreign_writes_when_it_cannot_restore() {
     let (folder, _fake) = permits(|config| {
         let policies = config.parent().unwrap().join("policies");
         fs::write(policies.join("save"), "# another's").unwrap();
@@ -246,9 +246,9 @@ async fn promote_keeps_what_another_wrote_when_it_can_not_restore() {
 }
 
 #[tokio::test]
-async fn promote_is_confirmed_when_the_agent_had_read_the_files_before() {
+async fn promote_is_confirmed_when_the_agent_read_the_files_first() {
     let (folder, _fake) = permits(|config| {
-        let digest = compile::placed(config, "default").unwrap().all;
+        let digest = compile::placed_fingerprint(config, "default").unwrap().all;
         (200, format!("{{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":2,\"digest\":\"{digest}\"}}"))
     })
     .await;
@@ -261,7 +261,7 @@ async fn promote_is_confirmed_when_the_agent_had_read_the_files_before() {
 }
 
 #[tokio::test]
-async fn commands_ask_nobody_in_a_folder_that_others_may_write() {
+async fn commands_ignore_sockets_in_folders_writable_by_others() {
     let folder = files().await;
     let fake = fake(&folder, |_| fake::json(200, "{}"));
     for mode in [0o777, 0o1777, 0o757] {
@@ -272,7 +272,7 @@ async fn commands_ask_nobody_in_a_folder_that_others_may_write() {
 }
 
 #[tokio::test]
-async fn commands_ask_no_process_of_another_user() {
+async fn commands_ignore_processes_of_other_users() {
     const STRANGER: u32 = 65_534;
     if !geteuid().is_root() {
         return; // Only root can be another user.

@@ -50,7 +50,7 @@ async fn idle(sidegate: &Sidegate, backend: &Backend) -> (Wire, Wire) {
 }
 
 #[tokio::test]
-async fn a_backend_is_told_who_asks_and_for_what() {
+async fn backend_gets_the_forwarded_fields() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().route("/chat", &backend).certificate(&["ws.example.com"]).run().await;
@@ -76,7 +76,7 @@ async fn a_backend_is_told_who_asks_and_for_what() {
 }
 
 #[tokio::test]
-async fn what_a_client_forges_of_our_headers_is_removed() {
+async fn forged_forwarded_fields_are_removed() {
     let forged = "X-Forwarded-For: 10.0.0.1|X-Forwarded-Proto: https|X-Forwarded-Host: evil|X-Forwarded-Port: 1|X-Forwarded-Prefix: /x|\
         Forwarded: for=10.0.0.1|X-Real-IP: 10.0.0.1|True-Client-IP: 10.0.0.1|CF-Connecting-IP: 10.0.0.1|X-Client-IP: 10.0.0.1|\
         X-Cluster-Client-IP: 10.0.0.1|X-Original-URL: /admin|X-Rewrite-URL: /admin|Client-Cert: x|Client-Cert-Chain: x|X-Request-Id: mine";
@@ -108,7 +108,7 @@ async fn what_a_client_forges_of_our_headers_is_removed() {
 
 // C-H1-14
 #[tokio::test]
-async fn underscore_spellings_of_our_headers_are_removed_and_others_pass() {
+async fn underscore_spellings_of_own_fields_are_removed() {
     let head =
         forwarded("X_Forwarded_For: 10.0.0.1|x-forwarded_proto: https|X_Real_IP: 1|CLIENT_CERT: x|X_Request_Id: y|x_api_key: 7")
             .await;
@@ -121,7 +121,7 @@ async fn underscore_spellings_of_our_headers_are_removed_and_others_pass() {
 
 // C-H1-15
 #[tokio::test]
-async fn hop_by_hop_headers_go_no_further_in_either_direction() {
+async fn hop_by_hop_fields_are_removed_both_ways() {
     let hops = "Connection: keep-alive, X-Named|X-Named: 1|Keep-Alive: timeout=5|Proxy-Connection: keep-alive|TE: trailers|Upgrade: h2c";
     let head = forwarded(hops).await;
     let answer = answered(&format!("HTTP/1.1 200 OK|{hops}|X-Kept: 1|Content-Length: 2||ok")).await;
@@ -133,7 +133,7 @@ async fn hop_by_hop_headers_go_no_further_in_either_direction() {
 
 // C-WS-11
 #[tokio::test]
-async fn h2c_is_never_upgraded_to() {
+async fn h2c_is_never_upgraded() {
     let head = forwarded(
         "Connection: Upgrade, HTTP2-Settings|Upgrade: h2c|HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA",
     )
@@ -145,7 +145,7 @@ async fn h2c_is_never_upgraded_to() {
 }
 
 #[tokio::test]
-async fn a_request_id_is_ours_and_the_same_on_both_sides() {
+async fn request_id_is_generated_and_equal_on_both_sides() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = forwarding(&backend).await;
     let client = client::new(&sidegate).header("X-Request-Id", "forged");
@@ -163,7 +163,7 @@ async fn a_request_id_is_ours_and_the_same_on_both_sides() {
 }
 
 #[tokio::test]
-async fn names_keep_their_case_and_values_their_order_and_bytes_both_ways() {
+async fn field_names_and_values_pass_unchanged_both_ways() {
     let fields = "x-LoWeR-UpPeR: 1|Cookie: a=1; b=\"2\"|X-Many: one|X-Many: two, three|X-Many: one|X-Empty:|ETag: W/\"x\"";
     let (head, answer) = (
         forwarded(fields).await,
@@ -183,7 +183,7 @@ async fn names_keep_their_case_and_values_their_order_and_bytes_both_ways() {
 }
 
 #[tokio::test]
-async fn our_own_headers_are_spelled_as_documented() {
+async fn own_fields_are_spelled_as_documented() {
     let head = forwarded("x-own: 1").await;
     for name in [
         "X-Forwarded-For",
@@ -198,7 +198,7 @@ async fn our_own_headers_are_spelled_as_documented() {
 }
 
 #[tokio::test]
-async fn bytes_beyond_ascii_in_a_value_pass_as_they_are() {
+async fn non_ascii_bytes_in_a_value_pass_unchanged() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = forwarding(&backend).await;
     client::new(&sidegate)
@@ -300,7 +300,7 @@ async fn trailing() -> Backend {
 }
 
 #[tokio::test]
-async fn answers_with_trailers_are_complete_and_leave_their_connection() {
+async fn answers_with_trailers_are_complete_and_end_the_connection() {
     for te in ["", "TE: trailers\r\n"] {
         let backend = trailing().await;
         let builder = sidegate::new().route("/", &backend).on_route("http = 'forward'");
@@ -321,7 +321,7 @@ async fn answers_with_trailers_are_complete_and_leave_their_connection() {
 }
 
 #[tokio::test]
-async fn trailers_pass_as_they_are_announced_and_asked_for() {
+async fn trailers_pass_when_announced_and_accepted() {
     let backend = trailing().await;
     let sidegate = forwarding(&backend).await;
     for (path, te, trailer, ending) in [
@@ -344,7 +344,7 @@ async fn trailers_pass_as_they_are_announced_and_asked_for() {
 }
 
 #[tokio::test]
-async fn trailers_for_one_connection_alone_go_no_further() {
+async fn hop_by_hop_trailers_are_removed() {
     let backend = backend::raw(|mut wire| async move {
         wire.head().await;
         let trailers = "Keep-Alive: 1\r\nX-Sum: 7\r\nUpgrade: h2c\r\n";
@@ -361,7 +361,7 @@ async fn trailers_for_one_connection_alone_go_no_further() {
 }
 
 #[tokio::test]
-async fn a_204_has_no_length_whatever_the_backend_says() {
+async fn answer_204_never_has_a_length() {
     for framing in ["Content-Length: 5", "Trailer: X-Sum|Transfer-Encoding: chunked"] {
         let answer = answered(&format!("HTTP/1.1 204 No Content|X-Own: 1|{framing}||")).await;
         answer.expect(204).expect_header("x-own", "1");
@@ -408,7 +408,7 @@ async fn large_bodies_arrive_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_backends_connection_is_used_again_by_whoever_comes() {
+async fn backend_connection_is_reused_by_any_client() {
     let backend = backend::http(|_| backend::reply(200).body("x")).run().await;
     let sidegate = forwarding(&backend).await;
     for address in ["127.0.0.2", "127.0.0.3", "127.0.0.2"] {
@@ -420,7 +420,7 @@ async fn a_backends_connection_is_used_again_by_whoever_comes() {
 }
 
 #[tokio::test]
-async fn a_backend_that_closes_after_its_answer_is_dialled_anew() {
+async fn backend_that_closes_after_its_answer_is_dialled_again() {
     let backend =
         backend::http(|_| backend::reply(200).header("Connection", "close").body("x")).run().await;
     let sidegate = forwarding(&backend).await;
@@ -433,7 +433,7 @@ async fn a_backend_that_closes_after_its_answer_is_dialled_anew() {
 }
 
 #[tokio::test]
-async fn a_safe_request_is_sent_again_when_a_used_connection_turns_out_closed() {
+async fn safe_request_is_retried_when_a_reused_connection_is_closed() {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;
     let (mut client, mut at_backend) = idle(&sidegate, &backend).await;
@@ -447,7 +447,7 @@ async fn a_safe_request_is_sent_again_when_a_used_connection_turns_out_closed() 
 }
 
 #[tokio::test]
-async fn a_request_that_is_not_safe_or_has_a_body_is_never_sent_again() {
+async fn unsafe_request_or_one_with_a_body_is_never_retried() {
     for request in [
         "POST /second HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /second HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab",
@@ -464,7 +464,7 @@ async fn a_request_that_is_not_safe_or_has_a_body_is_never_sent_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_again_after_a_byte_of_the_answer_or_on_a_fresh_connection() {
+async fn no_retry_after_an_answer_byte_or_on_a_fresh_connection() {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;
     let (mut client, mut at_backend) = idle(&sidegate, &backend).await;
@@ -505,7 +505,7 @@ async fn an_answer_whose_framing_is_ambiguous_is_a_502() {
 }
 
 #[tokio::test]
-async fn length_that_is_no_number_is_a_502_for_head_and_304_too() {
+async fn invalid_length_is_502_for_head_and_304_too() {
     for length in ["2, 2", "+2", "", "99999999999999999999"] {
         for (method, status) in [("HEAD", "200 OK"), ("GET", "304 Not Modified")] {
             let backend = backend::raw(move |mut wire| async move {
@@ -535,13 +535,13 @@ async fn body_that_is_broken_from_its_start_is_a_502() {
 
 // C-WS-10
 #[tokio::test]
-async fn a_101_that_nobody_asked_for_is_a_502() {
+async fn unrequested_101_is_502() {
     let switched = "HTTP/1.1 101 Switching Protocols|Upgrade: websocket|Connection: Upgrade||";
     answered(switched).await.expect_refused(502, "backend");
 }
 
 #[tokio::test]
-async fn nonsense_and_a_head_without_end_are_502() {
+async fn garbage_and_an_endless_head_are_502() {
     answered("SSH-2.0-OpenSSH||").await.expect_refused(502, "backend");
     answered("HTTP/1.1 200 OK|X: a\0b||").await.expect_refused(502, "backend");
     answered("").await.expect_refused(502, "backend");
@@ -559,7 +559,7 @@ async fn an_early_hint_never_desyncs() {
 }
 
 #[tokio::test]
-async fn an_answer_that_lasts_to_the_end_of_its_connection_arrives_whole() {
+async fn answer_delimited_by_close_arrives_whole() {
     for version in ["1.0", "1.1"] {
         let answer = answered(&format!("HTTP/{version} 200 OK||until the end")).await;
         assert_eq!(
@@ -605,7 +605,7 @@ async fn a_client_of_http_1_0_gets_no_chunks() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_breaks_off_for_the_client_too() {
+async fn truncated_answer_is_truncated_for_the_client() {
     for framing in ["Content-Length: 100", "Transfer-Encoding: chunked"] {
         let backend = backend::raw(move |mut wire| async move {
             wire.head().await;
@@ -621,7 +621,7 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client_too() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_ends_its_request_at_the_backend() {
+async fn client_that_leaves_aborts_its_request_at_the_backend() {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;
     let mut client = client::new(&sidegate).connect().await;
@@ -742,7 +742,7 @@ async fn switched(before: &str, more: &str) -> [Vec<(String, String)>; 2] {
 }
 
 #[tokio::test]
-async fn an_attempt_is_the_same_at_once_behind_a_request_and_with_a_large_head() {
+async fn attempt_is_forwarded_alike_by_both_head_readers() {
     let [asked, granted] = switched("", "").await;
     let spelled = |lines: &[(String, String)], like: &str| {
         let like = |(name, _): &&(String, String)| name.eq_ignore_ascii_case(like);
@@ -777,7 +777,7 @@ async fn attempted() -> (Sidegate, Wire, Wire) {
 }
 
 #[tokio::test]
-async fn an_attempt_that_comes_first_is_answered_without_hyper() {
+async fn first_attempt_is_answered_without_hyper() {
     // Which would add a Date; a 1xx needs none (RFC 9110 §6.6.1).
     let (_sidegate, mut wire, mut at_backend) = attempted().await;
     let granted = backend::granted(&at_backend.head().await, "");
@@ -805,7 +805,7 @@ async fn a_101_may_come_in_pieces_and_behind_an_early_hint() {
 }
 
 #[tokio::test]
-async fn an_answer_other_than_a_101_may_come_in_pieces_and_behind_an_early_hint() {
+async fn other_answer_may_come_in_pieces_behind_an_early_hint() {
     let (_sidegate, mut wire, mut at_backend) = attempted().await;
     at_backend.head().await;
     let hint = "HTTP/1.1 103 Early Hints\r\n\r\n";
@@ -823,7 +823,7 @@ async fn an_answer_other_than_a_101_may_come_in_pieces_and_behind_an_early_hint(
 }
 
 #[tokio::test]
-async fn body_in_chunks_reaches_the_backend_whatever_the_method() {
+async fn chunked_body_reaches_the_backend_for_any_method() {
     let backend = backend::http(|asked| backend::reply(200).body(asked.body.clone())).run().await;
     let sidegate = forwarding(&backend).await;
     for method in ["GET", "DELETE", "OPTIONS", "POST", "QUERY"] {

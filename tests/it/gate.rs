@@ -61,7 +61,7 @@ async fn rejected(heads: &[&str], status: u16) {
 
 // C-H1-01
 #[tokio::test]
-async fn content_length_beside_transfer_encoding_is_settled_by_the_latter_and_closes() {
+async fn transfer_encoding_wins_over_content_length_and_closes() {
     let (backend, _sidegate, client) = gate().await;
     for framing in [
         "Content-Length: 5|Transfer-Encoding: chunked",
@@ -134,7 +134,7 @@ async fn a_content_length_that_is_not_one_number_is_rejected() {
 
 // C-H1-08, C-H1-09
 #[tokio::test]
-async fn a_chunk_that_cannot_be_read_ends_the_connection_and_is_never_a_whole_request() {
+async fn invalid_chunk_ends_the_connection() {
     let backend = backend::raw(|mut wire| async move {
         let _head = wire.try_head().await;
         let body = lossy(&wire.rest().await);
@@ -191,7 +191,7 @@ async fn bare_line_feeds_reach_the_backend_as_crlf() {
 
 // C-RT-14
 #[tokio::test]
-async fn a_host_that_is_missing_doubled_or_unsound_is_refused() {
+async fn missing_repeated_or_invalid_host_is_refused() {
     let unsound = [
         "GET / HTTP/1.1|X: no host",
         "GET / HTTP/1.1|Host: a|Host: a",
@@ -211,7 +211,7 @@ async fn a_host_that_is_missing_doubled_or_unsound_is_refused() {
 
 // C-RT-14
 #[tokio::test]
-async fn a_host_is_routed_in_its_canonical_form_and_passed_as_it_came() {
+async fn host_is_routed_canonically_and_forwarded_unchanged() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = sidegate::new()
         .clear()
@@ -252,7 +252,7 @@ async fn an_absolute_target_that_disagrees_with_host_is_refused() {
 
 // C-H1-23, C-H1-27
 #[tokio::test]
-async fn a_method_and_a_target_that_do_not_go_together_are_refused() {
+async fn method_with_a_wrong_target_form_is_refused() {
     refused(
         &[
             "GET * HTTP/1.1|Host: a",
@@ -272,7 +272,7 @@ async fn a_method_and_a_target_that_do_not_go_together_are_refused() {
 
 // C-H1-23
 #[tokio::test]
-async fn options_of_the_server_as_a_whole_is_no_route_s() {
+async fn options_asterisk_has_no_route() {
     refused(&["OPTIONS * HTTP/1.1|Host: a", "OPTIONS * HTTP/1.0"], 404, "route").await;
 }
 
@@ -375,7 +375,7 @@ async fn http_0_9_is_rejected() {
 }
 
 #[tokio::test]
-async fn a_fragment_is_gone_before_judging() {
+async fn fragment_is_removed_before_judging() {
     let (backend, _sidegate, client) = gate().await;
     client.send(head("GET /a#/../b HTTP/1.1|Host: a")).await.expect(200);
     assert_eq!(backend.head().await.target(), "/a");
@@ -383,7 +383,7 @@ async fn a_fragment_is_gone_before_judging() {
 
 // C-RT-07, C-RT-08, C-RT-11
 #[tokio::test]
-async fn a_path_that_could_be_read_in_two_ways_is_refused() {
+async fn ambiguous_path_is_refused() {
     refused(
         &[
             "GET /% HTTP/1.1|Host: a",
@@ -438,7 +438,7 @@ async fn two_policies() -> (Backend, Sidegate, Client) {
 }
 
 #[tokio::test]
-async fn a_path_is_refused_when_a_reading_leads_to_another_policy() {
+async fn path_with_a_reading_of_another_policy_is_refused() {
     let (backend, sidegate, client) = two_policies().await;
     let paths = [
         "/admin;a=b/x",
@@ -465,7 +465,7 @@ async fn a_path_is_refused_when_a_reading_leads_to_another_policy() {
 }
 
 #[tokio::test]
-async fn a_path_passes_as_it_is_when_no_reading_leads_elsewhere() {
+async fn path_passes_when_no_reading_has_another_policy() {
     let (backend, _sidegate, client) = two_policies().await;
     for path in
         ["/public/a;b=c/d", "/public/%2541%c3%a9", "/v1./x%20", "/public/..%20/x", "/ADMIN/x"]
@@ -567,7 +567,7 @@ async fn a_refusal_with_an_unread_body_closes_the_connection() {
 
 // C-H1-26
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_order_each_under_the_policy() {
+async fn pipelined_requests_are_each_judged_in_order() {
     let backend = backend::http(|asked| backend::reply(200).body(asked.head.target())).run().await;
     let sidegate = sidegate::new().route("/open/", &backend).on_route("http = 'forward'");
     let sidegate = sidegate.route("/post/", &backend).route("/shut/", &backend);
@@ -605,7 +605,7 @@ async fn plain_refusals_keep_the_connection_for_an_attempt() {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_for_it_is_closed_after_its_answer() {
+async fn connection_close_of_a_client_is_honoured() {
     let (_backend, _sidegate, client) = gate().await;
     for lines in [
         "GET / HTTP/1.1|Host: a|Connection: close",
@@ -647,7 +647,7 @@ async fn a_declared_body_over_the_limit_is_413_before_the_dial() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_over_the_limit_is_413_and_never_whole_at_the_backend() {
+async fn chunked_body_over_the_limit_is_413() {
     let backend = backend::manual().run().await;
     let sidegate = sidegate::new()
         .route("/", &backend)
@@ -669,7 +669,7 @@ async fn a_chunked_body_over_the_limit_is_413_and_never_whole_at_the_backend() {
 }
 
 #[tokio::test]
-async fn a_chunked_body_over_the_limit_after_the_answers_head_cuts_the_connection() {
+async fn chunked_body_over_the_limit_after_the_head_is_cut() {
     let backend = backend::manual().run().await;
     let sidegate = sidegate::new()
         .route("/", &backend)
@@ -690,7 +690,7 @@ async fn a_chunked_body_over_the_limit_after_the_answers_head_cuts_the_connectio
 
 // C-H1-28
 #[tokio::test]
-async fn expect_100_continue_is_answered_without_the_backend_s_word_too() {
+async fn expect_100_continue_is_answered_for_a_silent_backend() {
     let (backend, _sidegate, client) = gate().await;
     let mut wire = client.connect().await;
     wire.send(head("POST / HTTP/1.1|Host: a|Expect: 100-continue|Content-Length: 5")).await;

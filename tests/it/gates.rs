@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use ::sidegate::StartError;
-use ::sidegate::admin::wire::{DiagnosticReport, ReloadAnswer, ReloadRequest, WarningWord};
-use ::sidegate::control::reload::Outcome;
+use ::sidegate::admin::wire::{DiagnosticReport, ReloadAnswer, ReloadRequest, WarningKind};
+use ::sidegate::control::reload::ReloadOutcome;
 
 use crate::cli;
 use crate::harness::backend::{self, Backend};
@@ -60,7 +60,7 @@ fn age(path: &Path, age: Duration) {
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[tokio::test]
-async fn a_test_that_fails_rejects_the_reload_and_what_runs_is_kept() {
+async fn failed_test_rejects_the_reload() {
     let (sidegate, _backend) = echoing(|sidegate| sidegate).await;
     let mut before = client::new(&sidegate).from("127.0.0.66").open("/chat").await;
     let body = sidegate.write_rejected(POLICY, &tested("127.0.0.66", "", "allow")).await;
@@ -93,7 +93,7 @@ async fn a_candidate_and_the_baseline_are_tested_too() {
 }
 
 #[tokio::test]
-async fn a_route_that_is_gone_fails_the_tests_of_its_policy() {
+async fn removed_route_fails_the_tests_of_its_policy() {
     let (sidegate, _backend) =
         echoing(|sidegate| sidegate.file(POLICY, &tested("127.0.0.1", "", "allow"))).await;
     let config = std::fs::read_to_string(sidegate.config()).unwrap().replace("/chat", "/chats");
@@ -102,10 +102,10 @@ async fn a_route_that_is_gone_fails_the_tests_of_its_policy() {
 }
 
 #[tokio::test]
-async fn at_start_a_test_that_fails_is_an_error_in_the_files() {
+async fn failed_test_at_start_is_an_error() {
     let backend = backend::echo().run().await;
     let started = new(&backend).file(POLICY, &tested("127.0.0.66", "", "allow")).try_run().await;
-    let Err(StartError::Files(errors)) = started else { panic!("it started") };
+    let Err(StartError::InvalidFiles(errors)) = started else { panic!("it started") };
     let text = errors[0].to_string();
     assert!(
         text.contains("REFUSE 403 network")
@@ -115,7 +115,7 @@ async fn at_start_a_test_that_fails_is_an_error_in_the_files() {
 }
 
 #[tokio::test]
-async fn no_day_of_the_calendar_fails_a_test_without_an_instant_and_with_one_it_is_judged_then() {
+async fn tests_ignore_the_date_unless_they_have_an_instant() {
     let (sidegate, _backend) =
         echoing(|sidegate| sidegate.file(POLICY, &tested("192.0.2.1", "", "allow"))).await;
     client::new(&sidegate).open("/chat").await.expect_echo("started").await;
@@ -130,8 +130,7 @@ async fn no_day_of_the_calendar_fails_a_test_without_an_instant_and_with_one_it_
 }
 
 #[tokio::test]
-async fn a_reload_that_closes_too_many_is_held_however_often_it_is_looked_at_and_let_through_once_accepted()
- {
+async fn reload_that_closes_too_many_is_held_until_accepted_once() {
     let (sidegate, _backend) =
         echoing(|sidegate| sidegate.toml("reload = { max_revoked = '1', poll = '50ms' }")).await;
     let mut tunnels = Vec::new();
@@ -154,7 +153,7 @@ async fn a_reload_that_closes_too_many_is_held_however_often_it_is_looked_at_and
 }
 
 #[tokio::test]
-async fn what_closes_no_more_than_the_bound_is_not_held() {
+async fn reload_within_the_revocation_bound_is_not_held() {
     let (sidegate, _backend) =
         echoing(|sidegate| sidegate.toml("reload.max_revoked = '50%'")).await;
     let mut leaving = client::new(&sidegate).from("127.0.0.2").open("/chat").await;
@@ -180,7 +179,7 @@ async fn listing(keys: &str, more: usize) -> (Sidegate, Backend) {
 }
 
 #[tokio::test]
-async fn a_list_that_is_cut_short_is_held_until_that_list_is_accepted() {
+async fn truncated_list_is_held_until_accepted() {
     let (sidegate, _backend) = listing("", 200).await;
     let mut before = client::new(&sidegate).open("/chat").await;
     sidegate.put(LIST, "10.0.0.0/24\n127.0.0.2\n");
@@ -200,7 +199,7 @@ async fn a_list_that_is_cut_short_is_held_until_that_list_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_bound_that_the_policy_names_holds_for_few_entries_as_well() {
+async fn explicit_shrink_bound_holds_for_small_lists() {
     let (sidegate, _backend) = listing(", max_shrink = '10%'", 9).await;
     sidegate.put(LIST, entries(7));
     assert!(
@@ -218,7 +217,7 @@ async fn a_stale_list_is_a_warning() {
     let (sidegate, _backend) = listing(", max_age = '36h'", 1).await;
     age(&sidegate.folder().join(LIST), 5 * DAY);
     sidegate.policy().deny("127.0.0.9").put();
-    let Outcome::Published { warnings, .. } = sidegate.reload().await else {
+    let ReloadOutcome::Published { warnings, .. } = sidegate.reload().await else {
         panic!("not published")
     };
     assert!(
@@ -232,7 +231,7 @@ async fn a_stale_list_is_a_warning() {
 }
 
 #[tokio::test]
-async fn where_the_policy_says_so_a_stale_list_rejects_a_reload_but_no_start() {
+async fn stale_list_rejects_a_reload_and_no_start_when_configured() {
     let backend = backend::echo().run().await;
     let list = "[lists]\npartners = { file = 'lists/partners.cidr', max_age = '36h', on_stale = 'reject' }";
     let builder = new(&backend)
@@ -257,7 +256,7 @@ async fn where_the_policy_says_so_a_stale_list_rejects_a_reload_but_no_start() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_fresh_again_is_found_by_polling_though_it_says_the_same() {
+async fn refreshed_list_with_equal_bytes_is_found_by_polling() {
     let list = "[lists]\npartners = { file = 'lists/partners.cidr', max_age = '36h', on_stale = 'reject' }";
     let policy = |page: sidegate::Page| page.toml(list).allow("partners");
     let (sidegate, _backend) = echoing(|sidegate| {
@@ -275,7 +274,7 @@ async fn a_list_that_is_fresh_again_is_found_by_polling_though_it_says_the_same(
 }
 
 #[tokio::test]
-async fn a_list_that_becomes_stale_is_told_without_a_reload_and_no_more_once_it_is_written_again() {
+async fn stale_list_is_reported_until_it_is_written_again() {
     let list = "[lists]\npartners = { file = 'lists/partners.cidr', max_age = '1h' }";
     let policy = |page: sidegate::Page| page.toml(list).allow("partners");
     let (sidegate, _backend) = echoing(|sidegate| {
@@ -291,7 +290,7 @@ async fn a_list_that_becomes_stale_is_told_without_a_reload_and_no_more_once_it_
     };
     within("a word of the stale list", told).await;
     let warnings = sidegate.status().await.warnings;
-    assert_eq!(warnings[0].word, WarningWord::Stale, "{warnings:?}");
+    assert_eq!(warnings[0].word, WarningKind::Stale, "{warnings:?}");
     let sentence =
         "the list partners of default was last written 60 minutes ago; max_age is \"1h\"";
     assert_eq!(warnings[0].sentence, sentence);

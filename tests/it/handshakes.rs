@@ -107,7 +107,7 @@ async fn wait_is_bounded_by_the_timeout_of_tls() {
 }
 
 #[tokio::test]
-async fn client_that_leaves_while_it_waits_is_not_waited_for() {
+async fn client_that_leaves_the_handshake_queue_delays_none() {
     let (sidegate, client, _backend) = running(ONE).await;
     client.connect().await;
     for before in 0..3 {
@@ -130,7 +130,7 @@ async fn connection_without_a_byte_takes_no_token() {
 }
 
 #[tokio::test]
-async fn waiting_connections_are_closed_only_beyond_pending_per_client() {
+async fn waiting_connections_are_closed_only_over_pending_per_client() {
     let (sidegate, client, _backend) = running(&format!("pending_per_client = 2\n{ONE}")).await;
     let mut tunnel = client.open("/chat").await;
     let _two = [waiting(&sidegate, 0).await, waiting(&sidegate, 1).await];
@@ -147,7 +147,7 @@ async fn waiting_connections_are_closed_only_beyond_pending_per_client() {
 }
 
 #[tokio::test]
-async fn unchanged_rate_keeps_its_budgets_and_a_changed_one_acts_at_once() {
+async fn unchanged_rate_keeps_budgets_and_a_changed_one_acts_at_once() {
     let (sidegate, client, _backend) = running(ONE).await;
     client.connect().await;
     sidegate.policy().deny("192.0.2.1").write().await;
@@ -176,7 +176,7 @@ async fn reconnect_storm_of_one_address_passes_by_default() {
 }
 
 #[tokio::test]
-async fn wait_has_a_line_and_so_has_its_end() {
+async fn handshake_wait_and_its_end_are_logged() {
     let backend = backend::echo().run().await;
     let folder = with(ONE, &backend).timeouts("tls = '200ms'").write();
     let mut process = process::new(folder.path()).log("json").run().await;

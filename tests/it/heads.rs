@@ -67,7 +67,7 @@ async fn identity_headers_are_removed_from_attempts_too() {
 }
 
 #[tokio::test]
-async fn http_1_0_without_host_is_for_the_host_star() {
+async fn http_1_0_without_host_matches_the_host_star() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = forwarding(&backend).await;
     for method in ["OPTIONS", "GET", "HEAD"] {
@@ -86,7 +86,7 @@ async fn http_1_0_without_host_is_for_the_host_star() {
 }
 
 #[tokio::test]
-async fn http_1_0_without_host_is_404_where_all_hosts_have_names() {
+async fn http_1_0_without_host_is_404_without_a_host_star() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let builder = new(&backend).host("ws.example.com").clear();
     let sidegate = builder.run().await;
@@ -101,7 +101,7 @@ async fn http_1_0_without_host_is_404_where_all_hosts_have_names() {
 }
 
 #[tokio::test]
-async fn http_1_0_keeps_its_connection_where_the_answer_has_a_length() {
+async fn http_1_0_keeps_its_connection_when_the_answer_has_a_length() {
     let backend = backend::http(|_| backend::reply(200).body("hello")).run().await;
     let sidegate = forwarding(&backend).await;
     let mut wire = client::new(&sidegate).connect().await;
@@ -120,7 +120,7 @@ async fn http_1_0_keeps_its_connection_where_the_answer_has_a_length() {
 }
 
 #[tokio::test]
-async fn http_1_0_is_told_that_an_answer_without_length_ends_with_the_connection() {
+async fn http_1_0_answer_without_length_has_connection_close() {
     let backend = backend::raw(|mut wire| async move {
         wire.head().await;
         wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n")
@@ -138,7 +138,7 @@ async fn http_1_0_is_told_that_an_answer_without_length_ends_with_the_connection
 }
 
 #[tokio::test]
-async fn a_redirect_needs_a_host_to_lead_to() {
+async fn redirect_without_a_host_is_refused() {
     let backend = backend::echo().run().await;
     let plain =
         "\n[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false\nredirect = 'https'";
@@ -152,7 +152,7 @@ async fn a_redirect_needs_a_host_to_lead_to() {
 }
 
 #[tokio::test]
-async fn a_port_that_no_connection_has_is_refused() {
+async fn invalid_port_in_host_is_refused() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = forwarding(&backend).await;
     let client = client::new(&sidegate);
@@ -373,7 +373,7 @@ async fn expecting(sidegate: &Sidegate, backend: &Backend) -> (Wire, Wire) {
 }
 
 #[tokio::test]
-async fn backend_that_refuses_by_the_head_alone_gets_no_body() {
+async fn backend_that_refuses_before_the_body_gets_none() {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;
     for (answer, status) in [
@@ -394,7 +394,7 @@ async fn backend_that_refuses_by_the_head_alone_gets_no_body() {
 }
 
 #[tokio::test]
-async fn backend_s_100_lets_the_body_go() {
+async fn backend_100_releases_the_body() {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;
     for first in ["", "HTTP/1.1 103 Early Hints\r\n\r\n"] {
@@ -412,7 +412,7 @@ async fn backend_s_100_lets_the_body_go() {
 }
 
 #[tokio::test]
-async fn expectation_of_a_request_without_a_body_goes_no_further() {
+async fn expect_without_a_body_is_removed() {
     for lines in ["Expect: 100-continue", "Content-Length: 0|Expect: 100-continue", "Expect: other"]
     {
         let head = seen(&format!("POST / HTTP/1.1|Host: a|{lines}")).await;
@@ -421,7 +421,7 @@ async fn expectation_of_a_request_without_a_body_goes_no_further() {
 }
 
 #[tokio::test]
-async fn interim_answers_without_end_are_a_502() {
+async fn endless_interim_answers_are_502() {
     let flood = backend::raw(|mut wire| async move {
         let attempts = wire.try_head().await;
         if attempts.is_some() {
@@ -456,7 +456,7 @@ async fn interims(status: u16, count: usize, at_once: usize) -> Backend {
 }
 
 #[tokio::test]
-async fn interim_answers_are_a_thousand_at_most_whatever_one_read_brings() {
+async fn interim_answers_are_bounded_within_one_read() {
     for status in [100, 102, 103, 199] {
         for (count, at_once) in [(1000, 1000), (1000, 7), (1001, 1001), (1001, 7), (3000, 3000)] {
             let backend = interims(status, count, at_once).await;
@@ -479,7 +479,7 @@ async fn interim_answers_are_a_thousand_at_most_whatever_one_read_brings() {
 }
 
 #[tokio::test]
-async fn backend_is_left_behind_a_flood_of_interim_answers() {
+async fn backend_connection_is_closed_after_an_interim_flood() {
     let flood = interims(103, 1001, 1001).await;
     let sidegate = forwarding(&flood).await;
     let client = client::new(&sidegate);
@@ -490,7 +490,7 @@ async fn backend_is_left_behind_a_flood_of_interim_answers() {
 }
 
 #[tokio::test]
-async fn interim_answer_that_is_none_is_a_502() {
+async fn invalid_interim_answer_is_502() {
     let ok = "HTTP/1.1 200 OK|Content-Length: 2||ok";
     for odd in [
         format!("HTTP/1.1 101 Switching Protocols|Upgrade: websocket|Connection: Upgrade||{ok}"),
@@ -513,7 +513,7 @@ async fn interim_answer_that_is_none_is_a_502() {
 }
 
 #[tokio::test]
-async fn early_hints_for_a_client_that_reads_nothing_take_no_room() {
+async fn early_hints_for_a_stalled_client_are_dropped() {
     let hint = format!("HTTP/1.1 103 Early Hints\r\nLink: <{}>\r\n\r\n", "x".repeat(8000));
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).await;
@@ -585,7 +585,7 @@ async fn a_request_has_at_most_max_fields() {
 }
 
 #[tokio::test]
-async fn heads_that_cannot_be_read_are_refused_with_a_reason() {
+async fn unparsable_heads_are_refused_with_a_reason() {
     let backend = backend::echo().run().await;
     for build in [Builder::tls, Builder::clear] {
         let sidegate = build(new(&backend)).run().await;
@@ -628,7 +628,7 @@ async fn refusal_of_a_head_request_has_no_body() {
 }
 
 #[tokio::test]
-async fn head_in_pieces_is_refused_where_it_cannot_be_read() {
+async fn unparsable_head_in_pieces_is_refused() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).run().await;
     let mut wire = client::new(&sidegate).connect().await;

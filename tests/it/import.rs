@@ -171,27 +171,27 @@ fn expect_refused((folder, output): (TempDir, Output), said: &[&str]) {
 }
 
 #[test]
-fn the_recipe_of_every_tutorial_is_imported() {
+fn common_nginx_websocket_recipe_is_imported() {
     check_golden("classic");
 }
 
 #[test]
-fn it_is_loud_where_the_inheritance_of_nginx_fails_open() {
+fn import_reports_inheritance_that_fails_open() {
     check_golden("fails-open");
 }
 
 #[test]
-fn what_cannot_be_carried_over_is_said_line_by_line() {
+fn uncarried_directives_are_reported_line_by_line() {
     check_golden("left-out");
 }
 
 #[test]
-fn sockets_with_other_servers_get_a_configuration_each_and_long_lists_a_file() {
+fn sockets_with_other_servers_get_their_own_configuration() {
     check_golden("ports");
 }
 
 #[test]
-fn every_line_of_the_source_has_its_line_in_the_report() {
+fn every_source_line_has_a_report_line() {
     for name in ["classic", "fails-open", "left-out", "ports"] {
         let folder = folder();
         let report = lossy(&import_accepting(&format!("{name}.conf"), folder.path()).stdout);
@@ -204,7 +204,7 @@ fn every_line_of_the_source_has_its_line_in_the_report() {
 }
 
 #[test]
-fn nothing_is_written_where_one_of_its_files_is_there() {
+fn import_writes_nothing_when_an_output_file_exists() {
     let folder = folder();
     fs::create_dir_all(folder.path().join("out/policies")).unwrap();
     fs::write(folder.path().join("out/policies/ws-example-com-ticks.toml"), "mine").unwrap();
@@ -219,7 +219,7 @@ fn nothing_is_written_where_one_of_its_files_is_there() {
 }
 
 #[test]
-fn what_nginx_could_not_read_is_said_with_its_place() {
+fn nginx_syntax_errors_are_reported_with_their_place() {
     expect_refused(
         import_text("http {\n server {\n  listen 80;\n"),
         &["nginx.conf:4: unexpected end of file", "line 2"],
@@ -235,7 +235,7 @@ fn what_nginx_could_not_read_is_said_with_its_place() {
 }
 
 #[test]
-fn all_that_is_wrong_is_said_at_once() {
+fn all_import_errors_are_reported_at_once() {
     let text = "server {\n allow 10.0.0.256;\n location / {\n  limit_req zone=a;\n  proxy_pass http://127.0.0.1:1;\n }\n listen x:1;\n}";
     let said = [
         "nginx.conf:2: invalid parameter \"10.0.0.256\"",
@@ -246,7 +246,7 @@ fn all_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
-fn a_certificate_that_is_not_there_or_does_not_fit_leaves_nothing_behind() {
+fn invalid_certificate_leaves_no_output() {
     let server = |key: &str| {
         let tls = format!("ssl_certificate ws.pem; ssl_certificate_key {key};");
         format!(
@@ -261,13 +261,13 @@ fn a_certificate_that_is_not_there_or_does_not_fit_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_file_that_passes_nothing_on_is_nothing_to_import() {
+fn file_without_proxy_pass_is_an_error() {
     let text = "http { server { listen 80; location / { root /srv; } } }";
     expect_refused(import_text(text), &["nginx.conf", "there is nothing to import"]);
 }
 
 #[test]
-fn programs_get_the_report_as_json() {
+fn import_report_is_available_as_json() {
     let folder = folder();
     let output = sidegate(
         &["import", "nginx", "left-out.conf", "--out", "out", "--accept-opens", "--json"],
@@ -286,7 +286,7 @@ fn programs_get_the_report_as_json() {
 }
 
 #[test]
-fn regular_expressions_open_nothing_without_a_word() {
+fn regular_expressions_open_nothing_silently() {
     for (regex, path) in [
         ("~ ^/reports/(daily|weekly)$", "/reports/weekly"),
         ("~* ^/console/", "/CONSOLE/x"),
@@ -302,7 +302,7 @@ fn regular_expressions_open_nothing_without_a_word() {
 }
 
 #[test]
-fn limits_of_a_regular_expression_are_not_lost_without_a_word() {
+fn limits_of_a_regular_expression_are_not_lost_silently() {
     let limits =
         ["client_max_body_size 1k;", "limit_req zone=by_client;", "limit_conn by_client 1;"];
     for limit in limits {
@@ -319,7 +319,7 @@ fn limits_of_a_regular_expression_are_not_lost_without_a_word() {
 }
 
 #[test]
-fn prefixes_open_nothing_without_a_word() {
+fn prefixes_open_nothing_silently() {
     for (location, path) in [
         ("/admin", "/admin/x"),
         ("/admin", "/adminx"),
@@ -336,7 +336,7 @@ fn prefixes_open_nothing_without_a_word() {
 }
 
 #[test]
-fn guards_of_the_server_open_nothing_without_a_word() {
+fn server_guards_open_nothing_silently() {
     for guard in [
         "auth_basic a;",
         "ssl_verify_client on;",
@@ -363,7 +363,7 @@ fn guards_of_the_server_open_nothing_without_a_word() {
 }
 
 #[test]
-fn the_site_is_not_shut_for_a_pattern_in_its_midst() {
+fn unanchored_pattern_does_not_close_the_site() {
     let text = r"location / { PASS } location ~ /\.ht { deny all; }";
     let (folder, output) = import_server(text, &["--accept-opens"]);
     assert!(output.status.success() && lossy(&output.stdout).contains("OPENS"), "{output:?}");
@@ -371,7 +371,7 @@ fn the_site_is_not_shut_for_a_pattern_in_its_midst() {
 }
 
 #[test]
-fn a_pattern_shuts_what_its_beginning_covers() {
+fn pattern_closes_paths_with_its_literal_prefix() {
     let text = "location / { PASS } location ~ ^/reports/[0-9]+$ { deny all; PASS }";
     let (folder, output) = import_server(text, &[]);
     assert!(output.status.success(), "{output:?}");
@@ -397,7 +397,7 @@ fn a_guarded_location_is_closed_unless_opens_is_accepted() {
 }
 
 #[test]
-fn what_opens_is_not_written_unless_it_is_accepted() {
+fn opening_configuration_is_not_written_unless_accepted() {
     let text = "location / { PASS }\nlocation /admin { deny all; PASS }";
     let refused = import_server(text, &[]);
     assert!(lossy(&refused.1.stdout).contains("nginx.conf:4  OPENS       location /admin"));
@@ -409,7 +409,7 @@ fn what_opens_is_not_written_unless_it_is_accepted() {
 }
 
 #[test]
-fn an_opening_by_two_routes_is_told_of_both() {
+fn opening_by_two_routes_is_reported_for_both() {
     let inside = "location /a { auth_basic staff; PASS } location /a/b/ { PASS }";
     let (_folder, output) =
         import_server(&format!("location / {{ PASS {inside} }}"), &["--accept-opens", "--json"]);
@@ -427,7 +427,7 @@ fn an_opening_by_two_routes_is_told_of_both() {
 }
 
 #[test]
-fn a_location_without_the_upgrade_fields_is_no_opening() {
+fn location_without_upgrade_fields_is_no_opening() {
     let text = "location / { PASS }\nlocation /api/ { proxy_set_header Host $host; PASS }";
     let (_folder, output) = import_server(text, &[]);
     let said = lossy(&output.stdout);
@@ -436,7 +436,7 @@ fn a_location_without_the_upgrade_fields_is_no_opening() {
 }
 
 #[test]
-fn the_version_of_nginx_says_what_its_defaults_are() {
+fn nginx_version_decides_its_defaults() {
     let recipe = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $c;";
     let server =
         format!("server {{ listen 80; {recipe} location / {{ proxy_pass http://127.0.0.1:9; }} }}");
@@ -456,7 +456,7 @@ fn the_version_of_nginx_says_what_its_defaults_are() {
 }
 
 #[test]
-fn a_host_that_no_route_can_say_opens_nothing_without_a_word() {
+fn unsupported_host_opens_nothing_silently() {
     let second = |name: &str, rules: &str| {
         let first = "server_name open.example.com; location / { PASS } }";
         format!(
@@ -472,7 +472,7 @@ fn a_host_that_no_route_can_say_opens_nothing_without_a_word() {
 }
 
 #[test]
-fn what_holds_inside_ends_what_holds_outside() {
+fn inner_rules_that_replace_outer_ones_are_reported() {
     for (outer, inner) in [
         ("satisfy any; allow 10.0.0.0/8; deny all;", "satisfy all; allow all; auth_basic a;"),
         ("limit_req_dry_run on;", "limit_req_dry_run off; limit_req zone=by_name;"),
@@ -550,7 +550,7 @@ fn told(http: &str, server: &str) -> String {
 }
 
 #[test]
-fn value_that_sidegate_has_otherwise_is_told_with_both() {
+fn differing_value_is_reported_with_both() {
     for (http, line) in [
         (
             "client_header_timeout 5s;",
@@ -603,7 +603,7 @@ fn value_that_sidegate_has_otherwise_is_told_with_both() {
 }
 
 #[test]
-fn limit_beyond_the_bounds_of_sidegate_is_told_with_both() {
+fn limit_out_of_bounds_is_reported_with_both_values() {
     for (rate, burst, lines) in [
         (
             "1000000r/s",
@@ -639,7 +639,7 @@ fn limit_beyond_the_bounds_of_sidegate_is_told_with_both() {
 }
 
 #[test]
-fn header_that_nginx_set_otherwise_is_told() {
+fn differing_proxy_header_is_reported() {
     for (header, word) in [
         ("X-Forwarded-For $remote_addr", "needless"),
         ("X-Forwarded-For $proxy_add_x_forwarded_for", "DIFFERS"),
@@ -681,7 +681,7 @@ fn body_sizes_of_nginx_become_those_of_the_route() {
 }
 
 #[test]
-fn requests_that_nginx_held_back_are_said_to_differ() {
+fn delayed_requests_are_reported_to_differ() {
     for (rule, word) in [
         ("limit_req zone=by_client burst=20 nodelay", "carried"),
         ("limit_req zone=by_client", "carried"),
@@ -703,7 +703,7 @@ fn explained(folder: &TempDir, path: &str) -> String {
 }
 
 #[test]
-fn path_is_sent_to_its_slash_only_where_nginx_sends_it() {
+fn slash_redirect_is_imported_only_when_nginx_has_it() {
     for (beside, sent) in [
         ("", true),
         ("location = /app { return 301 /app/; }", true),
@@ -731,7 +731,7 @@ fn path_is_sent_to_its_slash_only_where_nginx_sends_it() {
 }
 
 #[test]
-fn path_of_nginx_is_taken_as_it_is() {
+fn nginx_path_is_imported_literally() {
     for (location, written) in [
         ("/a*b/", "/a*b/"),
         ("'/a{b}/'", "/a{b}/"),
@@ -754,7 +754,7 @@ fn path_of_nginx_is_taken_as_it_is() {
 }
 
 #[test]
-fn beginning_that_is_no_whole_path_opens_nothing() {
+fn prefix_within_a_segment_opens_nothing() {
     for (location, path) in
         [("/.", "/.htaccess"), ("/..", "/..x"), ("^~ /a/.", "/a/.git"), (r"~ ^/\.", "/.ht")]
     {
@@ -774,7 +774,7 @@ fn beginning_that_is_no_whole_path_opens_nothing() {
 }
 
 #[test]
-fn path_with_another_reading_is_told_to_be_refused() {
+fn ambiguous_path_is_reported_as_refused() {
     let other = "location / { deny 10.0.0.0/8; PASS }";
     for location in ["/a%2fb/", "'/a;b/'", "/a./", "'/a /'"] {
         let (_folder, output) =

@@ -63,7 +63,7 @@ fn turned_on(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_init_writes_serves_its_backend_at_once() {
+async fn configuration_of_init_serves_its_backend() {
     let backend = backend::echo().run().await;
     let folder = init(backend.address());
     expect_clean(folder.path());
@@ -88,7 +88,7 @@ async fn what_init_writes_serves_its_backend_at_once() {
 }
 
 #[test]
-fn every_line_that_init_leaves_off_can_be_turned_on() {
+fn every_commented_line_of_init_can_be_enabled() {
     let folder = init("unix:/run/it's a \"socket\".sock");
     for file in &FILES[..3] {
         edit(folder.path(), file, |text| turned_on(&text));
@@ -115,7 +115,7 @@ fn init_takes_an_address_a_host_and_plain_http() {
 }
 
 #[test]
-fn init_names_the_port_only_where_the_scheme_has_another() {
+fn init_writes_the_port_unless_it_is_the_default() {
     for (more, url, origin) in [
         (
             &["--listen", "0.0.0.0:443", "--host", "a.example"][..],
@@ -153,7 +153,7 @@ fn init_names_the_port_only_where_the_scheme_has_another() {
 }
 
 #[test]
-fn without_tls_init_writes_the_host_out_and_no_certificate() {
+fn init_without_tls_writes_the_host_and_no_certificate() {
     let folder = init_with("http://127.0.0.1:8080", &["--plain", "--listen", "127.0.0.1:8081"]);
     expect_clean(folder.path());
     for file in &FILES[..3] {
@@ -169,7 +169,7 @@ fn without_tls_init_writes_the_host_out_and_no_certificate() {
 }
 
 #[tokio::test]
-async fn what_init_writes_without_tls_admits_its_own_page_and_no_other() {
+async fn init_without_tls_admits_its_own_page_only() {
     let backend = backend::echo().run().await;
     let folder = init_with(backend.address(), &["--plain", "--listen", "127.0.0.1:8080"]);
     let ports = |text: String| {
@@ -201,7 +201,7 @@ async fn what_init_writes_without_tls_admits_its_own_page_and_no_other() {
 }
 
 #[test]
-fn init_admits_this_machine_by_the_address_that_it_listens_at() {
+fn init_admits_this_machine_by_its_listen_address() {
     for (more, entry, command) in [
         (&["--listen", "192.0.2.7:8443"][..], "192.0.2.7", "dev.pem https://192.0.2.7:8443/"),
         (
@@ -248,7 +248,7 @@ fn init_keeps_metrics_apart_from_the_listener_and_the_backend() {
 }
 
 #[test]
-fn init_says_what_check_warns_of() {
+fn init_prints_the_warnings_of_check() {
     for (more, warning) in [
         (&["--plain", "--listen", "127.0.0.1:8081", "--host", "*"][..], "DNS rebinding"),
         (
@@ -271,7 +271,7 @@ fn init_says_what_check_warns_of() {
 }
 
 #[test]
-fn init_says_what_is_wrong_with_an_address_or_a_host() {
+fn init_reports_an_invalid_address_or_host() {
     let folder = TempDir::new().unwrap();
     for (more, word) in [
         (&["--listen", "8443"][..], "not an address with a port"),
@@ -295,7 +295,7 @@ fn init_says_what_is_wrong_with_an_address_or_a_host() {
 }
 
 #[test]
-fn what_init_shows_of_a_backend_over_tls_loads() {
+fn backend_tls_example_of_init_loads() {
     let folder = init("https://127.0.0.1:9443");
     edit(folder.path(), "sidegate.toml", |text| text.replace("# backend_tls = ", "backend_tls = "));
     fs::write(folder.path().join("certs/backend-ca.pem"), certificate::authority_pem()).unwrap();
@@ -309,7 +309,7 @@ fn what_init_shows_of_a_backend_over_tls_loads() {
 }
 
 #[test]
-fn the_key_that_init_writes_is_for_its_owner_alone() {
+fn private_key_of_init_is_readable_by_its_owner_only() {
     let folder = init("http://127.0.0.1:8080");
     assert_eq!(
         fs::metadata(folder.path().join("certs/dev.key")).unwrap().permissions().mode() & 0o777,
@@ -318,7 +318,7 @@ fn the_key_that_init_writes_is_for_its_owner_alone() {
 }
 
 #[test]
-fn init_writes_nothing_at_all_where_one_of_its_files_is_there() {
+fn init_writes_nothing_when_an_output_file_exists() {
     for taken in FILES {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join(taken);
@@ -336,7 +336,7 @@ fn init_writes_nothing_at_all_where_one_of_its_files_is_there() {
 }
 
 #[test]
-fn init_says_what_is_wrong_with_a_backend() {
+fn init_reports_an_invalid_backend() {
     let folder = TempDir::new().unwrap();
     for (backend, word) in [
         ("https://127.0.0.1:8080/chat", "a backend has no path"),

@@ -24,7 +24,7 @@ async fn expect_watched(sidegate: &Sidegate, backend: &Backend) {
 }
 
 #[tokio::test]
-async fn sockets_of_a_tunnel_are_watched_whatever_its_pings() {
+async fn tunnel_sockets_have_keep_alive_with_or_without_pings() {
     for (tls, limits) in [(false, ""), (true, ""), (false, "ping = 'off'"), (true, "ping = 'off'")]
     {
         let backend = backend::echo().run().await;
@@ -37,7 +37,7 @@ async fn sockets_of_a_tunnel_are_watched_whatever_its_pings() {
 }
 
 #[tokio::test]
-async fn sockets_of_plain_http_are_watched() {
+async fn plain_http_sockets_have_keep_alive() {
     for tls in [false, true] {
         let backend = backend::manual().run().await;
         let sidegate = sidegate::new().route("/", &backend).on_route(FORWARD);
@@ -51,7 +51,7 @@ async fn sockets_of_plain_http_are_watched() {
 }
 
 #[tokio::test]
-async fn sockets_to_a_backend_over_tls_are_watched() {
+async fn tls_backend_sockets_have_keep_alive() {
     let backend = backend::echo().tls(certificate::server(&["127.0.0.1"], false)).run().await;
     let trust = "backend_tls = { ca = 'certs/ca.pem' }\ntimeouts = { write_stall = '5m' }";
     let sidegate = sidegate::new().route("/chat", &backend).on_route(trust);
@@ -64,7 +64,7 @@ async fn sockets_to_a_backend_over_tls_are_watched() {
 }
 
 #[tokio::test]
-async fn connection_that_came_before_the_agent_is_watched() {
+async fn connection_queued_before_the_agent_gets_keep_alive() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let client = client::clear(address);
@@ -78,7 +78,7 @@ async fn connection_that_came_before_the_agent_is_watched() {
 }
 
 #[tokio::test]
-async fn closed_window_is_borne_for_as_long_as_write_stall_says() {
+async fn closed_window_is_tolerated_for_write_stall() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().route("/chat", &backend).timeouts("write_stall = '3m'").run().await;
@@ -96,7 +96,7 @@ async fn closed_window_is_borne_for_as_long_as_write_stall_says() {
 }
 
 #[tokio::test]
-async fn each_request_of_a_connection_has_the_write_stall_of_its_route() {
+async fn each_request_has_the_write_stall_of_its_route() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = sidegate::new().route("/", &backend).on_route(FORWARD).route("/slow/", &backend);
     let sidegate =
@@ -128,7 +128,7 @@ async fn check_left(keep_alive: &str, request: &str, lines: &str) {
 }
 
 #[tokio::test]
-async fn answer_that_is_not_read_leaves_the_kernel_soon_after_its_end() {
+async fn unread_answer_is_dropped_by_the_kernel_soon() {
     check_left("1m", "GET / HTTP/1.1", "Connection: close\r\n").await;
     check_left("1m", "GET / HTTP/1.0", "").await;
     check_left("200ms", "GET / HTTP/1.1", "").await;

@@ -54,7 +54,7 @@ async fn expect_too_big(tunnel: &mut Tunnel, text: &str) {
 }
 
 #[tokio::test]
-async fn an_office_behind_one_address_has_its_own_rate_and_its_own_places() {
+async fn exception_has_its_own_rate_and_counts() {
     let limits = "upgrades = { rate = '1/m', burst = 1 }\nconnections = { per_client = 1 }";
     let office = "[lists]\noffice = ['127.0.0.9']\n[[limits.for]]\nclient = ['office']\n\
                   upgrades = { rate = '1/m', burst = 4 }\nconnections = { per_client = 3 }";
@@ -68,7 +68,7 @@ async fn an_office_behind_one_address_has_its_own_rate_and_its_own_places() {
 }
 
 #[tokio::test]
-async fn the_longest_network_wins_and_what_none_holds_is_as_for_everybody() {
+async fn longest_exception_wins_and_others_get_the_common_limits() {
     let exceptions = "[[limits.for]]\nclient = ['127.0.0.0/28', '!127.0.0.5']\nconnections = { per_client = 2 }\n\
                       [[limits.for]]\nclient = ['127.0.0.8/29']\nconnections = { per_client = 3 }";
     let (sidegate, _backend) = limiting("connections = { per_client = 1 }", exceptions).await;
@@ -82,7 +82,7 @@ async fn the_longest_network_wins_and_what_none_holds_is_as_for_everybody() {
 }
 
 #[tokio::test]
-async fn two_exceptions_of_networks_of_their_own_are_two_series() {
+async fn exceptions_with_inline_networks_are_separate_series() {
     let exceptions = "[[limits.for]]\nclient = ['127.0.0.1']\n[[limits.for]]\nclient = ['127.0.0.2', '127.0.0.3']";
     let (sidegate, _backend) = limiting("", exceptions).await;
     for (list, entries) in [("(limits.for)", 1), ("(limits.for 2)", 2)] {
@@ -91,7 +91,7 @@ async fn two_exceptions_of_networks_of_their_own_are_two_series() {
 }
 
 #[tokio::test]
-async fn an_open_tunnel_has_its_clients_limits_and_gets_new_ones_at_a_reload() {
+async fn open_tunnel_gets_new_limits_of_its_client_at_a_reload() {
     let roomy = "[[limits.for]]\nclient = ['127.0.0.9']\nmessage = { max = '1KiB' }";
     let (sidegate, _backend) = limiting("message = { max = '64B' }", roomy).await;
     let long = "x".repeat(100);
@@ -112,7 +112,7 @@ async fn an_open_tunnel_has_its_clients_limits_and_gets_new_ones_at_a_reload() {
 }
 
 #[tokio::test]
-async fn a_lowered_count_binds_who_comes_and_nobody_who_is_there() {
+async fn lowered_count_binds_new_tunnels_only() {
     let (sidegate, _backend) =
         limiting("", "[[limits.for]]\nclient = ['127.0.0.9']\nconnections = { per_client = 2 }")
             .await;
@@ -132,7 +132,7 @@ async fn expect_closed(client: &Client) {
 }
 
 #[tokio::test]
-async fn whom_the_baseline_denies_is_closed_before_tls_and_counted() {
+async fn client_denied_by_the_baseline_is_closed_before_tls() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).file(BASELINE, DENIES).run().await;
     expect_closed(&at(&sidegate, 66)).await;
@@ -153,7 +153,7 @@ async fn whom_the_baseline_denies_is_closed_before_tls_and_counted() {
 }
 
 #[tokio::test]
-async fn the_line_of_whom_the_baseline_denies_has_the_rule_and_the_entry() {
+async fn baseline_denial_is_logged_with_rule_and_entry() {
     let backend = backend::echo().run().await;
     let folder = new(&backend).clear().file(BASELINE, DENIES).write();
     let mut process = process::new(folder.path()).run().await;
@@ -166,7 +166,7 @@ async fn the_line_of_whom_the_baseline_denies_has_the_rule_and_the_entry() {
 }
 
 #[tokio::test]
-async fn when_the_baseline_appears_whom_it_denies_is_revoked_and_when_it_goes_may_come_back() {
+async fn new_baseline_revokes_and_a_removed_one_admits_again() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).run().await;
     let (mut leaving, mut staying) =
@@ -189,7 +189,7 @@ fn soon() -> Timestamp {
 }
 
 #[tokio::test]
-async fn an_entry_that_lapses_revokes_its_tunnel_at_once_and_without_a_reload() {
+async fn lapsed_entry_revokes_its_tunnel_without_a_reload() {
     let backend = backend::echo().run().await;
     let expires = soon();
     let builder = new(&backend)
@@ -233,7 +233,7 @@ async fn an_entry_of_the_baseline_and_a_carve_out_lapse_as_well() {
 }
 
 #[tokio::test]
-async fn limits_for_an_entry_that_lapses_are_everybodys_from_then_on() {
+async fn lapsed_exception_gets_the_common_limits() {
     let exceptions =
         format!("[[limits.for]]\nclient = ['127.0.0.9 expires={}']\nidle = '20s'", soon());
     let (sidegate, _backend) = limiting("idle = '2500ms'", &exceptions).await;

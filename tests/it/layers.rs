@@ -107,7 +107,7 @@ fn first_words(path: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_room_imports_from_the_rows_above_it_alone() {
+fn every_module_imports_from_the_rows_above_it_only() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         let own = room(path.iter().next().unwrap().to_str().unwrap());
@@ -146,7 +146,7 @@ fn folders_of_data_import_from_the_rows_above_them() {
 }
 
 #[test]
-fn the_pure_rooms_name_no_socket_no_file_and_no_runtime() {
+fn pure_modules_name_no_socket_file_or_runtime() {
     for (path, text) in sources() {
         let own = room(path.iter().next().unwrap().to_str().unwrap());
         let code = text.split("#[cfg(test)]").next().unwrap();
@@ -212,7 +212,7 @@ fn policies_and_snapshots_are_values_that_never_change() {
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn every_file_has_a_module_doc() {
     for (path, text) in sources() {
         let first = text.lines().next().unwrap_or_default();
         assert!(
@@ -224,7 +224,7 @@ fn every_file_says_what_it_is_for() {
 }
 
 #[test]
-fn the_reading_of_imports_sees_every_form_of_them() {
+fn import_scanner_sees_every_form() {
     let text = "use crate::policy::Policy;\n// crate::data is not meant\nuse crate::{\n    close,\n    refusal::Refusal,\n};\nlet x = crate::Order::Drain;\n";
     assert_eq!(named(text, false), ["policy", "close", "refusal", "lib"]);
     assert_eq!(named("use sidegate::{Agent, control::config};", true), ["lib", "control"]);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use ::sidegate::control::reload::Outcome;
+use ::sidegate::control::reload::ReloadOutcome;
 
 use crate::harness::client::Client;
 use crate::harness::sidegate::Sidegate;
@@ -37,7 +37,7 @@ async fn over(limits: &str) -> (Sidegate, Client, backend::Backend) {
 
 // C-RL-01, C-RL-04
 #[tokio::test]
-async fn upgrades_over_the_rate_get_429_and_when_to_come_back() {
+async fn upgrades_over_the_rate_get_429_with_retry_after() {
     let (sidegate, client, _backend) = over(TWO).await;
     expect_granted(&client, "/chat").await;
     expect_granted(&client, "/chat").await;
@@ -56,7 +56,7 @@ async fn upgrades_over_the_rate_get_429_and_when_to_come_back() {
 
 // C-RL-01
 #[tokio::test]
-async fn a_token_comes_back_in_time_however_often_one_asks_before() {
+async fn refused_attempts_do_not_delay_the_next_token() {
     let (_sidegate, client, _backend) = over("upgrades = { rate = '1/s', burst = 1 }").await;
     client.attempt("/chat").await.expect(101);
     let (mut refused, began) = (0, Instant::now());
@@ -68,7 +68,7 @@ async fn a_token_comes_back_in_time_however_often_one_asks_before() {
 
 // C-RL-02
 #[tokio::test]
-async fn plain_requests_and_upgrades_have_rates_of_their_own_and_both_hold() {
+async fn plain_requests_and_upgrades_have_separate_rates() {
     let backend = backend::echo().run().await;
     let limits = format!("{TWO}\nrequests = {{ rate = '6/m', burst = 3 }}");
     let sidegate = sidegate::new()
@@ -110,7 +110,7 @@ async fn a_refused_plain_request_keeps_its_connection() {
 
 // C-RL-10, C-RES-10
 #[tokio::test]
-async fn a_client_has_so_many_connections_and_is_not_told_when_to_come_back() {
+async fn client_over_its_count_gets_429_without_retry_after() {
     let (sidegate, client, _backend) = over("connections = { per_client = 2 }").await;
     let (mut one, _two) = (client.open("/chat").await, client.open("/chat").await);
     assert_eq!(expect_refused(&client, "/chat", "connections").await.header("retry-after"), None);
@@ -122,7 +122,7 @@ async fn a_client_has_so_many_connections_and_is_not_told_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_policy_has_so_many_connections_in_all_and_others_may_come_back() {
+async fn policy_over_its_total_gets_503_with_retry_after() {
     let (sidegate, client, _backend) = over("connections = { total = 2 }").await;
     let _open = (client.open("/chat").await, client.clone().from("127.0.0.2").open("/chat").await);
     let third = client.clone().from("127.0.0.3");
@@ -133,7 +133,7 @@ async fn a_policy_has_so_many_connections_in_all_and_others_may_come_back() {
 }
 
 #[tokio::test]
-async fn a_token_is_not_given_back_when_a_later_step_fails() {
+async fn token_is_not_returned_when_a_later_step_fails() {
     let (_sidegate, client, _backend) =
         over(&format!("{TWO}\nconnections = {{ per_client = 1 }}")).await;
     let _open = client.open("/chat").await;
@@ -164,7 +164,7 @@ async fn check_given_back(
 }
 
 #[tokio::test]
-async fn a_place_is_given_back_on_every_kind_of_ending() {
+async fn count_is_released_on_every_kind_of_end() {
     check_given_back(async |_, client, backend| drop((client, backend))).await;
     check_given_back(async |_, client, _backend| client.reset()).await;
     check_given_back(async |_, _client, backend| backend.reset()).await;
@@ -204,7 +204,7 @@ async fn a_place_is_given_back_on_every_kind_of_ending() {
 }
 
 #[tokio::test]
-async fn a_place_is_given_back_when_the_backend_does_not_switch_or_the_client_leaves_before() {
+async fn count_is_released_when_an_attempt_opens_no_tunnel() {
     let server = backend::manual().run().await;
     let sidegate =
         sidegate::new().route("/chat", &server).limits("connections = { total = 1 }").run().await;
@@ -230,7 +230,7 @@ async fn a_place_is_given_back_when_the_backend_does_not_switch_or_the_client_le
 
 // C-RL-07
 #[tokio::test]
-async fn what_was_used_up_stays_used_up_over_a_reload_that_leaves_the_rate_alone() {
+async fn unchanged_rate_keeps_its_used_tokens_over_a_reload() {
     let (sidegate, client, _backend) = over(TWO).await;
     for _ in 0..2 {
         expect_granted(&client, "/chat").await;
@@ -278,7 +278,7 @@ async fn a_lowered_count_binds_new_handshakes_alone() {
 }
 
 #[tokio::test]
-async fn tunnels_from_before_there_was_a_limit_count_under_it() {
+async fn tunnels_opened_before_a_limit_count_under_it() {
     let (sidegate, client, _backend) = over("").await;
     let _open = client.open("/chat").await;
     sidegate.policy().limits("connections = { per_client = 1 }").write().await;
@@ -286,7 +286,7 @@ async fn tunnels_from_before_there_was_a_limit_count_under_it() {
 }
 
 #[tokio::test]
-async fn routes_that_name_one_policy_share_its_budgets_and_others_have_their_own() {
+async fn routes_of_one_policy_share_its_budgets() {
     let backend = backend::echo().run().await;
     let builder = sidegate::new().route("/one", &backend).route("/two", &backend);
     let builder = builder.route("/other", &backend).under("other", |page| page.limits(TWO));
@@ -315,7 +315,7 @@ async fn budgets_stay_when_a_reload_is_rejected() {
     expect_granted(&client, "/chat").await;
     expect_refused(&client, "/chat", "rate").await;
     sidegate.put("policies/default.toml", good);
-    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { .. }));
+    assert!(matches!(sidegate.reload().await, ReloadOutcome::Unchanged { .. }));
     expect_refused(&client, "/chat", "rate").await;
 }
 
@@ -369,7 +369,7 @@ async fn a_refusal_by_the_rules_costs_no_token() {
 }
 
 #[tokio::test]
-async fn of_many_that_come_at_once_exactly_as_many_as_fit_get_in() {
+async fn concurrent_attempts_fill_the_count_exactly() {
     let (sidegate, client, backend) = over("connections = { total = 10 }").await;
     let attempts = (0..40).map(|_| async {
         let mut wire = client.connect().await;

@@ -67,7 +67,7 @@ async fn check_told(
 const POST: &str = "POST / HTTP/1.1";
 
 #[tokio::test]
-async fn body_over_max_body_is_told_413_however_it_is_sent() {
+async fn client_gets_413_for_a_body_over_max_body_sent_any_way() {
     // Of a body in chunks it gets the beginning.
     let backend = backend::raw(|mut wire| async move { drop(wire.rest().await) }).run().await;
     check_told(|agent| agent, &backend, POST, 413).await;
@@ -88,13 +88,13 @@ async fn refusals_of_routes_and_policies_arrive() {
 }
 
 #[tokio::test]
-async fn backend_that_is_not_there_is_told_502() {
+async fn client_gets_502_when_the_backend_is_absent() {
     let backend = backend::refusing();
     check_told(|agent| agent.on_route("max_body = '64MiB'"), &backend, POST, 502).await;
 }
 
 #[tokio::test]
-async fn malformed_requests_with_bodies_are_told_400() {
+async fn client_gets_400_for_malformed_requests_with_bodies() {
     let backend = pages().await;
     check_told(|agent| agent, &backend, "POST /a%00 HTTP/1.1", 400).await;
     let sidegate = forwarding(&backend).run().await;
@@ -108,7 +108,7 @@ async fn malformed_requests_with_bodies_are_told_400() {
 }
 
 #[tokio::test]
-async fn refusals_of_heads_arrive_whatever_follows() {
+async fn head_refusals_arrive_with_any_bytes_behind() {
     let backend = pages().await;
     for build in [Builder::tls, Builder::clear] {
         let sidegate = build(forwarding(&backend)).run().await;
@@ -143,7 +143,7 @@ async fn answers_to_foreign_protocols_arrive() {
 }
 
 #[tokio::test]
-async fn clients_of_http_1_0_and_those_that_expect_100_are_told() {
+async fn refusals_reach_http_1_0_and_expecting_clients() {
     let backend = pages().await;
     let sidegate = forwarding(&backend).run().await;
     let client = client::new(&sidegate);
@@ -166,7 +166,7 @@ async fn redirect_arrives_before_the_body_is_read() {
 }
 
 #[tokio::test]
-async fn what_is_pipelined_behind_a_refusal_does_not_break_it() {
+async fn refusal_arrives_with_pipelined_requests_behind() {
     let backend = pages().await;
     let sidegate = forwarding(&backend).host("known.example").run().await;
     let client = client::new(&sidegate);
@@ -317,7 +317,7 @@ async fn expect_stays(mut wire: Wire) {
 }
 
 #[tokio::test]
-async fn many_discards_of_one_client_displace_its_own() {
+async fn client_with_many_discards_displaces_its_own() {
     let backend = pages().await;
     for build in [Builder::tls, Builder::clear] {
         let agent = build(forwarding(&backend)).on_listener("max_connections = 40").threads(2);
@@ -345,7 +345,7 @@ async fn full_listener_displaces_the_client_with_most_discards() {
 }
 
 #[tokio::test]
-async fn full_of_discarding_clients_an_admitted_one_opens_at_once() {
+async fn admitted_client_opens_when_full_of_discarding_ones() {
     let backend = backend::echo().run().await;
     let sidegate = forwarding(&backend)
         .allow("127.0.0.2")
@@ -384,7 +384,7 @@ async fn full_of_discarding_clients_an_admitted_one_opens_at_once() {
 }
 
 #[tokio::test]
-async fn drain_waits_no_longer_than_a_moment_for_who_is_still_sending() {
+async fn drain_waits_briefly_for_clients_that_still_send() {
     let backend = pages().await;
     let mut sidegate = forwarding(&backend).toml("shutdown.deadline = '60s'").run().await;
     let mut wire = stuck(&client::new(&sidegate), 413).await;
@@ -418,7 +418,7 @@ async fn drain_lets_answers_arrive_at_clients_that_still_send() {
 }
 
 #[tokio::test]
-async fn refusal_that_comes_in_a_drain_arrives() {
+async fn refusal_in_a_drain_arrives() {
     let backend = pages().await;
     let mut sidegate = forwarding(&backend).run().await;
     let client = client::new(&sidegate);
@@ -439,7 +439,7 @@ async fn refusal_that_comes_in_a_drain_arrives() {
 }
 
 #[tokio::test]
-async fn drain_counts_what_it_ended_while_tunnels_stay() {
+async fn drain_counts_its_discards_while_tunnels_stay() {
     let backend = backend::manual().run().await;
     let config = "shutdown = { spread = '0s', deadline = '1h' }\ntimeouts.grace = '1h'";
     let sidegate = forwarding(&backend).toml(config).run().await;
@@ -458,7 +458,7 @@ async fn drain_counts_what_it_ended_while_tunnels_stay() {
 }
 
 #[tokio::test]
-async fn discarding_connections_do_not_outlast_the_deadline_of_a_drain() {
+async fn discarding_connections_end_at_the_drain_deadline() {
     let backend = pages().await;
     let mut sidegate = forwarding(&backend).toml("shutdown.deadline = '300ms'").run().await;
     let client = client::new(&sidegate);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ::sidegate::observe::log::field::FIELDS;
+use ::sidegate::observe::log::fields::FIELDS;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
@@ -65,7 +65,7 @@ fn told<'l>(lines: &'l [Value], field: &str) -> Vec<(&'l str, &'l Value)> {
 }
 
 #[tokio::test]
-async fn a_tunnel_has_one_line_for_its_permit_and_one_for_its_end_with_who_let_it_in() {
+async fn tunnel_has_one_permit_line_and_one_end_line() {
     let backend = backend::echo().run().await;
     let folder = folder(
         &backend,
@@ -125,7 +125,7 @@ async fn check_refused(client: Client, process: &mut Process, status: u16, expec
 }
 
 #[tokio::test]
-async fn a_refused_network_has_the_rule_and_the_entry_that_kept_it_out() {
+async fn network_refusal_is_logged_with_rule_and_entry() {
     let backend = backend::echo().run().await;
     let folder = folder(
         &backend,
@@ -149,7 +149,7 @@ async fn a_refused_network_has_the_rule_and_the_entry_that_kept_it_out() {
 }
 
 #[tokio::test]
-async fn the_other_rules_and_the_limits_have_their_lines() {
+async fn other_refusals_are_logged_with_their_rule_line() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new()
         .clear()
@@ -195,7 +195,7 @@ async fn a_refused_path_has_the_reading_that_leads_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_failed_backend_is_named_with_its_error_in_the_one_line() {
+async fn failed_backend_is_logged_with_its_error() {
     let (refusing, silent) = (backend::refusing(), backend::silent().run().await);
     let sidegate = sidegate::new()
         .clear()
@@ -221,7 +221,7 @@ async fn a_failed_backend_is_named_with_its_error_in_the_one_line() {
 }
 
 #[tokio::test]
-async fn a_revoked_tunnel_has_the_entry_that_ended_it_and_the_generation() {
+async fn revocation_is_logged_with_entry_and_generation() {
     let backend = backend::echo().run().await;
     let folder = folder(&backend, "127.0.0.0/8\n");
     let mut process = run(&folder).await;
@@ -257,7 +257,7 @@ async fn a_revoked_tunnel_has_the_entry_that_ended_it_and_the_generation() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_refused_before_its_request_has_one_line_and_a_health_check_none() {
+async fn refused_connection_has_one_line_and_a_health_check_none() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().route("/chat", &backend).on_listener("tls = false\npending_per_client = 2");
@@ -294,7 +294,7 @@ async fn a_connection_that_is_refused_before_its_request_has_one_line_and_a_heal
 }
 
 #[tokio::test]
-async fn a_target_is_logged_in_ascii_whatever_its_bytes() {
+async fn target_is_logged_in_ascii() {
     let backend = backend::echo().run().await;
     let folder = sidegate::new().route("/chat", &backend).on_listener("tls = false").write();
     let mut process = run(&folder).await;
@@ -318,7 +318,7 @@ async fn a_target_is_logged_in_ascii_whatever_its_bytes() {
 }
 
 #[tokio::test]
-async fn a_flood_of_refusals_is_cut_short_and_counted_and_other_clients_have_their_lines() {
+async fn refusal_flood_is_throttled_for_its_client_only() {
     let backend = backend::echo().run().await;
     let process = run(&folder(&backend, "192.0.2.0/24\n")).await;
     let (flood, other) = (process.client().from("127.0.0.2"), process.client().from("127.0.0.3"));
@@ -393,7 +393,7 @@ async fn nothing_secret_is_logged_at_any_level() {
 }
 
 #[tokio::test]
-async fn lines_of_what_is_permitted_can_be_left_out_and_no_others() {
+async fn permit_lines_can_be_switched_off() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().clear().route("/chat", &backend).deny("127.0.0.2");
     let folder = sidegate.route("/down", &backend::refusing()).write();
@@ -418,7 +418,7 @@ async fn lines_of_what_is_permitted_can_be_left_out_and_no_others() {
 }
 
 #[tokio::test]
-async fn hostile_hosts_and_paths_stay_within_their_line_in_every_format() {
+async fn hostile_hosts_and_paths_stay_within_their_log_line() {
     let backend = backend::echo().run().await;
     let folder = folder(&backend, "127.0.0.1\n");
     for format in ["json", "text"] {
@@ -461,7 +461,7 @@ async fn without_a_terminal_lines_are_json_and_text_has_no_colours() {
 }
 
 #[tokio::test]
-async fn a_full_pipe_makes_no_tunnel_wait_and_the_lines_that_are_lost_are_counted() {
+async fn full_log_pipe_delays_no_tunnel_and_counts_lost_lines() {
     let backend = backend::http(|_| backend::reply(204)).run().await;
     let echo = backend::echo().run().await;
     let sidegate = sidegate::new()
@@ -542,7 +542,7 @@ fn fields(call: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_reading_of_fields_sees_every_form_of_them() {
+fn field_scanner_sees_every_form() {
     let call = "route, client = %self.client(a, \"b, c\"), %error, status = x.map(|s| s == 1), \"a {message}, too\", more);";
     assert_eq!(fields(call), ["route", "client", "error", "status"]);
 }

@@ -82,7 +82,7 @@ async fn churn(client: Client, turns: u32) -> u32 {
 
 // C-OBS-03
 #[tokio::test]
-async fn at_every_moment_what_came_in_went_out_or_is_there() {
+async fn connections_are_conserved_at_every_scrape() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().clear().threads(3).route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
@@ -102,7 +102,7 @@ async fn at_every_moment_what_came_in_went_out_or_is_there() {
 }
 
 #[tokio::test]
-async fn what_all_threads_relayed_is_counted_once_while_tunnels_are_open_and_after() {
+async fn relayed_traffic_of_all_threads_is_counted_once() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().clear().threads(4).route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
@@ -172,7 +172,7 @@ async fn stray(client: Client, turns: u32) {
 }
 
 #[tokio::test]
-async fn ten_thousand_strangers_add_no_series() {
+async fn ten_thousand_clients_add_no_series() {
     let backend = backend::http(|_| backend::reply(204)).run().await;
     let limits = "upgrades = { rate = '1/m', burst = 99 }\nrequests = { rate = '1/m', burst = 99 }";
     let sidegate = sidegate::new()
@@ -225,7 +225,7 @@ async fn eventful(backend: &backend::Backend) -> Sidegate {
 }
 
 #[tokio::test]
-async fn a_scrape_has_every_family_of_the_table_once_and_no_other() {
+async fn scrape_has_every_family_of_the_table_once() {
     let backend = backend::echo().run().await;
     let sidegate = eventful(&backend).await;
     let scrape = sidegate.metrics().await;
@@ -246,7 +246,7 @@ async fn a_scrape_has_every_family_of_the_table_once_and_no_other() {
 }
 
 #[tokio::test]
-async fn every_sample_has_the_labels_of_its_family_and_stands_under_it() {
+async fn every_sample_has_the_labels_of_its_family() {
     let backend = backend::echo().run().await;
     let scrape = eventful(&backend).await.metrics().await;
     let mut family = None;
@@ -288,7 +288,7 @@ async fn entries_that_lapse_within_thirty_days_are_counted() {
 }
 
 #[tokio::test]
-async fn a_backend_is_down_from_a_refused_dial_until_one_succeeds() {
+async fn backend_is_down_from_a_failed_dial_until_a_success() {
     let backend = backend::refusing();
     let sidegate = sidegate::new()
         .route("/one", &backend)
@@ -315,7 +315,7 @@ async fn a_backend_is_down_from_a_refused_dial_until_one_succeeds() {
 }
 
 #[tokio::test]
-async fn a_backend_that_is_configured_no_more_has_no_series() {
+async fn removed_backend_has_no_series() {
     let (gone, stays) = (backend::refusing(), backend::echo().run().await);
     let sidegate = sidegate::new().route_to("/chat", &[&gone, &stays]).run().await;
     while sidegate.metric("sidegate_backend_changes_total", []).await == 0.0 {
@@ -328,7 +328,7 @@ async fn a_backend_that_is_configured_no_more_has_no_series() {
 }
 
 #[tokio::test]
-async fn a_route_keeps_its_counters_whatever_comes_before_it_and_goes() {
+async fn route_keeps_its_counters_when_others_change() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).route("/feed", &backend).run().await;
     let before = sidegate.toml();
@@ -359,7 +359,7 @@ async fn a_route_keeps_its_counters_whatever_comes_before_it_and_goes() {
 }
 
 #[tokio::test]
-async fn a_tunnel_that_a_reload_leads_elsewhere_stays_where_it_was_counted() {
+async fn rerouted_tunnel_is_counted_under_its_first_route() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;
@@ -386,7 +386,7 @@ async fn a_tunnel_that_a_reload_leads_elsewhere_stays_where_it_was_counted() {
 }
 
 #[tokio::test]
-async fn what_can_be_expected_to_happen_is_there_before_it_does() {
+async fn expected_series_exist_before_the_first_event() {
     let backend = backend::echo().run().await;
     let scrape = sidegate::new().route("/chat", &backend).run().await.metrics().await;
     let expected = [
@@ -409,7 +409,7 @@ async fn what_can_be_expected_to_happen_is_there_before_it_does() {
 }
 
 #[tokio::test]
-async fn what_would_end_a_label_is_escaped() {
+async fn label_values_are_escaped() {
     let backend = backend::refusing();
     let sidegate = sidegate::new()
         .clear()
@@ -421,7 +421,7 @@ async fn what_would_end_a_label_is_escaped() {
 }
 
 #[tokio::test]
-async fn a_scrape_is_typed_as_prometheus_wants_it() {
+async fn scrape_has_the_content_type_of_prometheus() {
     let sidegate = sidegate::new().run().await;
     let answer = scraper(&sidegate).get("/metrics").await;
     answer
@@ -449,7 +449,7 @@ async fn head_is_answered_without_a_body() {
 }
 
 #[tokio::test]
-async fn who_is_not_in_allow_gets_403_and_is_counted() {
+async fn caller_outside_allow_gets_403_and_is_counted() {
     let sidegate = sidegate::new().toml("metrics.allow = ['127.0.0.0/30']").run().await;
     for (turn, path) in (1u32..).zip(["/metrics", "/livez", "/readyz"]) {
         let answer = scraper(&sidegate).from("127.0.0.9").get(path).await;
@@ -474,7 +474,7 @@ async fn stall(scraper: &Client, count: usize) -> Vec<Wire> {
 
 // F28
 #[tokio::test]
-async fn scrapers_that_stall_make_room_for_others() {
+async fn stalled_scrapers_are_evicted() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;
@@ -506,7 +506,7 @@ pub async fn expect_told(mut wire: Wire, bytes: &[u8], status: u16) {
 }
 
 #[tokio::test]
-async fn answers_arrive_though_bodies_are_not_read() {
+async fn answers_arrive_when_bodies_are_not_read() {
     let sidegate = sidegate::new().toml("metrics.allow = ['127.0.0.1']").run().await;
     let host = "Host: localhost\r\n";
     let long = format!("GET /livez HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(LARGE));
@@ -528,7 +528,7 @@ async fn answers_arrive_though_bodies_are_not_read() {
 }
 
 #[tokio::test]
-async fn draining_host_tells_503_though_a_body_is_not_read() {
+async fn readyz_503_arrives_when_a_body_is_not_read() {
     let sidegate = sidegate::new().toml("shutdown.delay = '5s'").run().await;
     sidegate.drain().await;
     sidegate.expect_metric("sidegate_draining", [], 1).await;
@@ -537,7 +537,7 @@ async fn draining_host_tells_503_though_a_body_is_not_read() {
 }
 
 #[tokio::test]
-async fn scrape_that_is_not_taken_does_not_stay_in_the_kernel() {
+async fn unread_scrape_does_not_stay_in_the_kernel() {
     let sidegate = sidegate::new().run().await;
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(2048).unwrap();
@@ -567,7 +567,7 @@ async fn a_foreign_host_is_refused_at_a_loopback_address() {
 }
 
 #[tokio::test]
-async fn a_hundred_strangers_that_stall_do_not_hold_up_one_who_may_ask() {
+async fn stalled_denied_callers_do_not_delay_an_allowed_one() {
     let sidegate = sidegate::new().toml("metrics.allow = ['127.0.0.1']").run().await;
     let _stalled = stall(&scraper(&sidegate).from("127.0.0.9"), 100).await;
     within("a scrape beside them", scraper(&sidegate).get("/metrics")).await.expect(200);
@@ -588,7 +588,7 @@ async fn a_hundred_scrapes_at_a_time_are_all_answered() {
 }
 
 #[tokio::test]
-async fn livez_says_alive_in_the_form_that_is_accepted() {
+async fn livez_answers_in_the_accepted_format() {
     let sidegate = sidegate::new().run().await;
     let answer = scraper(&sidegate).get("/livez").await;
     assert_eq!(answer.expect(200).text(), "alive\n");
@@ -607,7 +607,7 @@ async fn ready(sidegate: &Sidegate, status: u16) -> ReadyzAnswer {
 }
 
 #[tokio::test]
-async fn a_host_that_serves_is_ready_whatever_somebody_should_look_at() {
+async fn serving_host_is_ready_with_warnings() {
     let backend = backend::refusing();
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     client::new(&sidegate).attempt("/chat").await.expect_refused(502, "backend");
@@ -629,7 +629,7 @@ async fn a_host_that_serves_is_ready_whatever_somebody_should_look_at() {
 }
 
 #[tokio::test]
-async fn a_host_that_drains_is_alive_and_not_ready() {
+async fn draining_host_is_live_and_not_ready() {
     let sidegate = sidegate::new().toml("shutdown.delay = '5s'").run().await;
     assert_eq!(ready(&sidegate, 200).await.last_reload_rejected, [""; 0]);
     sidegate.drain().await;
@@ -639,7 +639,7 @@ async fn a_host_that_drains_is_alive_and_not_ready() {
 }
 
 #[tokio::test]
-async fn what_stands_in_allow_itself_and_in_deny_itself_are_two_lists() {
+async fn inline_allow_and_deny_are_separate_lists() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new()
         .route("/chat", &backend)

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::sidegate::control::reload::{
-    self, Accept, Bind, Cause, Outcome, Reloader, Requests, Takeover, World,
+    self, AcceptedEffects, BindFn, ReloadContext, ReloadOutcome, Reloader, ReloaderHandle,
+    TakeoverFn, Trigger,
 };
-use ::sidegate::control::systemd::Sockets;
+use ::sidegate::control::systemd::PassedSockets;
 use ::sidegate::lifecycle::Lifecycle;
+use ::sidegate::observe::heartbeat::Heartbeats;
 use ::sidegate::observe::metrics::Metrics;
-use ::sidegate::observe::pulse::Pulses;
-use ::sidegate::snapshot::Live;
+use ::sidegate::snapshot::CurrentSnapshot;
 use ::sidegate::tunnels::Tunnels;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,76 +22,86 @@ use crate::harness::{backend, sidegate, within};
 /// Requests to the reload task, each after its files have changed.
 struct Changes {
     policy: std::path::PathBuf,
-    requests: Requests,
+    requests: ReloaderHandle,
     metrics: Arc<Metrics>,
 }
 
 impl Changes {
     /// `None` means that the reload broke off.
-    async fn reload(&self) -> Option<Outcome> {
+    async fn reload(&self) -> Option<ReloadOutcome> {
         let text = std::fs::read_to_string(&self.policy).unwrap() + "# again\n";
         std::fs::write(&self.policy, text).unwrap();
-        within("a reload", self.requests.reload(Cause::Asked, Accept::default())).await
+        within("a reload", self.requests.reload(Trigger::Requested, AcceptedEffects::default()))
+            .await
     }
 }
 
 /// Runs the reload task with this `bind` for as long as `then` runs.
-async fn reloading(bind: Bind, then: impl AsyncFnOnce(Changes)) {
+async fn reloading(bind: BindFn, then: impl AsyncFnOnce(Changes)) {
     let folder = sidegate::new()
         .clear()
         .route("/chat", &backend::refusing())
         .toml("reload.watch = 'off'")
         .write();
-    let (config, passed) = (folder.path().join("sidegate.toml"), Arc::new(Sockets::default()));
+    let (config, passed) =
+        (folder.path().join("sidegate.toml"), Arc::new(PassedSockets::default()));
     let (snapshot, standing, handover) = reload::start(&config, &passed).unwrap().into_parts();
-    let (live, metrics) = (Arc::new(Live::new(snapshot)), Metrics::new());
+    let (live, metrics) = (Arc::new(CurrentSnapshot::new(snapshot)), Metrics::new());
     let (lifecycle, tracker) = (Lifecycle::new(), TaskTracker::new());
     let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
     let counts = Arc::clone(&metrics);
-    let world =
-        World { config, passed, live, tunnels, metrics: counts, lifecycle, standing, tracker };
+    let world = ReloadContext {
+        config,
+        passed,
+        live,
+        tunnels,
+        metrics: counts,
+        lifecycle,
+        standing,
+        tracker,
+    };
     let (reloader, requests) = Reloader::new(world, handover);
     let changes =
         Changes { policy: folder.path().join("policies/default.toml"), requests, metrics };
-    let (stop, pulses) = (CancellationToken::new(), Pulses::new(Duration::from_secs(1)));
+    let (stop, pulses) = (CancellationToken::new(), Heartbeats::new(Duration::from_secs(1)));
     let asking = async {
         then(changes).await;
         stop.cancel();
     };
-    tokio::join!(reloader.run(bind, pulses.begin("reload"), stop.clone()), asking);
+    tokio::join!(reloader.run(bind, pulses.register("reload"), stop.clone()), asking);
 }
 
 #[tokio::test]
-async fn one_that_panics_leaves_the_task_to_the_next() {
+async fn panicked_reload_does_not_end_the_task() {
     let first = AtomicBool::new(true);
-    let bind: Bind = Arc::new(move |_, _| {
+    let bind: BindFn = Arc::new(move |_, _| {
         let breaks = first.swap(false, Ordering::SeqCst);
-        Ok(Box::new(move || assert!(!breaks, "a bug")) as Takeover)
+        Ok(Box::new(move || assert!(!breaks, "a bug")) as TakeoverFn)
     });
     reloading(bind, async |changes| {
         assert!(changes.reload().await.is_none());
         let next = changes.reload().await;
-        assert!(matches!(next, Some(Outcome::Published { .. })), "{next:?}");
+        assert!(matches!(next, Some(ReloadOutcome::Published { .. })), "{next:?}");
         assert_eq!(changes.metrics.panics(), 1);
     })
     .await;
 }
 
 #[tokio::test]
-async fn one_whose_bind_panics_is_rejected_and_tried_again() {
+async fn reload_with_a_panicked_bind_is_rejected_and_retried() {
     let first = AtomicBool::new(true);
-    let bind: Bind = Arc::new(move |_, _| {
+    let bind: BindFn = Arc::new(move |_, _| {
         assert!(!first.swap(false, Ordering::SeqCst), "a bug");
         Ok(Box::new(|| ()))
     });
     reloading(bind, async |changes| {
-        let Some(Outcome::Rejected { errors }) = changes.reload().await else {
+        let Some(ReloadOutcome::Rejected { errors }) = changes.reload().await else {
             panic!("not rejected")
         };
         assert!(errors[0].to_string().contains("the reload broke off"), "{}", errors[0]);
         assert_eq!(changes.metrics.panics(), 1);
-        let next = changes.requests.reload(Cause::Poll, Accept::default()).await;
-        assert!(matches!(next, Some(Outcome::Published { generation: 2, .. })), "{next:?}");
+        let next = changes.requests.reload(Trigger::Poll, AcceptedEffects::default()).await;
+        assert!(matches!(next, Some(ReloadOutcome::Published { generation: 2, .. })), "{next:?}");
     })
     .await;
 }

@@ -7,10 +7,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use sidegate::close::{ExchangeReason, Reason};
-use sidegate::observe::log::field::FIELDS;
+use sidegate::close::{CloseReason, ExchangeReason};
+use sidegate::observe::log::fields::FIELDS;
 use sidegate::observe::metrics::{Family, table as families};
-use sidegate::refusal::{Backend, Head, Refusal};
+use sidegate::refusal::{BackendError, HeadError, Refusal};
 
 /// The tables of the document, each with how to make it.
 const TABLES: [(&str, fn() -> String); 8] = [
@@ -39,7 +39,7 @@ fn made_anew(text: &str) -> String {
 }
 
 #[test]
-fn the_tables_of_the_operations_page_are_those_of_the_code() {
+fn operations_page_tables_match_the_code() {
     let written = fs::read_to_string(document()).unwrap();
     let made = made_anew(&written);
     if std::env::var_os("SIDEGATE_WRITE_DOCS").is_some() {
@@ -60,8 +60,8 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
 }
 
 fn refusals() -> String {
-    let [long, large] = [Head::TargetTooLong, Head::TooLarge].map(Refusal::Head);
-    let more = [long, large, Refusal::Backend(Backend::Late)];
+    let [long, large] = [HeadError::TargetTooLong, HeadError::TooLarge].map(Refusal::Head);
+    let more = [long, large, Refusal::Backend(BackendError::TimedOut)];
     let all = Refusal::ALL.iter().flat_map(|refusal| {
         let is_twin = move |twin: &&Refusal| twin.word() == refusal.word() && *twin != refusal;
         [refusal].into_iter().chain(more.iter().filter(is_twin))
@@ -76,10 +76,14 @@ fn refusals() -> String {
 
 fn endings() -> String {
     let code = |code: Option<u16>| code.map_or("–".into(), |code| code.to_string());
-    let row = |reason: &Reason| {
-        vec![format!("`{}`", reason.word()), code(reason.to_client()), reason.sentence().to_owned()]
+    let row = |reason: &CloseReason| {
+        vec![
+            format!("`{}`", reason.word()),
+            code(reason.client_close_code()),
+            reason.sentence().to_owned(),
+        ]
     };
-    table(&["reason", "code sent to the client", "meaning"], Reason::ALL.iter().map(row))
+    table(&["reason", "code sent to the client", "meaning"], CloseReason::ALL.iter().map(row))
 }
 
 fn exchanges() -> String {

@@ -58,7 +58,7 @@ async fn same_over_tls_is_https_at_the_host_and_port_of_the_request() {
 }
 
 #[tokio::test]
-async fn same_without_tls_is_either_scheme_at_the_host_and_port() {
+async fn same_without_tls_admits_either_scheme() {
     let backend = both().run().await;
     let sidegate = new(&backend).clear().run().await;
     let cases = [
@@ -161,7 +161,7 @@ async fn tests_and_explain_take_the_host_and_the_scheme_of_the_url() {
 }
 
 #[tokio::test]
-async fn same_for_every_host_without_tls_is_warned_of_as_rebinding() {
+async fn same_for_every_host_without_tls_warns_of_rebinding() {
     let backend = backend::echo().run().await;
     let warned = async |builder: Builder| {
         let folder = builder.write();

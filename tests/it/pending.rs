@@ -50,7 +50,7 @@ async fn check_three_stay(sidegate: &Sidegate, client: &Client, request: &str, s
 }
 
 #[tokio::test]
-async fn client_that_is_not_served_keeps_no_connection() {
+async fn refused_client_keeps_no_connection() {
     let backend = pages().await;
     let sidegate = with(5, &backend).host("known.example").allow("127.0.0.2").run().await;
     let stranger = client::new(&sidegate).host("known.example");
@@ -76,7 +76,7 @@ async fn misdirected_plain_request_closes_its_connection() {
 }
 
 #[tokio::test]
-async fn refusal_that_keeps_its_connection_shakes_no_seat_off() {
+async fn refusal_that_keeps_its_connection_still_counts_as_pending() {
     let backend = pages().await;
     let sidegate = with(3, &backend).origins(&["https://app.example"]).run().await;
     let foreign = format!("{}Origin: https://evil.example\r\n\r\n", &GET[..GET.len() - 2]);
@@ -112,7 +112,7 @@ async fn idle_connection_over_tls_counts_again_and_ends_in_order() {
 }
 
 #[tokio::test]
-async fn longest_idle_makes_room_and_not_the_latest() {
+async fn longest_idle_is_displaced_and_not_the_latest() {
     let backend = pages().await;
     let sidegate = with(2, &backend).run().await;
     let client = client::new(&sidegate);
@@ -207,7 +207,7 @@ async fn connection_whose_bytes_have_arrived_is_never_displaced() {
 }
 
 #[tokio::test]
-async fn part_of_a_record_that_has_arrived_wins() {
+async fn arrived_part_of_a_record_prevents_a_displacement() {
     let backend = pages().await;
     let sidegate = with(1, &backend).tls().run().await;
     let mut client = tls::begin(&sidegate, &rustls::version::TLS13).await;
@@ -223,7 +223,7 @@ async fn part_of_a_record_that_has_arrived_wins() {
 }
 
 #[tokio::test]
-async fn part_of_a_record_that_has_arrived_outlasts_keep_alive_once() {
+async fn arrived_part_of_a_record_outlasts_keep_alive_once() {
     let backend = pages().await;
     let times = "keep_alive = '300ms'\nhead = '2s'";
     let sidegate = with(1, &backend).tls().timeouts(times).run().await;
@@ -254,7 +254,7 @@ async fn idle_connection_over_tls_ends_in_order_after_keep_alive() {
 }
 
 #[tokio::test]
-async fn pool_that_is_larger_than_the_bound_loses_no_request() {
+async fn client_pool_over_the_bound_loses_no_request() {
     const POOL: u32 = 600;
     let backend = pages().await;
     // The default bound, and more than one thread: the counts are the process'.
@@ -285,7 +285,7 @@ async fn pool_that_is_larger_than_the_bound_loses_no_request() {
 }
 
 #[tokio::test]
-async fn newcomer_gets_in_where_one_address_is_full_of_idle_connections() {
+async fn new_client_is_served_beside_a_full_idle_address() {
     let backend = backend::echo().run().await;
     let sidegate = with(3, &backend).on_route("http = 'refuse'").run().await;
     let client = client::new(&sidegate);

@@ -67,7 +67,7 @@ async fn head_begun_behind_a_request_is_not_idle() {
 }
 
 #[tokio::test]
-async fn head_begun_behind_a_request_is_late_as_any_other() {
+async fn head_begun_behind_a_request_has_the_usual_deadline() {
     for begun in ["G", &GET[..12], &GET[..GET.len() - 1]] {
         let backend = pages().await;
         let sidegate = forwarding(&backend).timeouts("head = '300ms'").run().await;
@@ -81,7 +81,7 @@ async fn head_begun_behind_a_request_is_late_as_any_other() {
 }
 
 #[tokio::test]
-async fn head_s_time_begins_with_the_end_of_the_answer_before() {
+async fn head_deadline_starts_at_the_end_of_the_answer_before() {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).timeouts("head = '300ms'").run().await;
     let mut wire = client::new(&sidegate).connect().await;
@@ -176,7 +176,7 @@ async fn request_behind_an_answer_that_a_drain_meets_is_answered() {
 }
 
 #[tokio::test]
-async fn answer_of_a_drain_says_that_nothing_behind_it_is_read() {
+async fn answer_in_a_drain_has_connection_close() {
     let backend = backend::manual().run().await;
     let sidegate = forwarding(&backend).run().await;
     let mut wire = client::new(&sidegate).connect().await;
@@ -207,7 +207,7 @@ async fn connection_is_closed_in_a_drain_once_it_is_idle() {
 }
 
 #[tokio::test]
-async fn part_of_a_request_line_is_waited_for_in_a_drain() {
+async fn drain_waits_for_a_begun_request_line() {
     for first in [1, 12, 20] {
         let backend = pages().await;
         let sidegate = forwarding(&backend).run().await;
@@ -222,7 +222,7 @@ async fn part_of_a_request_line_is_waited_for_in_a_drain() {
 }
 
 #[tokio::test]
-async fn head_that_stays_in_part_holds_up_a_drain_for_a_moment() {
+async fn incomplete_head_delays_a_drain_briefly() {
     let backend = backend::manual().run().await;
     let mut sidegate = forwarding(&backend).timeouts("head = '1h'").run().await;
     let mut fresh = client::new(&sidegate).connect().await;
@@ -240,7 +240,7 @@ async fn head_that_stays_in_part_holds_up_a_drain_for_a_moment() {
 }
 
 #[tokio::test]
-async fn nothing_behind_a_refused_request_is_a_request() {
+async fn bytes_behind_a_refused_request_are_no_request() {
     let backend = pages().await;
     let sidegate = forwarding(&backend).on_route("max_body = '1KiB'").run().await;
     let body = "x".repeat(2000);

@@ -52,7 +52,7 @@ async fn only_the_networks_that_allow_names_are_admitted() {
 }
 
 #[tokio::test]
-async fn deny_beats_allow_however_specific() {
+async fn deny_wins_over_any_allow() {
     let backend = backend::echo().run().await;
     let sidegate =
         new(&backend).allow("127.0.0.2/32").allow("127.0.0.3").deny("127.0.0.2/31").run().await;
@@ -62,7 +62,7 @@ async fn deny_beats_allow_however_specific() {
 }
 
 #[tokio::test]
-async fn the_longest_prefix_of_a_list_decides_and_carve_outs_hold_within_it() {
+async fn longest_prefix_decides_within_a_list_with_carve_outs() {
     let backend = backend::echo().run().await;
     let lines = ["127.0.0.0/24", "!127.0.0.0/29 ticket=SEC-3", "127.0.0.2"];
     let sidegate =
@@ -75,7 +75,7 @@ async fn the_longest_prefix_of_a_list_decides_and_carve_outs_hold_within_it() {
 }
 
 #[tokio::test]
-async fn another_list_may_admit_whom_one_carves_out() {
+async fn other_list_may_admit_a_carved_out_client() {
     let backend = backend::echo().run().await;
     let one =
         new(&backend).policy(|page| page.list("one", &["127.0.0.0/24", "!127.0.0.2"]).allow("one"));
@@ -84,7 +84,7 @@ async fn another_list_may_admit_whom_one_carves_out() {
 }
 
 #[tokio::test]
-async fn whom_a_denying_list_carves_out_is_not_denied_by_it() {
+async fn client_carved_out_of_deny_is_not_denied() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend)
         .policy(|page| page.list("banned", &["127.0.0.0/24", "!127.0.0.2"]).deny("banned"));
@@ -109,7 +109,7 @@ async fn a_list_is_read_from_its_file_with_comments_and_annotations() {
 }
 
 #[tokio::test]
-async fn a_lapsed_entry_is_as_if_it_were_not_there() {
+async fn lapsed_entry_counts_as_absent() {
     let backend = backend::echo().run().await;
     let lines = [
         "127.0.0.2 expires=2020-12-31",
@@ -169,7 +169,7 @@ async fn ipv6_clients_are_judged_by_ipv6_networks() {
 
 // C-WS-14
 #[tokio::test]
-async fn an_exact_origin_is_admitted_in_any_case_and_with_its_default_port() {
+async fn exact_origin_ignores_case_and_the_default_port() {
     let backend = backend::echo().run().await;
     let sidegate =
         new(&backend).origins(&["https://app.example", "http://localhost:3000"]).run().await;
@@ -196,7 +196,7 @@ async fn an_exact_origin_is_admitted_in_any_case_and_with_its_default_port() {
 }
 
 #[tokio::test]
-async fn a_wildcard_origin_stands_for_one_label() {
+async fn wildcard_origin_matches_one_label() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).origins(&["https://*.partner.example"]).run().await;
     check_origin(&sidegate, Some("https://desk.partner.example"), 101).await;
@@ -211,7 +211,7 @@ async fn a_wildcard_origin_stands_for_one_label() {
 }
 
 #[tokio::test]
-async fn none_admits_clients_without_an_origin_and_null_the_opaque_one() {
+async fn none_admits_absent_origins_and_null_opaque_ones() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).origins(&["none"]).run().await;
     check_origin(&sidegate, None, 101).await;
@@ -222,7 +222,7 @@ async fn none_admits_clients_without_an_origin_and_null_the_opaque_one() {
 }
 
 #[tokio::test]
-async fn plain_http_is_held_to_the_origins_only_where_it_carries_one() {
+async fn plain_http_is_judged_by_origin_only_when_it_has_one() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate =
         new(&backend).on_route("http = 'forward'").origins(&["https://app.example"]).run().await;
@@ -251,7 +251,7 @@ async fn an_attempt_must_offer_an_admitted_subprotocol() {
 }
 
 #[tokio::test]
-async fn a_backend_that_chooses_a_subprotocol_which_is_not_admitted_is_a_502() {
+async fn backend_choosing_an_unadmitted_subprotocol_is_502() {
     let backend = backend::echo().run().await; // chooses the first one offered
     let sidegate = new(&backend).subprotocols(&["v2.ticks"]).run().await;
     client::new(&sidegate)

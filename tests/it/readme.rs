@@ -22,7 +22,7 @@ fn blocks(kind: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_configuration_in_the_readme_passes_check_without_a_warning() {
+fn readme_configuration_passes_check_without_a_warning() {
     let folder = TempDir::new().unwrap();
     let put = |path: &str, text: &str| {
         fs::create_dir_all(folder.path().join(path).parent().unwrap()).unwrap();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
-use ::sidegate::control::reload::Outcome;
+use ::sidegate::control::reload::ReloadOutcome;
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -28,7 +28,7 @@ async fn echoing() -> (Sidegate, Backend) {
 }
 
 /// Writes another address for metrics, and reads the files.
-async fn listen(sidegate: &Sidegate, address: &str) -> Outcome {
+async fn listen(sidegate: &Sidegate, address: &str) -> ReloadOutcome {
     let mut config = sidegate.toml();
     config["metrics"].as_table_mut().unwrap().insert("listen".into(), address.into());
     sidegate.put("sidegate.toml", toml::to_string(&config).unwrap());
@@ -46,7 +46,7 @@ async fn metrics_move_to_their_new_address_and_leave_the_old_one() {
     let mut tunnel = client::new(&sidegate).open("/chat").await;
     let (before, after) = (sidegate.agent().metrics().unwrap(), free());
     let outcome = listen(&sidegate, &after.to_string()).await;
-    assert!(matches!(outcome, Outcome::Published { generation: 2, .. }), "{outcome:?}");
+    assert!(matches!(outcome, ReloadOutcome::Published { generation: 2, .. }), "{outcome:?}");
     assert_eq!(sidegate.agent().metrics(), Some(after));
     assert_eq!(sidegate.generation().await, 2);
     let closed = async { while TcpStream::connect(before).await.is_ok() {} };
@@ -55,12 +55,12 @@ async fn metrics_move_to_their_new_address_and_leave_the_old_one() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_a_rejection_and_tried_again_until_it_is_free() {
+async fn taken_address_rejects_the_reload_and_is_retried() {
     let (sidegate, _backend) = echoing().await;
     let before = sidegate.agent().metrics();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let Outcome::Rejected { errors } = listen(&sidegate, &address.to_string()).await else {
+    let ReloadOutcome::Rejected { errors } = listen(&sidegate, &address.to_string()).await else {
         panic!("published")
     };
     let text = errors[0].to_string();
@@ -113,7 +113,7 @@ async fn metrics_may_have_another_address_with_the_same_port() {
     for _ in 0..5 {
         let before = free();
         listen(&sidegate, &before.to_string()).await;
-        if let Outcome::Published { generation, .. } =
+        if let ReloadOutcome::Published { generation, .. } =
             listen(&sidegate, &format!("0.0.0.0:{}", before.port())).await
         {
             assert_eq!(sidegate.agent().metrics().map(|now| now.ip().is_unspecified()), Some(true));
@@ -124,9 +124,10 @@ async fn metrics_may_have_another_address_with_the_same_port() {
 }
 
 #[tokio::test]
-async fn what_sidegate_has_itself_says_so() {
+async fn address_taken_by_this_process_is_reported_as_such() {
     let (sidegate, _backend) = clear().await;
-    let Outcome::Rejected { errors } = listen(&sidegate, &sidegate.address().to_string()).await
+    let ReloadOutcome::Rejected { errors } =
+        listen(&sidegate, &sidegate.address().to_string()).await
     else {
         panic!("published")
     };
@@ -138,7 +139,7 @@ async fn what_sidegate_has_itself_says_so() {
 }
 
 /// Writes `[admin]` with these keys, and reads the files.
-async fn admin(sidegate: &Sidegate, keys: &str) -> Outcome {
+async fn admin(sidegate: &Sidegate, keys: &str) -> ReloadOutcome {
     let mut config = sidegate.toml();
     config.insert("admin".into(), toml::Value::Table(toml::from_str(keys).unwrap()));
     sidegate.put("sidegate.toml", toml::to_string(&config).unwrap());
@@ -150,7 +151,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn the_admin_socket_moves_and_is_there_without_a_gap() {
+async fn admin_socket_moves_without_a_gap() {
     let (sidegate, _backend) = echoing().await;
     let before = sidegate.agent().admin().unwrap();
     expect_published(&admin(&sidegate, "socket = 'other.sock'").await);
@@ -165,7 +166,7 @@ async fn the_admin_socket_moves_and_is_there_without_a_gap() {
 }
 
 #[tokio::test]
-async fn its_mode_changes_where_it_is() {
+async fn admin_socket_mode_changes_in_place() {
     let (sidegate, _backend) = echoing().await;
     expect_published(&admin(&sidegate, "socket = 'own.sock'\nmode = '0600'").await);
     let path = sidegate.agent().admin().unwrap();
@@ -177,10 +178,11 @@ async fn its_mode_changes_where_it_is() {
 }
 
 #[tokio::test]
-async fn a_group_that_does_not_exist_is_a_rejection_that_names_the_line() {
+async fn unknown_group_rejects_the_reload_with_its_line() {
     let (sidegate, _backend) = echoing().await;
     let before = sidegate.agent().admin();
-    let Outcome::Rejected { errors } = admin(&sidegate, "group = 'no-such-group'").await else {
+    let ReloadOutcome::Rejected { errors } = admin(&sidegate, "group = 'no-such-group'").await
+    else {
         panic!("published")
     };
     let text = errors[0].to_string();
@@ -194,7 +196,7 @@ async fn a_group_that_does_not_exist_is_a_rejection_that_names_the_line() {
 
 /// Replaces the listeners, all without TLS, by name and address. An unchanged line is an unchanged
 /// listener.
-async fn listeners(sidegate: &Sidegate, listeners: &[(&str, &str)]) -> Outcome {
+async fn listeners(sidegate: &Sidegate, listeners: &[(&str, &str)]) -> ReloadOutcome {
     let mut config = sidegate.toml();
     let one = |(name, keys): &(&str, &str)| {
         toml::from_str::<toml::Table>(&format!("name = '{name}'\ntls = false\n{keys}")).unwrap()
@@ -214,8 +216,8 @@ async fn clear() -> (Sidegate, Backend) {
 }
 
 #[track_caller]
-fn expect_published(outcome: &Outcome) {
-    assert!(matches!(outcome, Outcome::Published { .. }), "{outcome:?}");
+fn expect_published(outcome: &ReloadOutcome) {
+    assert!(matches!(outcome, ReloadOutcome::Published { .. }), "{outcome:?}");
 }
 
 async fn expect_closed(address: SocketAddr) {
@@ -226,7 +228,7 @@ async fn expect_closed(address: SocketAddr) {
 }
 
 #[tokio::test]
-async fn a_listener_that_is_added_accepts_and_one_that_is_removed_keeps_its_tunnels() {
+async fn added_listener_accepts_and_a_removed_one_keeps_tunnels() {
     let (sidegate, _backend) = clear().await;
     let first = sidegate.address();
     let mut early = client::clear(first).open("/chat").await;
@@ -248,7 +250,7 @@ async fn a_listener_that_is_added_accepts_and_one_that_is_removed_keeps_its_tunn
 }
 
 #[tokio::test]
-async fn one_that_moves_is_there_before_it_is_gone_from_where_it_was() {
+async fn moved_listener_opens_before_the_old_one_closes() {
     let (sidegate, _backend) = clear().await;
     let (before, after) = (sidegate.address(), free());
     let mut tunnel = client::clear(before).open("/chat").await;
@@ -260,7 +262,7 @@ async fn one_that_moves_is_there_before_it_is_gone_from_where_it_was() {
 }
 
 #[tokio::test]
-async fn two_may_swap_their_addresses_and_one_may_have_another_name() {
+async fn listeners_may_swap_addresses_and_change_names() {
     let (sidegate, _backend) = clear().await;
     let (one, two) = (free(), free());
     let at = |address: SocketAddr| format!("listen = '{address}'");
@@ -275,12 +277,12 @@ async fn two_may_swap_their_addresses_and_one_may_have_another_name() {
 }
 
 #[tokio::test]
-async fn an_address_of_a_listener_that_is_taken_is_a_rejection_that_changes_nothing() {
+async fn taken_listener_address_rejects_without_changes() {
     let (sidegate, _backend) = clear().await;
     let before = sidegate.address();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let keys = format!("listen = '{}'", taken.local_addr().unwrap());
-    let Outcome::Rejected { errors } =
+    let ReloadOutcome::Rejected { errors } =
         listeners(&sidegate, &[("public", &keys), ("more", "listen = '127.0.0.1:0'")]).await
     else {
         panic!("published")
@@ -297,7 +299,7 @@ async fn an_address_of_a_listener_that_is_taken_is_a_rejection_that_changes_noth
 }
 
 #[tokio::test]
-async fn whoever_waits_in_the_queue_of_one_that_is_removed_is_served() {
+async fn queue_of_a_removed_listener_is_served() {
     let (sidegate, _backend) = clear().await;
     let keys = |most: usize| format!("listen = '127.0.0.1:0'\nmax_connections = {most}");
     expect_published(
@@ -341,7 +343,7 @@ fn storm(address: SocketAddr, head: &str, opened: &AtomicUsize) -> usize {
 }
 
 #[tokio::test]
-async fn of_a_storm_that_never_leaves_its_queue_empty_nobody_is_lost_when_one_moves() {
+async fn no_connection_is_lost_when_a_busy_listener_moves() {
     let (sidegate, _backend) = clear().await;
     let at = |address: SocketAddr| format!("listen = '{address}'\nmax_connections = 2");
     let before = free();

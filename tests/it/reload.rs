@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ::sidegate::control::reload::Outcome;
+use ::sidegate::control::reload::ReloadOutcome;
 use toml::Value;
 
 use crate::harness::client::Client;
@@ -49,7 +49,7 @@ async fn expect_soon(client: &Client, status: u16) {
 }
 
 #[tokio::test]
-async fn a_saved_change_is_published_and_says_so_everywhere() {
+async fn saved_change_is_published_and_reported() {
     let (sidegate, _backend) = echoing().await;
     assert_eq!((counts(&sidegate).await, sidegate.generation().await), ([0.0; 3], 1));
     assert_eq!(sidegate.policy().deny("127.0.0.9").write().await, 2);
@@ -60,18 +60,18 @@ async fn a_saved_change_is_published_and_says_so_everywhere() {
 }
 
 #[tokio::test]
-async fn who_asks_for_a_reload_is_told_the_outcome() {
+async fn reload_caller_gets_the_outcome() {
     let (sidegate, _backend) = banning().await;
     let tunnel = client::new(&sidegate).open("/chat").await;
-    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { generation: 1, .. }));
+    assert!(matches!(sidegate.reload().await, ReloadOutcome::Unchanged { generation: 1, .. }));
     let rejected = "127.0.0.300\n";
     fs::write(sidegate.folder().join(BANNED), rejected).unwrap();
-    let Outcome::Rejected { errors } = sidegate.reload().await else {
+    let ReloadOutcome::Rejected { errors } = sidegate.reload().await else {
         panic!("{rejected:?} is not rejected")
     };
     assert!(errors[0].to_string().contains("banned.cidr:1:1"), "{}", errors[0]);
     fs::write(sidegate.folder().join(BANNED), "127.0.0.1\n").unwrap();
-    let Outcome::Published { generation, revoked, .. } = sidegate.reload().await else {
+    let ReloadOutcome::Published { generation, revoked, .. } = sidegate.reload().await else {
         panic!("not published")
     };
     assert_eq!((generation, revoked), (2, 1));
@@ -80,8 +80,7 @@ async fn who_asks_for_a_reload_is_told_the_outcome() {
 
 // C-RLD-02, C-RLD-09
 #[tokio::test]
-async fn a_broken_file_keeps_what_runs_says_where_it_is_broken_and_is_no_reason_to_leave_the_load_balancer()
- {
+async fn invalid_file_keeps_the_running_generation_and_readiness() {
     let (sidegate, _backend) = echoing().await;
     let mut before = client::new(&sidegate).open("/chat").await;
     let body = sidegate
@@ -98,7 +97,7 @@ async fn a_broken_file_keeps_what_runs_says_where_it_is_broken_and_is_no_reason_
 }
 
 #[tokio::test]
-async fn the_old_content_put_back_takes_the_complaint_away() {
+async fn restored_content_clears_the_rejection() {
     let (sidegate, _backend) = echoing().await;
     let good = fs::read_to_string(sidegate.folder().join("policies/default.toml")).unwrap();
     let ready = sidegate.readyz().await;
@@ -111,7 +110,7 @@ async fn the_old_content_put_back_takes_the_complaint_away() {
 }
 
 #[tokio::test]
-async fn of_two_changed_files_one_of_which_is_broken_neither_is_published() {
+async fn one_invalid_file_of_two_publishes_neither() {
     let (sidegate, _backend) = banning().await;
     sidegate.put(BANNED, "127.0.0.2\n");
     let body = sidegate
@@ -162,7 +161,7 @@ async fn a_file_saved_in_place_takes_effect() {
 
 // C-RLD-05, C-RLD-09
 #[tokio::test]
-async fn a_file_that_is_cut_and_written_bit_by_bit_takes_effect_when_it_is_whole() {
+async fn file_written_piecemeal_takes_effect_when_complete() {
     check_save(async |path, text| {
         use std::io::Write;
         let mut file = fs::File::create(path).unwrap();
@@ -198,7 +197,7 @@ async fn a_file_that_is_linked_into_its_place_takes_effect() {
 
 // C-RLD-05
 #[tokio::test]
-async fn a_file_that_is_deleted_and_made_again_takes_effect_and_its_absence_does_not() {
+async fn recreated_file_takes_effect_and_its_absence_does_not() {
     let (sidegate, _backend) = banning().await;
     let client = client::new(&sidegate).from("127.0.0.2");
     fs::remove_file(sidegate.folder().join(BANNED)).unwrap();
@@ -212,7 +211,7 @@ async fn a_file_that_is_deleted_and_made_again_takes_effect_and_its_absence_does
 
 // C-RLD-06, F12
 #[tokio::test]
-async fn a_folder_that_is_deleted_keeps_what_runs_and_made_again_is_picked_up() {
+async fn recreated_folder_takes_effect_and_its_absence_does_not() {
     let (sidegate, _backend) = banning().await;
     let client = client::new(&sidegate).from("127.0.0.2");
     let policy = fs::read_to_string(sidegate.folder().join("policies/default.toml")).unwrap();
@@ -228,7 +227,7 @@ async fn a_folder_that_is_deleted_keeps_what_runs_and_made_again_is_picked_up() 
 
 // C-RLD-04, F13
 #[tokio::test]
-async fn a_swap_of_the_data_link_as_kubernetes_makes_it_takes_effect_each_time() {
+async fn kubernetes_data_link_swap_takes_effect_each_time() {
     let (sidegate, _backend) = banning().await;
     let lists = sidegate.folder().join("policies/lists");
     let version = |number: u32, text: &str| {
@@ -254,7 +253,7 @@ async fn a_swap_of_the_data_link_as_kubernetes_makes_it_takes_effect_each_time()
 
 // C-RLD-09
 #[tokio::test]
-async fn half_a_file_never_becomes_live_while_somebody_is_writing_it() {
+async fn half_written_file_is_never_published() {
     let (sidegate, _backend) = banning().await;
     let client = client::new(&sidegate).from("127.0.0.9");
     let path = sidegate.folder().join(BANNED);
@@ -279,7 +278,7 @@ async fn half_a_file_never_becomes_live_while_somebody_is_writing_it() {
 
 // C-TLS-06
 #[tokio::test]
-async fn a_renewed_certificate_is_served_at_the_next_handshake_and_open_tunnels_stay() {
+async fn renewed_certificate_is_served_at_the_next_handshake() {
     let (sidegate, _backend) = echoing().await;
     let client = client::new(&sidegate);
     let served = async || client.connect().await.tls().peer_certificates().unwrap()[0].clone();
@@ -294,7 +293,7 @@ async fn a_renewed_certificate_is_served_at_the_next_handshake_and_open_tunnels_
 
 // F09, C-RLD-02
 #[tokio::test]
-async fn a_certificate_that_is_broken_or_does_not_match_its_key_leaves_the_old_one_served() {
+async fn invalid_certificate_keeps_the_old_one_served() {
     let (sidegate, _backend) = echoing().await;
     let client = client::new(&sidegate);
     let served = async || client.connect().await.tls().peer_certificates().unwrap()[0].clone();
@@ -309,7 +308,7 @@ async fn a_certificate_that_is_broken_or_does_not_match_its_key_leaves_the_old_o
 
 // C-IP-06
 #[tokio::test]
-async fn exactly_the_newly_denied_are_closed_and_the_others_echo_on() {
+async fn reload_closes_exactly_the_newly_denied() {
     let (sidegate, _backend) = banning().await;
     let mut open = Vec::new();
     for host in 2..=8 {
@@ -349,7 +348,7 @@ async fn origins_and_subprotocols_are_judged_again_too() {
 }
 
 #[tokio::test]
-async fn a_tunnel_is_revoked_when_a_new_route_makes_its_path_ambiguous() {
+async fn tunnel_is_revoked_when_its_path_becomes_ambiguous() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new()
         .route("/", &backend)
@@ -376,7 +375,7 @@ async fn a_tunnel_is_revoked_when_a_new_route_makes_its_path_ambiguous() {
 }
 
 #[tokio::test]
-async fn a_tunnel_without_a_subprotocol_is_judged_by_that_at_a_reload() {
+async fn tunnel_without_a_subprotocol_is_rejudged_without_one() {
     let backend = backend::raw(|mut wire| async move {
         backend::grant(&mut wire, "").await;
         wire.rest().await;
@@ -392,7 +391,7 @@ async fn a_tunnel_without_a_subprotocol_is_judged_by_that_at_a_reload() {
 }
 
 #[tokio::test]
-async fn a_route_that_is_gone_revokes_its_tunnels_and_no_others() {
+async fn removed_route_revokes_its_tunnels_only() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).route("/news", &backend).run().await;
     let client = client::new(&sidegate);
@@ -407,7 +406,7 @@ async fn a_route_that_is_gone_revokes_its_tunnels_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_changed_backend_revokes_nobody_and_gets_who_comes_next() {
+async fn changed_backend_revokes_no_tunnel_and_gets_new_ones() {
     let (old, new) = (backend::echo().run().await, backend::echo().run().await);
     let sidegate = sidegate::new().route("/chat", &old).run().await;
     let client = client::new(&sidegate);
@@ -420,7 +419,7 @@ async fn a_changed_backend_revokes_nobody_and_gets_who_comes_next() {
 }
 
 #[tokio::test]
-async fn new_limits_of_a_tunnel_reach_those_that_are_open() {
+async fn new_tunnel_limits_reach_open_tunnels() {
     let mut ends = open(|sidegate| sidegate.limits("ping = 'off'")).await;
     ends.client.send_frame(Frame::binary(vec![0; 2000])).await;
     assert_eq!(ends.backend.frame().await.payload.len(), 2000);
@@ -437,7 +436,7 @@ async fn new_limits_of_a_tunnel_reach_those_that_are_open() {
 
 /// A tunnel that nothing moves in notices a revocation however many reloads it has seen before.
 #[tokio::test]
-async fn a_silent_tunnel_is_reached_by_every_reload_and_not_only_the_first() {
+async fn silent_tunnel_is_reached_by_every_reload() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).limits("ping = 'off'").run().await;
     let mut silent = client::new(&sidegate).from("127.0.0.2").open("/chat").await;
@@ -508,7 +507,7 @@ async fn check_lapse(keys: &str) {
 }
 
 #[tokio::test]
-async fn an_entry_that_lapses_revokes_who_came_by_it_though_no_file_changed() {
+async fn lapsed_entry_revokes_tunnels_without_a_file_change() {
     tokio::join!(check_lapse("poll = '100ms'"), check_lapse("poll = '100ms'\nwatch = 'off'"));
 }
 
@@ -533,7 +532,7 @@ async fn mass_revocations_are_spread_over_the_window() {
 }
 
 #[tokio::test]
-async fn who_is_permitted_again_before_the_turn_comes_is_left_alone() {
+async fn tunnel_permitted_again_before_its_revocation_is_kept() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new()
         .route("/chat", &backend)
@@ -581,7 +580,7 @@ fn set(config: &mut toml::Table, table: &str, keys: &str) {
 }
 
 #[tokio::test]
-async fn what_only_a_restart_can_change_is_rejected_with_that_remedy() {
+async fn restart_only_key_is_rejected_with_that_remedy() {
     check_rejected(
         |config| set(config, "process", "threads = 7"),
         &["sidegate.toml:", "threads", "restart"],
@@ -590,7 +589,7 @@ async fn what_only_a_restart_can_change_is_rejected_with_that_remedy() {
 }
 
 #[tokio::test]
-async fn what_this_version_does_not_act_on_is_rejected_and_never_ignored() {
+async fn reserved_key_is_rejected_and_never_ignored() {
     for (table, keys, word) in [
         ("listener", "http2 = true", "http2"),
         ("listener", "proxy_protocol = { from = ['127.0.0.1'] }", "proxy_protocol"),
@@ -647,7 +646,7 @@ async fn reading_files_triggers_nothing() {
 }
 
 #[tokio::test]
-async fn a_slow_look_at_what_was_tried_already_is_no_reload() {
+async fn poll_of_already_tried_files_is_no_reload() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().route("/chat", &backend).toml("reload.poll = '100ms'").run().await;
@@ -662,7 +661,7 @@ async fn a_slow_look_at_what_was_tried_already_is_no_reload() {
 }
 
 #[tokio::test]
-async fn with_watch_poll_a_change_is_found_all_the_same() {
+async fn watch_poll_finds_a_change() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().route("/chat", &backend).toml("reload.watch = 'poll'").run().await;
@@ -672,7 +671,7 @@ async fn with_watch_poll_a_change_is_found_all_the_same() {
 }
 
 #[tokio::test]
-async fn with_watch_off_a_change_waits_until_somebody_asks() {
+async fn watch_off_reloads_on_request_only() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new()
         .route("/chat", &backend)
@@ -682,27 +681,27 @@ async fn with_watch_off_a_change_waits_until_somebody_asks() {
     sidegate.policy().deny("127.0.0.1").put();
     tokio::time::sleep(Duration::from_millis(500)).await;
     client::new(&sidegate).open("/chat").await.expect_echo("as before").await;
-    assert!(matches!(sidegate.reload().await, Outcome::Published { revoked: 0 | 1, .. }));
+    assert!(matches!(sidegate.reload().await, ReloadOutcome::Published { revoked: 0 | 1, .. }));
     client::new(&sidegate).attempt("/chat").await.expect(403);
 }
 
 // F17
 #[tokio::test]
-async fn a_thousand_requests_for_a_reload_are_few_reloads_and_nobody_is_dropped() {
+async fn many_reload_requests_are_coalesced_and_drop_no_tunnel() {
     let (sidegate, _backend) = echoing().await;
     let mut before = client::new(&sidegate).open("/chat").await;
     for _ in 0..1000 {
-        sidegate.agent().nudge();
+        sidegate.agent().request_reload();
     }
     before.expect_echo("still here").await;
-    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { generation: 1, .. }));
+    assert!(matches!(sidegate.reload().await, ReloadOutcome::Unchanged { generation: 1, .. }));
     let [published, unchanged, rejected] = counts(&sidegate).await;
     assert!((published, rejected) == (0.0, 0.0) && unchanged <= 50.0, "{unchanged} reloads");
 }
 
 // C-RLD-15, F21
 #[tokio::test]
-async fn under_many_swaps_each_request_is_decided_by_one_generation_and_never_by_a_mixture() {
+async fn each_request_is_decided_by_one_generation_under_many_swaps() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new()
         .threads(2)
@@ -727,7 +726,7 @@ async fn under_many_swaps_each_request_is_decided_by_one_generation_and_never_by
             fs::rename(path.with_extension("new~"), &path).unwrap();
             assert!(matches!(
                 sidegate.reload().await,
-                Outcome::Published { .. } | Outcome::Unchanged { .. }
+                ReloadOutcome::Published { .. } | ReloadOutcome::Unchanged { .. }
             ));
         }
     };
@@ -768,7 +767,7 @@ async fn under_many_swaps_each_request_is_decided_by_one_generation_and_never_by
 }
 
 #[tokio::test]
-async fn an_attempt_that_a_reload_overtakes_is_judged_again_when_it_opens() {
+async fn attempt_overtaken_by_a_reload_is_judged_again() {
     let server = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &server).run().await;
     let client = client::new(&sidegate);
@@ -783,7 +782,7 @@ async fn an_attempt_that_a_reload_overtakes_is_judged_again_when_it_opens() {
 }
 
 #[tokio::test]
-async fn during_a_drain_nothing_is_reloaded_any_more() {
+async fn no_reload_happens_during_a_drain() {
     let (sidegate, server) = {
         let server = backend::manual().run().await;
         (sidegate::new().route("/chat", &server).toml("shutdown.delay = '5s'").run().await, server)
@@ -792,7 +791,7 @@ async fn during_a_drain_nothing_is_reloaded_any_more() {
     sidegate.drain().await;
     sidegate.expect_metric("sidegate_draining", [], 1).await;
     sidegate.policy().deny("127.0.0.1").put();
-    let Outcome::Rejected { errors } = sidegate.reload().await else { panic!("reloaded") };
+    let ReloadOutcome::Rejected { errors } = sidegate.reload().await else { panic!("reloaded") };
     assert!(errors[0].to_string().contains("draining"), "{}", errors[0]);
     assert_eq!(sidegate.generation().await, 1);
 }

@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use ::sidegate::control::reload::Outcome;
+use ::sidegate::control::reload::ReloadOutcome;
 use tokio::time::timeout;
 use toml::{Table, Value};
 
@@ -71,7 +71,7 @@ async fn change(sidegate: &Sidegate, change: impl FnOnce(&mut Vec<Value>)) {
     change(config["listener"].as_array_mut().unwrap());
     sidegate.put("sidegate.toml", toml::to_string(&config).unwrap());
     let outcome = sidegate.reload().await;
-    assert!(matches!(outcome, Outcome::Published { .. }), "{outcome:?}");
+    assert!(matches!(outcome, ReloadOutcome::Published { .. }), "{outcome:?}");
 }
 
 /// A connection on which one request was answered.
@@ -124,7 +124,7 @@ async fn tunnel_outlives_its_listener() {
 }
 
 #[tokio::test]
-async fn connection_stays_when_its_listener_speaks_as_before() {
+async fn connection_stays_when_its_listener_keeps_its_protocol() {
     let changes: [Change; 4] = [
         |listeners| set(listeners, "max_head", "16KiB"),
         |listeners| set(listeners, "max_connections", 7),
@@ -242,7 +242,7 @@ async fn attempt_of_a_client_that_had_connected_opens() {
 }
 
 #[tokio::test]
-async fn connection_that_says_nothing_ends_a_moment_after_its_listener() {
+async fn silent_connection_ends_soon_after_its_listener() {
     for tls in [true, false] {
         let backend = pages().await;
         let own = "head = '1h'\ntls = '1h'";

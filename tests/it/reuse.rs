@@ -47,7 +47,7 @@ const UPLOAD: &str = "POST / HTTP/1.1|Host: a|Content-Length: 10||x";
 const CHUNKED_UPLOAD: &str = "POST / HTTP/1.1|Host: a|Transfer-Encoding: chunked||1|x|";
 
 #[tokio::test]
-async fn backend_is_left_when_it_answers_before_the_upload_is_whole() {
+async fn connection_is_closed_when_answered_before_the_upload_ends() {
     let answers = [
         "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
@@ -68,7 +68,7 @@ async fn backend_is_left_when_it_answers_before_the_upload_is_whole() {
 }
 
 #[tokio::test]
-async fn backend_is_left_when_its_answer_began_before_the_upload_ended() {
+async fn connection_is_closed_when_the_answer_began_during_the_upload() {
     let (sidegate, backend) = start().await;
     let (mut client, mut at_backend) = send(&sidegate, &backend, UPLOAD).await;
     at_backend.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha").await;
@@ -87,7 +87,7 @@ async fn backend_is_left_when_its_answer_began_before_the_upload_ended() {
 }
 
 #[tokio::test]
-async fn backend_is_left_when_a_side_breaks_off() {
+async fn connection_is_closed_when_a_side_breaks_off() {
     let (sidegate, backend) = start().await;
     let (client, mut at_backend) = send(&sidegate, &backend, UPLOAD).await;
     drop(client); // an aborted upload
@@ -102,7 +102,7 @@ async fn backend_is_left_when_a_side_breaks_off() {
 }
 
 #[tokio::test]
-async fn backend_is_left_when_more_comes_than_its_answer() {
+async fn connection_is_closed_when_bytes_follow_the_answer() {
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n";
     for more in ["!", "\r\n", interim, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"] {
@@ -123,7 +123,7 @@ async fn backend_is_left_when_more_comes_than_its_answer() {
 }
 
 #[tokio::test]
-async fn backend_is_left_when_a_body_follows_what_has_none() {
+async fn connection_is_closed_when_a_bodiless_answer_has_a_body() {
     let smuggled = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     let length = format!("Content-Length: {}", smuggled.len());
     for (method, first, fields) in [
@@ -156,7 +156,7 @@ async fn backend_is_left_when_a_body_follows_what_has_none() {
 }
 
 #[tokio::test]
-async fn backend_is_used_again_after_answers_without_a_body() {
+async fn connection_is_reused_after_answers_without_a_body() {
     for (method, answer) in [
         ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
         ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
@@ -174,7 +174,7 @@ async fn backend_is_used_again_after_answers_without_a_body() {
 }
 
 #[tokio::test]
-async fn connection_that_carried_a_body_serves_its_client_alone() {
+async fn connection_that_carried_a_body_serves_its_client_only() {
     let (sidegate, backend) = start().await;
     let upload = "POST / HTTP/1.1|Host: a|Content-Length: 1||x";
     let (mut client, mut at_backend) = send(&sidegate, &backend, upload).await;

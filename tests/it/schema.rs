@@ -25,7 +25,7 @@ fn named(file: &Path) -> String {
 }
 
 #[test]
-fn the_schema_of_each_kind_of_file_is_printed_or_one_of_both() {
+fn schema_is_printed_per_kind_or_for_both() {
     assert_eq!(printed(&["schema", "config"]), schema::CONFIG);
     assert_eq!(printed(&["schema", "policy"]), schema::POLICY);
     assert_eq!(printed(&["schema", "admin"]), wire::JSON_SCHEMA);
@@ -44,7 +44,7 @@ fn the_schema_of_each_kind_of_file_is_printed_or_one_of_both() {
 }
 
 #[test]
-fn what_init_writes_names_its_schema_and_brings_it() {
+fn files_of_init_reference_their_schema() {
     let folder = TempDir::new().unwrap();
     printed(&[
         "init",

@@ -73,7 +73,7 @@ fn list(folder: &Path, file: &str) {
 }
 
 #[tokio::test]
-async fn a_key_that_is_named_as_a_list_is_not_shown() {
+async fn private_key_named_as_a_list_is_not_shown() {
     expect_hidden("certs/other.key", true, "policies/other.toml:3", |folder| {
         list(folder, "../certs/other.key");
     })
@@ -83,7 +83,7 @@ async fn a_key_that_is_named_as_a_list_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_key_behind_a_link_among_the_lists_is_not_shown() {
+async fn private_key_behind_a_link_among_lists_is_not_shown() {
     let linked = |folder: &Path| {
         symlink("../../certs/other.key", folder.join("policies/lists/x.cidr")).unwrap();
         list(folder, "lists/x.cidr");
@@ -97,7 +97,7 @@ async fn a_key_behind_a_link_among_the_lists_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_key_that_lies_among_the_lists_is_not_shown() {
+async fn private_key_among_lists_is_not_shown() {
     let linked = |folder: &Path| {
         fs::hard_link(folder.join("certs/other.key"), folder.join("policies/lists/x.cidr"))
             .unwrap();

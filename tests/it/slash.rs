@@ -24,7 +24,7 @@ async fn expect_sent(client: &Client, target: &str, location: &str) {
 }
 
 #[tokio::test]
-async fn plain_http_is_sent_to_the_path_with_its_slash() {
+async fn plain_http_is_redirected_to_the_slash() {
     let backend = backend().await;
     let sidegate = new(&backend).run().await;
     let client = client::new(&sidegate);
@@ -41,7 +41,7 @@ async fn plain_http_is_sent_to_the_path_with_its_slash() {
 }
 
 #[tokio::test]
-async fn the_answer_names_no_host_and_is_not_kept() {
+async fn slash_redirect_has_no_host_and_is_not_cached() {
     let backend = backend().await;
     let sidegate = new(&backend).run().await;
     let answer =
@@ -66,7 +66,7 @@ async fn the_connection_carries_the_request_that_follows() {
 }
 
 #[tokio::test]
-async fn a_request_with_a_body_is_sent_there_and_closed() {
+async fn request_with_a_body_is_redirected_and_closed() {
     let backend = backend().await;
     let sidegate = new(&backend).run().await;
     let mut wire = client::new(&sidegate).connect().await;
@@ -92,7 +92,7 @@ async fn a_large_body_does_not_lose_the_redirect() {
 }
 
 #[tokio::test]
-async fn who_is_refused_below_is_refused_without_the_slash() {
+async fn client_refused_below_is_refused_without_the_slash() {
     let backend = backend().await;
     let sidegate = new(&backend).origins(&["same"]).deny("127.0.0.2").run().await;
     let client = client::new(&sidegate);
@@ -143,7 +143,7 @@ async fn another_route_that_matches_has_the_path() {
 }
 
 #[tokio::test]
-async fn a_client_of_http_1_0_that_names_no_host_is_sent_as_well() {
+async fn http_1_0_client_without_a_host_is_redirected() {
     let backend = backend().await;
     let sidegate = new(&backend).run().await;
     let answer = client::new(&sidegate).send("GET /app HTTP/1.0\r\n\r\n").await;
@@ -172,7 +172,7 @@ async fn a_route_with_paths_as_is_has_its_slash_added() {
 }
 
 #[tokio::test]
-async fn an_attempt_is_sent_nowhere() {
+async fn attempt_is_not_redirected() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/app/", &backend).run().await;
     client::new(&sidegate).attempt("/app").await.expect_refused(404, "route");
@@ -180,7 +180,7 @@ async fn an_attempt_is_sent_nowhere() {
 }
 
 #[tokio::test]
-async fn a_route_for_websockets_alone_says_where_it_is() {
+async fn websocket_only_route_is_redirected_to() {
     let backend = backend().await;
     let sidegate = sidegate::new().route("/app/", &backend).run().await;
     expect_sent(&client::new(&sidegate), "/app", "/app/").await;
@@ -209,7 +209,7 @@ async fn the_redirect_charges_no_rate() {
 }
 
 #[tokio::test]
-async fn the_redirect_has_its_line() {
+async fn slash_redirect_is_logged() {
     let folder = new(&backend().await).clear().write();
     let mut process = process::new(folder.path()).run().await;
     process.client().get("/app?secret=1").await.expect(308);
@@ -232,7 +232,7 @@ async fn explained(sidegate: &Sidegate, url: &str) -> (i32, String) {
 }
 
 #[tokio::test]
-async fn explain_and_tests_know_of_the_slash() {
+async fn explain_and_tests_follow_the_slash() {
     let backend = backend().await;
     let sidegate = new(&backend).run().await;
     let (code, text) = explained(&sidegate, "https://localhost/app").await;

@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use sidegate::close::{Reason, code};
-use sidegate::refusal::{Backend, Head, Refusal};
+use sidegate::close::{CloseReason, code};
+use sidegate::refusal::{BackendError, HeadError, Refusal};
 use tempfile::TempDir;
 
 use crate::harness::certificate::signed;
@@ -104,7 +104,7 @@ const RESERVED: [Refusal; 3] = [Refusal::Proxy, Refusal::Forwarded, Refusal::Ide
 const OTHERS: [(&str, Option<u16>); 3] = [("head", None), ("tls", Some(400)), ("network", None)];
 
 #[test]
-fn wire_has_every_refusal_with_its_status_and_no_other() {
+fn wire_page_has_every_refusal_with_its_status() {
     let page = page("spec/wire.md");
     let decisions = section(&page, "The order of decisions");
     let status =
@@ -112,8 +112,9 @@ fn wire_has_every_refusal_with_its_status_and_no_other() {
     let with_reason = rows(decisions).into_iter().filter(|row| !row[3].is_empty());
     let written: BTreeSet<_> =
         with_reason.map(|row| (code_spans(row[3])[0].to_owned(), status(row[2]))).collect();
-    let heads = [Head::TargetTooLong, Head::TargetBroken, Head::TooLarge].map(Refusal::Head);
-    let more = heads.into_iter().chain([Refusal::Backend(Backend::Late)]);
+    let heads = [HeadError::TargetTooLong, HeadError::InvalidTarget, HeadError::TooLarge]
+        .map(Refusal::Head);
+    let more = heads.into_iter().chain([Refusal::Backend(BackendError::TimedOut)]);
     let given = Refusal::ALL.into_iter().filter(|refusal| !RESERVED.contains(refusal)).chain(more);
     let given = given.map(|refusal| (refusal.word(), refusal.status())).chain(OTHERS);
     let given: BTreeSet<_> = given.map(|(word, status)| (word.to_owned(), status)).collect();
@@ -126,7 +127,7 @@ fn wire_has_every_refusal_with_its_status_and_no_other() {
 }
 
 #[test]
-fn wire_has_every_ending_with_its_codes_and_no_other() {
+fn wire_page_has_every_close_reason_with_its_codes() {
     let page = page("spec/wire.md");
     let mut written = BTreeMap::new();
     for row in rows(section(&page, "Close codes")) {
@@ -137,30 +138,32 @@ fn wire_has_every_ending_with_its_codes_and_no_other() {
             );
         }
     }
-    let words: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.word().to_owned()).collect();
+    let words: BTreeSet<_> =
+        CloseReason::ALL.iter().map(|reason| reason.word().to_owned()).collect();
     assert_eq!(written.keys().cloned().collect::<BTreeSet<_>>(), words);
-    for reason in Reason::ALL {
+    for reason in CloseReason::ALL {
         let (to_client, to_backend) = &written[reason.word()];
         let first = to_client.split([' ', ',']).next().unwrap();
-        // Codes that `to_client` does not have: they are configured, or go to either side.
+        // Codes that `client_close_code` does not have: they are configured, or go to either side.
         let told = match reason {
-            Reason::Drain => Some(code::AWAY),
-            Reason::TooBig => Some(code::TOO_BIG),
-            Reason::Framing => Some(code::PROTOCOL),
-            _ => reason.to_client(),
+            CloseReason::Drain => Some(code::GOING_AWAY),
+            CloseReason::TooBig => Some(code::MESSAGE_TOO_BIG),
+            CloseReason::Framing => Some(code::PROTOCOL_ERROR),
+            _ => reason.client_close_code(),
         };
         assert_eq!(
             first,
             told.map_or("–".into(), |code| code.to_string()),
             "{reason} to the client"
         );
-        let expected = if told.is_some() { reason.to_backend().to_string() } else { "–".into() };
+        let expected =
+            if told.is_some() { reason.backend_close_code().to_string() } else { "–".into() };
         assert_eq!(*to_backend, expected, "{reason} to the backend");
     }
 }
 
 #[test]
-fn wire_names_every_close_code_that_the_program_has() {
+fn wire_page_has_every_close_code() {
     let source = include_str!("../../src/close.rs");
     let constants = source
         .split("u16 = ")

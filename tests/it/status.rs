@@ -44,7 +44,7 @@ async fn check_denied(folder: &Path, parts: &[&str]) {
 }
 
 #[tokio::test]
-async fn status_shows_one_screen_and_no_escape_where_it_is_no_terminal() {
+async fn status_prints_one_screen_without_escapes_to_a_pipe() {
     let backend = backend::echo().run().await;
     let folder = sidegate::new().clear().route("/chat", &backend).write();
     let running = run(folder.path()).await;
@@ -67,7 +67,7 @@ async fn status_shows_one_screen_and_no_escape_where_it_is_no_terminal() {
 }
 
 #[tokio::test]
-async fn status_gives_programs_what_the_socket_says() {
+async fn status_json_is_the_answer_of_the_socket() {
     let folder = sidegate::new().clear().write();
     let _running = run(folder.path()).await;
     let output = done(&[STATUS, &["--json"]].concat(), folder.path()).await;
@@ -76,7 +76,7 @@ async fn status_gives_programs_what_the_socket_says() {
 }
 
 #[tokio::test]
-async fn with_nothing_running_the_paths_that_were_tried_are_told() {
+async fn status_names_the_tried_paths_when_no_agent_runs() {
     let folder = sidegate::new().clear().write();
     let path = folder.path().join("admin.sock").display().to_string();
     for verb in [STATUS, DRAIN] {
@@ -93,7 +93,7 @@ async fn with_nothing_running_the_paths_that_were_tried_are_told() {
 }
 
 #[tokio::test]
-async fn an_agent_that_hangs_is_not_waited_for_for_ever() {
+async fn status_times_out_when_the_agent_hangs() {
     let folder = sidegate::new().clear().write();
     let path = folder.path().join("admin.sock");
     let _mute = UnixListener::bind(&path).unwrap();
@@ -107,7 +107,7 @@ async fn an_agent_that_hangs_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn who_may_not_connect_is_told_so_and_what_to_do() {
+async fn status_without_permission_prints_a_remedy() {
     let folder = sidegate::new().clear().toml("admin.mode = '0000'").write();
     let _running = run(folder.path()).await;
     let config = folder.path().join("sidegate.toml");
@@ -119,7 +119,7 @@ async fn who_may_not_connect_is_told_so_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn drain_says_what_happens_next_and_the_agent_ends() {
+async fn drain_prints_what_happens_and_the_agent_ends() {
     let backend = backend::echo().run().await;
     let folder = sidegate::new().clear().route("/chat", &backend).write();
     let mut running = run(folder.path()).await;
@@ -138,7 +138,7 @@ async fn drain_says_what_happens_next_and_the_agent_ends() {
 }
 
 #[tokio::test]
-async fn what_is_no_agent_is_not_mistaken_for_one() {
+async fn other_server_is_not_mistaken_for_an_agent() {
     let folder = sidegate::new().clear().write();
     let listener = UnixListener::bind(folder.path().join("admin.sock")).unwrap();
     let other = std::thread::spawn(move || {

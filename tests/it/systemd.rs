@@ -32,7 +32,7 @@ fn break_policy(folder: &Path) {
 
 // C-LIFE-04
 #[tokio::test]
-async fn readiness_status_and_the_end_are_told() {
+async fn systemd_gets_readiness_status_and_stop() {
     let (folder, _backend) = files("deadline = '20s'").await;
     let (socket, address) = unit::socket();
     let unit = unit::of(folder.path()).passed("public", socket).start();
@@ -76,7 +76,7 @@ async fn the_watchdog_is_fed_at_least_twice_an_interval() {
 
 // F27
 #[tokio::test]
-async fn after_a_stop_of_the_whole_process_all_goes_on_and_no_loop_is_blamed() {
+async fn stopped_process_continues_without_stalled_loops() {
     const INTERVAL: Duration = Duration::from_millis(800);
     let (folder, _backend) = files("").await;
     let (socket, address) = unit::socket();
@@ -97,7 +97,7 @@ async fn after_a_stop_of_the_whole_process_all_goes_on_and_no_loop_is_blamed() {
 }
 
 #[tokio::test]
-async fn a_manager_that_is_gone_or_reads_nothing_hurts_nobody() {
+async fn absent_or_stuck_service_manager_is_harmless() {
     for gone in [true, false] {
         let (folder, _backend) = files("").await;
         let (socket, address) = unit::socket();
@@ -123,7 +123,7 @@ async fn a_manager_that_is_gone_or_reads_nothing_hurts_nobody() {
 }
 
 #[tokio::test]
-async fn files_that_are_polled_instead_of_being_watched_stand_in_the_status() {
+async fn systemd_status_mentions_polling() {
     let (folder, _backend) = files("").await;
     let unit = unit::of(folder.path()).passed("public", unit::socket().0).run().await;
     std::fs::remove_dir_all(folder.path().join("policies")).unwrap();

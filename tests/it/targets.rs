@@ -115,7 +115,7 @@ async fn pipelined_requests_are_each_encoded() {
 }
 
 #[tokio::test]
-async fn what_a_client_says_behind_an_attempt_is_the_tunnels_whatever_it_looks_like() {
+async fn bytes_behind_an_attempt_belong_to_the_tunnel() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/", &backend).run().await;
     let mut wire = client::new(&sidegate).connect().await;
@@ -160,7 +160,7 @@ async fn a_control_a_space_or_del_in_a_target_is_400_with_a_reason() {
 }
 
 #[tokio::test]
-async fn a_raw_byte_in_a_path_is_judged_and_passed_as_its_escape() {
+async fn raw_byte_in_a_path_is_judged_and_passed_as_its_escape() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/", &backend).route("/caf%C3%A9/", &backend);
     let sidegate = sidegate.under("shut", |page| page.allow("10.0.0.0/8")).run().await;
@@ -179,7 +179,7 @@ async fn a_raw_byte_in_a_path_is_judged_and_passed_as_its_escape() {
 }
 
 #[tokio::test]
-async fn a_target_of_8_kib_is_measured_as_it_came() {
+async fn target_of_8_kib_is_measured_before_encoding() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'").run().await;
     let client = client::new(&sidegate);
@@ -193,7 +193,7 @@ async fn a_target_of_8_kib_is_measured_as_it_came() {
 }
 
 #[tokio::test]
-async fn a_head_too_large_when_encoded_is_not_decided() {
+async fn head_too_large_when_encoded_is_left_to_hyper() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().on_listener("max_head = '8KiB'").route("/", &backend).run().await;
@@ -226,7 +226,7 @@ const AS_IS: [&str; 7] = [
 ];
 
 #[tokio::test]
-async fn a_path_is_passed_as_it_is_where_its_route_says_so() {
+async fn as_is_path_is_passed_unchanged() {
     let backend = backend::echo().run().await;
     let plain = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = sidegate::new().route("/api/", &backend).on_route("paths = 'as-is'");
@@ -273,7 +273,7 @@ async fn a_path_that_begins_with_two_slashes_is_no_authority() {
 }
 
 #[tokio::test]
-async fn a_connection_that_may_not_upgrade_is_encoded_to_its_end() {
+async fn targets_are_encoded_behind_incomplete_upgrades() {
     let backend = backend::http(|_| backend::reply(200)).run().await;
     let sidegate = sidegate::new().route("/", &backend).on_route("http = 'forward'").run().await;
     let mut wire = client::new(&sidegate).connect().await;
@@ -289,7 +289,7 @@ async fn a_connection_that_may_not_upgrade_is_encoded_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_path_that_leaves_its_route_is_refused_though_it_is_passed_as_it_is() {
+async fn as_is_path_that_leaves_its_route_is_refused() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().route("/", &backend).under("shut", |page| page.allow("10.0.0.0/8"));
@@ -325,7 +325,7 @@ async fn a_path_that_leaves_its_route_is_refused_though_it_is_passed_as_it_is() 
 }
 
 #[tokio::test]
-async fn a_reload_ends_what_only_a_path_as_it_is_could_open() {
+async fn reload_revokes_tunnels_that_need_an_as_is_path() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/", &backend).on_route("paths = 'as-is'").run().await;
     let client = client::new(&sidegate);

@@ -36,7 +36,7 @@ fn name(wire: &Wire) -> String {
 
 // C-TLS-05
 #[tokio::test]
-async fn the_certificate_is_chosen_by_sni_exact_before_wildcard_before_default() {
+async fn sni_prefers_exact_then_wildcard_then_default() {
     let backend = backend::echo().run().await;
     let sidegate = three(&backend).run().await;
     for (sni, expected) in [
@@ -55,7 +55,7 @@ async fn the_certificate_is_chosen_by_sni_exact_before_wildcard_before_default()
 
 // C-RT-18
 #[tokio::test]
-async fn strict_sni_ends_the_handshake_where_no_certificate_covers_the_name() {
+async fn strict_sni_ends_the_handshake_for_uncovered_names() {
     let backend = backend::echo().run().await;
     let sidegate = three(&backend).on_listener("strict_sni = true").run().await;
     for sni in ["unknown.example", "x.y.b.example", "127.0.0.1"] {
@@ -92,7 +92,7 @@ async fn tls_1_2_and_1_3_are_spoken_and_tls_min_refuses_1_2() {
 
 // C-TLS-03
 #[tokio::test]
-async fn alpn_is_http_1_1_or_absent_and_anything_else_ends_the_handshake() {
+async fn alpn_other_than_http_1_1_ends_the_handshake() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
@@ -109,7 +109,7 @@ async fn alpn_is_http_1_1_or_absent_and_anything_else_ends_the_handshake() {
 }
 
 #[tokio::test]
-async fn the_key_exchange_is_post_quantum_where_the_client_can() {
+async fn key_exchange_is_post_quantum_when_offered() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let wire = client::new(&sidegate).connect().await;
@@ -144,7 +144,7 @@ async fn a_session_resumes_also_after_a_reload() {
 
 // C-TLS-06
 #[tokio::test]
-async fn a_changed_certificate_is_served_after_a_reload_and_open_tunnels_stay() {
+async fn changed_certificate_is_served_after_a_reload() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).certificate(&["localhost"]).run().await;
     let mut before = client::new(&sidegate).open("/chat").await;
@@ -158,7 +158,7 @@ async fn a_changed_certificate_is_served_after_a_reload_and_open_tunnels_stay() 
 
 // C-TLS-06
 #[tokio::test]
-async fn a_changed_certificate_with_the_old_modification_time_is_served_as_well() {
+async fn changed_certificate_with_the_old_mtime_is_served() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).certificate(&["localhost"]).run().await;
     let path = sidegate.folder().join("certs/0.pem");
@@ -173,7 +173,7 @@ async fn a_changed_certificate_with_the_old_modification_time_is_served_as_well(
 
 // F09
 #[tokio::test]
-async fn a_certificate_whose_key_is_another_keeps_the_old_pair_serving() {
+async fn mismatched_certificate_keeps_the_old_pair() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).certificate(&["localhost"]).run().await;
     let pair = certificate::signed(&["new.example"]);

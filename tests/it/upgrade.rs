@@ -145,7 +145,7 @@ async fn an_attempt_without_a_key_of_sixteen_bytes_is_refused() {
 
 // C-WS-03
 #[tokio::test]
-async fn another_version_gets_426_with_the_one_that_is_spoken() {
+async fn other_version_gets_426_with_the_supported_one() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
@@ -187,7 +187,7 @@ async fn a_host_and_path_without_a_route_get_404() {
 
 // C-WS-14
 #[tokio::test]
-async fn a_refused_attempt_closes_its_connection_and_reaches_no_backend() {
+async fn refused_attempt_closes_and_reaches_no_backend() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new()
         .route("/chat", &backend)
@@ -213,7 +213,7 @@ async fn a_refused_attempt_closes_its_connection_and_reaches_no_backend() {
 
 // C-WS-25
 #[tokio::test]
-async fn what_is_no_attempt_never_becomes_a_tunnel() {
+async fn plain_request_never_becomes_a_tunnel() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
@@ -236,7 +236,7 @@ async fn what_is_no_attempt_never_becomes_a_tunnel() {
 
 // C-WS-25
 #[tokio::test]
-async fn an_upgrade_that_is_none_is_forwarded_as_plain_http_where_the_route_forwards() {
+async fn incomplete_upgrade_is_forwarded_as_plain_http() {
     let backend = backend::http(|_| backend::reply(200).body("plain")).run().await;
     let sidegate =
         sidegate::new().route("/chat", &backend).on_route("http = 'forward'").run().await;
@@ -300,7 +300,7 @@ async fn any_answer_but_101_is_passed_on_and_closes_both_connections() {
 }
 
 #[tokio::test]
-async fn a_backends_401_and_redirect_reach_the_client_with_their_headers_and_body() {
+async fn backend_401_and_redirect_reach_the_client_unchanged() {
     let backend = backend::http(|asked| match asked.head.target() {
         "/login" => backend::reply(302)
             .header("Location", "https://login.example/")
@@ -360,7 +360,7 @@ async fn a_101_that_is_not_valid_is_a_502() {
 }
 
 #[tokio::test]
-async fn a_101_with_an_extension_or_subprotocol_that_was_not_offered_is_a_502() {
+async fn switch_with_an_unoffered_extension_is_502() {
     let backend = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let good = |accept: &str| {
@@ -401,7 +401,7 @@ async fn an_answer_to_an_attempt_whose_framing_is_ambiguous_is_a_502() {
 
 // F03
 #[tokio::test]
-async fn a_backend_that_talks_nonsense_or_hangs_up_is_a_502() {
+async fn backend_that_sends_garbage_or_closes_is_502() {
     let backend = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     for nonsense in ["SSH-2.0-OpenSSH\r\n\r\n", "HTTP/1.1 abc\r\n\r\n", ""] {
@@ -458,7 +458,7 @@ async fn a_backend_that_is_back_is_used_at_once() {
 
 // F02
 #[tokio::test]
-async fn a_backend_that_says_nothing_or_takes_no_connection_is_a_504() {
+async fn silent_or_hanging_backend_is_504() {
     let (silent, full) = (backend::silent().run().await, backend::full());
     let sidegate =
         sidegate::new().route("/silent", &silent).on_route("timeouts = { response = '100ms' }");
@@ -512,7 +512,7 @@ async fn a_backend_on_a_unix_socket_serves_as_well() {
 
 // C-WS-15, C-WS-17
 #[tokio::test]
-async fn what_a_handshake_says_of_websocket_passes_unchanged_both_ways() {
+async fn websocket_fields_pass_unchanged_both_ways() {
     let extensions = "permessage-deflate; client_max_window_bits, x-own; a=1";
     let backend = backend::echo_with(
         "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\nX-Own: 1\r\n",
@@ -563,7 +563,7 @@ async fn compressed_frames_pass_bit_by_bit() {
 
 // C-WS-13
 #[tokio::test]
-async fn headers_that_connection_names_are_removed_and_ours_survive() {
+async fn fields_named_by_connection_are_removed_and_own_ones_kept() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
@@ -599,7 +599,7 @@ async fn check_refused_each_way(sidegate: &Sidegate, lines: &str, status: u16, w
 
 // C-WS-13
 #[tokio::test]
-async fn an_attempt_is_refused_when_it_hides_what_was_judged() {
+async fn attempt_is_refused_when_connection_names_judged_fields() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new()
         .route("/chat", &backend)
@@ -627,7 +627,7 @@ async fn an_attempt_is_refused_when_it_hides_what_was_judged() {
 
 // C-WS-07
 #[tokio::test]
-async fn what_a_client_sends_behind_its_head_waits_for_the_101_and_arrives_in_order() {
+async fn early_client_bytes_wait_for_the_101() {
     let backend = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
@@ -643,7 +643,7 @@ async fn what_a_client_sends_behind_its_head_waits_for_the_101_and_arrives_in_or
 }
 
 #[tokio::test]
-async fn what_a_client_sends_behind_a_head_that_is_not_granted_reaches_nobody() {
+async fn early_client_bytes_of_a_refused_attempt_are_dropped() {
     let backend = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let client = client::new(&sidegate);
@@ -660,7 +660,7 @@ async fn what_a_client_sends_behind_a_head_that_is_not_granted_reaches_nobody() 
 }
 
 #[tokio::test]
-async fn what_a_backend_sends_behind_its_101_arrives_first() {
+async fn bytes_behind_a_101_arrive_first() {
     let backend = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let (mut client, mut at_backend) = half_way(&client::new(&sidegate), &backend, "/chat").await;

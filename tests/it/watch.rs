@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use ::sidegate::admin::wire::WarningWord;
-use ::sidegate::control::reload::Outcome;
+use ::sidegate::admin::wire::WarningKind;
+use ::sidegate::control::reload::ReloadOutcome;
 use notify::event::{AccessKind, EventKind};
 use notify::{RecursiveMode, Watcher};
 use rustix::process::Signal;
@@ -38,7 +38,7 @@ async fn expect_banned(sidegate: &Sidegate, address: &str, seconds: u64) {
 
 // C-RLD-06, F12
 #[tokio::test]
-async fn a_folder_that_is_gone_is_an_alarm_until_it_is_back() {
+async fn missing_folder_is_a_warning_until_it_is_back() {
     let (sidegate, _backend) = banning().await;
     let policy = fs::read_to_string(sidegate.folder().join("policies/default.toml")).unwrap();
     fs::remove_dir_all(sidegate.folder().join("policies")).unwrap();
@@ -48,7 +48,7 @@ async fn a_folder_that_is_gone_is_an_alarm_until_it_is_back() {
         status == 200 && body.contains("polled every 2s") && body.contains("policies is gone"),
         "{status} {body}"
     );
-    assert_eq!(sidegate.status().await.warnings[1].word, WarningWord::WatchDegraded);
+    assert_eq!(sidegate.status().await.warnings[1].word, WarningKind::WatchDegraded);
     client::new(&sidegate).open("/chat").await.expect_echo("as before").await;
     sidegate.put("policies/default.toml", policy);
     sidegate.put(BANNED, "127.0.0.2\n");
@@ -64,7 +64,7 @@ fn swap(target: &str, link: &Path) {
 }
 
 #[tokio::test]
-async fn a_folder_in_the_middle_of_a_path_that_is_a_link_may_be_swapped() {
+async fn swapped_link_in_the_middle_of_a_path_is_noticed() {
     let (sidegate, _backend) = banning().await;
     let at = |path: &str| sidegate.folder().join("policies").join(path);
     let mut before = client::new(&sidegate).open("/chat").await;
@@ -89,7 +89,7 @@ async fn a_folder_in_the_middle_of_a_path_that_is_a_link_may_be_swapped() {
 }
 
 #[tokio::test]
-async fn a_file_that_comes_to_exist_later_is_taken_up_when_it_does() {
+async fn file_created_later_takes_effect() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().clear().route("/chat", &backend).run().await;
     sidegate.policy().change(|page| page.list_file("banned").deny("banned")).put();
@@ -100,7 +100,7 @@ async fn a_file_that_comes_to_exist_later_is_taken_up_when_it_does() {
 
 // C-RLD-12
 #[tokio::test]
-async fn who_may_read_a_file_is_noticed_as_well() {
+async fn changed_permissions_are_noticed() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let (named, key) =
@@ -108,7 +108,7 @@ async fn who_may_read_a_file_is_noticed_as_well() {
     // Anybody may read a link: it is what it leads to that counts.
     fs::rename(&named, &key).unwrap();
     symlink("own.key", named).unwrap();
-    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { .. }));
+    assert!(matches!(sidegate.reload().await, ReloadOutcome::Unchanged { .. }));
     let warned = async |expected: bool| {
         let told =
             async { while sidegate.readyz().await.1.contains("others can read") != expected {} };
@@ -123,7 +123,7 @@ async fn who_may_read_a_file_is_noticed_as_well() {
 }
 
 #[tokio::test]
-async fn a_look_at_the_files_is_no_reason_for_the_next() {
+async fn reading_files_triggers_no_further_read() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().clear().route("/chat", &backend).toml("reload.poll = '300ms'").run().await;
@@ -148,20 +148,20 @@ async fn a_look_at_the_files_is_no_reason_for_the_next() {
 }
 
 #[tokio::test]
-async fn how_files_are_noticed_can_be_changed_while_running() {
+async fn watch_mode_can_be_changed_by_a_reload() {
     let backend = backend::echo().run().await;
     let sidegate =
         sidegate::new().clear().route("/chat", &backend).toml("reload.watch = 'off'").run().await;
     let mut config = sidegate.toml();
     config.insert("reload".into(), toml::Value::Table("watch = 'auto'".parse().unwrap()));
     sidegate.put("sidegate.toml", toml::to_string(&config).unwrap());
-    assert!(matches!(sidegate.reload().await, Outcome::Published { .. }));
+    assert!(matches!(sidegate.reload().await, ReloadOutcome::Published { .. }));
     sidegate.policy().deny("127.0.0.2").put();
     expect_banned(&sidegate, "127.0.0.2", 2).await;
 }
 
 #[tokio::test]
-async fn half_a_renewal_is_waited_for_calmly_and_what_is_served_stays() {
+async fn half_renewed_certificate_is_awaited() {
     let folder = sidegate::new().write();
     let mut process = process::new(folder.path()).log("json").run().await;
     let renewed = certificate::signed(&["localhost", "127.0.0.1"]);
@@ -177,7 +177,7 @@ async fn half_a_renewal_is_waited_for_calmly_and_what_is_served_stays() {
 
 // F09
 #[tokio::test]
-async fn half_a_renewal_that_stays_half_is_an_error_and_the_expiry_told_is_of_what_is_served() {
+async fn half_renewal_that_lasts_is_an_error() {
     const EXPIRY: &str = "sidegate_certificate_not_after_timestamp_seconds";
     let sidegate = sidegate::new().run().await;
     let before = sidegate.metric(EXPIRY, []).await;
@@ -189,7 +189,7 @@ async fn half_a_renewal_that_stays_half_is_an_error_and_the_expiry_told_is_of_wh
 }
 
 #[tokio::test]
-async fn a_pair_whose_links_are_turned_one_after_the_other_is_served_once_it_is_one() {
+async fn certificate_is_served_once_both_links_are_swapped() {
     let sidegate = sidegate::new().run().await;
     let at = |path: &str| sidegate.folder().join("certs").join(path);
     // As certbot has it: live/ leads to archive/.
@@ -198,7 +198,7 @@ async fn a_pair_whose_links_are_turned_one_after_the_other_is_served_once_it_is_
         fs::rename(at(file), at(&format!("archive/1-{file}"))).unwrap();
         symlink(format!("archive/1-{file}"), at(file)).unwrap();
     }
-    assert!(matches!(sidegate.reload().await, Outcome::Unchanged { .. }));
+    assert!(matches!(sidegate.reload().await, ReloadOutcome::Unchanged { .. }));
     let client = client::new(&sidegate);
     let served = async || client.connect().await.tls().peer_certificates().unwrap()[0].clone();
     let (old, renewed) = (served().await, certificate::signed(&["localhost", "127.0.0.1"]));
@@ -213,7 +213,7 @@ async fn a_pair_whose_links_are_turned_one_after_the_other_is_served_once_it_is_
 
 // C-RLD-04, C-TLS-06
 #[tokio::test]
-async fn a_pair_that_is_swapped_as_cert_manager_does_is_served_each_time_and_never_half_of_it() {
+async fn cert_manager_swap_serves_each_pair_and_never_half() {
     let backend = backend::echo().run().await;
     let sidegate = sidegate::new().route("/chat", &backend).run().await;
     let at = |path: &str| sidegate.folder().join("certs").join(path);
@@ -250,7 +250,7 @@ fn mount(folder: &Path, number: u32, files: &[(&str, &str)]) {
 
 // C-RLD-10, F27
 #[tokio::test]
-async fn a_large_list_holds_up_neither_a_tunnel_nor_livez_while_it_is_loaded() {
+async fn large_list_delays_neither_tunnels_nor_livez() {
     let (sidegate, _backend) = banning().await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;
     let lines = (0..400_000).map(|at| format!("10.{}.{}.{}\n", at >> 16, at >> 8 & 255, at & 255));
@@ -268,7 +268,7 @@ async fn a_large_list_holds_up_neither_a_tunnel_nor_livez_while_it_is_loaded() {
 }
 
 #[tokio::test]
-async fn sighup_and_reload_are_refused_in_a_drain_with_a_word_that_says_so() {
+async fn reload_in_a_drain_is_rejected_as_draining() {
     let backend = backend::echo().run().await;
     let folder =
         sidegate::new().clear().route("/chat", &backend).toml("shutdown.delay = '60s'").write();

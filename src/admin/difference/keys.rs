@@ -82,13 +82,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_not_told() {
+    fn equal_keys_are_not_reported() {
         check(json!({ "a": [1, { "b": null }] }), json!({ "a": [1, { "b": null }] }), &[]);
         check(json!({ "a": null }), json!({}), &[]);
     }
 
     #[test]
-    fn a_key_is_told_by_its_path() {
+    fn changed_key_is_reported_by_its_path() {
         check(
             json!({ "a": { "b": 1, "c": 2 } }),
             json!({ "a": { "b": 3, "c": 2, "d": [] } }),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_known_by_their_names_wherever_they_stand() {
+    fn tables_are_matched_by_name_in_any_order() {
         let from =
             json!({ "route": [{ "name": "a", "policy": "x" }, { "name": "b", "policy": "x" }] });
         let to =

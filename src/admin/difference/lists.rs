@@ -6,10 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::admin::wire::ListChange;
 use crate::policy::Policy;
-use crate::policy::list::{Entry, List};
+use crate::policy::list::{List, ListEntry};
 
 /// Most entries that are named one by one.
-const MAX_SAMPLE: usize = 10;
+const MAX_LISTED_ENTRIES: usize = 10;
 
 /// The lists that differ between `from` and `to`, two generations of one policy.
 pub fn compare(from: &Policy, to: &Policy, now: Timestamp) -> Vec<ListChange> {
@@ -66,16 +66,16 @@ fn entries(
         };
         match (old, new) {
             (Some(old), Some(new)) if old == new => continue,
-            (Some(_), Some(new)) => note(&mut difference, '~', new),
-            (Some(old), None) => note(&mut difference, '-', old),
-            (None, Some(new)) => note(&mut difference, '+', new),
+            (Some(_), Some(new)) => count_change(&mut difference, '~', new),
+            (Some(old), None) => count_change(&mut difference, '-', old),
+            (None, Some(new)) => count_change(&mut difference, '+', new),
             (None, None) => break,
         }
     }
     (difference.added + difference.removed + difference.altered > 0).then_some(difference)
 }
 
-fn sorted(list: Option<&List>) -> Vec<&Entry> {
+fn sorted(list: Option<&List>) -> Vec<&ListEntry> {
     let mut entries: Vec<_> =
         list.into_iter().flat_map(List::entries).map(|(entry, _)| entry).collect();
     entries.sort_unstable_by_key(|entry| key(entry));
@@ -84,24 +84,24 @@ fn sorted(list: Option<&List>) -> Vec<&Entry> {
 
 /// Sort key of an entry. A network occurs once in a list, but its sign (`!`) may change between
 /// generations.
-fn key(entry: &Entry) -> (ipnet::IpNet, bool) {
+fn key(entry: &ListEntry) -> (ipnet::IpNet, bool) {
     (entry.network, entry.admits)
 }
 
 /// Counts a changed entry, and adds it to the sample while that has room.
-fn note(change: &mut ListChange, sign: char, entry: &Entry) {
+fn count_change(change: &mut ListChange, sign: char, entry: &ListEntry) {
     match sign {
         '+' => change.added += 1,
         '-' => change.removed += 1,
         _ => change.altered += 1,
     }
-    if change.sample.len() < MAX_SAMPLE {
-        change.sample.push(format!("{sign}{}", written(entry)));
+    if change.sample.len() < MAX_LISTED_ENTRIES {
+        change.sample.push(format!("{sign}{}", entry_text(entry)));
     }
 }
 
 /// An entry with its annotations, as written in a list.
-fn written(entry: &Entry) -> String {
+fn entry_text(entry: &ListEntry) -> String {
     let mut line = entry.to_string();
     let expires = entry.expiry().map(|expiry| expiry.to_string());
     for (key, value) in
@@ -122,7 +122,7 @@ mod tests {
         let entries = lines
             .iter()
             .zip(1..)
-            .map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
+            .map(|(line, number)| (ListEntry::parse(line).unwrap().unwrap(), number));
         List::new("partners", "policies/lists/partners.cidr", entries.collect()).unwrap()
     }
 
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_compared_whatever_their_order() {
+    fn entries_are_compared_in_any_order() {
         check(&["10.0.0.0/8", "192.0.2.1"], &["192.0.2.1", "10.0.0.0/8"], [0, 0, 0], &[]);
         check(
             &["10.0.0.0/8"],

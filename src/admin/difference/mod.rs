@@ -16,27 +16,27 @@ use crate::admin::status::reports;
 use crate::admin::wire::{
     Changes, KeyChange, RevocationCount, RevokedTunnel, StreamChanges, Time, TunnelChanges,
 };
-use crate::control::compile::Built;
+use crate::control::compile::CompiledGeneration;
 use crate::control::config::{Settings, effective};
-use crate::control::reload::Weighed;
+use crate::control::reload::ReloadImpact;
 use crate::policy::Policy;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
-use crate::tunnels::{Entry, Weight};
+use crate::tunnels::{LiveEntry, ReconcileImpact};
 
 /// Most tunnels that are named one by one.
-const MAX_SAMPLE: usize = 10;
+const MAX_LISTED_TUNNELS: usize = 10;
 
 /// The two generations to compare.
-pub struct Comparison<'c> {
+pub struct ComparedGenerations<'c> {
     /// Snapshot of the running generation.
     pub before: &'c Snapshot,
     /// Settings of the running generation.
     pub settings: &'c Settings,
     /// The generation compiled from the files.
-    pub next: &'c Built,
+    pub next: &'c CompiledGeneration,
     /// The effect of `next` on open tunnels, and the errors that would hold the reload.
-    pub weighed: &'c Weighed,
+    pub weighed: &'c ReloadImpact,
     /// The policy whose candidate was treated as promoted; `None` means no promotion.
     pub promote: Option<&'c str>,
     /// The instant at which entries count as lapsing.
@@ -44,8 +44,8 @@ pub struct Comparison<'c> {
 }
 
 /// Every difference of `comparison`.
-pub fn difference(comparison: &Comparison<'_>) -> Changes {
-    let Comparison { before, settings, next, weighed, promote, now } = *comparison;
+pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
+    let ComparedGenerations { before, settings, next, weighed, promote, now } = *comparison;
     let (from, to) = (effective::settings(settings), effective::settings(&next.settings));
     let snapshot = &next.snapshot;
     let mut all = Changes {
@@ -61,7 +61,7 @@ pub fn difference(comparison: &Comparison<'_>) -> Changes {
         diagnostics: reports(&next.warnings),
     };
     keys::compare("sidegate.toml", &from, &to, &mut all.keys);
-    let (from, to) = (pages(before), pages(&next.snapshot));
+    let (from, to) = (policies_by_name(before), policies_by_name(&next.snapshot));
     let named: BTreeMap<_, _> =
         from.iter().chain(&to).map(|(name, policy)| (name, &policy.file)).collect();
     for (name, file) in named {
@@ -91,13 +91,13 @@ pub fn difference(comparison: &Comparison<'_>) -> Changes {
 }
 
 /// Every policy, the baseline and the candidates, by name and whether it is a candidate.
-fn pages(snapshot: &Snapshot) -> BTreeMap<(&str, bool), &Arc<Policy>> {
+fn policies_by_name(snapshot: &Snapshot) -> BTreeMap<(&str, bool), &Arc<Policy>> {
     let candidates = snapshot.policies.values().filter_map(|policy| policy.candidate.as_ref());
     let policies = snapshot.all_policies().map(|policy| ((&*policy.name, false), policy));
     policies.chain(candidates.map(|candidate| ((&*candidate.name, true), candidate))).collect()
 }
 
-fn streams(next: &Snapshot, weight: &Weight, now: Timestamp) -> StreamChanges {
+fn streams(next: &Snapshot, weight: &ReconcileImpact, now: Timestamp) -> StreamChanges {
     StreamChanges {
         open: weight.streams as u64,
         revoked: weight.revoked_streams.len() as u64,
@@ -108,15 +108,15 @@ fn streams(next: &Snapshot, weight: &Weight, now: Timestamp) -> StreamChanges {
 /// The first tunnels or streams that would be closed, each with the rule and the entry that decide.
 fn sample(
     next: &Snapshot,
-    revoked: &[(Arc<Entry>, Refusal)],
+    revoked: &[(Arc<LiveEntry>, Refusal)],
     now: Timestamp,
 ) -> Vec<RevokedTunnel> {
-    let one = |(entry, refusal): &(Arc<Entry>, Refusal)| {
+    let one = |(entry, refusal): &(Arc<LiveEntry>, Refusal)| {
         let judgement = next.judge(entry.client, &entry.request, None, now);
         let policy = judgement.policy.as_deref();
         let is_plain = !entry.request.is_attempt();
-        let decisive =
-            policy.and_then(|policy| policy.decisive(entry.client, is_plain, Err(*refusal), now));
+        let decisive = policy
+            .and_then(|policy| policy.deciding_rule(entry.client, is_plain, Err(*refusal), now));
         let by = decisive.and_then(|decisive| decisive.by);
         RevokedTunnel {
             id: entry.id,
@@ -124,14 +124,14 @@ fn sample(
             route: entry.route().name.to_string(),
             reason: refusal.word().into(),
             rule: decisive.map(|decisive| decisive.place.to_string()),
-            entry: by.map(|by| format!("{} ({})", by.entry, by.place())),
+            entry: by.map(|by| format!("{} ({})", by.entry, by.source_line())),
             opened: Time(entry.opened),
         }
     };
-    revoked.iter().take(MAX_SAMPLE).map(one).collect()
+    revoked.iter().take(MAX_LISTED_TUNNELS).map(one).collect()
 }
 
-fn tunnels(next: &Snapshot, weight: &Weight, now: Timestamp) -> TunnelChanges {
+fn tunnels(next: &Snapshot, weight: &ReconcileImpact, now: Timestamp) -> TunnelChanges {
     let mut by: BTreeMap<(Arc<str>, &'static str), u64> = BTreeMap::new();
     for (entry, refusal) in &weight.revoked {
         *by.entry((Arc::clone(&entry.route().name), refusal.word())).or_default() += 1;

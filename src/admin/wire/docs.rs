@@ -34,49 +34,49 @@ impl JsonSchema for Time {
 
 /// JSON whose members keep their order. Numbers and the like are of no interest.
 #[derive(Debug)]
-enum Ordered {
-    Object(Vec<(String, Ordered)>),
-    Array(Vec<Ordered>),
+enum OrderedJson {
+    Object(Vec<(String, OrderedJson)>),
+    Array(Vec<OrderedJson>),
     Other,
 }
 
-impl Ordered {
-    fn get(&self, name: &str) -> &Ordered {
-        let Ordered::Object(members) = self else { panic!("no object around {name}") };
+impl OrderedJson {
+    fn get(&self, name: &str) -> &OrderedJson {
+        let OrderedJson::Object(members) = self else { panic!("no object around {name}") };
         &members.iter().find(|(own, _)| own == name).unwrap_or_else(|| panic!("no {name}")).1
     }
 }
 
-impl<'de> Deserialize<'de> for Ordered {
+impl<'de> Deserialize<'de> for OrderedJson {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OrderedVisitor;
         macro_rules! other {
             ($($name:ident: $type:ty),*) => {
-                $(fn $name<E>(self, _: $type) -> Result<Ordered, E> { Ok(Ordered::Other) })*
+                $(fn $name<E>(self, _: $type) -> Result<OrderedJson, E> { Ok(OrderedJson::Other) })*
             };
         }
         impl<'de> Visitor<'de> for OrderedVisitor {
-            type Value = Ordered;
+            type Value = OrderedJson;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("JSON")
             }
             other!(visit_bool: bool, visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_str: &str);
-            fn visit_unit<E>(self) -> Result<Ordered, E> {
-                Ok(Ordered::Other)
+            fn visit_unit<E>(self) -> Result<OrderedJson, E> {
+                Ok(OrderedJson::Other)
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Ordered, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<OrderedJson, A::Error> {
                 let mut found = Vec::new();
                 while let Some(item) = items.next_element()? {
                     found.push(item);
                 }
-                Ok(Ordered::Array(found))
+                Ok(OrderedJson::Array(found))
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Ordered, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<OrderedJson, A::Error> {
                 let mut found = Vec::new();
                 while let Some(member) = members.next_entry()? {
                     found.push(member);
                 }
-                Ok(Ordered::Object(found))
+                Ok(OrderedJson::Object(found))
             }
         }
         deserializer.deserialize_any(OrderedVisitor)
@@ -166,7 +166,7 @@ impl Schemas {
     }
 
     /// A table of the fields of `sample`, which answers of the type `name` have.
-    fn table(&self, name: &str, samples: &[&Ordered]) -> String {
+    fn table(&self, name: &str, samples: &[&OrderedJson]) -> String {
         let schema = &self.answers[name];
         let mut rows = vec![["name", "type", "meaning"].join(" | "), "---|---|---".to_owned()];
         let outcomes = self.alternatives(schema);
@@ -190,12 +190,12 @@ impl Schemas {
     fn rows(
         &self,
         around: &[&Value],
-        sample: &Ordered,
+        sample: &OrderedJson,
         depth: usize,
         seen: &mut Vec<String>,
         rows: &mut Vec<String>,
     ) {
-        let Ordered::Object(members) = sample else { return };
+        let OrderedJson::Object(members) = sample else { return };
         for (name, inner) in members {
             if depth == 0 && (["schema", "outcome"].contains(&name.as_str()) || seen.contains(name))
             {
@@ -209,11 +209,11 @@ impl Schemas {
             // A parameter is left out, and never `null`.
             let kind = self.kind(field);
             let is_parameter =
-                matches!(inner, Ordered::Other) && depth == 0 && self.is_request(around);
+                matches!(inner, OrderedJson::Other) && depth == 0 && self.is_request(around);
             let kind = if is_parameter { kind.trim_end_matches(" or `null`") } else { &*kind };
             rows.push(format!("{dashes}`{name}` | {kind} | {}{only}", self.meaning(field)));
             let inside = match inner {
-                Ordered::Array(items) => items.first().map(|item| (item, self.items(field))),
+                OrderedJson::Array(items) => items.first().map(|item| (item, self.items(field))),
                 inner => Some((inner, self.present(field))),
             };
             if let Some((inner, schema)) = inside {
@@ -350,7 +350,7 @@ fn check(path: &str, made: &str) {
 }
 
 #[test]
-fn the_json_schema_file_is_that_of_the_types() {
+fn json_schema_file_matches_the_types() {
     let file = Schemas::new().file();
     check("docs/spec/admin.schema.json", &file);
     let schema: Value = serde_json::from_str(&file).unwrap();
@@ -358,15 +358,16 @@ fn the_json_schema_file_is_that_of_the_types() {
 }
 
 #[test]
-fn the_tables_of_the_admin_page_are_those_of_the_types() {
-    let (schemas, samples) = (Schemas::new(), serde_json::from_str::<Ordered>(SAMPLES).unwrap());
+fn admin_page_tables_match_the_types() {
+    let (schemas, samples) =
+        (Schemas::new(), serde_json::from_str::<OrderedJson>(SAMPLES).unwrap());
     let sample = |name: &str| samples.get(name).get("answer");
     let answer = |name: &str, all: &[&str]| {
         schemas.table(name, &all.iter().map(|one| sample(one)).collect::<Vec<_>>())
     };
     let request = |name: &str, fields: &[&str]| {
-        let order = fields.iter().map(|field| ((*field).to_owned(), Ordered::Other)).collect();
-        schemas.table(name, &[&Ordered::Object(order)])
+        let order = fields.iter().map(|field| ((*field).to_owned(), OrderedJson::Other)).collect();
+        schemas.table(name, &[&OrderedJson::Object(order)])
     };
     let reload = ["reload_published", "reload_unchanged", "reload_rejected", "reload_asked"];
     let tables = [

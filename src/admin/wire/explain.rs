@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::wire::field::{Time, nullable};
 use crate::admin::wire::message::{AdminAnswer, AdminRequest};
 use crate::admin::wire::query::{pairs, unknown};
-use crate::admin::wire::word::{ExplainedKind, RuleName};
+use crate::admin::wire::words::{ExplainedKind, RuleName};
 
 /// A question about one client and one URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +39,10 @@ impl AdminRequest for ExplainRequest {
     }
 
     fn parse(query: &str) -> Result<Self, String> {
-        const NAMES: [&str; 5] = ["client", "url", "origin", "subprotocol", "at"];
+        const PARAMETER_NAMES: [&str; 5] = ["client", "url", "origin", "subprotocol", "at"];
         let mut found: [Option<String>; 5] = Default::default();
         for (name, value) in pairs(query)? {
-            let at = NAMES.iter().position(|known| *known == name);
+            let at = PARAMETER_NAMES.iter().position(|known| *known == name);
             let at = at.ok_or_else(|| unknown(name, "client, url, origin, subprotocol and at"))?;
             found[at] = Some(value);
         }

@@ -22,7 +22,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod tunnels;
-mod word;
+mod words;
 
 pub use self::config::{ConfigAnswer, ConfigRequest};
 pub use self::diff::{
@@ -47,7 +47,7 @@ pub use self::status::{
     ListenerStatus, PolicyStatus, RouteCounts, RouteRates, RouteStatus, StatusAnswer,
     StatusRequest, TrafficCount, TrafficRate, Warning,
 };
-pub use self::tunnels::{MAX_PAGE, TunnelStatus, TunnelsAnswer, TunnelsRequest};
-pub use self::word::{
-    ExplainedKind, ListenerProtocol, ReloadCause, RuleName, Unknown, WarningWord,
+pub use self::tunnels::{MAX_PAGE_TUNNELS, TunnelStatus, TunnelsAnswer, TunnelsRequest};
+pub use self::words::{
+    ExplainedKind, ListenerProtocol, ReloadCause, RuleName, UnknownWord, WarningKind,
 };

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_decoded_and_names_stand_once() {
+    fn query_values_are_decoded_and_names_are_unique() {
         let found = pairs("url=wss%3A%2F%2Fa.example%2F&origin=&live").unwrap();
         let expected = [("url", "wss://a.example/"), ("origin", ""), ("live", "")];
         assert_eq!(found, expected.map(|(name, value)| (name, value.to_owned())));
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn values_survive_encoding_whatever_they_hold() {
+    fn any_value_survives_query_encoding() {
         for value in ["", "a b&c=d?e#f", "%41", "é\n\u{9b}", "wss://a.example/?x={\"y\"}"] {
             let query = encode_query(&[("url", value.to_owned()), ("at", value.to_owned())]);
             assert!(query.is_ascii() && query.starts_with("?url="), "{query}");

@@ -7,7 +7,7 @@ use crate::admin::wire::field::{Time, nullable};
 use crate::admin::wire::message::{AdminAnswer, AdminRequest};
 use crate::admin::wire::query::none;
 use crate::admin::wire::report::DiagnosticReport;
-use crate::admin::wire::word::{ListenerProtocol, ReloadCause, WarningWord};
+use crate::admin::wire::words::{ListenerProtocol, ReloadCause, WarningKind};
 
 /// A request for the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,7 +276,7 @@ pub struct ListStatus {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Warning {
     /// The identifier of the warning.
-    pub word: WarningWord,
+    pub word: WarningKind,
     /// The warning as a sentence.
     pub sentence: String,
 }

@@ -9,7 +9,7 @@ use crate::admin::wire::query::{pairs, unknown};
 use crate::admin::wire::status::TrafficCount;
 
 /// The most tunnels on a page, and as many where the request has no `limit`.
-pub const MAX_PAGE: usize = 1000;
+pub const MAX_PAGE_TUNNELS: usize = 1000;
 
 /// A request for one page of the open tunnels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct TunnelsRequest {
 
 impl Default for TunnelsRequest {
     fn default() -> Self {
-        TunnelsRequest { route: None, client: None, limit: MAX_PAGE, after: 0 }
+        TunnelsRequest { route: None, client: None, limit: MAX_PAGE_TUNNELS, after: 0 }
     }
 }
 
@@ -38,7 +38,7 @@ impl AdminRequest for TunnelsRequest {
 
     fn parameters(&self) -> Vec<(&'static str, String)> {
         let TunnelsRequest { route, client, limit, after } = self;
-        let limit = (*limit != MAX_PAGE).then(|| limit.to_string());
+        let limit = (*limit != MAX_PAGE_TUNNELS).then(|| limit.to_string());
         let after = (*after != 0).then(|| after.to_string());
         let all = [("route", route.clone()), ("client", client.clone())];
         let all = all.into_iter().chain([("limit", limit), ("after", after)]);
@@ -65,8 +65,8 @@ impl AdminRequest for TunnelsRequest {
 }
 
 fn limit(value: &str) -> Result<usize, String> {
-    let number = value.parse().ok().filter(|number| (1..=MAX_PAGE).contains(number));
-    number.ok_or_else(|| format!("`limit` is a number from 1 to {MAX_PAGE}"))
+    let number = value.parse().ok().filter(|number| (1..=MAX_PAGE_TUNNELS).contains(number));
+    number.ok_or_else(|| format!("`limit` is a number from 1 to {MAX_PAGE_TUNNELS}"))
 }
 
 /// One page of the open tunnels, in the order of their ids.

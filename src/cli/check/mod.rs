@@ -2,18 +2,18 @@
 //! lints.
 
 mod report;
-mod subject;
+mod target;
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::check::report::{Format, Report};
-use crate::cli::check::subject::{Configurations, Subject};
+use crate::cli::check::report::{Report, ReportFormat};
+use crate::cli::check::target::{CheckTarget, ConfigCache};
 use crate::cli::exit::Exit;
 use sidegate::control::config::diagnostic::Diagnostic;
 
 /// The arguments.
 #[derive(clap::Args)]
-pub struct Check {
+pub struct CheckArgs {
     /// Configuration files, directories with a `sidegate.toml`, `policies` directories, files in
     /// them, or lists (`*.cidr`).
     #[arg(value_name = "PATH")]
@@ -25,23 +25,23 @@ pub struct Check {
     #[arg(long)]
     strict: bool,
     /// The format of the output.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    format: ReportFormat,
 }
 
 /// Checks every path and prints the findings.
-pub fn check(verb: &Check) -> Exit {
+pub fn check(verb: &CheckArgs) -> Exit {
     let paths =
         if verb.paths.is_empty() { std::slice::from_ref(&verb.config) } else { &verb.paths };
-    let mut configurations = Configurations::default();
+    let mut configurations = ConfigCache::default();
     let mut report = Report::new(verb.format, verb.strict);
     for path in paths {
-        report.add(path, Subject::of(path).check(&mut configurations));
+        report.add(path, CheckTarget::of(path).check(&mut configurations));
     }
-    if report.finish() { Exit::Yes } else { Exit::No }
+    if report.finish() { Exit::Success } else { Exit::Failure }
 }
 
 /// All diagnostics about `path`, errors before warnings.
 pub fn found(path: &Path) -> Vec<Diagnostic> {
-    Subject::of(path).check(&mut Configurations::default()).diagnostics
+    CheckTarget::of(path).check(&mut ConfigCache::default()).diagnostics
 }

@@ -8,13 +8,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::cli::check::subject::Found;
-use crate::cli::output::{complain, count, say, say_json_text, show};
-use sidegate::control::config::diagnostic::{Diagnostic, Level};
+use crate::cli::check::target::CheckResult;
+use crate::cli::output::{count, print, print_diagnostics, print_error, print_json_text};
+use sidegate::control::config::diagnostic::{Diagnostic, DiagnosticLevel};
 
 /// How findings are said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub enum ReportFormat {
     /// Text, on standard error.
     Text,
     /// One JSON array, on standard output.
@@ -25,7 +25,7 @@ pub enum Format {
 
 /// The report over all paths.
 pub struct Report {
-    format: Format,
+    format: ReportFormat,
     strict: bool,
     said: HashSet<Diagnostic>,
     /// Findings in the order found, for the JSON array.
@@ -37,7 +37,7 @@ pub struct Report {
 
 /// A finding as JSON. Its fields are a public interface.
 #[derive(Serialize)]
-struct Finding<'d> {
+struct JsonFinding<'d> {
     level: &'static str,
     file: &'d str,
     line: usize,
@@ -48,7 +48,7 @@ struct Finding<'d> {
 
 impl Report {
     /// Creates an empty report; `strict` makes warnings count as errors.
-    pub fn new(format: Format, strict: bool) -> Report {
+    pub fn new(format: ReportFormat, strict: bool) -> Report {
         Report {
             format,
             strict,
@@ -62,14 +62,16 @@ impl Report {
 
     /// Reports what was `found` about `path`. A finding that was already reported for an earlier
     /// path is not repeated.
-    pub fn add(&mut self, path: &Path, found: Found) {
-        let Found { diagnostics, holds, unfinished } = found;
-        let errors =
-            diagnostics.iter().filter(|diagnostic| diagnostic.level == Level::Error).count();
+    pub fn add(&mut self, path: &Path, found: CheckResult) {
+        let CheckResult { diagnostics, holds, unfinished } = found;
+        let errors = diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.level == DiagnosticLevel::Error)
+            .count();
         let warnings = diagnostics.len() - errors;
         for diagnostic in diagnostics {
             if self.said.insert(diagnostic.clone()) {
-                self.tell(diagnostic);
+                self.print(diagnostic);
             }
         }
         self.conclude(path, &holds, (errors, warnings), unfinished);
@@ -80,19 +82,19 @@ impl Report {
 
     /// Prints the JSON array, if that is the format; returns whether all paths are fine.
     pub fn finish(self) -> bool {
-        if self.format == Format::Json {
-            let findings: Vec<_> = self.all.iter().map(Finding::of).collect();
+        if self.format == ReportFormat::Json {
+            let findings: Vec<_> = self.all.iter().map(JsonFinding::of).collect();
             let json = serde_json::to_string_pretty(&findings).unwrap_or_default();
-            say_json_text(&json);
+            print_json_text(&json);
         }
         self.errors == 0 && !(self.strict && (self.warnings > 0 || self.unfinished))
     }
 
-    fn tell(&mut self, diagnostic: Diagnostic) {
+    fn print(&mut self, diagnostic: Diagnostic) {
         match self.format {
-            Format::Text => show(&[diagnostic]),
-            Format::Json => self.all.push(diagnostic),
-            Format::Github => say(command(&diagnostic)),
+            ReportFormat::Text => print_diagnostics(&[diagnostic]),
+            ReportFormat::Json => self.all.push(diagnostic),
+            ReportFormat::Github => print(workflow_command(&diagnostic)),
         }
     }
 
@@ -109,15 +111,15 @@ impl Report {
             .map(|(number, noun)| (number > 0).then(|| count(number, noun)));
         let counts: Vec<_> = counts.into_iter().flatten().collect();
         if errors > 0 {
-            return complain(format_args!("{path}: {}", counts.join(", ")));
+            return print_error(format_args!("{path}: {}", counts.join(", ")));
         }
         if unfinished {
-            return complain(format_args!(
+            return print_error(format_args!(
                 "{path}: no errors; warnings were not checked, because of errors in other files"
             ));
         }
         if self.strict && warnings > 0 {
-            return complain(format_args!("{path}: {}, and --strict", counts.join(", ")));
+            return print_error(format_args!("{path}: {}, and --strict", counts.join(", ")));
         }
         let told: Vec<_> = [holds.to_owned()]
             .into_iter()
@@ -126,15 +128,15 @@ impl Report {
             .collect();
         let colon = if told.is_empty() { "" } else { ": " };
         let line = format_args!("{path}: fine{colon}{}", told.join(", "));
-        if self.format == Format::Text { say(line) } else { complain(line) }
+        if self.format == ReportFormat::Text { print(line) } else { print_error(line) }
     }
 }
 
-impl<'d> Finding<'d> {
-    fn of(diagnostic: &'d Diagnostic) -> Finding<'d> {
+impl<'d> JsonFinding<'d> {
+    fn of(diagnostic: &'d Diagnostic) -> JsonFinding<'d> {
         let Diagnostic { file, line, column, message, remedy, .. } = diagnostic;
-        Finding {
-            level: diagnostic.word(),
+        JsonFinding {
+            level: diagnostic.level_name(),
             file,
             line: *line,
             column: *column,
@@ -146,12 +148,12 @@ impl<'d> Finding<'d> {
 
 /// Formats a workflow command:
 /// <https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>.
-fn command(diagnostic: &Diagnostic) -> String {
+fn workflow_command(diagnostic: &Diagnostic) -> String {
     let Diagnostic { file, line, column, message, remedy, .. } = diagnostic;
     let help = remedy.as_ref().map(|remedy| format!("\nhelp: {remedy}")).unwrap_or_default();
     format!(
         "::{} file={},line={line},col={column},title=sidegate check::{}",
-        diagnostic.word(),
+        diagnostic.level_name(),
         property(file),
         data(&format!("{message}{help}"))
     )
@@ -172,10 +174,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_workflow_command_escapes_what_would_end_it() {
+    fn workflow_command_escapes_its_delimiters() {
         let (message, remedy) = ("100% of:\r\nit, all".to_owned(), Some("write 50%".to_owned()));
         assert_eq!(
-            command(&Diagnostic::of(Path::new("a,b:c%.toml"), message, remedy)),
+            workflow_command(&Diagnostic::for_file(Path::new("a,b:c%.toml"), message, remedy)),
             "::error file=a%2Cb%3Ac%25.toml,line=1,col=1,title=sidegate check::100%25 of:%0D%0Ait, all%0Ahelp: write 50%25"
         );
     }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Most bytes of a message or a frame.
-const MOST: usize = 16 << 20;
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// The running backend; dropping it stops it.
 pub struct Echo {
@@ -145,8 +145,8 @@ async fn echo(on: OnUpgrade) {
     let mut config = WebSocketConfig::default();
     config.read_buffer_size = 16 << 10;
     config.write_buffer_size = 16 << 10;
-    config.max_message_size = Some(MOST);
-    config.max_frame_size = Some(MOST);
+    config.max_message_size = Some(MAX_MESSAGE_BYTES);
+    config.max_frame_size = Some(MAX_MESSAGE_BYTES);
     let mut socket =
         WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     while let Some(Ok(message)) = socket.next().await {

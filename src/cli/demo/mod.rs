@@ -4,64 +4,69 @@
 //! loopback, and no other file is touched.
 
 mod echo;
-mod stage;
+mod environment;
 
-use crate::cli::demo::stage::{Ports, Stage};
+use crate::cli::demo::environment::{DemoEnvironment, DemoPorts};
 use crate::cli::exit::Exit;
-use crate::cli::output::{complain, quoted, say};
-use crate::cli::run::{refuse, serve};
-use sidegate::control::systemd::Sockets;
+use crate::cli::output::{print, print_error, shell_quoted};
+use crate::cli::run::{serve, start_failed};
+use sidegate::control::systemd::PassedSockets;
 use sidegate::data::http::head::HeadReader;
-use sidegate::observe::log::{Format, Log};
+use sidegate::observe::log::{Log, LogFormat};
 use sidegate::{Agent, StartError};
 
 /// Attempts to find ports: another process may take one between the look and the bind.
-const TRIES: usize = 5;
+const MAX_PORT_ATTEMPTS: usize = 5;
 
 /// The arguments: none.
 #[derive(clap::Args)]
-pub struct Demo {}
+pub struct DemoArgs {}
 
 /// Runs the demo until Ctrl-C.
-pub fn demo(_: &Demo) -> Exit {
-    let log = match Log::start(Format::Text) {
+pub fn demo(_: &DemoArgs) -> Exit {
+    let log = match Log::start(LogFormat::Text) {
         Ok(log) => log,
         Err(error) => return fail(format_args!("the log cannot be opened: {error}")),
     };
-    let stage = match Stage::set() {
+    let stage = match DemoEnvironment::create() {
         Ok(stage) => stage,
         Err(error) => return fail(format_args!("the demo cannot be set up: {error}")),
     };
-    for _ in 0..TRIES {
+    for _ in 0..MAX_PORT_ATTEMPTS {
         let ports = match stage.write() {
             Ok(ports) => ports,
             Err(error) => return fail(format_args!("the demo cannot be set up: {error}")),
         };
-        match Agent::start(&stage.config(), Sockets::default(), log.drops(), HeadReader::Direct) {
-            Ok(agent) => return serve(agent, || say(greeting(&stage, &ports))),
+        match Agent::start(
+            &stage.config(),
+            PassedSockets::default(),
+            log.drops(),
+            HeadReader::Direct,
+        ) {
+            Ok(agent) => return serve(agent, || print(greeting(&stage, &ports))),
             Err(StartError::Unavailable(what)) => {
                 tracing::debug!(error = what, "looking for other ports");
             }
-            Err(error) => return refuse(&error),
+            Err(error) => return start_failed(&error),
         }
     }
     fail("no free ports: other programs bind them as fast as they are found")
 }
 
 fn fail(what: impl std::fmt::Display) -> Exit {
-    complain(what);
+    print_error(what);
     Exit::Unavailable
 }
 
 /// The text that says what runs and what to try.
-fn greeting(stage: &Stage, ports: &Ports) -> String {
-    let Ports { https, metrics, .. } = ports;
+fn greeting(stage: &DemoEnvironment, ports: &DemoPorts) -> String {
+    let DemoPorts { https, metrics, .. } = ports;
     let folder = stage.folder().display();
     let backend = stage.backend();
-    let (authority, list) = (quoted(&stage.authority()), quoted(&stage.list()));
-    let taken = ports.taken();
+    let (authority, list) = (shell_quoted(&stage.authority()), shell_quoted(&stage.list()));
+    let taken = ports.taken_notice();
     let policy = indented(&ports.policy());
-    let entries = indented(stage::LIST);
+    let entries = indented(environment::LIST);
     let version = env!("CARGO_PKG_VERSION");
     format!(
         "\

@@ -7,21 +7,21 @@ mod swap;
 
 use std::path::Path;
 
-use self::swap::Swap;
-use crate::cli::ask;
-use crate::cli::configuration::Config;
+use self::swap::PolicySwap;
+use crate::cli::admin_client;
+use crate::cli::config_arg::ConfigArg;
 use crate::cli::diff::{self, DIFF_TIMEOUT};
 use crate::cli::exit::Exit;
-use crate::cli::output::{complain, complain_whole, say, show};
+use crate::cli::output::{print, print_diagnostics, print_error, print_error_lines};
 use crate::cli::reload::{self, RELOAD_TIMEOUT};
 use sidegate::admin::wire::{DiffAnswer, DiffRequest, ReloadAnswer, ReloadRequest};
 use sidegate::control::compile::{self, Fingerprint};
 
 /// The arguments.
 #[derive(clap::Args)]
-pub struct Promote {
+pub struct PromoteArgs {
     #[command(flatten)]
-    config: Config,
+    config: ConfigArg,
     /// The policy to replace: its candidate policies/NAME.shadow.toml becomes policies/NAME.toml.
     #[arg(value_name = "NAME")]
     name: String,
@@ -32,19 +32,21 @@ pub struct Promote {
 
 /// Promotes the candidate. Ends with 1 if a check fails or the agent doesn't confirm; the files are
 /// then restored.
-pub fn promote(verb: &Promote) -> Exit {
+pub fn promote(verb: &PromoteArgs) -> Exit {
     // Absolute, as the agent has it: the digest covers the paths of the files.
     let config = &verb.config.config;
     let config = std::path::absolute(config).unwrap_or_else(|_| config.clone());
-    match attempt(verb, &config) {
+    match run_steps(verb, &config) {
         Ok(()) => {
             let name = &verb.name;
-            say(format_args!("promoted: policies/{name}.shadow.toml is policies/{name}.toml now"));
-            Exit::Yes
+            print(format_args!(
+                "promoted: policies/{name}.shadow.toml is policies/{name}.toml now"
+            ));
+            Exit::Success
         }
         Err(sentence) => {
-            complain(format_args!("{} is not promoted{sentence}", verb.name));
-            Exit::No
+            print_error(format_args!("{} is not promoted{sentence}", verb.name));
+            Exit::Failure
         }
     }
 }
@@ -53,29 +55,29 @@ pub fn promote(verb: &Promote) -> Exit {
 ///
 /// # Errors
 /// The rest of the sentence that begins with "is not promoted".
-fn attempt(verb: &Promote, config: &Path) -> Result<(), String> {
+fn run_steps(verb: &PromoteArgs, config: &Path) -> Result<(), String> {
     let (name, because) = (&*verb.name, |why: String| format!(": {why}"));
     // First, so that a change of the policy after this moment stops the promotion.
-    let swap = Swap::new(config, name).map_err(because);
-    let judged = compile::promoted(config, name).map_err(|errors| {
-        show(&errors);
+    let swap = PolicySwap::new(config, name).map_err(because);
+    let judged = compile::promoted_fingerprint(config, name).map_err(|errors| {
+        print_diagnostics(&errors);
         ": a reload with its candidate would be rejected".to_owned()
     })?;
     // Its error comes second: faults of the candidate are reported first.
     let swap = swap?;
-    let runs = asked(verb, config, &judged)?;
+    let runs = preview(verb, config, &judged)?;
     let placed = swap.place().map_err(because)?;
-    let confirmed = match compile::placed(config, name) {
+    let confirmed = match compile::placed_fingerprint(config, name) {
         Ok(files) if files.is_of_same_policy(&judged) => {
             if runs {
-                confirmed(verb, config, &files)
+                confirm(verb, config, &files)
             } else {
                 Ok(())
             }
         }
         Ok(_) => Err("the candidate was changed during the promotion".to_owned()),
         Err(errors) => {
-            show(&errors);
+            print_diagnostics(&errors);
             Err("the files were changed during the promotion".to_owned())
         }
     };
@@ -92,20 +94,20 @@ fn attempt(verb: &Promote, config: &Path) -> Result<(), String> {
 ///
 /// # Errors
 /// The agent refuses, or its answer is not known.
-fn asked(verb: &Promote, config: &Path, judged: &Fingerprint) -> Result<bool, String> {
+fn preview(verb: &PromoteArgs, config: &Path, judged: &Fingerprint) -> Result<bool, String> {
     let request = DiffRequest { promote: Some(verb.name.clone()) };
-    match ask::ask(config, &request, DIFF_TIMEOUT) {
+    match admin_client::ask(config, &request, DIFF_TIMEOUT) {
         Ok(answer) => {
-            diff::tell(&answer);
-            permits(&answer, &judged.all, verb.accept_revocations).map(|()| true)
+            diff::print_text(&answer);
+            check_preview(&answer, &judged.all, verb.accept_revocations).map(|()| true)
         }
-        Err(ask::AskFailure::NoAgent(sentence)) => {
-            complain_whole(&format!(
+        Err(admin_client::AskError::NoAgent(sentence)) => {
+            print_error_lines(&format!(
                 "the tunnels that this would close are not known, because no agent runs: {sentence}"
             ));
             Ok(false)
         }
-        Err(ask::AskFailure::Unknown(sentence)) => Err(format!(": {sentence}")),
+        Err(admin_client::AskError::Unknown(sentence)) => Err(format!(": {sentence}")),
     }
 }
 
@@ -113,7 +115,11 @@ fn asked(verb: &Promote, config: &Path, judged: &Fingerprint) -> Result<bool, St
 ///
 /// # Errors
 /// The rest of the sentence that begins with "is not promoted".
-pub fn permits(answer: &DiffAnswer, digest: &str, accept_revocations: bool) -> Result<(), String> {
+pub fn check_preview(
+    answer: &DiffAnswer,
+    digest: &str,
+    accept_revocations: bool,
+) -> Result<(), String> {
     let (DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes)) = answer else {
         return Err(String::new());
     };
@@ -134,19 +140,19 @@ pub fn permits(answer: &DiffAnswer, digest: &str, accept_revocations: bool) -> R
 ///
 /// # Errors
 /// A sentence: the agent rejects them, or doesn't confirm that they run.
-fn confirmed(verb: &Promote, config: &Path, files: &Fingerprint) -> Result<(), String> {
+fn confirm(verb: &PromoteArgs, config: &Path, files: &Fingerprint) -> Result<(), String> {
     let request =
         ReloadRequest { accept_revocations: verb.accept_revocations, ..ReloadRequest::default() };
-    let answer =
-        ask::ask(config, &request, RELOAD_TIMEOUT).map_err(|failure| failure.to_string())?;
-    let confirmed = runs(&answer, &files.all).or_else(|why| {
+    let answer = admin_client::ask(config, &request, RELOAD_TIMEOUT)
+        .map_err(|failure| failure.to_string())?;
+    let confirmed = check_running(&answer, &files.all).or_else(|why| {
         // Other files may have been saved meanwhile and read by the agent: compare with the files
         // of now.
-        let now = compile::placed(config, &verb.name).map_err(|_| why.clone())?;
-        if now.is_of_same_policy(files) { runs(&answer, &now.all) } else { Err(why) }
+        let now = compile::placed_fingerprint(config, &verb.name).map_err(|_| why.clone())?;
+        if now.is_of_same_policy(files) { check_running(&answer, &now.all) } else { Err(why) }
     });
     if confirmed.is_ok() || matches!(answer, ReloadAnswer::Rejected { .. }) {
-        reload::tell(&answer);
+        reload::print_text(&answer);
     }
     confirmed
 }
@@ -155,7 +161,7 @@ fn confirmed(verb: &Promote, config: &Path, files: &Fingerprint) -> Result<(), S
 ///
 /// # Errors
 /// A sentence that says why they don't, or that it is unknown.
-pub fn runs(answer: &ReloadAnswer, digest: &str) -> Result<(), String> {
+pub fn check_running(answer: &ReloadAnswer, digest: &str) -> Result<(), String> {
     match answer {
         ReloadAnswer::Published { digest: running, .. }
         | ReloadAnswer::Unchanged { digest: running, .. } => {
@@ -168,6 +174,6 @@ pub fn runs(answer: &ReloadAnswer, digest: &str) -> Result<(), String> {
             if running == digest { Ok(()) } else { Err(other()) }
         }
         ReloadAnswer::Rejected { .. } => Err("the agent rejected the files".to_owned()),
-        ReloadAnswer::Asked => Err("the agent did not report the outcome".to_owned()),
+        ReloadAnswer::Requested => Err("the agent did not report the outcome".to_owned()),
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 /// A prepared promotion; nothing is written yet.
-pub struct Swap {
+pub struct PolicySwap {
     files: PromotionFiles,
     /// Version of the policy's file when the promotion began.
     policy: FileVersion,
@@ -53,12 +53,12 @@ fn inode(file: &Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
-impl Swap {
+impl PolicySwap {
     /// Prepares the promotion of the policy `name` of `config`.
     ///
     /// # Errors
     /// A sentence: an earlier promotion was broken off, or the policy doesn't exist.
-    pub fn new(config: &Path, name: &str) -> Result<Swap, String> {
+    pub fn new(config: &Path, name: &str) -> Result<PolicySwap, String> {
         let folder = config.parent().unwrap_or(Path::new("")).join("policies");
         let (policy, candidate) =
             (folder.join(format!("{name}.toml")), folder.join(format!("{name}.shadow.toml")));
@@ -74,7 +74,7 @@ impl Swap {
             // The same inode: the earlier promotion ended before it had changed anything.
             fs::remove_file(&files.kept).map_err(|error| at(&files.kept, &error))?;
         }
-        Ok(Swap { files, policy })
+        Ok(PolicySwap { files, policy })
     }
 
     /// Keeps the policy under a second name, and puts the candidate in its place.
@@ -82,9 +82,9 @@ impl Swap {
     /// # Errors
     /// A sentence; nothing has changed.
     pub fn place(self) -> Result<PlacedCandidate, String> {
-        let Swap { files, policy } = self;
+        let PolicySwap { files, policy } = self;
         files.keep()?;
-        let placed = files.take_place(&policy);
+        let placed = files.replace_policy(&policy);
         if placed.is_err() {
             // A kept file that is left behind would only block the next promotion.
             let _ = fs::remove_file(&files.kept);
@@ -118,7 +118,7 @@ impl PromotionFiles {
 
     /// Renames the candidate over the policy, unless that differs from `before`; returns the
     /// candidate's inode.
-    fn take_place(&self, before: &FileVersion) -> Result<(u64, u64), String> {
+    fn replace_policy(&self, before: &FileVersion) -> Result<(u64, u64), String> {
         let now = fs::symlink_metadata(&self.policy).map_err(|error| at(&self.policy, &error))?;
         if FileVersion::of(&now) != *before {
             return Err(format!("{} was changed meanwhile", self.policy.display()));
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     /// Creates a folder with a policy of this mode and its candidate, and prepares the promotion.
-    fn folder() -> (tempfile::TempDir, Swap) {
+    fn folder() -> (tempfile::TempDir, PolicySwap) {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("policies")).unwrap();
         fs::write(folder.path().join("policies/main.toml"), "old").unwrap();
@@ -234,8 +234,8 @@ mod tests {
         (folder, swap)
     }
 
-    fn new(folder: &tempfile::TempDir) -> Result<Swap, String> {
-        Swap::new(&folder.path().join("sidegate.toml"), "main")
+    fn new(folder: &tempfile::TempDir) -> Result<PolicySwap, String> {
+        PolicySwap::new(&folder.path().join("sidegate.toml"), "main")
     }
 
     /// The contents of all files, by name.
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restored_policy_is_the_very_file_with_its_mode() {
+    fn restored_policy_is_the_same_file_with_its_mode() {
         let (folder, swap) = folder();
         let policy = folder.path().join("policies/main.toml");
         let before = fs::metadata(&policy).unwrap();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_another_wrote_after_the_promotion_stays() {
+    fn policy_written_after_the_promotion_is_kept() {
         let (folder, swap) = folder();
         let placed = swap.place().unwrap();
         let policy = folder.path().join("policies/main.toml");
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_that_was_written_anew_is_not_replaced_by_the_restored_one() {
+    fn candidate_written_meanwhile_is_not_overwritten_by_a_restore() {
         let (folder, swap) = folder();
         let placed = swap.place().unwrap();
         fs::write(folder.path().join("policies/main.shadow.toml"), "newer").unwrap();
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promotion_that_was_broken_off_is_said_to_be_and_its_copy_kept() {
+    fn interrupted_promotion_is_reported_and_its_copy_kept() {
         let (folder, swap) = folder();
         drop(swap.place().unwrap());
         fs::write(folder.path().join("policies/main.shadow.toml"), "newer").unwrap();
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promotion_that_ended_before_it_changed_anything_is_no_hindrance() {
+    fn promotion_works_after_one_that_changed_nothing() {
         let (folder, swap) = folder();
         swap.files.keep().unwrap();
         drop(swap);
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_the_mode_and_the_text_and_a_link_stays_a_link() {
+    fn copy_has_mode_and_text_and_a_link_stays_a_link() {
         let (folder, swap) = folder();
         let (policy, copied) = (&swap.files.policy, folder.path().join("copy"));
         copy(policy, &copied).unwrap();

@@ -1,16 +1,16 @@
 //! `sidegate status`: the state of the running agent, on one screen or as JSON.
 
+mod format;
 mod screen;
 mod table;
-mod words;
 
 use std::io;
 use std::time::Duration;
 
-use crate::cli::ask;
-use crate::cli::configuration::Config;
+use crate::cli::admin_client;
+use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
-use crate::cli::output::{complain, is_colored, say_json, say_painted};
+use crate::cli::output::{is_colored, print_colored, print_error, print_json};
 use sidegate::admin::wire::StatusRequest;
 
 /// Time for the agent's answer. A status is made at once: an agent that takes longer hangs.
@@ -18,23 +18,23 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The arguments.
 #[derive(clap::Args)]
-pub struct Status {
+pub struct StatusArgs {
     #[command(flatten)]
-    config: Config,
+    config: ConfigArg,
     /// Print the admin socket's answer as JSON.
     #[arg(long)]
     json: bool,
 }
 
 /// Prints the status. Ends with 1 if no agent could be asked.
-pub fn status(verb: &Status) -> Exit {
-    match ask::ask(&verb.config.config, &StatusRequest, STATUS_TIMEOUT) {
-        Ok(answer) if verb.json => say_json(&answer),
-        Ok(answer) => say_painted(screen::screen(&answer, is_colored(&io::stdout())).trim_end()),
+pub fn status(verb: &StatusArgs) -> Exit {
+    match admin_client::ask(&verb.config.config, &StatusRequest, STATUS_TIMEOUT) {
+        Ok(answer) if verb.json => print_json(&answer),
+        Ok(answer) => print_colored(screen::screen(&answer, is_colored(&io::stdout())).trim_end()),
         Err(failure) => {
-            complain(failure);
-            return Exit::No;
+            print_error(failure);
+            return Exit::Failure;
         }
     }
-    Exit::Yes
+    Exit::Success
 }

@@ -4,8 +4,8 @@
 //! are replaced.
 
 use crate::cli::output::count_u64;
+use crate::cli::status::format::{bytes, day, duration, number, rate, timestamp};
 use crate::cli::status::table::{Row, Tone, paint, table};
-use crate::cli::status::words::{bytes, day, moment, number, rate, span};
 use sidegate::admin::wire::{
     BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload,
     ListStatus, ListenerProtocol, ListenerStatus, ReloadCause, RouteRates, RouteStatus,
@@ -14,7 +14,7 @@ use sidegate::admin::wire::{
 use sidegate::observe::printable;
 
 /// Days before its expiry from which a certificate is highlighted.
-const SOON: i64 = 14;
+const EXPIRY_WARNING_DAYS: i64 = 14;
 
 /// The text of all sections that have content.
 pub fn screen(status: &StatusAnswer, color: bool) -> String {
@@ -28,7 +28,7 @@ fn head(status: &StatusAnswer, color: bool) -> String {
     let line = |name: &str, value: &str| headline(name, value, color);
     let StatusAnswer { pid, tunnels, exchanges, generation, .. } = status;
     let draining =
-        if status.draining { paint(", draining", Tone::Odd, color) } else { String::new() };
+        if status.draining { paint(", draining", Tone::Warning, color) } else { String::new() };
     let noun = if *tunnels == 1 { "tunnel" } else { "tunnels" };
     let version = plain(&status.version);
     let mut out =
@@ -38,7 +38,7 @@ fn head(status: &StatusAnswer, color: bool) -> String {
     }
     out.push_str(&line("config", &plain(&status.config)));
     out.push_str(&line("generation", &format!("{generation} ({})", plain(&status.digest))));
-    out.push_str(&line("since", &moment(status.since, status.now)));
+    out.push_str(&line("since", &timestamp(status.since, status.now)));
     match &status.last_reload {
         None => out.push_str(&line("last reload", "none since the start")),
         Some(last) => out.push_str(&last_reload(last, status, color)),
@@ -54,16 +54,16 @@ fn last_reload(last: &LastReload, status: &StatusAnswer, color: bool) -> String 
     let (outcome, tone) = match last.outcome {
         LastOutcome::Published => ("published", Tone::Good),
         LastOutcome::Unchanged => ("unchanged", Tone::Good),
-        LastOutcome::Rejected => ("rejected", Tone::Bad),
+        LastOutcome::Rejected => ("rejected", Tone::Error),
     };
     let cause = match &last.cause {
         ReloadCause::Saved => "a file was saved".to_owned(),
         ReloadCause::Poll => "a poll found a change".into(),
         ReloadCause::Signal => "by SIGHUP".into(),
-        ReloadCause::Asked => "by `sidegate reload`".into(),
+        ReloadCause::Requested => "by `sidegate reload`".into(),
         ReloadCause::Other(word) => plain(word),
     };
-    let when = moment(last.at, status.now);
+    let when = timestamp(last.at, status.now);
     let mut out = headline(
         "last reload",
         &format!("{}, {cause}, {when}", paint(outcome, tone, color)),
@@ -89,7 +89,7 @@ fn listeners(status: &StatusAnswer, color: bool) -> String {
             limit > 0 && open.saturating_mul(10) >= limit.saturating_mul(9)
         });
         let shown = |count: Option<u64>| count.map_or_else(|| "-".into(), number);
-        let tone = if near { Tone::Odd } else { Tone::Plain };
+        let tone = if near { Tone::Warning } else { Tone::Plain };
         let connections = (format!("{} of {}", shown(open), shown(limit)), tone);
         let cells =
             vec![cell(&listener.name), cell(&listener.address), (speaks, Tone::Plain), connections];
@@ -156,7 +156,7 @@ fn routes(status: &StatusAnswer, color: bool) -> String {
 
 /// A backend's address and whether it is up.
 fn backend(backend: &BackendStatus, color: bool) -> String {
-    let (word, tone) = if backend.up { ("up", Tone::Good) } else { ("down", Tone::Bad) };
+    let (word, tone) = if backend.up { ("up", Tone::Good) } else { ("down", Tone::Error) };
     format!("{} {}", plain(&backend.address), paint(word, tone, color))
 }
 
@@ -165,8 +165,8 @@ fn certificates(status: &StatusAnswer, color: bool) -> String {
         let count = |days: i64| count_u64(u64::try_from(days).unwrap_or_default(), "day");
         let until = day(certificate.not_after);
         let expires = match certificate.days_left {
-            ..0 => (format!("expired {until}"), Tone::Bad),
-            days @ 0..SOON => (format!("{}, {until}", count(days)), Tone::Odd),
+            ..0 => (format!("expired {until}"), Tone::Error),
+            days @ 0..EXPIRY_WARNING_DAYS => (format!("{}, {until}", count(days)), Tone::Warning),
             days => (format!("{}, {until}", count(days)), Tone::Plain),
         };
         let names: Vec<_> = certificate.names.iter().take(2).map(|name| plain(name)).collect();
@@ -183,7 +183,7 @@ fn certificates(status: &StatusAnswer, color: bool) -> String {
 /// The candidates, with how often each differs from its policy.
 fn candidates(status: &StatusAnswer, color: bool) -> String {
     let one = |candidate: &CandidateStatus| {
-        let odd = |count: u64| (number(count), if count > 0 { Tone::Odd } else { Tone::Plain });
+        let odd = |count: u64| (number(count), if count > 0 { Tone::Warning } else { Tone::Plain });
         let revoked = candidate.would_revoke.map_or_else(|| ("-".into(), Tone::Plain), odd);
         let cells = vec![
             cell(&candidate.file),
@@ -203,8 +203,10 @@ fn lists(status: &StatusAnswer, color: bool) -> String {
         let age = list
             .age_seconds
             .map_or_else(|| "-".into(), |seconds| format!("{} ago", seconds_span(seconds)));
-        let lapsing =
-            (number(list.lapsing_30d), if list.lapsing_30d > 0 { Tone::Odd } else { Tone::Plain });
+        let lapsing = (
+            number(list.lapsing_30d),
+            if list.lapsing_30d > 0 { Tone::Warning } else { Tone::Plain },
+        );
         let entries = (number(list.entries), Tone::Plain);
         Row {
             cells: vec![cell(&list.name), cell(&list.policy), entries, (age, Tone::Plain), lapsing],
@@ -225,7 +227,7 @@ fn warnings(status: &StatusAnswer, color: bool) -> String {
     let odd = status.diagnostics.iter().map(|diagnostic| one_line(diagnostic, status));
     let lines: Vec<_> = sentences
         .chain(odd)
-        .map(|line| format!("  {}\n", paint(&line, Tone::Odd, color)))
+        .map(|line| format!("  {}\n", paint(&line, Tone::Warning, color)))
         .collect();
     if lines.is_empty() {
         String::new()
@@ -264,7 +266,7 @@ fn plain(text: &str) -> String {
 }
 
 fn seconds_span(seconds: u64) -> String {
-    span(i64::try_from(seconds).unwrap_or(i64::MAX))
+    duration(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -284,22 +286,22 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_day() {
+    fn screen_without_problems() {
         check(include_str!("golden/quiet.json"), include_str!("golden/quiet.txt"));
     }
 
     #[test]
-    fn a_bad_day() {
+    fn screen_with_every_problem() {
         check(include_str!("golden/bad.json"), include_str!("golden/bad.txt"));
     }
 
     #[test]
-    fn an_agent_that_has_just_begun_and_serves_nothing() {
+    fn screen_of_an_agent_that_just_started() {
         check(include_str!("golden/bare.json"), include_str!("golden/bare.txt"));
     }
 
     #[test]
-    fn color_changes_nothing_else() {
+    fn color_changes_no_text() {
         let status = read(include_str!("golden/bad.json"));
         let (colored, mut stripped) = (screen(&status, true), screen(&status, true));
         while let Some(from) = stripped.find('\u{1b}') {
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn text_of_the_agent_commands_no_terminal() {
+    fn agent_text_has_no_terminal_controls() {
         for control in ["\\u001b", "\\u009b", "\\u0007", "\\u202e", "\\u2066", "\\n"] {
             // Every text of the status that the screen shows.
             let mut json: serde_json::Value =

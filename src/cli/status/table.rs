@@ -3,7 +3,7 @@
 use clap::builder::styling::{AnsiColor, Style};
 
 /// Most rows of a table that are shown.
-const MOST: usize = 20;
+const MAX_ROWS: usize = 20;
 
 /// The meaning of a piece of text, which decides its color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +17,9 @@ pub enum Tone {
     /// Everything is in order: green.
     Good,
     /// Something needs attention: yellow.
-    Odd,
+    Warning,
     /// An error or a failure: bold red.
-    Bad,
+    Error,
 }
 
 /// One row of a table, with an optional note below it.
@@ -38,8 +38,8 @@ pub fn paint(text: &str, tone: Tone, color: bool) -> String {
         Tone::Head => Style::new().bold(),
         Tone::Quiet => Style::new().dimmed(),
         Tone::Good => AnsiColor::Green.on_default(),
-        Tone::Odd => AnsiColor::Yellow.on_default(),
-        Tone::Bad => AnsiColor::Red.on_default().bold(),
+        Tone::Warning => AnsiColor::Yellow.on_default(),
+        Tone::Error => AnsiColor::Red.on_default().bold(),
     };
     format!("{style}{text}{style:#}")
 }
@@ -49,7 +49,7 @@ pub fn table(heads: &[&str], rows: &[Row], color: bool) -> String {
     let width = |column: usize| {
         let cells = rows
             .iter()
-            .take(MOST)
+            .take(MAX_ROWS)
             .filter_map(|row| row.cells.get(column))
             .map(|(text, _)| text.chars().count());
         cells
@@ -74,14 +74,14 @@ pub fn table(heads: &[&str], rows: &[Row], color: bool) -> String {
     };
     let mut out =
         line(heads.iter().map(|head| (head.trim_start_matches('>'), Tone::Head)).collect());
-    for row in rows.iter().take(MOST) {
+    for row in rows.iter().take(MAX_ROWS) {
         out.push_str(&line(row.cells.iter().map(|(text, tone)| (text.as_str(), *tone)).collect()));
         if !row.note.is_empty() {
             out.push_str(&format!("  {}\n", row.note));
         }
     }
-    if rows.len() > MOST {
-        out.push_str(&format!("… and {} more, which --json has\n", rows.len() - MOST));
+    if rows.len() > MAX_ROWS {
+        out.push_str(&format!("… and {} more, which --json has\n", rows.len() - MAX_ROWS));
     }
     out
 }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up_and_numbers_stand_to_the_right() {
+    fn columns_are_aligned_and_numbers_right_aligned() {
         let rows = [row(&["a", "3,102", "x"], "further in"), row(&["longer", "1", "y"], "")];
         assert_eq!(
             table(&["name", ">tunnels", "z"], &rows, false),
@@ -107,9 +107,9 @@ mod tests {
     }
 
     #[test]
-    fn color_takes_no_room() {
+    fn color_does_not_affect_alignment() {
         let rows = [Row {
-            cells: vec![("a".into(), Tone::Bad), ("b".into(), Tone::Plain)],
+            cells: vec![("a".into(), Tone::Error), ("b".into(), Tone::Plain)],
             note: String::new(),
         }];
         let (plain, colored) = (table(&["n", "m"], &rows, false), table(&["n", "m"], &rows, true));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_table_is_cut_and_says_so() {
+    fn long_table_is_cut_with_a_note() {
         let rows: Vec<_> = (0..50).map(|number| row(&[&number.to_string()], "")).collect();
         let text = table(&["n"], &rows, false);
         assert_eq!(text.lines().count(), 22);

@@ -23,18 +23,22 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Version;
 use zeroize::Zeroizing;
 
-use super::document::Value;
+use super::document::TomlValue;
 use super::encoding;
-use super::page::{Finding, error, warning};
-use super::pass::{Reading, about};
-use super::source::MOST_PEM;
+use super::load_context::{LoadContext, about};
+use super::source::MAX_PEM_BYTES;
+use super::source_text::{Finding, error, warning};
 use crate::policy::route::HostPattern;
 use crate::snapshot::certificate::Certificate;
 
 /// Reads the certificate in the files `chain` and `key`. `None` means that an error was reported.
-pub fn read(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Option<Certificate> {
+pub fn read(
+    reading: &mut LoadContext<'_>,
+    chain: TomlValue<'_>,
+    key: TomlValue<'_>,
+) -> Option<Certificate> {
     let (certificate, leaf) = pair(reading, chain, key)?;
-    for finding in leaf.doubts(&certificate.label) {
+    for finding in leaf.warnings(&certificate.label) {
         chain.report(finding);
     }
     Some(certificate)
@@ -42,19 +46,19 @@ pub fn read(reading: &mut Reading<'_>, chain: Value<'_>, key: Value<'_>) -> Opti
 
 /// Reads a client certificate. Servers do not check its names, so no doubts are reported.
 pub fn read_client(
-    reading: &mut Reading<'_>,
-    chain: Value<'_>,
-    key: Value<'_>,
+    reading: &mut LoadContext<'_>,
+    chain: TomlValue<'_>,
+    key: TomlValue<'_>,
 ) -> Option<Certificate> {
     pair(reading, chain, key).map(|(certificate, _)| certificate)
 }
 
 /// Reads the certificate authorities in the file that `value` names. `None` means that an error was
 /// reported.
-pub fn authorities(reading: &mut Reading<'_>, value: Value<'_>) -> Option<RootCertStore> {
+pub fn authorities(reading: &mut LoadContext<'_>, value: TomlValue<'_>) -> Option<RootCertStore> {
     let name = value.string()?;
-    let read = |reading: &mut Reading<'_>| {
-        let pem = Pem::read(reading, name)?;
+    let read = |reading: &mut LoadContext<'_>| {
+        let pem = PemSections::read(reading, name)?;
         let mut roots = RootCertStore::empty();
         for (number, certificate) in (1..).zip(pem.certificates) {
             roots.add(certificate).map_err(|fault| {
@@ -63,7 +67,7 @@ pub fn authorities(reading: &mut Reading<'_>, value: Value<'_>) -> Option<RootCe
         }
         if roots.is_empty() {
             let finding = error(format!("{name} holds no certificate"));
-            return Err(finding.remedy(
+            return Err(finding.with_remedy(
                 "sections \"-----BEGIN CERTIFICATE-----\", of the CAs that sign the backends' \
                  certificates",
             ));
@@ -74,30 +78,35 @@ pub fn authorities(reading: &mut Reading<'_>, value: Value<'_>) -> Option<RootCe
 }
 
 fn pair(
-    reading: &mut Reading<'_>,
-    chain: Value<'_>,
-    key: Value<'_>,
-) -> Option<(Certificate, Leaf)> {
+    reading: &mut LoadContext<'_>,
+    chain: TomlValue<'_>,
+    key: TomlValue<'_>,
+) -> Option<(Certificate, LeafCertificate)> {
     let (chain_name, key_name) = (chain.string(), key.string());
-    let in_chain = chain_name
-        .and_then(|name| Pem::read(reading, name).map_err(|finding| chain.report(finding)).ok());
+    let in_chain = chain_name.and_then(|name| {
+        PemSections::read(reading, name).map_err(|finding| chain.report(finding)).ok()
+    });
     // One file may hold both. It is then read, and reported, once.
     let in_key = if key_name == chain_name {
         None
     } else {
-        key_name
-            .and_then(|name| Pem::read(reading, name).map_err(|finding| key.report(finding)).ok())
+        key_name.and_then(|name| {
+            PemSections::read(reading, name).map_err(|finding| key.report(finding)).ok()
+        })
     };
     let (chain_name, key_name) = (chain_name?, key_name?);
     let in_key = if key_name == chain_name { in_chain.as_ref() } else { in_key.as_ref() };
 
-    let first = |pem| Leaf::first(pem, chain_name).map_err(|finding| chain.report(finding)).ok();
+    let first =
+        |pem| LeafCertificate::first(pem, chain_name).map_err(|finding| chain.report(finding)).ok();
     let leaf = in_chain.as_ref().and_then(first);
     let private =
         in_key.and_then(|pem| pem.key(key_name).map_err(|finding| key.report(finding)).ok());
     if private.is_some() && is_open_to_others(reading, key_name) {
         let finding = warning("others can read the private key");
-        key.report(finding.remedy(format!("chmod o-rwx {key_name}, and check who has seen it")));
+        key.report(
+            finding.with_remedy(format!("chmod o-rwx {key_name}, and check who has seen it")),
+        );
     }
     let (leaf, private, certificates) = (leaf?, private?, in_chain.as_ref()?.certificates.clone());
     let certified = match certified(certificates, private, &leaf) {
@@ -106,7 +115,7 @@ fn pair(
             let finding = error(format!(
                 "{key_name} is not the key of the first certificate in {chain_name}"
             ));
-            key.report(finding.remedy("replace both files together; the server's own certificate comes first in a chain").half());
+            key.report(finding.with_remedy("replace both files together; the server's own certificate comes first in a chain").half_renewed());
             return None;
         }
         Err(Error::InvalidCertificate(fault)) => {
@@ -117,10 +126,11 @@ fn pair(
         }
         Err(_) if leaf.is_short() => {
             let finding = error(format!(
-                "{key_name} holds an RSA key of fewer than {LEAST_RSA} bits, which TLS cannot use"
+                "{key_name} holds an RSA key of fewer than {MIN_RSA_BITS} bits, which TLS cannot use"
             ));
             key.report(
-                finding.remedy("have the certificate issued for a longer one, or for an EC key"),
+                finding
+                    .with_remedy("have the certificate issued for a longer one, or for an EC key"),
             );
             return None;
         }
@@ -143,7 +153,7 @@ fn pair(
 fn certified(
     chain: Vec<CertificateDer<'static>>,
     key: &PrivateKeyDer<'_>,
-    leaf: &Leaf,
+    leaf: &LeafCertificate,
 ) -> Result<CertifiedKey, Error> {
     let certified = CertifiedKey::new(chain, any_supported_type(key)?);
     let matched = match certified.keys_match() {
@@ -159,25 +169,26 @@ fn certified(
 }
 
 /// The sections of a PEM file that are used here.
-struct Pem {
+struct PemSections {
     certificates: Vec<CertificateDer<'static>>,
     key: Option<Zeroizing<PrivateKeyDer<'static>>>,
     has_passphrase: bool,
 }
 
-impl Pem {
-    fn read(reading: &mut Reading<'_>, name: &str) -> Result<Pem, Finding> {
+impl PemSections {
+    fn read(reading: &mut LoadContext<'_>, name: &str) -> Result<PemSections, Finding> {
         let path = reading.path(name)?;
-        let bytes = reading.files.read(&path, MOST_PEM).map_err(|fault| about(name, &fault))?;
+        let bytes =
+            reading.files.read(&path, MAX_PEM_BYTES).map_err(|fault| about(name, &fault))?;
         if let Some(finding) = not_pem(&bytes, name) {
             return Err(finding);
         }
-        let unmarked = unmarked(&bytes);
+        let unmarked = without_marks(&bytes);
         let bytes = unmarked.as_ref().map_or(&bytes[..], |plain| &plain[..]);
         let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
         let has_passphrase =
             has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("Proc-Type: 4,ENCRYPTED");
-        let mut pem = Pem { certificates: Vec::new(), key: None, has_passphrase };
+        let mut pem = PemSections { certificates: Vec::new(), key: None, has_passphrase };
         let mut rest = bytes;
         loop {
             let (item, left) = match rustls_pemfile::read_one_from_slice(rest) {
@@ -186,22 +197,22 @@ impl Pem {
                 // The old way to encrypt a key leaves no base64 in its section.
                 Err(_) if has_passphrase => return Ok(pem),
                 Err(fault) => {
-                    let finding = error(format!("{name} is not valid PEM: {}", told(&fault)));
-                    return Err(finding.remedy("was it cut short?"));
+                    let finding = error(format!("{name} is not valid PEM: {}", pem_fault(&fault)));
+                    return Err(finding.with_remedy("was it cut short?"));
                 }
             };
             rest = left;
             match item {
                 Item::X509Certificate(certificate) => pem.certificates.push(certificate),
-                Item::Pkcs1Key(key) => pem.hold(key.into()),
-                Item::Pkcs8Key(key) => pem.hold(key.into()),
-                Item::Sec1Key(key) => pem.hold(key.into()),
+                Item::Pkcs1Key(key) => pem.push_key(key.into()),
+                Item::Pkcs8Key(key) => pem.push_key(key.into()),
+                Item::Sec1Key(key) => pem.push_key(key.into()),
                 _ => {}
             }
         }
     }
 
-    fn hold(&mut self, key: PrivateKeyDer<'static>) {
+    fn push_key(&mut self, key: PrivateKeyDer<'static>) {
         self.key.get_or_insert(Zeroizing::new(key));
     }
 
@@ -211,11 +222,12 @@ impl Pem {
         }
         if self.has_passphrase {
             let remedy = format!("remove the passphrase: openssl pkey -in {name} -out NEW.key");
-            return Err(error(format!("{name} is protected by a passphrase")).remedy(remedy));
+            return Err(error(format!("{name} is protected by a passphrase")).with_remedy(remedy));
         }
         let finding = error(format!("{name} holds no private key"));
-        Err(finding
-            .remedy("a section \"-----BEGIN PRIVATE KEY-----\", or of an RSA or EC PRIVATE KEY"))
+        Err(finding.with_remedy(
+            "a section \"-----BEGIN PRIVATE KEY-----\", or of an RSA or EC PRIVATE KEY",
+        ))
     }
 }
 
@@ -223,26 +235,26 @@ impl Pem {
 fn not_pem(bytes: &[u8], name: &str) -> Option<Finding> {
     if let Some(encoding) = encoding::wide(bytes) {
         let remedy = format!("iconv -f {encoding} -t UTF-8 {name} > NEW.pem");
-        return Some(error(format!("{name} is in {encoding}")).remedy(remedy));
+        return Some(error(format!("{name} is in {encoding}")).with_remedy(remedy));
     }
     // A SEQUENCE with a length of several bytes begins all of DER, PKCS #12 included.
     let [0x30, 0x81..=0x84, ..] = bytes else { return None };
     let remedy = format!("openssl x509 -in {name} -out NEW.pem, or openssl pkey for a key");
-    Some(error(format!("{name} holds binary data (DER or PKCS #12), not PEM")).remedy(remedy))
+    Some(error(format!("{name} holds binary data (DER or PKCS #12), not PEM")).with_remedy(remedy))
 }
 
 /// `bytes` without the byte order marks at the beginnings of lines, if there are any. Joined files
 /// have one at each seam, and the section behind it would go unread.
-fn unmarked(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    const MARK: &[u8] = "\u{feff}".as_bytes();
+fn without_marks(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
     let lines = || bytes.split_inclusive(|byte| *byte == b'\n');
-    if !lines().any(|line| line.starts_with(MARK)) {
+    if !lines().any(|line| line.starts_with(BYTE_ORDER_MARK)) {
         return None;
     }
     // Allocated at full size, so that growing never leaves part of a key in freed memory.
     let mut plain = Zeroizing::new(Vec::with_capacity(bytes.len()));
     for mut line in lines() {
-        while let Some(rest) = line.strip_prefix(MARK) {
+        while let Some(rest) = line.strip_prefix(BYTE_ORDER_MARK) {
             line = rest;
         }
         plain.extend_from_slice(line);
@@ -252,7 +264,7 @@ fn unmarked(bytes: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
 
 /// The fault of a PEM file. The error's own text is not used: it repeats a line, which may be of a
 /// key.
-fn told(fault: &rustls_pemfile::Error) -> &'static str {
+fn pem_fault(fault: &rustls_pemfile::Error) -> &'static str {
     match fault {
         rustls_pemfile::Error::MissingSectionEnd { .. } => "the end of a section is missing",
         rustls_pemfile::Error::IllegalSectionStart { .. } => "a section does not begin as one",
@@ -261,7 +273,7 @@ fn told(fault: &rustls_pemfile::Error) -> &'static str {
 }
 
 /// Properties of the server's own certificate, the first of a chain.
-struct Leaf {
+struct LeafCertificate {
     /// As defined by [`Certificate::names`].
     names: Vec<Box<str>>,
     /// Whether `names` come from the SANs, not from the common name.
@@ -277,28 +289,28 @@ struct Leaf {
     not_after: Timestamp,
 }
 
-impl Leaf {
-    fn first(pem: &Pem, name: &str) -> Result<Leaf, Finding> {
+impl LeafCertificate {
+    fn first(pem: &PemSections, name: &str) -> Result<LeafCertificate, Finding> {
         let mut leaf = None;
         for (number, der) in (1..).zip(&pem.certificates) {
             let (_, certificate) = X509Certificate::from_der(der).map_err(|_| {
                 error(format!("certificate {number} in {name} cannot be read"))
-                    .remedy("was it cut short?")
+                    .with_remedy("was it cut short?")
             })?;
-            leaf.get_or_insert_with(|| Leaf::of(&certificate));
+            leaf.get_or_insert_with(|| LeafCertificate::from_x509(&certificate));
         }
         leaf.ok_or_else(|| {
             let finding = error(format!("{name} holds no certificate"));
-            finding.remedy("sections \"-----BEGIN CERTIFICATE-----\", the server's own first")
+            finding.with_remedy("sections \"-----BEGIN CERTIFICATE-----\", the server's own first")
         })
     }
 
-    fn of(certificate: &X509Certificate<'_>) -> Leaf {
+    fn from_x509(certificate: &X509Certificate<'_>) -> LeafCertificate {
         let (sans, validity) = (sans(certificate), certificate.validity());
         let has_sans = !sans.is_empty();
         let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
         let is_own = certificate.subject() == certificate.issuer();
-        Leaf {
+        LeafCertificate {
             names: if has_sans { sans } else { common_name(certificate).into_iter().collect() },
             has_sans,
             is_version_1: certificate.version() == X509Version::V1,
@@ -312,7 +324,7 @@ impl Leaf {
 
     /// Reasons why clients may refuse the certificate at any time. It is served all the same: the
     /// decision is the client's, and some look at the common name, or at nothing.
-    fn doubts(&self, name: &str) -> Vec<Finding> {
+    fn warnings(&self, name: &str) -> Vec<Finding> {
         let mut doubts = Vec::new();
         if !self.has_sans {
             let issued = "have it issued with its DNS names as subject alternative names";
@@ -325,20 +337,21 @@ impl Leaf {
                 None => format!("the certificate in {name} names no host"),
             };
             doubts.push(
-                warning(format!("{finding}: browsers and most clients refuse it")).remedy(issued),
+                warning(format!("{finding}: browsers and most clients refuse it"))
+                    .with_remedy(issued),
             );
         }
         if self.has_weak_signature {
             let finding = warning(format!(
                 "the certificate in {name} is signed with a broken digest (MD5 or SHA-1)"
             ));
-            doubts.push(finding.remedy("have it issued anew: most clients refuse it"));
+            doubts.push(finding.with_remedy("have it issued anew: most clients refuse it"));
         }
         doubts
     }
 
     fn is_short(&self) -> bool {
-        self.rsa_bits.is_some_and(|bits| bits < LEAST_RSA)
+        self.rsa_bits.is_some_and(|bits| bits < MIN_RSA_BITS)
     }
 
     /// Whether the certificate's public key is that of `certified`, with the result of
@@ -354,7 +367,7 @@ impl Leaf {
         if self.not_after < now {
             return Some(
                 warning(format!("the certificate expired at {}", self.not_after))
-                    .remedy("renew it; until then it is served"),
+                    .with_remedy("renew it; until then it is served"),
             );
         }
         (now < self.not_before)
@@ -363,7 +376,7 @@ impl Leaf {
 }
 
 /// Fewest bits of an RSA key that TLS signs with.
-const LEAST_RSA: usize = 2048;
+const MIN_RSA_BITS: usize = 2048;
 
 fn rsa_bits(certificate: &X509Certificate<'_>) -> Option<usize> {
     match certificate.public_key().parsed() {
@@ -409,7 +422,7 @@ fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp::from_second(time.timestamp()).unwrap_or(end)
 }
 
-fn is_open_to_others(reading: &Reading<'_>, name: &str) -> bool {
+fn is_open_to_others(reading: &LoadContext<'_>, name: &str) -> bool {
     let mode = reading.path(name).ok().and_then(|path| reading.files.mode(&path));
     mode.is_some_and(|mode| mode & 0o007 != 0)
 }

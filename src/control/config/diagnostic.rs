@@ -13,14 +13,14 @@ use annotate_snippets::{
     AnnotationKind, Group, Level as Label, Origin, Renderer, Snippet, normalize_untrusted_str,
 };
 
-use super::quote::{Quoting, Words};
+use super::disclosure::{Disclosure, MessageText};
 
 /// Most bytes of a line that is shown. Of a longer one only the position is given.
-const LONGEST_SHOWN: usize = 4096;
+const MAX_LINE_BYTES: usize = 4096;
 
 /// Severity. Errors sort before warnings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Level {
+pub enum DiagnosticLevel {
     /// The configuration cannot be used.
     Error,
     /// The configuration can be used, but an operator should look at it.
@@ -31,7 +31,7 @@ pub enum Level {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
     /// Severity: error or warning.
-    pub level: Level,
+    pub level: DiagnosticLevel,
     /// The file, as a path that can be opened from where the configuration was loaded.
     pub file: Arc<str>,
     /// Line number, from 1.
@@ -43,19 +43,19 @@ pub struct Diagnostic {
     /// Advice for the operator. `None` means that none is known.
     pub remedy: Option<String>,
     excerpt: Option<Excerpt>,
-    earlier: Option<Box<Earlier>>,
+    earlier: Option<Box<RelatedSpan>>,
     because: Option<Box<str>>,
     pub(super) half: bool,
 }
 
 /// A place in a file, with the line to show of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct Span {
     pub(super) file: Arc<str>,
     pub(super) line: usize,
     pub(super) column: usize,
     pub(super) excerpt: Option<Excerpt>,
-    pub(super) quoting: Quoting,
+    pub(super) quoting: Disclosure,
 }
 
 /// A line of a file, and the bytes of it to mark with carets.
@@ -67,20 +67,20 @@ pub(super) struct Excerpt {
 
 /// A second place that a diagnostic refers to, such as the first of two that clash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Earlier {
-    place: Place,
+struct RelatedSpan {
+    place: Span,
     label: String,
 }
 
-impl Place {
+impl Span {
     /// The file as a whole, where there is no line to show.
-    pub fn file(file: Arc<str>) -> Place {
-        Place { file, line: 1, column: 1, excerpt: None, quoting: Quoting::Lines }
+    pub fn whole_file(file: Arc<str>) -> Span {
+        Span { file, line: 1, column: 1, excerpt: None, quoting: Disclosure::Lines }
     }
 
     /// The same place, in a file that was read without an error, whose values may be named.
-    pub fn sound(self) -> Place {
-        Place { quoting: Quoting::Lines, ..self }
+    pub fn with_names_shown(self) -> Span {
+        Span { quoting: Disclosure::Lines, ..self }
     }
 
     /// The bytes `part` of line `number`, whose text is `text`; `quoting` says how much of it may
@@ -90,25 +90,25 @@ impl Place {
         number: usize,
         text: &str,
         part: Range<usize>,
-        quoting: Quoting,
-    ) -> Place {
+        quoting: Disclosure,
+    ) -> Span {
         let (from, to) = (text.floor_char_boundary(part.start), text.ceil_char_boundary(part.end));
         let column = text.get(..from).unwrap_or_default().chars().count() + 1;
-        let is_shown = quoting == Quoting::Lines && text.len() <= LONGEST_SHOWN;
+        let is_shown = quoting == Disclosure::Lines && text.len() <= MAX_LINE_BYTES;
         let excerpt = is_shown.then(|| Excerpt { text: text.into(), span: from..to.max(from) });
-        Place { file, line: number, column, excerpt, quoting }
+        Span { file, line: number, column, excerpt, quoting }
     }
 }
 
 impl Diagnostic {
     /// A diagnostic about `place`. Leaves out text that may not be shown of its file.
     pub(super) fn new(
-        level: Level,
-        place: Place,
-        message: Words,
-        remedy: Option<Words>,
+        level: DiagnosticLevel,
+        place: Span,
+        message: MessageText,
+        remedy: Option<MessageText>,
     ) -> Diagnostic {
-        let Place { file, line, column, excerpt, quoting } = place;
+        let Span { file, line, column, excerpt, quoting } = place;
         let (message, remedy) =
             (quoting.shown(message), remedy.map(|remedy| quoting.shown(remedy)));
         Diagnostic {
@@ -125,59 +125,64 @@ impl Diagnostic {
         }
     }
 
-    /// An error about `file` as a whole, from code that uses the loaded values.
-    pub fn of(file: &Path, message: String, remedy: Option<String>) -> Diagnostic {
-        Diagnostic::error(Place::file(file.display().to_string().into()), message, remedy)
+    /// An error about `whole_file` as a whole, from code that uses the loaded values.
+    pub fn for_file(file: &Path, message: String, remedy: Option<String>) -> Diagnostic {
+        Diagnostic::error(Span::whole_file(file.display().to_string().into()), message, remedy)
     }
 
     /// An error about `place`, from code that uses the loaded values.
-    pub fn error(place: Place, message: String, remedy: Option<String>) -> Diagnostic {
-        Diagnostic::new(Level::Error, place, message.into(), remedy.map(Words::from))
+    pub fn error(place: Span, message: String, remedy: Option<String>) -> Diagnostic {
+        Diagnostic::new(
+            DiagnosticLevel::Error,
+            place,
+            message.into(),
+            remedy.map(MessageText::from),
+        )
     }
 
     /// A warning about `place`, from code that inspects the loaded values.
-    pub fn warning(place: Place, message: String, remedy: String) -> Diagnostic {
-        Diagnostic::new(Level::Warning, place, message.into(), Some(remedy.into()))
+    pub fn warning(place: Span, message: String, remedy: String) -> Diagnostic {
+        Diagnostic::new(DiagnosticLevel::Warning, place, message.into(), Some(remedy.into()))
     }
 
     /// Puts `key`, the key at fault, before the message.
-    pub(super) fn keyed(mut self, key: &str, quoting: Quoting) -> Diagnostic {
+    pub(super) fn with_key(mut self, key: &str, quoting: Disclosure) -> Diagnostic {
         self.message = format!("{}: {}", quoting.shown_key(key), self.message);
         self
     }
 
     /// Shows `place` as well, under `label`.
-    pub fn and(mut self, place: Place, label: String) -> Diagnostic {
-        self.earlier = Some(Box::new(Earlier { place, label }));
+    pub fn with_related(mut self, place: Span, label: String) -> Diagnostic {
+        self.earlier = Some(Box::new(RelatedSpan { place, label }));
         self
     }
 
     /// Adds an explanation of several lines.
-    pub fn because(mut self, explanation: String) -> Diagnostic {
+    pub fn with_explanation(mut self, explanation: String) -> Diagnostic {
         self.because = Some(explanation.into());
         self
     }
 
     /// The level in a word: "error" or "warning".
-    pub fn word(&self) -> &'static str {
+    pub fn level_name(&self) -> &'static str {
         match self.level {
-            Level::Error => "error",
-            Level::Warning => "warning",
+            DiagnosticLevel::Error => "error",
+            DiagnosticLevel::Warning => "warning",
         }
     }
 
     /// Whether the configuration cannot be used because of this.
     pub fn is_error(&self) -> bool {
-        self.level == Level::Error
+        self.level == DiagnosticLevel::Error
     }
 
     /// Whether this is how a half-renewed certificate looks, one of whose two files is still the
     /// old one.
-    pub fn is_half(&self) -> bool {
+    pub fn is_half_renewed(&self) -> bool {
         self.half
     }
 
-    /// The place in the form `file:line:column`.
+    /// The place in the form `whole_file:line:column`.
     pub fn place(&self) -> String {
         format!("{}:{}:{}", self.file, self.line, self.column)
     }
@@ -186,8 +191,8 @@ impl Diagnostic {
     /// newline.
     pub fn render(&self, color: bool) -> String {
         let level = match self.level {
-            Level::Error => Label::ERROR,
-            Level::Warning => Label::WARNING,
+            DiagnosticLevel::Error => Label::ERROR,
+            DiagnosticLevel::Warning => Label::WARNING,
         };
         let mut group = Group::with_title(level.primary_title(&self.message));
         group = show(
@@ -198,7 +203,7 @@ impl Diagnostic {
             AnnotationKind::Primary,
             None,
         );
-        if let Some(Earlier { place, label }) = self.earlier.as_deref() {
+        if let Some(RelatedSpan { place, label }) = self.earlier.as_deref() {
             let position = (place.line, place.column);
             group = show(
                 group,
@@ -219,10 +224,10 @@ impl Diagnostic {
         if color { Renderer::styled().render(&[group]) } else { Renderer::plain().render(&[group]) }
     }
 
-    /// `file:line:column: error: message (remedy)`, for a log line or a terse list.
+    /// `whole_file:line:column: error: message (remedy)`, for a log line or a terse list.
     pub fn one_line(&self) -> String {
         let Diagnostic { file, line, column, .. } = self;
-        let level = self.word();
+        let level = self.level_name();
         let remedy = self.remedy.as_ref().map(|remedy| format!(" ({remedy})")).unwrap_or_default();
         normalize_untrusted_str(&format!(
             "{file}:{line}:{column}: {level}: {}{remedy}",
@@ -260,9 +265,9 @@ mod tests {
     fn sample() -> Diagnostic {
         let excerpt = Some(Excerpt { text: "nam = \"a\u{1b}[31m\"".into(), span: 0..3 });
         let place =
-            Place { file: "a.toml".into(), line: 7, column: 1, excerpt, quoting: Quoting::Lines };
+            Span { file: "a.toml".into(), line: 7, column: 1, excerpt, quoting: Disclosure::Lines };
         Diagnostic::new(
-            Level::Error,
+            DiagnosticLevel::Error,
             place,
             "unknown key `nam`".into(),
             Some("did you mean `name`?".into()),
@@ -270,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn one_line_says_it_all() {
+    fn one_line_form_has_place_message_and_remedy() {
         assert_eq!(
             sample().one_line(),
             "a.toml:7:1: error: unknown key `nam` (did you mean `name`?)"

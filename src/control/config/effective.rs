@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use serde_json::{Map, Value, json};
 
-pub use super::document::unit::written_duration as duration;
+pub use super::document::unit::format_duration as duration;
 use super::keys::any_file::{NAME, SCHEMA};
 use super::keys::policy as of_policy;
 use super::keys::policy::{client, limits, message};
@@ -20,18 +20,18 @@ use super::keys::sidegate::{
     timeouts,
 };
 use super::{
-    AdminSettings, BackendTlsPage, MetricsSettings, ReloadSettings, RouteDefaults, RoutePage,
-    Settings, ShutdownSettings,
+    AdminSettings, BackendTlsSettings, MetricsSettings, ReloadSettings, RouteDefaults,
+    RouteSettings, Settings, ShutdownSettings,
 };
-use crate::policy::limit::{Limits, Share, TunnelLimits};
+use crate::policy::limit::{ClientLimits, Limits, TunnelLimits};
 use crate::policy::list::List;
-use crate::policy::{Allow, Policy};
+use crate::policy::{AllowRule, Policy};
 use crate::snapshot::certificate::Certificate;
-use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
+use crate::snapshot::listener::{Listener, ListenerTimeouts, Protocol};
 use crate::snapshot::route::RouteTimeouts;
 
 /// Most networks of a policy's own rules that are written out.
-const MOST_INLINE: usize = 100;
+const MAX_INLINE_NETWORKS: usize = 100;
 
 /// The effective `sidegate.toml`, with every default filled in.
 pub fn settings(settings: &Settings) -> Value {
@@ -67,8 +67,8 @@ pub fn policy(policy: &Policy, now: Timestamp) -> Value {
     let named = policy.lists().into_iter().filter(|list| !is_inline(list));
     let lists: Map<_, _> = named.map(|one| (one.name.to_string(), list(one, now))).collect();
     let allow = match &policy.allow {
-        Allow::Any => vec!["any".to_owned()],
-        Allow::Lists(lists) => rule(lists),
+        AllowRule::Any => vec!["any".to_owned()],
+        AllowRule::Lists(lists) => rule(lists),
     };
     object([
         SCHEMA.shown_as(1),
@@ -100,7 +100,7 @@ fn admin(admin: &AdminSettings) -> Value {
 fn reload(reload: &ReloadSettings) -> Value {
     object([
         reload::WATCH.shown(&reload.watch),
-        reload::POLL.shown(&reload.poll),
+        reload::POLL_INTERVAL.shown(&reload.poll),
         reload::REVOKE_SPREAD.shown(&reload.revoke_spread),
         reload::MAX_REVOKED.shown(&reload.max_revoked),
     ])
@@ -129,7 +129,7 @@ fn route_timeouts(timeouts: RouteTimeouts) -> [(String, Value); 6] {
     let RouteTimeouts { body_stall, body_pace, dial, response, write_stall, grace } = timeouts;
     [
         timeouts::BODY_STALL.shown(&body_stall),
-        timeouts::BODY_PACE.shown(&body_pace),
+        timeouts::BODY_PACE_FORM.shown(&body_pace),
         timeouts::DIAL.shown(&dial),
         timeouts::RESPONSE.shown(&response),
         timeouts::WRITE_STALL.shown(&write_stall),
@@ -141,21 +141,21 @@ fn listener(listener: &Listener) -> Value {
     let keys = [
         NAME.shown_as(&*listener.name),
         listener::LISTEN.shown_as(listener.address.to_string()),
-        listener::TLS.shown(&matches!(listener.speaks, Speaks::Tls(_))),
+        listener::TLS.shown(&matches!(listener.protocol, Protocol::Tls(_))),
         listener::HTTP2.shown(&false),
         listener::MAX_HEAD.shown(&(listener.max_head as u64)),
         listener::MAX_FIELDS.shown(&(listener.max_fields as u32)),
         listener::MAX_CONNECTIONS.shown(&listener.max_connections),
         listener::PENDING_PER_CLIENT.shown(&(listener.pending_per_client as u32)),
     ];
-    let more = match listener.speaks {
-        Speaks::Tls(rules) => vec![
+    let more = match listener.protocol {
+        Protocol::Tls(rules) => vec![
             listener::TLS_MIN.shown(&rules.only_13),
             listener::STRICT_SNI.shown(&rules.strict_sni),
             listener::HANDSHAKES_PER_CLIENT.shown(&listener.handshakes_per_client),
         ],
-        Speaks::Plain => Vec::new(),
-        Speaks::Redirect { .. } => vec![listener::REDIRECT.shown(&())],
+        Protocol::Plain => Vec::new(),
+        Protocol::Redirect { .. } => vec![listener::REDIRECT.shown(&())],
     };
     object(keys.into_iter().chain(more))
 }
@@ -181,7 +181,7 @@ fn defaults(defaults: &RouteDefaults) -> Vec<(String, Value)> {
     keys
 }
 
-fn route(route: &RoutePage) -> Value {
+fn route(route: &RouteSettings) -> Value {
     let (policy, timeouts) = (Some(Arc::clone(&route.policy)), route.timeouts);
     let mut keys =
         defaults(&RouteDefaults { policy, http: route.http, max_body: route.max_body, timeouts });
@@ -201,8 +201,8 @@ fn route(route: &RoutePage) -> Value {
     object(keys)
 }
 
-fn backend_tls(tls: &BackendTlsPage) -> Value {
-    let BackendTlsPage { ca, name, identity, roots: _ } = tls;
+fn backend_tls(tls: &BackendTlsSettings) -> Value {
+    let BackendTlsSettings { ca, name, identity, roots: _ } = tls;
     let mut keys = vec![
         backend_tls::CA.shown_as(ca.as_deref()),
         backend_tls::NAME.shown_as(name.as_ref().map(ServerName::to_str).as_deref()),
@@ -220,8 +220,8 @@ pub fn rules(policy: &Policy) -> Value {
         lists.iter().filter(|list| !is_inline(list)).map(|list| list.name.to_string()).collect()
     };
     let allow = match &policy.allow {
-        Allow::Any => vec!["any".to_owned()],
-        Allow::Lists(lists) => names(lists),
+        AllowRule::Any => vec!["any".to_owned()],
+        AllowRule::Lists(lists) => names(lists),
     };
     let mut limits = limits(&policy.limits);
     for (keys, exception) in
@@ -261,15 +261,15 @@ fn rule(lists: &[Arc<List>]) -> Vec<String> {
             items.push(list.name.to_string());
             continue;
         }
-        let written = list.entries().take(MOST_INLINE).map(|(entry, _)| {
+        let written = list.entries().take(MAX_INLINE_NETWORKS).map(|(entry, _)| {
             let sign = if entry.admits { "" } else { "!" };
             let expires =
                 entry.expires().map(|expires| format!(" expires={expires}")).unwrap_or_default();
             format!("{sign}{}{expires}", entry.network)
         });
         items.extend(written);
-        if list.len() > MOST_INLINE {
-            items.push(format!("… and {} more", list.len() - MOST_INLINE));
+        if list.len() > MAX_INLINE_NETWORKS {
+            items.push(format!("… and {} more", list.len() - MAX_INLINE_NETWORKS));
         }
     }
     items
@@ -302,8 +302,8 @@ fn limits(limits: &Limits) -> Value {
 }
 
 /// The keys of a share. `totals` belong to its connections and its streams.
-fn share(share: &Share, totals: [Option<(String, Value)>; 2]) -> Vec<(String, Value)> {
-    let Share { upgrades, requests, per_client, streams, tunnel } = share;
+fn share(share: &ClientLimits, totals: [Option<(String, Value)>; 2]) -> Vec<(String, Value)> {
+    let ClientLimits { upgrades, requests, per_client, streams, tunnel } = share;
     let TunnelLimits { message_max, message_rate, frames, idle, lifetime, ping, pong } = tunnel;
     let message_rate = message_rate.map(|rate| (rate.tokens, rate.per));
     let counts = |per_client: &Option<u32>, total: Option<(String, Value)>| {

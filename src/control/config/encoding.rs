@@ -2,11 +2,11 @@
 //!
 //! Recognises other encodings that editors write, and converts none of them.
 
-use super::page::{Finding, error};
+use super::source_text::{Finding, error};
 
 /// The text in `bytes`, up to where it is not UTF-8, and the finding from there on.
 pub fn text(bytes: &[u8]) -> (&str, Option<Finding>) {
-    let fault = |what: String| Some(error(what).remedy("save the file as UTF-8"));
+    let fault = |what: String| Some(error(what).with_remedy("save the file as UTF-8"));
     if let Some(name) = wide(bytes) {
         return ("", fault(format!("the file is in {name}")));
     }
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn utf_8_passes_and_a_broken_one_says_where() {
+    fn broken_utf_8_is_reported_with_its_place() {
         check("\u{feff}sch\u{e9}ma".as_bytes(), "\u{feff}sch\u{e9}ma");
         check(b"", "");
         check(b"caf\xe9", "not UTF-8 from here on");

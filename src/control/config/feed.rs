@@ -9,16 +9,16 @@ use jiff::Timestamp;
 
 use super::diagnostic::Diagnostic;
 use super::document::unit;
-use super::page::error;
-use super::policy_page::Feed;
+use super::policy_settings::ListFeed;
+use super::source_text::error;
 
 /// Share of entries that a list without `max_shrink` may lose, in percent.
-const MAX_SHRINK: u8 = 50;
+const DEFAULT_MAX_SHRINK: u8 = 50;
 
 /// A list without `max_shrink` and with no more entries than this may shrink by any amount.
-const SMALL: usize = 100;
+const SMALL_LIST_ENTRIES: usize = 100;
 
-impl Feed {
+impl ListFeed {
     /// Age of the file at `now`, if it exceeds `max_age`.
     pub fn stale(&self, now: Timestamp) -> Option<Duration> {
         let age = Duration::try_from(now.duration_since(self.modified?)).ok()?;
@@ -43,15 +43,17 @@ impl Feed {
                 "let whatever writes it write it again; on_stale = \"warn\" takes it as it is";
             return Some(
                 error(self.staleness(age))
-                    .remedy(remedy)
-                    .of(&self.name)
-                    .at(self.place.clone().sound()),
+                    .with_remedy(remedy)
+                    .with_key(&self.name)
+                    .into_diagnostic(self.place.clone().with_names_shown()),
             );
         }
-        let before =
-            before.filter(|before| !accepted && (self.max_shrink.is_some() || *before > SMALL))?;
-        let Feed { name, file, entries, .. } = self;
-        let (lost, most) = (before.saturating_sub(*entries), self.max_shrink.unwrap_or(MAX_SHRINK));
+        let before = before.filter(|before| {
+            !accepted && (self.max_shrink.is_some() || *before > SMALL_LIST_ENTRIES)
+        })?;
+        let ListFeed { name, file, entries, .. } = self;
+        let (lost, most) =
+            (before.saturating_sub(*entries), self.max_shrink.unwrap_or(DEFAULT_MAX_SHRINK));
         if lost * 100 <= before * usize::from(most) {
             return None;
         }
@@ -59,13 +61,18 @@ impl Feed {
             format!("{file} shrank from {before} entries to {entries}; max_shrink is \"{most}%\"");
         let remedy =
             format!("was it cut short? If it is meant: sidegate reload --accept-shrink {name}");
-        Some(error(fault).remedy(remedy).of(name).at(self.place.clone().sound()))
+        Some(
+            error(fault)
+                .with_remedy(remedy)
+                .with_key(name)
+                .into_diagnostic(self.place.clone().with_names_shown()),
+        )
     }
 }
 
 /// One sentence about `what`, which was written `age` ago and may become as old as `max_age`.
 pub fn staleness(what: &str, age: Duration, max_age: Option<Duration>) -> String {
-    let most = max_age.map(unit::written_duration).unwrap_or_default();
+    let most = max_age.map(unit::format_duration).unwrap_or_default();
     format!("{what} was last written {} ago; max_age is \"{most}\"", in_words(age))
 }
 

@@ -12,49 +12,49 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::diagnostic::Diagnostic;
-use super::document::Value;
+use super::disclosure::{Disclosure, is_secret};
+use super::document::TomlValue;
 use super::encoding;
-use super::page::{Finding, Page, error, warning};
-use super::quote::{Quoting, is_secret};
 use super::source::Digest;
-use crate::policy::list::{Entries, Entry, EntryFault, List};
+use super::source_text::{Finding, SourceText, error, warning};
+use crate::policy::list::{Entries, EntryError, List, ListEntry};
 use crate::policy::network::Client;
 
 /// Most errors in one list that are shown.
-const MOST_ERRORS: usize = 20;
+const MAX_ERRORS: usize = 20;
 
 /// Most bytes in a line.
-const LONGEST_LINE: usize = 4 << 10;
+const MAX_LINE_BYTES: usize = 4 << 10;
 
 /// Entries of the list files of a pass, by path. A file with the same bytes as before is not parsed
 /// again: generations share its entries, and so do the policies that name it.
 #[derive(Debug, Default)]
-pub struct ListFiles(HashMap<PathBuf, (Digest, Option<Arc<Entries>>)>);
+pub struct ListFileCache(HashMap<PathBuf, (Digest, Option<Arc<Entries>>)>);
 
-impl ListFiles {
+impl ListFileCache {
     /// Returns the entries of the file `read`, and its findings the first time only. `known` is of
     /// an earlier pass. `None` means that the file has an error.
     pub fn read(
         &mut self,
-        known: &ListFiles,
-        read: ListFile<'_>,
+        known: &ListFileCache,
+        read: ListFileBytes<'_>,
         now: Timestamp,
     ) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
-        let ListFile { path, digest, .. } = read;
-        if let Some(entries) = self.of(path, digest) {
+        let ListFileBytes { path, digest, .. } = read;
+        if let Some(entries) = self.get(path, digest) {
             return (Some(Arc::clone(entries)), Vec::new());
         }
         // Parsed earlier in this pass, with errors that were reported then.
         if self.0.contains_key(path) {
             return (None, Vec::new());
         }
-        let (entries, found) = from_file(read, known.of(path, digest), now);
+        let (entries, found) = from_file(read, known.get(path, digest), now);
         self.0.insert(path.to_owned(), (digest, entries.clone()));
         (entries, found)
     }
 
     /// Entries that `next` does not share.
-    pub fn without(&self, next: &ListFiles) -> Vec<Arc<Entries>> {
+    pub fn not_shared_with(&self, next: &ListFileCache) -> Vec<Arc<Entries>> {
         let shares = |entries: &Arc<Entries>| {
             next.0.values().flat_map(|(_, said)| said).any(|said| Arc::ptr_eq(said, entries))
         };
@@ -65,14 +65,14 @@ impl ListFiles {
             .collect()
     }
 
-    fn of(&self, path: &Path, digest: Digest) -> Option<&Arc<Entries>> {
+    fn get(&self, path: &Path, digest: Digest) -> Option<&Arc<Entries>> {
         self.0.get(path).filter(|(of, _)| *of == digest)?.1.as_ref()
     }
 }
 
 /// The contents of a list's file.
 #[derive(Debug, Clone, Copy)]
-pub struct ListFile<'f> {
+pub struct ListFileBytes<'f> {
     /// The path that was read.
     pub path: &'f Path,
     /// The bytes of the file.
@@ -80,25 +80,25 @@ pub struct ListFile<'f> {
     /// Digest of the bytes.
     pub digest: Digest,
     /// How much of the file may be shown in findings.
-    pub quoting: Quoting,
+    pub quoting: Disclosure,
 }
 
 /// Parses the bytes of `read`, unless their entries are `known` already.
 pub fn from_file(
-    read: ListFile<'_>,
+    read: ListFileBytes<'_>,
     known: Option<&Arc<Entries>>,
     now: Timestamp,
 ) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
-    let ListFile { path, bytes, quoting, .. } = read;
-    let (file, quoting) = (Arc::from(path.display().to_string()), quoting.of_list());
+    let ListFileBytes { path, bytes, quoting, .. } = read;
+    let (file, quoting) = (Arc::from(path.display().to_string()), quoting.for_list());
     let (text, fault) = encoding::text(bytes);
     if let Some(fault) = fault {
-        let quoting = if is_secret(bytes) { Quoting::Nothing } else { quoting };
-        let page = Page::new(file, text, quoting, MOST_ERRORS);
+        let quoting = if is_secret(bytes) { Disclosure::Nothing } else { quoting };
+        let page = SourceText::new(file, text, quoting, MAX_ERRORS);
         page.report(text.len()..text.len(), fault);
         return (None, page.into_diagnostics());
     }
-    let page = Page::new(file, text, quoting, MOST_ERRORS);
+    let page = SourceText::new(file, text, quoting, MAX_ERRORS);
     let entries = known.map(Arc::clone).or_else(|| self::read(&page).map(Arc::new));
     if entries.is_none() && page.is_secret() {
         // Twenty errors without their text would be of no help.
@@ -106,7 +106,11 @@ pub fn from_file(
             error("looks like a key or a certificate: it is no list, and nothing of it is shown");
         return (
             None,
-            vec![finding.remedy("name a file with one network on each line").at(page.file())],
+            vec![
+                finding
+                    .with_remedy("name a file with one network on each line")
+                    .into_diagnostic(page.file()),
+            ],
         );
     }
     if let Some(entries) = &entries {
@@ -119,19 +123,19 @@ pub fn from_file(
 pub fn from_strings(
     name: Arc<str>,
     shown: Arc<str>,
-    items: &[Value<'_>],
+    items: &[TomlValue<'_>],
     now: Timestamp,
 ) -> Option<List> {
     let mut entries = Vec::new();
     let mut sound = true;
     for item in items {
-        match item.parse("a network", |text| Entry::parse(text).map_err(finding)) {
+        match item.parse("a network", |text| ListEntry::parse(text).map_err(finding)) {
             Some(entry) => entries.extend(entry.map(|entry| (entry, *item))),
             None => sound = false,
         }
     }
     for (first, second) in clashes(entries.iter().map(|(entry, item)| (entry, item))) {
-        second.report(both_signs().and(first.place(), "first here"));
+        second.report(both_signs().with_related(first.place(), "first here"));
         sound = false;
     }
     if !sound {
@@ -153,13 +157,13 @@ pub fn from_strings(
     for (entry, item) in entries.iter().filter(|(entry, _)| !entry.admits) {
         if !list.covering(Client::new(entry.network.addr())).any(|(wider, _)| wider.admits) {
             let finding = warning(format!("!{} carves out of nothing", entry.network));
-            item.report(finding.remedy("a carve-out applies within its own list only; a network that no list may admit goes into `deny`"));
+            item.report(finding.with_remedy("a carve-out applies within its own list only; a network that no list may admit goes into `deny`"));
         }
     }
     Some(list)
 }
 
-fn read(page: &Page<'_>) -> Option<Entries> {
+fn read(page: &SourceText<'_>) -> Option<Entries> {
     let entries = entries(page);
     if page.errors() > 0 {
         return None;
@@ -177,14 +181,14 @@ fn read(page: &Page<'_>) -> Option<Entries> {
     for (first, second) in all {
         page.report(
             span_of(page, second),
-            both_signs().and(page.place(span_of(page, first)), "first here"),
+            both_signs().with_related(page.place(span_of(page, first)), "first here"),
         );
     }
     None
 }
 
 /// Reports all lapsed entries in one warning.
-fn report_lapsed(page: &Page<'_>, entries: &Entries, now: Timestamp) {
+fn report_lapsed(page: &SourceText<'_>, entries: &Entries, now: Timestamp) {
     let mut all = entries.iter().filter(|(entry, _)| entry.lapsed(now));
     // The count comes first: most lists have no lapsed entry and need no walk.
     if entries.lapsing(Timestamp::MIN, now) > 0
@@ -195,7 +199,7 @@ fn report_lapsed(page: &Page<'_>, entries: &Entries, now: Timestamp) {
 }
 
 /// Every entry with its line number. Reports faults.
-fn entries(page: &Page<'_>) -> Vec<(Entry, u32)> {
+fn entries(page: &SourceText<'_>) -> Vec<(ListEntry, u32)> {
     let mut entries = Vec::new();
     let mut start = 0;
     for (number, line) in (1..).zip(page.text().split_inclusive('\n')) {
@@ -205,15 +209,15 @@ fn entries(page: &Page<'_>) -> Vec<(Entry, u32)> {
         let from = start + line.len() - bare.len();
         start += line.len();
         let bare = bare.trim_end_matches(['\n', '\r']);
-        if bare.len() > LONGEST_LINE {
-            let finding = error(format!("a line of more than {} KiB", LONGEST_LINE >> 10));
+        if bare.len() > MAX_LINE_BYTES {
+            let finding = error(format!("a line of more than {} KiB", MAX_LINE_BYTES >> 10));
             page.report(
                 from..from,
-                finding.remedy("a list has one network on each line: is this a list?"),
+                finding.with_remedy("a list has one network on each line: is this a list?"),
             );
             continue;
         }
-        match Entry::parse(bare) {
+        match ListEntry::parse(bare) {
             Ok(entry) => entries.extend(entry.map(|entry| (entry, number))),
             Err(fault) => {
                 page.report(from + fault.span.start..from + fault.span.end, finding(fault));
@@ -225,7 +229,7 @@ fn entries(page: &Page<'_>) -> Vec<(Entry, u32)> {
 
 /// Every pair of places that give one network both signs: the first of the network, and one of the
 /// opposite sign.
-fn clashes<'e, P: Copy>(entries: impl Iterator<Item = (&'e Entry, P)>) -> Vec<(P, P)> {
+fn clashes<'e, P: Copy>(entries: impl Iterator<Item = (&'e ListEntry, P)>) -> Vec<(P, P)> {
     let mut first: HashMap<IpNet, (bool, P)> = HashMap::new();
     let mut clashes = Vec::new();
     for (entry, place) in entries {
@@ -238,7 +242,7 @@ fn clashes<'e, P: Copy>(entries: impl Iterator<Item = (&'e Entry, P)>) -> Vec<(P
 }
 
 /// The bytes of the network on a line of the page, as written.
-fn span_of(page: &Page<'_>, line: u32) -> Range<usize> {
+fn span_of(page: &SourceText<'_>, line: u32) -> Range<usize> {
     let (start, text) = page.line_at(line as usize);
     let indent = text.len() - text.trim_start().len();
     let length = text
@@ -248,16 +252,16 @@ fn span_of(page: &Page<'_>, line: u32) -> Range<usize> {
     start + indent..start + indent + length
 }
 
-fn finding(fault: EntryFault) -> Finding {
-    error(fault.fault).remedy(fault.remedy).within(fault.span)
+fn finding(fault: EntryError) -> Finding {
+    error(fault.fault).with_remedy(fault.remedy).with_span(fault.span)
 }
 
 fn both_signs() -> Finding {
     error("the same network with both signs")
-        .remedy("keep one of the two: no order decides between them")
+        .with_remedy("keep one of the two: no order decides between them")
 }
 
-fn lapsed(entry: &Entry, more: usize) -> Finding {
+fn lapsed(entry: &ListEntry, more: usize) -> Finding {
     let when = entry.expires().map(|expires| format!(" since {expires}")).unwrap_or_default();
     let others = match more {
         0 => String::new(),
@@ -265,5 +269,5 @@ fn lapsed(entry: &Entry, more: usize) -> Finding {
         more => format!(", and {more} more entries"),
     };
     warning(format!("{} is lapsed{when}{others}", entry.network))
-        .remedy("a lapsed entry is as if absent: remove it, or renew it")
+        .with_remedy("a lapsed entry is as if absent: remove it, or renew it")
 }

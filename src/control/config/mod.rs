@@ -5,25 +5,25 @@
 
 mod certificate;
 pub mod diagnostic;
+pub(in crate::control) mod disclosure;
 mod document;
 pub mod effective;
 mod encoding;
-mod fault;
 pub(in crate::control) mod feed;
 mod file;
+mod file_error;
+pub mod fs_executor;
 mod identifier;
 pub mod keys;
 mod list;
+mod load_context;
 mod name;
-pub(in crate::control) mod page;
-mod pass;
 mod policy;
-mod policy_page;
-pub(in crate::control) mod quote;
-pub mod readers;
+mod policy_settings;
 pub mod schema;
 mod settings;
 pub mod source;
+pub(in crate::control) mod source_text;
 #[cfg(test)]
 mod tests;
 
@@ -32,26 +32,27 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use self::diagnostic::{Diagnostic, Place};
-pub use self::document::unit::Bound;
+use self::diagnostic::{Diagnostic, Span};
+use self::disclosure::Disclosure;
+pub use self::document::unit::ShareOrCount;
 use self::document::{Document, typography};
 use self::keys::sidegate::admin;
-use self::list::ListFile;
-pub use self::list::ListFiles;
-use self::page::{Finding, error};
-pub use self::pass::{Loaded, Pass};
-use self::pass::{Reading, about};
-pub use self::policy::sheet::FOLDER as POLICIES;
-use self::policy::sheet::{self, Sheet};
-pub use self::policy::{lists_named, no_policy, policy_files};
-pub use self::policy_page::{Expect, Feed, PolicyPage, PolicyTest};
-use self::quote::Quoting;
+use self::list::ListFileBytes;
+pub use self::list::ListFileCache;
+use self::load_context::{LoadContext, about};
+pub use self::load_context::{LoadOptions, LoadedConfig};
+pub use self::policy::policy_source::POLICY_FOLDER as POLICIES;
+use self::policy::policy_source::{self, PolicySource};
+pub use self::policy::{lists_named, not_a_policy, policy_files};
+pub use self::policy_settings::{ExpectedVerdict, ListFeed, PolicySettings, PolicyTest};
 pub use self::settings::{
-    AdminSettings, AdminSocket, BackendTlsPage, MetricsAddress, MetricsSettings, ReloadSettings,
-    RouteDefaults, RoutePage, Settings, ShutdownSettings, Watch, Written, unwatched_interval,
+    AdminSettings, AdminSocket, BackendTlsSettings, MetricsAddress, MetricsSettings,
+    ReloadSettings, RouteDefaults, RouteSettings, SettingSpans, Settings, ShutdownSettings,
+    WatchMode, unwatched_interval,
 };
-use self::source::{Fault, Files, MOST_LIST, MOST_TOML};
-use crate::control::systemd::sockets::Sockets;
+use self::source::{FileError, Files, MAX_LIST_BYTES, MAX_TOML_BYTES};
+use self::source_text::{Finding, error};
+use crate::control::systemd::sockets::PassedSockets;
 use crate::policy::list::List;
 use crate::policy::route::HostPattern;
 
@@ -64,58 +65,60 @@ use crate::policy::route::HostPattern;
 pub fn load(
     files: &mut Files,
     config: &Path,
-    passed: Option<&Sockets>,
-) -> Result<Loaded, Vec<Diagnostic>> {
-    load_as(files, config, Pass { passed, ..Pass::default() })
+    passed: Option<&PassedSockets>,
+) -> Result<LoadedConfig, Vec<Diagnostic>> {
+    load_with(files, config, LoadOptions { passed, ..LoadOptions::default() })
 }
 
-/// Like [`load`], with the facts in `pass`.
+/// Like [`load`], with the facts in `load_context`.
 ///
 /// # Errors
 /// Those of [`load`]; also a missing candidate to promote.
-pub fn load_as(
+pub fn load_with(
     files: &mut Files,
     config: &Path,
-    pass: Pass<'_>,
-) -> Result<Loaded, Vec<Diagnostic>> {
-    load_at(files, config, pass, Timestamp::now())
+    pass: LoadOptions<'_>,
+) -> Result<LoadedConfig, Vec<Diagnostic>> {
+    load_with_time(files, config, pass, Timestamp::now())
 }
 
-/// Like [`load_as`]. `now` decides which entries and certificates have expired, which only affects
-/// warnings.
-fn load_at(
+/// Like [`load_with`]. `now` decides which entries and certificates have expired, which only
+/// affects warnings.
+fn load_with_time(
     files: &mut Files,
     config: &Path,
-    pass: Pass<'_>,
+    pass: LoadOptions<'_>,
     now: Timestamp,
-) -> Result<Loaded, Vec<Diagnostic>> {
-    let Pass { passed, promoted, known } = pass;
-    files.begin_with(config);
+) -> Result<LoadedConfig, Vec<Diagnostic>> {
+    let LoadOptions { passed, promoted, known } = pass;
+    files.set_config(config);
     let file = Arc::from(config.display().to_string());
-    let bytes = files.read(config, MOST_TOML).map_err(|fault| {
+    let bytes = files.read(config, MAX_TOML_BYTES).map_err(|fault| {
         let remedy = "name the file with --config, or let `sidegate init` write one";
         vec![
             about(&file, &fault)
-                .perhaps((fault == Fault::Missing).then(|| remedy.into()))
-                .at(Place::file(Arc::clone(&file))),
+                .with_remedy_if((fault == FileError::Missing).then(|| remedy.into()))
+                .into_diagnostic(Span::whole_file(Arc::clone(&file))),
         ]
     })?;
     let folder = config.parent().unwrap_or(Path::new(""));
-    let nothing = ListFiles::default();
+    let nothing = ListFileCache::default();
     let known = known.unwrap_or(&nothing);
     let (lists, torn) = Default::default();
-    let mut reading = Reading { files, folder, now, passed, known, lists, torn };
-    let (names, misnamed) = sheet::names(&mut reading);
+    let mut reading = LoadContext { files, folder, now, passed, known, lists, torn };
+    let (names, misnamed) = policy_source::names(&mut reading);
     if let Some(name) = promoted
         && !names.candidates.contains(name)
     {
         let shown = format!("policies/{name}.shadow.toml");
         let remedy =
             "a candidate is written there, judged beside the policy for a while, and then promoted";
-        let missing =
-            error(format!("{shown} does not exist: there is nothing to promote")).remedy(remedy);
+        let missing = error(format!("{shown} does not exist: there is nothing to promote"))
+            .with_remedy(remedy);
         return Err(vec![
-            missing.at(Place::file(folder.join(&shown).display().to_string().into())),
+            missing.into_diagnostic(Span::whole_file(
+                folder.join(&shown).display().to_string().into(),
+            )),
         ]);
     }
     let names = names.promoting(promoted);
@@ -123,9 +126,11 @@ fn load_at(
     let document = Document::parse(file, &bytes, reading.files.quoting(config));
     let settings = file::read(&mut reading, &document, &names.policies);
     let lists_from = settings.lists_from.iter().map(|named| folder.join(&**named));
-    reading.torn = document.is_torn();
+    reading.torn = document.has_syntax_errors();
     // Before any policy is read: its lists must be in these folders.
-    reading.files.confine(std::iter::once(folder.join(sheet::FOLDER)).chain(lists_from).collect());
+    reading.files.restrict_lists(
+        std::iter::once(folder.join(policy_source::POLICY_FOLDER)).chain(lists_from).collect(),
+    );
     let mut found = document.into_diagnostics();
     found.extend(misnamed);
     let mut read = |sheet| {
@@ -133,28 +138,35 @@ fn load_at(
         found.extend(diagnostics);
         page
     };
-    let baseline = if names.baseline { read(Sheet::Baseline) } else { None };
+    let baseline = if names.baseline { read(PolicySource::Baseline) } else { None };
     let policies = names
         .policies
         .iter()
-        .filter_map(|name| read(Sheet::Policy { name, file: names.file_of(name) }))
+        .filter_map(|name| read(PolicySource::Policy { name, file: names.file_of(name) }))
         .collect();
     let candidates =
-        names.candidates.iter().filter_map(|name| read(Sheet::Candidate(name))).collect();
+        names.candidates.iter().filter_map(|name| read(PolicySource::Candidate(name))).collect();
 
     // The sort is stable: each level stays in the order of the files.
     found.sort_by_key(|diagnostic| diagnostic.level);
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
     }
-    Ok(Loaded { settings, baseline, policies, candidates, lists: reading.lists, warnings: found })
+    Ok(LoadedConfig {
+        settings,
+        baseline,
+        policies,
+        candidates,
+        lists: reading.lists,
+        warnings: found,
+    })
 }
 
 /// The path of the admin socket in `config`, as far as the file can be read: an error elsewhere
 /// must not hide the running agent. `None` means that the file names no path.
 pub fn named_socket(config: &Path) -> Option<PathBuf> {
-    let bytes = Files::new().read(config, MOST_TOML).ok()?;
-    let document = Document::parse(Arc::default(), &bytes, Quoting::Nothing);
+    let bytes = Files::new().read(config, MAX_TOML_BYTES).ok()?;
+    let document = Document::parse(Arc::default(), &bytes, Disclosure::Nothing);
     let socket = document.root().table(&keys::sidegate::ADMIN).get(&admin::SOCKET)?.as_str()?;
     match socket {
         "auto" | "off" => None,
@@ -165,29 +177,34 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
 }
 
 /// Reads the list in the file `path`, without a policy, and returns all findings about it.
-pub fn list_alone(
+pub fn load_list(
     files: &mut Files,
     path: &Path,
     now: Timestamp,
 ) -> (Option<List>, Vec<Diagnostic>) {
     let shown: Arc<str> = path.display().to_string().into();
-    files.confine(vec![neighbourhood(path)]);
-    match files.read(path, MOST_LIST) {
+    files.restrict_lists(vec![policy_folder_of(path)]);
+    match files.read(path, MAX_LIST_BYTES) {
         Ok(bytes) => {
             let (digest, quoting) =
                 (files.digest_of(path).unwrap_or_default(), files.quoting(path));
-            let read = ListFile { path, bytes: &bytes, digest, quoting };
+            let read = ListFileBytes { path, bytes: &bytes, digest, quoting };
             let (entries, found) = list::from_file(read, None, now);
             (entries.map(|entries| List::of_file("list".into(), shown, None, entries)), found)
         }
-        Err(fault) => (None, vec![about(&shown, &fault).at(Place::file(Arc::clone(&shown)))]),
+        Err(fault) => (
+            None,
+            vec![about(&shown, &fault).into_diagnostic(Span::whole_file(Arc::clone(&shown)))],
+        ),
     }
 }
 
 /// The folder `policies` around `list`, or else the list's own folder. Links that lead out of it
 /// point to foreign files.
-fn neighbourhood(list: &Path) -> PathBuf {
-    let is_policies = |folder: &&Path| folder.file_name().is_some_and(|name| name == sheet::FOLDER);
+fn policy_folder_of(list: &Path) -> PathBuf {
+    let is_policies = |folder: &&Path| {
+        folder.file_name().is_some_and(|name| name == policy_source::POLICY_FOLDER)
+    };
     let own = list.parent().unwrap_or(Path::new(""));
     Path::new(".").join(own.ancestors().find(is_policies).unwrap_or(own))
 }
@@ -197,10 +214,17 @@ fn neighbourhood(list: &Path) -> PathBuf {
 /// # Errors
 /// The fault and its remedy, in one sentence for people.
 pub fn backend(text: &str) -> Result<String, String> {
-    let (mut files, known) = (Files::new(), ListFiles::default());
-    let (folder, now, lists) = (Path::new(""), Timestamp::now(), ListFiles::default());
-    let reading =
-        Reading { files: &mut files, folder, now, passed: None, known: &known, lists, torn: false };
+    let (mut files, known) = (Files::new(), ListFileCache::default());
+    let (folder, now, lists) = (Path::new(""), Timestamp::now(), ListFileCache::default());
+    let reading = LoadContext {
+        files: &mut files,
+        folder,
+        now,
+        passed: None,
+        known: &known,
+        lists,
+        torn: false,
+    };
     let told = |finding: Finding| match text.contains(typography::is_quote) {
         true => typography::finding(text),
         false => finding,
@@ -222,6 +246,6 @@ pub fn host(text: &str) -> Result<HostPattern, String> {
 ///
 /// # Errors
 /// The fault and its remedy, in one sentence for people.
-pub fn bound(text: &str) -> Result<Bound, String> {
+pub fn bound(text: &str) -> Result<ShareOrCount, String> {
     document::unit::share_or_number(text).map_err(|finding| finding.sentence())
 }

@@ -6,32 +6,32 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use crate::control::config::diagnostic::Place;
-use crate::control::config::document::{Table, Value};
+use crate::control::config::diagnostic::Span;
+use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::identifier::{is_name, is_reserved};
 use crate::control::config::keys::any_file::NAME;
-use crate::control::config::page::{Finding, error};
+use crate::control::config::source_text::{Finding, error};
 
 /// Parses a name from a configuration file.
 pub fn name(text: &str) -> Result<Arc<str>, Finding> {
     if is_reserved(text) {
-        return Err(error(format!("`{text}` is a reserved word")).remedy("take another name"));
+        return Err(error(format!("`{text}` is a reserved word")).with_remedy("take another name"));
     }
     if !is_name(text) {
         return Err(error(format!("`{text}` is not a name"))
-            .remedy("lower-case letters, digits, - and _, the first a letter"));
+            .with_remedy("lower-case letters, digits, - and _, the first a letter"));
     }
     Ok(text.into())
 }
 
 /// The first holder of each key, among items whose keys must differ.
 #[derive(Debug)]
-pub struct Taken<K>(HashMap<K, (Arc<str>, Place)>);
+pub struct UniqueKeys<K>(HashMap<K, (Arc<str>, Span)>);
 
-impl<K: Hash + Eq> Taken<K> {
+impl<K: Hash + Eq> UniqueKeys<K> {
     /// An empty set of keys.
-    pub fn new() -> Taken<K> {
-        Taken(HashMap::new())
+    pub fn new() -> UniqueKeys<K> {
+        UniqueKeys(HashMap::new())
     }
 
     /// Number of distinct keys.
@@ -41,12 +41,12 @@ impl<K: Hash + Eq> Taken<K> {
 
     /// Registers `key` for `name`, written at `value`. If the key is taken, returns its holder's
     /// name and place.
-    pub fn take(
+    pub fn insert(
         &mut self,
         key: K,
         name: &Arc<str>,
-        value: &Value<'_>,
-    ) -> Result<(), (Arc<str>, Place)> {
+        value: &TomlValue<'_>,
+    ) -> Result<(), (Arc<str>, Span)> {
         if let Some((first, place)) = self.0.get(&key) {
             return Err((Arc::clone(first), place.clone()));
         }
@@ -55,14 +55,15 @@ impl<K: Hash + Eq> Taken<K> {
     }
 }
 
-impl Taken<Arc<str>> {
+impl UniqueKeys<Arc<str>> {
     /// Reads the `name` of `table` and reports a name that an earlier table has.
-    pub fn name(&mut self, table: &mut Table<'_>, example: &str) -> Option<Arc<str>> {
-        let value = table.need(&NAME, format!("name = \"{example}\""))?;
+    pub fn name(&mut self, table: &mut TomlTable<'_>, example: &str) -> Option<Arc<str>> {
+        let value = table.require(&NAME, format!("name = \"{example}\""))?;
         let name = value.parse("a name", name)?;
-        if let Err((_, first)) = self.take(Arc::clone(&name), &name, &value) {
-            let finding = error(format!("`{name}` is defined twice")).remedy("take another name");
-            value.report(finding.and(first, "first here"));
+        if let Err((_, first)) = self.insert(Arc::clone(&name), &name, &value) {
+            let finding =
+                error(format!("`{name}` is defined twice")).with_remedy("take another name");
+            value.report(finding.with_related(first, "first here"));
         }
         Some(name)
     }

@@ -11,14 +11,14 @@ use std::time::Duration;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
-use crate::control::config::diagnostic::Place;
-use crate::control::config::document::unit::Bound;
-use crate::lifecycle::DrainTerms;
+use crate::control::config::diagnostic::Span;
+use crate::control::config::document::unit::ShareOrCount;
+use crate::lifecycle::DrainOptions;
 use crate::policy::network::Networks;
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts};
-use crate::snapshot::route::{BackendAddress, Paths, PlainHttp, RouteTimeouts};
+use crate::snapshot::route::{BackendAddress, PathForwarding, PlainHttp, RouteTimeouts};
 
 /// Values of `sidegate.toml`, with defaults filled in.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Settings {
     /// The certificates, in the order written. The first is the default.
     pub certificates: Vec<Arc<Certificate>>,
     /// The routes, in the order written.
-    pub routes: Vec<RoutePage>,
+    pub routes: Vec<RouteSettings>,
     /// `[defaults]`, already applied to `routes`.
     pub defaults: RouteDefaults,
     /// `[timeouts]` for the time before a route is found.
@@ -48,48 +48,48 @@ pub struct Settings {
     /// `[timeouts]` for the time after that, which a route may override.
     pub route_timeouts: RouteTimeouts,
     /// Places in the file, for later errors.
-    pub written: Written,
+    pub written: SettingSpans,
 }
 
 /// Places of settings that can only fail when bound, or that a running process cannot change.
 #[derive(Debug)]
-pub struct Written {
+pub struct SettingSpans {
     /// The file as a whole, for settings that it does not contain.
-    pub(super) file: Place,
-    pub(super) listeners: BTreeMap<Arc<str>, Place>,
-    pub(super) metrics: Option<Place>,
-    pub(super) admin: Option<Place>,
-    pub(super) threads: Option<Place>,
-    pub(super) max_revoked: Option<Place>,
+    pub(super) file: Span,
+    pub(super) listeners: BTreeMap<Arc<str>, Span>,
+    pub(super) metrics: Option<Span>,
+    pub(super) admin: Option<Span>,
+    pub(super) threads: Option<Span>,
+    pub(super) max_revoked: Option<Span>,
 }
 
-impl Written {
+impl SettingSpans {
     /// Place of `listen` of the listener `name`, or the file.
-    pub fn listener(&self, name: &str) -> Place {
+    pub fn listener(&self, name: &str) -> Span {
         self.or_file(self.listeners.get(name))
     }
 
     /// Place of `listen` in `[metrics]`, or the file.
-    pub fn metrics(&self) -> Place {
+    pub fn metrics(&self) -> Span {
         self.or_file(self.metrics.as_ref())
     }
 
     /// Place of `socket`, `group` or `mode` in `[admin]`, or the file.
-    pub fn admin(&self) -> Place {
+    pub fn admin(&self) -> Span {
         self.or_file(self.admin.as_ref())
     }
 
     /// Place of `max_revoked` in `[reload]`, or the file.
-    pub fn max_revoked(&self) -> Place {
+    pub fn max_revoked(&self) -> Span {
         self.or_file(self.max_revoked.as_ref())
     }
 
     /// Place of `threads` in `[process]`, or the file.
-    pub fn threads(&self) -> Place {
+    pub fn threads(&self) -> Span {
         self.or_file(self.threads.as_ref())
     }
 
-    fn or_file(&self, place: Option<&Place>) -> Place {
+    fn or_file(&self, place: Option<&Span>) -> Span {
         place.unwrap_or(&self.file).clone()
     }
 }
@@ -154,13 +154,13 @@ pub enum AdminSocket {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReloadSettings {
     /// Whether files are watched, polled, or read on request only.
-    pub watch: Watch,
+    pub watch: WatchMode,
     /// Time between two periodic looks at the files, whatever the watch reports.
     pub poll: Duration,
     /// Time over which newly refused tunnels are closed.
     pub revoke_spread: Duration,
     /// A reload that would close more of the live tunnels than this is rejected until accepted.
-    pub max_revoked: Bound,
+    pub max_revoked: ShareOrCount,
 }
 
 /// Longest time between two looks at files that cannot be watched.
@@ -180,7 +180,7 @@ pub fn unwatched_interval(poll: Duration) -> Duration {
 
 /// The way in which file changes are noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Watch {
+pub enum WatchMode {
     /// inotify, with polling as the fallback.
     Auto,
     /// Polling every 2 s, or every `poll` if that is shorter.
@@ -204,14 +204,14 @@ pub struct ShutdownSettings {
 
 impl ShutdownSettings {
     /// The settings that a drain order carries.
-    pub fn terms(&self) -> DrainTerms {
-        DrainTerms { delay: self.delay, deadline: self.deadline, code: self.code }
+    pub fn drain_options(&self) -> DrainOptions {
+        DrainOptions { delay: self.delay, deadline: self.deadline, code: self.code }
     }
 }
 
 /// Values of one `[[route]]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoutePage {
+pub struct RouteSettings {
     /// Name of the route, unique in the file.
     pub name: Arc<str>,
     /// Hosts that the route is for.
@@ -221,15 +221,16 @@ pub struct RoutePage {
     /// The route's backends; never empty, no two equal.
     pub backends: Box<[BackendAddress]>,
     /// TLS towards `https://` backends. `None` means that no backend uses TLS.
-    pub backend_tls: Option<BackendTlsPage>,
-    /// Name of the policy, which is among [`Loaded::policies`](crate::control::config::Loaded).
+    pub backend_tls: Option<BackendTlsSettings>,
+    /// Name of the policy, which is among
+    /// [`LoadedConfig::policies`](crate::control::config::LoadedConfig).
     pub policy: Arc<str>,
     /// Whether plain HTTP is forwarded or refused.
     pub http: PlainHttp,
     /// Whether `path` is removed from the request before forwarding.
     pub strip_prefix: bool,
     /// The form in which the path of a request is forwarded.
-    pub paths: Paths,
+    pub paths: PathForwarding,
     /// Largest body of plain HTTP, in bytes. `None` means unlimited.
     pub max_body: Option<u64>,
     /// Most fields in a backend's response.
@@ -257,7 +258,7 @@ pub struct RouteDefaults {
 
 /// Values of `backend_tls` of a route.
 #[derive(Debug, Clone)]
-pub struct BackendTlsPage {
+pub struct BackendTlsSettings {
     /// `ca` as written. `None` means the system's own authorities.
     pub ca: Option<Arc<str>>,
     /// Authorities that backend certificates must chain to.
@@ -269,7 +270,7 @@ pub struct BackendTlsPage {
 }
 
 /// Compares what the files contain, not the pointers to the parsed values.
-impl PartialEq for BackendTlsPage {
+impl PartialEq for BackendTlsSettings {
     fn eq(&self, other: &Self) -> bool {
         let shown = |page: &Self| {
             page.identity
@@ -281,4 +282,4 @@ impl PartialEq for BackendTlsPage {
     }
 }
 
-impl Eq for BackendTlsPage {}
+impl Eq for BackendTlsSettings {}

@@ -19,53 +19,53 @@ use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-pub use super::fault::Fault;
-use super::quote::{Audience, Quoting, is_secret};
-use super::readers::{Left, Progress, Readers};
+use super::disclosure::{Audience, Disclosure, is_secret};
+pub use super::file_error::FileError;
+use super::fs_executor::{FsExecutor, ReadProgress, RemainingTime};
 
 /// Largest TOML file, in bytes.
-pub const MOST_TOML: u64 = 10 << 20;
+pub const MAX_TOML_BYTES: u64 = 10 << 20;
 /// Largest list file, in bytes.
-pub const MOST_LIST: u64 = 64 << 20;
+pub const MAX_LIST_BYTES: u64 = 64 << 20;
 /// Largest PEM file, in bytes.
-pub const MOST_PEM: u64 = 1 << 20;
+pub const MAX_PEM_BYTES: u64 = 1 << 20;
 
 /// Bytes of one read, when files are read or compared again.
-const CHUNK: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// The files and folders of one pass over the configuration.
 #[derive(Debug)]
 pub struct Files {
-    files: BTreeMap<PathBuf, Seen>,
-    folders: BTreeMap<PathBuf, Result<Arc<[String]>, Fault>>,
-    readers: Readers,
-    left: Left,
+    files: BTreeMap<PathBuf, PathRecord>,
+    folders: BTreeMap<PathBuf, Result<Arc<[String]>, FileError>>,
+    readers: FsExecutor,
+    left: RemainingTime,
     audience: Audience,
     /// Path of `sidegate.toml`, as given on the command line.
     own: PathBuf,
     /// Real paths of the folders that policies and lists must be in.
-    within: Within,
+    within: AllowedFolders,
 }
 
 /// Real paths of the folders that a file must be in.
-type Within = Arc<[PathBuf]>;
+type AllowedFolders = Arc<[PathBuf]>;
 
 /// The result of a look at one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
-    stamp: Option<Stamp>,
+struct PathRecord {
+    stamp: Option<FileStamp>,
     /// Path of the opened file, links followed. `None` means not opened, or not known.
     real: Option<PathBuf>,
     /// Folders that the file had to be in. `None` means unlimited.
-    within: Option<Within>,
-    bytes: Result<Bytes, Fault>,
+    within: Option<AllowedFolders>,
+    bytes: Result<Bytes, FileError>,
     /// Digest of the bytes, or of the fault.
     digest: Digest,
 }
 
 /// Metadata that differs between most versions of a file, before their bytes are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+struct FileStamp {
     size: u64,
     modified: Option<SystemTime>,
     mode: u32,
@@ -77,7 +77,7 @@ pub struct Digest([u8; 32]);
 
 impl Default for Files {
     fn default() -> Self {
-        Files::reading_by(Readers::default())
+        Files::with_executor(FsExecutor::default())
     }
 }
 
@@ -92,10 +92,10 @@ impl Files {
         Files { audience: Audience::Person, ..Files::default() }
     }
 
-    /// Like [`Files::new`], with `readers` that outlive the pass.
-    pub fn reading_by(readers: Readers) -> Files {
+    /// Like [`Files::new`], with `fs_executor` that outlive the pass.
+    pub fn with_executor(readers: FsExecutor) -> Files {
         let (files, folders, own, within) = Default::default();
-        let left = readers.pass();
+        let left = readers.new_budget();
         Files { files, folders, readers, left, audience: Audience::Public, own, within }
     }
 
@@ -103,28 +103,34 @@ impl Files {
     ///
     /// # Errors
     /// The path is no regular file of 1 to `most` bytes, or was not read in time.
-    pub fn read(&mut self, path: &Path, most: u64) -> Result<Bytes, Fault> {
-        self.look(path, most, None)
+    pub fn read(&mut self, path: &Path, most: u64) -> Result<Bytes, FileError> {
+        self.read_cached(path, most, None)
     }
 
-    /// The bytes of the list `path`, which must be in one of the folders of [`Files::confine`].
+    /// The bytes of the list `path`, which must be in one of the folders of
+    /// [`Files::restrict_lists`].
     ///
     /// # Errors
     /// Those of [`Files::read`]; or the file is elsewhere, and then none of it is read.
-    pub fn read_list(&mut self, path: &Path) -> Result<Bytes, Fault> {
-        self.look(path, MOST_LIST, Some(Arc::clone(&self.within)))
+    pub fn read_list(&mut self, path: &Path) -> Result<Bytes, FileError> {
+        self.read_cached(path, MAX_LIST_BYTES, Some(Arc::clone(&self.within)))
     }
 
-    fn look(&mut self, path: &Path, most: u64, within: Option<Within>) -> Result<Bytes, Fault> {
+    fn read_cached(
+        &mut self,
+        path: &Path,
+        most: u64,
+        within: Option<AllowedFolders>,
+    ) -> Result<Bytes, FileError> {
         if let Some(seen) = self.files.get(path).filter(|seen| seen.within == within) {
             match &seen.bytes {
-                Ok(bytes) if bytes.len() as u64 > most => return Err(Fault::TooLarge { most }),
+                Ok(bytes) if bytes.len() as u64 > most => return Err(FileError::TooLarge { most }),
                 // A larger bound may accept the file.
-                Err(Fault::TooLarge { most: earlier }) if *earlier < most => {}
+                Err(FileError::TooLarge { most: earlier }) if *earlier < most => {}
                 known => return known.clone(),
             }
         }
-        let seen = see(path, most, within, &self.readers, &mut self.left);
+        let seen = read_path(path, most, within, &self.readers, &mut self.left);
         let bytes = seen.bytes.clone();
         self.files.insert(path.to_owned(), seen);
         bytes
@@ -134,7 +140,7 @@ impl Files {
     ///
     /// # Errors
     /// The folder is missing, not a directory or not readable.
-    pub fn list(&mut self, path: &Path) -> Result<Arc<[String]>, Fault> {
+    pub fn list(&mut self, path: &Path) -> Result<Arc<[String]>, FileError> {
         if let Some(known) = self.folders.get(path) {
             return known.clone();
         }
@@ -146,7 +152,7 @@ impl Files {
 
     /// Sets the folders that lists must be in, and outside which no text of a file is shown. A
     /// missing folder contains no file.
-    pub fn confine(&mut self, folders: Vec<PathBuf>) {
+    pub fn restrict_lists(&mut self, folders: Vec<PathBuf>) {
         let real =
             move || folders.iter().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
         self.within = self.call(real).unwrap_or_default();
@@ -159,45 +165,45 @@ impl Files {
     pub fn call<T: Send + 'static>(
         &mut self,
         call: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, FileError> {
         Ok(self.readers.run(&mut self.left, |_| call())?)
     }
 
     /// Sets the path of `sidegate.toml`, whose text may be shown wherever it is: an operator named
     /// it.
-    pub fn begin_with(&mut self, config: &Path) {
+    pub fn set_config(&mut self, config: &Path) {
         self.own = config.to_owned();
     }
 
     /// How much of the file `path` may be shown; the file must have been read.
-    pub fn quoting(&self, path: &Path) -> Quoting {
+    pub fn quoting(&self, path: &Path) -> Disclosure {
         let real = self.files.get(path).and_then(|seen| seen.real.as_deref());
         let in_place = path == self.own || real.is_some_and(|real| is_within(real, &self.within));
-        if in_place { self.audience.quoting() } else { Quoting::Nothing }
+        if in_place { self.audience.quoting() } else { Disclosure::Nothing }
     }
 
     /// The same for the file `path` with the contents `text`.
-    pub fn quoting_of(&self, path: &Path, text: &str) -> Quoting {
-        if is_secret(text.as_bytes()) { Quoting::Nothing } else { self.quoting(path) }
+    pub fn quoting_of(&self, path: &Path, text: &str) -> Disclosure {
+        if is_secret(text.as_bytes()) { Disclosure::Nothing } else { self.quoting(path) }
     }
 
     /// Whether a second look finds the same sizes, times and bytes, so that no write is under way.
     /// Follows no reference inside the files and keeps nothing.
     pub fn unchanged(&self) -> bool {
-        let mut left = self.readers.pass();
-        self.files.iter().all(|(path, seen)| seen.stands_at(path, &self.readers, &mut left))
+        let mut left = self.readers.new_budget();
+        self.files.iter().all(|(path, seen)| seen.is_current(path, &self.readers, &mut left))
     }
 
     /// Whether a file system did not answer in time.
     pub fn is_late(&self) -> bool {
-        let late = |fault: &Fault| matches!(fault, Fault::Stuck | Fault::Full);
+        let late = |fault: &FileError| matches!(fault, FileError::Stuck | FileError::TooManyStuck);
         let files = self.files.values().any(|seen| seen.bytes.as_ref().is_err_and(late));
         files || self.folders.values().any(|names| names.as_ref().is_err_and(late))
     }
 
     /// Whether a file has a fault that can end without an event in its folder.
-    pub fn mend_silently(&self) -> bool {
-        self.files.values().any(|seen| seen.bytes.as_ref().is_err_and(Fault::mends_silently))
+    pub fn has_silent_fault(&self) -> bool {
+        self.files.values().any(|seen| seen.bytes.as_ref().is_err_and(FileError::mends_silently))
     }
 
     /// Permission bits of a file that was read. `None` means not known.
@@ -215,7 +221,7 @@ impl Files {
     pub fn digest(&self) -> Digest {
         let mut sha = Sha256::new();
         for (path, seen) in &self.files {
-            mix(&mut sha, b"file", path.as_os_str().as_encoded_bytes());
+            hash_part(&mut sha, b"file", path.as_os_str().as_encoded_bytes());
             sha.update(seen.digest.0);
         }
         Digest(sha.finalize().into())
@@ -243,7 +249,7 @@ impl Files {
 }
 
 /// Mixes in `bytes` with their length, so that no two different inputs look alike.
-fn mix(sha: &mut Sha256, kind: &[u8], bytes: &[u8]) {
+fn hash_part(sha: &mut Sha256, kind: &[u8], bytes: &[u8]) {
     sha.update(kind);
     sha.update((bytes.len() as u64).to_be_bytes());
     sha.update(bytes);
@@ -253,26 +259,32 @@ fn is_within(real: &Path, within: &[PathBuf]) -> bool {
     within.iter().any(|folder| real.starts_with(folder))
 }
 
-fn see(path: &Path, most: u64, within: Option<Within>, readers: &Readers, left: &mut Left) -> Seen {
+fn read_path(
+    path: &Path,
+    most: u64,
+    within: Option<AllowedFolders>,
+    readers: &FsExecutor,
+    left: &mut RemainingTime,
+) -> PathRecord {
     let (path, folders) = (path.to_owned(), within.clone());
     let (stamp, real, bytes) = readers
-        .run(left, move |progress| take(&path, most, folders.as_deref(), progress))
+        .run(left, move |progress| read_file(&path, most, folders.as_deref(), progress))
         .unwrap_or_else(|late| (None, None, Err(late.into())));
     let mut sha = Sha256::new();
     match &bytes {
-        Ok(bytes) => mix(&mut sha, b"read", bytes),
+        Ok(bytes) => hash_part(&mut sha, b"read", bytes),
         // The two faults follow each other without any change of the file, so they have one digest.
-        Err(Fault::Stuck | Fault::Full) => mix(&mut sha, b"fault", b"late"),
-        Err(fault) => mix(&mut sha, b"fault", fault.to_string().as_bytes()),
+        Err(FileError::Stuck | FileError::TooManyStuck) => hash_part(&mut sha, b"fault", b"late"),
+        Err(fault) => hash_part(&mut sha, b"fault", fault.to_string().as_bytes()),
     }
-    Seen { stamp, real, within, bytes, digest: Digest(sha.finalize().into()) }
+    PathRecord { stamp, real, within, bytes, digest: Digest(sha.finalize().into()) }
 }
 
 /// Opens `path` if it is a regular file.
-fn open(path: &Path) -> Result<(File, Metadata), Fault> {
+fn open(path: &Path) -> Result<(File, Metadata), FileError> {
     let regular = |found: &Metadata| match found.file_type() {
-        kind if kind.is_dir() => Err(Fault::Directory),
-        kind if !kind.is_file() => Err(Fault::Irregular),
+        kind if kind.is_dir() => Err(FileError::Directory),
+        kind if !kind.is_file() => Err(FileError::NotRegular),
         _ => Ok(()),
     };
     // Checked before opening, because opening some devices has side effects.
@@ -298,41 +310,52 @@ fn real_path(file: &File, found: &Metadata, path: &Path) -> Option<PathBuf> {
     ((there.dev(), there.ino()) == (found.dev(), found.ino())).then_some(real)
 }
 
-type Taken = (Option<Stamp>, Option<PathBuf>, Result<Bytes, Fault>);
+type FileRead = (Option<FileStamp>, Option<PathBuf>, Result<Bytes, FileError>);
 
 /// Reads the file at `path`. Reads nothing of a file outside `within`.
-fn take(path: &Path, most: u64, within: Option<&[PathBuf]>, progress: &Progress) -> Taken {
+fn read_file(
+    path: &Path,
+    most: u64,
+    within: Option<&[PathBuf]>,
+    progress: &ReadProgress,
+) -> FileRead {
     // The stamp is of the opened file, which a rename may have replaced at `path` meanwhile.
     let (file, found) = match open(path) {
         Ok(opened) => opened,
         Err(fault) => return (None, None, Err(fault)),
     };
-    let (stamp, real) = (Stamp::of(&found), real_path(&file, &found, path));
+    let (stamp, real) = (FileStamp::of(&found), real_path(&file, &found, path));
     let outside =
         within.is_some_and(|within| real.as_deref().is_none_or(|real| !is_within(real, within)));
-    let bytes = if outside { Err(Fault::Outside) } else { bytes_of(file, stamp, most, progress) };
+    let bytes =
+        if outside { Err(FileError::Outside) } else { bytes_of(file, stamp, most, progress) };
     (Some(stamp), real, bytes)
 }
 
-fn bytes_of(mut file: File, stamp: Stamp, most: u64, progress: &Progress) -> Result<Bytes, Fault> {
+fn bytes_of(
+    mut file: File,
+    stamp: FileStamp,
+    most: u64,
+    progress: &ReadProgress,
+) -> Result<Bytes, FileError> {
     if stamp.size > most {
-        return Err(Fault::TooLarge { most });
+        return Err(FileError::TooLarge { most });
     }
     // One byte more than the size, so that finding the end does not reallocate.
     let mut bytes = Vec::with_capacity(stamp.size as usize + 1);
     loop {
         let left = (most + 1).saturating_sub(bytes.len() as u64);
-        let read = file.by_ref().take(left.min(CHUNK as u64)).read_to_end(&mut bytes)?;
+        let read = file.by_ref().take(left.min(CHUNK_BYTES as u64)).read_to_end(&mut bytes)?;
         progress.add(read);
         if read == 0 {
             break;
         }
     }
     match bytes.len() as u64 {
-        0 => Err(Fault::Empty),
-        length if length > most => Err(Fault::TooLarge { most }),
+        0 => Err(FileError::Empty),
+        length if length > most => Err(FileError::TooLarge { most }),
         // May contain a key, so the bytes are overwritten on drop.
-        _ if most == MOST_PEM => Ok(Bytes::from_owner(Zeroizing::new(bytes))),
+        _ if most == MAX_PEM_BYTES => Ok(Bytes::from_owner(Zeroizing::new(bytes))),
         _ => Ok(bytes.into()),
     }
 }
@@ -349,42 +372,42 @@ impl Digests {
     }
 }
 
-impl Seen {
+impl PathRecord {
     /// Whether a look at `path` gives the same result now.
-    fn stands_at(&self, path: &Path, readers: &Readers, left: &mut Left) -> bool {
+    fn is_current(&self, path: &Path, readers: &FsExecutor, left: &mut RemainingTime) -> bool {
         match &self.bytes {
             // Compares in chunks with the bytes in memory, instead of reading the file into memory
             // again: it may be large.
             Ok(bytes) => {
                 let (path, bytes, stamp) = (path.to_owned(), bytes.clone(), self.stamp);
-                let same = move |progress: &Progress| {
-                    holds(&path, stamp, &bytes, progress).unwrap_or(false)
+                let same = move |progress: &ReadProgress| {
+                    is_unchanged(&path, stamp, &bytes, progress).unwrap_or(false)
                 };
                 readers.run(left, same).unwrap_or(false)
             }
             // A second look would be stuck too.
-            Err(Fault::Stuck | Fault::Full) => true,
-            Err(Fault::TooLarge { most }) => {
-                *self == see(path, *most, self.within.clone(), readers, left)
+            Err(FileError::Stuck | FileError::TooManyStuck) => true,
+            Err(FileError::TooLarge { most }) => {
+                *self == read_path(path, *most, self.within.clone(), readers, left)
             }
-            Err(_) => *self == see(path, MOST_LIST, self.within.clone(), readers, left),
+            Err(_) => *self == read_path(path, MAX_LIST_BYTES, self.within.clone(), readers, left),
         }
     }
 }
 
 /// Whether the file at `path` has this stamp and these bytes.
-fn holds(
+fn is_unchanged(
     path: &Path,
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     mut bytes: &[u8],
-    progress: &Progress,
-) -> Result<bool, Fault> {
+    progress: &ReadProgress,
+) -> Result<bool, FileError> {
     let (mut file, found) = open(path)?;
-    if stamp != Some(Stamp::of(&found)) {
+    if stamp != Some(FileStamp::of(&found)) {
         return Ok(false);
     }
     // No larger than needed: all of it is overwritten in the end.
-    let mut chunk = Zeroizing::new(vec![0; CHUNK.min(bytes.len() + 1)]);
+    let mut chunk = Zeroizing::new(vec![0; CHUNK_BYTES.min(bytes.len() + 1)]);
     loop {
         let read = match file.read(&mut chunk) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -398,7 +421,7 @@ fn holds(
     }
 }
 
-fn names(path: &Path) -> Result<Arc<[String]>, Fault> {
+fn names(path: &Path) -> Result<Arc<[String]>, FileError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(path)? {
         names.extend(entry?.file_name().into_string());
@@ -407,9 +430,9 @@ fn names(path: &Path) -> Result<Arc<[String]>, Fault> {
     Ok(names.into())
 }
 
-impl Stamp {
-    fn of(metadata: &Metadata) -> Stamp {
-        Stamp {
+impl FileStamp {
+    fn of(metadata: &Metadata) -> FileStamp {
+        FileStamp {
             size: metadata.len(),
             modified: metadata.modified().ok(),
             mode: metadata.permissions().mode() & 0o7777,
@@ -433,7 +456,7 @@ impl fmt::Debug for Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::config::readers::MOST_STUCK;
+    use crate::control::config::fs_executor::MAX_STUCK_THREADS;
 
     fn check(write: impl FnOnce(&Path), expected: &str) {
         let folder = tempfile::tempdir().unwrap();
@@ -447,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_apart() {
+    fn every_file_error_is_distinguished() {
         check(|path| fs::write(path, "12345678").unwrap(), "12345678");
         check(|_| {}, "does not exist");
         check(|path| fs::write(path, "").unwrap(), "is empty (zero bytes)");
@@ -465,7 +488,7 @@ mod tests {
 
     #[test]
     fn a_fifo_or_a_device_does_not_hang() {
-        assert_eq!(Files::new().read(Path::new("/dev/zero"), 8), Err(Fault::Irregular));
+        assert_eq!(Files::new().read(Path::new("/dev/zero"), 8), Err(FileError::NotRegular));
         check(
             |path| {
                 assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
@@ -480,24 +503,24 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "a").unwrap();
         let patience = std::time::Duration::from_millis(20);
-        let readers = Readers::with(patience, 1000 * patience);
-        let stuck: Vec<_> = (0..MOST_STUCK)
+        let readers = FsExecutor::with_timeouts(patience, 1000 * patience);
+        let stuck: Vec<_> = (0..MAX_STUCK_THREADS)
             .map(|_| {
                 let (release, held) = std::sync::mpsc::channel::<()>();
-                let mut files = Files::reading_by(readers.clone());
-                assert_eq!(files.call(move || while held.recv().is_ok() {}), Err(Fault::Stuck));
+                let mut files = Files::with_executor(readers.clone());
+                assert_eq!(files.call(move || while held.recv().is_ok() {}), Err(FileError::Stuck));
                 release
             })
             .collect();
-        let mut files = Files::reading_by(readers.clone());
-        assert_eq!(files.read(&path, 8), Err(Fault::Full));
-        assert_eq!(files.list(folder.path()), Err(Fault::Full));
+        let mut files = Files::with_executor(readers.clone());
+        assert_eq!(files.read(&path, 8), Err(FileError::TooManyStuck));
+        assert_eq!(files.list(folder.path()), Err(FileError::TooManyStuck));
         assert!(files.is_late() && files.unchanged(), "a second look would be refused as well");
         drop(stuck);
         while readers.stuck() > 0 {
             std::thread::yield_now();
         }
-        assert_eq!(Files::reading_by(readers).read(&path, 8), Ok(b"a".as_slice().into()));
+        assert_eq!(Files::with_executor(readers).read(&path, 8), Ok(b"a".as_slice().into()));
     }
 
     #[test]
@@ -505,9 +528,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let mut files = Files::new();
-        assert_eq!(files.read(&path, 8), Err(Fault::Missing));
+        assert_eq!(files.read(&path, 8), Err(FileError::Missing));
         fs::write(&path, "a").unwrap();
-        assert_eq!(files.read(&path, 8), Err(Fault::Missing));
+        assert_eq!(files.read(&path, 8), Err(FileError::Missing));
         assert_eq!(Files::new().read(&path, 8), Ok(b"a".as_slice().into()));
     }
 
@@ -537,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_watched_too() {
+    fn missing_paths_are_watched_too() {
         let folder = tempfile::tempdir().unwrap();
         let mut files = Files::new();
         let _ = files.read(&folder.path().join("missing"), 8);

@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::spot::{Part, Remark, Spot};
-use crate::control::config::{Loaded, RoutePage};
+use super::location::{LinePart, Lint, LintLocation};
+use crate::control::config::{LoadedConfig, RouteSettings};
 use crate::policy::route::Routes;
 
 /// Routes that no test's URL leads to. Tests of candidates do not count: they are about rules that
 /// do not run.
-pub fn uncovered(loaded: &Loaded, config: &Path) -> Vec<Remark> {
+pub fn uncovered(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
     let pages = &loaded.settings.routes;
     let table =
         pages.iter().enumerate().map(|(at, page)| (page.host.clone(), page.path.clone(), at));
@@ -23,11 +23,11 @@ pub fn uncovered(loaded: &Loaded, config: &Path) -> Vec<Remark> {
         .filter_map(|request| routes.find(request.host.name(), request.path.forwarded(false)))
         .collect();
     let file: Arc<str> = config.file_name().unwrap_or_default().to_string_lossy().into();
-    let remark = |page: &RoutePage| Remark {
-        spot: Spot {
+    let remark = |page: &RouteSettings| Lint {
+        spot: LintLocation {
             file: Arc::clone(&file),
             line: page.line,
-            part: Part::Word(Arc::clone(&page.name)),
+            part: LinePart::Word(Arc::clone(&page.name)),
         },
         message: format!(
             "no [[test]] leads to the route `{}`: nothing notices when its policy says something else",

@@ -9,29 +9,29 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::spot::{Part, Remark, Spot};
-use crate::control::config::PolicyPage;
-use crate::policy::list::{Entry, List};
+use super::location::{LinePart, Lint, LintLocation};
+use crate::control::config::PolicySettings;
+use crate::policy::list::{List, ListEntry};
 use crate::policy::network::Client;
 
 /// An entry of a list, with its line.
-type Numbered<'l> = (&'l Entry, u32);
+type NumberedEntry<'l> = (&'l ListEntry, u32);
 
 /// Entries that wider ones make redundant, in each list that says who may connect. In a list with
 /// limits of its own a narrower entry can matter: between two `[[limits.for]]` the longest network
 /// decides.
-pub fn idle_of(page: &PolicyPage, now: Timestamp) -> Vec<Remark> {
+pub fn redundant_entries(page: &PolicySettings, now: Timestamp) -> Vec<Lint> {
     let limited: Vec<_> =
         page.limits.exceptions.iter().flat_map(|exception| &exception.clients).collect();
     let lists = page.allow.lists().iter().chain(&page.deny);
     let plain = lists.filter(|list| !limited.iter().any(|one| Arc::ptr_eq(one, list)));
-    plain.filter_map(|list| idle(list, now)).collect()
+    plain.filter_map(|list| redundant(list, now)).collect()
 }
 
 /// The first entry of `list` that a wider one makes redundant, with the number of the others.
-pub fn idle(list: &List, now: Timestamp) -> Option<Remark> {
+pub fn redundant(list: &List, now: Timestamp) -> Option<Lint> {
     let (((entry, line), (wider, wider_line)), more) = first_of(shadowed(list, now))?;
-    Some(Remark {
+    Some(Lint {
         spot: spot(list, entry, line),
         message: format!("{entry} changes nothing: {wider} says the same of it, for as long{more}"),
         remedy: "remove it, or narrow the wider one".into(),
@@ -40,13 +40,17 @@ pub fn idle(list: &List, now: Timestamp) -> Option<Remark> {
 }
 
 /// Entries in the lists of `allow` that `deny`, or that of the `baseline`, cancels.
-pub fn cancelled(page: &PolicyPage, baseline: Option<&PolicyPage>, now: Timestamp) -> Vec<Remark> {
+pub fn denied_entries(
+    page: &PolicySettings,
+    baseline: Option<&PolicySettings>,
+    now: Timestamp,
+) -> Vec<Lint> {
     let deny = page.deny.iter().chain(baseline.into_iter().flat_map(|baseline| &baseline.deny));
-    let denying: Vec<_> = deny.map(|list| Denying::new(list)).collect();
+    let denying: Vec<_> = deny.map(|list| DenyIndex::new(list)).collect();
     let remark = |list: &List| {
         let (((entry, line), denying, (by, by_line)), more) =
             first_of(denied(list, &denying, now))?;
-        Some(Remark {
+        Some(Lint {
             spot: spot(list, entry, line),
             message: format!("{entry} admits no client: {by} denies all of it{more}"),
             remedy: format!(
@@ -60,7 +64,10 @@ pub fn cancelled(page: &PolicyPage, baseline: Option<&PolicyPage>, now: Timestam
 
 /// Each entry whose removal changes no decision from `now` on, and the wider entry that decides
 /// instead.
-fn shadowed(list: &List, now: Timestamp) -> impl Iterator<Item = (Numbered<'_>, Numbered<'_>)> {
+fn shadowed(
+    list: &List,
+    now: Timestamp,
+) -> impl Iterator<Item = (NumberedEntry<'_>, NumberedEntry<'_>)> {
     let live = list.entries().filter(move |(entry, _)| !entry.lapsed(now));
     live.filter_map(move |(entry, line)| {
         let wider = around(list, entry).filter(|(other, _)| other.network != entry.network);
@@ -72,9 +79,9 @@ fn shadowed(list: &List, now: Timestamp) -> impl Iterator<Item = (Numbered<'_>, 
 /// and its entry.
 fn denied<'l>(
     list: &'l List,
-    denying: &[Denying<'l>],
+    denying: &[DenyIndex<'l>],
     now: Timestamp,
-) -> impl Iterator<Item = (Numbered<'l>, &'l List, Numbered<'l>)> {
+) -> impl Iterator<Item = (NumberedEntry<'l>, &'l List, NumberedEntry<'l>)> {
     let admitting = list.entries().filter(move |(entry, _)| entry.admits && !entry.lapsed(now));
     admitting.filter_map(move |(entry, line)| {
         denying
@@ -84,13 +91,13 @@ fn denied<'l>(
 }
 
 /// A list of `deny`, and the networks that it carves out.
-struct Denying<'l> {
+struct DenyIndex<'l> {
     list: &'l List,
     /// Sorted by first address, the widest first.
     carved: Vec<IpNet>,
 }
 
-impl<'l> Denying<'l> {
+impl<'l> DenyIndex<'l> {
     fn new(list: &'l List) -> Self {
         let mut carved: Vec<_> = list
             .entries()
@@ -98,11 +105,11 @@ impl<'l> Denying<'l> {
             .map(|(entry, _)| entry.network)
             .collect();
         carved.sort_unstable();
-        Denying { list, carved }
+        DenyIndex { list, carved }
     }
 
     /// The entry that denies all addresses of `entry` for as long as `entry` holds.
-    fn all_of(&self, entry: &Entry, now: Timestamp) -> Option<Numbered<'l>> {
+    fn all_of(&self, entry: &ListEntry, now: Timestamp) -> Option<NumberedEntry<'l>> {
         // In sorted order, if any carve-out lies within the network, the first one after it does.
         let after = self.carved.partition_point(|carved| *carved < entry.network);
         if self.carved.get(after).is_some_and(|carved| entry.network.contains(carved)) {
@@ -113,7 +120,7 @@ impl<'l> Denying<'l> {
 }
 
 /// The entries of `list` whose networks contain that of `entry`, the longest prefix first.
-fn around<'l>(list: &'l List, entry: &Entry) -> impl Iterator<Item = Numbered<'l>> {
+fn around<'l>(list: &'l List, entry: &ListEntry) -> impl Iterator<Item = NumberedEntry<'l>> {
     let network = entry.network;
     let covering: Vec<_> = list.covering(Client::new(network.addr())).collect();
     covering.into_iter().rev().filter(move |(other, _)| other.network.contains(&network))
@@ -123,12 +130,12 @@ fn around<'l>(list: &'l List, entry: &Entry) -> impl Iterator<Item = Numbered<'l
 /// decides at `now`. Until `entry` lapses, an entry with the sign `admits` must decide at every
 /// moment. Otherwise returns `None`.
 fn decided_by<'l>(
-    deciding: impl Iterator<Item = Numbered<'l>>,
-    entry: &Entry,
+    deciding: impl Iterator<Item = NumberedEntry<'l>>,
+    entry: &ListEntry,
     admits: bool,
     now: Timestamp,
-) -> Option<Numbered<'l>> {
-    let ends = |entry: &Entry| entry.expires().unwrap_or(Timestamp::MAX);
+) -> Option<NumberedEntry<'l>> {
+    let ends = |entry: &ListEntry| entry.expires().unwrap_or(Timestamp::MAX);
     let (mut first, mut until) = (None, now);
     for (other, line) in deciding {
         // Lapses before it could decide.
@@ -158,8 +165,8 @@ fn first_of<T>(mut all: impl Iterator<Item = T>) -> Option<(T, String)> {
     Some((first, more))
 }
 
-fn spot(list: &List, entry: &Entry, line: u32) -> Spot {
-    Spot { file: list.file.clone(), line, part: Part::Entry(entry.clone()) }
+fn spot(list: &List, entry: &ListEntry, line: u32) -> LintLocation {
+    LintLocation { file: list.file.clone(), line, part: LinePart::Entry(entry.clone()) }
 }
 
 #[cfg(test)]
@@ -177,14 +184,14 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    fn entries() -> impl Strategy<Value = Vec<ListEntry>> {
         let expires = prop_oneof![2 => Just(None), 1 => (0i64..6).prop_map(|at| Some(second(at)))];
         let entry = (0u8..16, 28u8..=32, prop::bool::weighted(0.7), expires).prop_map(
             |(last, length, admits, expires)| {
                 let network = IpNet::new([10, 0, 0, last].into(), length).unwrap().trunc();
                 let expires =
                     expires.map(|expires| format!(" expires={expires}")).unwrap_or_default();
-                Entry::parse(&format!("{}{network}{expires}", if admits { "" } else { "!" }))
+                ListEntry::parse(&format!("{}{network}{expires}", if admits { "" } else { "!" }))
                     .unwrap()
                     .unwrap()
             },
@@ -192,7 +199,7 @@ mod tests {
         prop::collection::vec(entry, 0..10)
     }
 
-    fn list(entries: &[Entry]) -> Option<List> {
+    fn list(entries: &[ListEntry]) -> Option<List> {
         List::new("list", "file", entries.iter().cloned().zip(1..).collect()).ok()
     }
 
@@ -200,7 +207,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2048) })]
 
         #[test]
-        fn nobody_is_decided_otherwise_without_a_shadowed_entry(entries in entries(), now in 0i64..5) {
+        fn removing_a_shadowed_entry_changes_no_decision(entries in entries(), now in 0i64..5) {
             let Some(all) = list(&entries) else { return Ok(()) };
             for ((entry, line), _) in shadowed(&all, second(now)) {
                 let others: Vec<_> = all.entries().filter(|(_, other)| *other != line).map(|(other, _)| other.clone()).collect();
@@ -214,7 +221,7 @@ mod tests {
         #[test]
         fn a_cancelled_entry_is_denied_for_as_long_as_it_holds(allow in entries(), deny in entries(), now in 0i64..5) {
             let (Some(allow), Some(deny)) = (list(&allow), list(&deny)) else { return Ok(()) };
-            for ((entry, _), _, _) in denied(&allow, &[Denying::new(&deny)], second(now)) {
+            for ((entry, _), _, _) in denied(&allow, &[DenyIndex::new(&deny)], second(now)) {
                 let held = world().filter(|client| entry.network.contains(&client.ip()));
                 for (client, at) in held.flat_map(|client| (now..7).map(move |at| (client, second(at)))) {
                     prop_assert!(entry.lapsed(at) || deny.admits(client, at), "{} for {} at {}", entry, client, at);

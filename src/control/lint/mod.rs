@@ -5,9 +5,9 @@
 
 mod coverage;
 mod entries;
+mod location;
 mod paths;
 mod rules;
-mod spot;
 #[cfg(test)]
 mod tests;
 
@@ -15,19 +15,24 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use self::spot::Remark;
-use crate::control::config::Loaded;
+use self::location::Lint;
+use crate::control::config::LoadedConfig;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::Files;
 use crate::policy::list::List;
 
 /// Warnings about the values `loaded` from `files`, without duplicates. `config` is the path of
 /// `sidegate.toml`; `now` decides which entries have lapsed.
-pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -> Vec<Diagnostic> {
+pub fn lint(
+    files: &mut Files,
+    config: &Path,
+    loaded: &LoadedConfig,
+    now: Timestamp,
+) -> Vec<Diagnostic> {
     let mut remarks = rules::unused(loaded);
     remarks.extend(rules::rebinding(loaded, config));
     remarks.extend(coverage::uncovered(loaded, config));
-    remarks.extend(paths::alike_but_for_case(loaded, config));
+    remarks.extend(paths::differing_in_case(loaded, config));
     remarks.extend(paths::ambiguous(loaded, config));
     remarks.extend(paths::literal(loaded, config));
     for page in loaded.policies.iter().chain(&loaded.candidates) {
@@ -35,25 +40,25 @@ pub fn lint(files: &mut Files, config: &Path, loaded: &Loaded, now: Timestamp) -
     }
     let baseline = loaded.baseline.as_ref();
     for page in loaded.policies.iter().chain(&loaded.candidates).chain(baseline) {
-        remarks.extend(entries::idle_of(page, now));
-        remarks.extend(entries::cancelled(page, baseline, now));
+        remarks.extend(entries::redundant_entries(page, now));
+        remarks.extend(entries::denied_entries(page, baseline, now));
     }
     let folder = config.parent().unwrap_or(Path::new(""));
     shown(remarks, files, folder)
 }
 
 /// Warnings about a list without a policy. Its file is a path from the working directory.
-pub fn list_alone(files: &mut Files, list: &List, now: Timestamp) -> Vec<Diagnostic> {
-    shown(entries::idle(list, now), files, Path::new(""))
+pub fn lint_list(files: &mut Files, list: &List, now: Timestamp) -> Vec<Diagnostic> {
+    shown(entries::redundant(list, now), files, Path::new(""))
 }
 
 fn shown(
-    remarks: impl IntoIterator<Item = Remark>,
+    remarks: impl IntoIterator<Item = Lint>,
     files: &mut Files,
     folder: &Path,
 ) -> Vec<Diagnostic> {
     let mut found: Vec<Diagnostic> = Vec::new();
-    for diagnostic in remarks.into_iter().map(|remark| remark.shown(files, folder)) {
+    for diagnostic in remarks.into_iter().map(|remark| remark.into_diagnostic(files, folder)) {
         // Two policies may name the same list.
         if !found.contains(&diagnostic) {
             found.push(diagnostic);

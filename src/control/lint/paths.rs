@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::spot::{Part, Remark, Spot};
-use crate::control::config::{Loaded, RoutePage};
+use super::location::{LinePart, Lint, LintLocation};
+use crate::control::config::{LoadedConfig, RouteSettings};
 use crate::policy::request::{decoded, reading};
 use crate::policy::route::{self, HostPattern, Routes, pattern_in};
 
 /// Routes whose path equals, in another letter case, that of an earlier route for the same host.
-pub fn alike_but_for_case(loaded: &Loaded, config: &Path) -> Vec<Remark> {
-    let mut known: HashMap<Vec<u8>, Vec<&RoutePage>> = HashMap::new();
+pub fn differing_in_case(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
+    let mut known: HashMap<Vec<u8>, Vec<&RouteSettings>> = HashMap::new();
     let mut pairs = Vec::new();
     for page in &loaded.settings.routes {
         let earlier = known.entry(decoded(page.path.as_str()).to_ascii_lowercase()).or_default();
@@ -21,7 +21,7 @@ pub fn alike_but_for_case(loaded: &Loaded, config: &Path) -> Vec<Remark> {
         pairs.extend(twin.map(|twin| (page, *twin)));
         earlier.push(page);
     }
-    let remark = |(page, other): (&RoutePage, &RoutePage)| Remark {
+    let remark = |(page, other): (&RouteSettings, &RouteSettings)| Lint {
         spot: spot(page, config),
         message: format!(
             "the routes `{}` and `{}` differ in letter case only: a backend that ignores case takes one for the other",
@@ -36,12 +36,12 @@ pub fn alike_but_for_case(loaded: &Loaded, config: &Path) -> Vec<Remark> {
 }
 
 /// Routes whose path looks like a pattern of other servers, but is taken literally here.
-pub fn literal(loaded: &Loaded, config: &Path) -> Vec<Remark> {
-    let remark = |page: &RoutePage| {
+pub fn literal(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
+    let remark = |page: &RouteSettings| {
         let part = pattern_in(page.path.as_str())?;
-        let part_of_line = Part::Word(page.path.as_str().into());
-        Some(Remark {
-            spot: Spot { line: page.path_line, part: part_of_line, ..spot(page, config) },
+        let part_of_line = LinePart::Word(page.path.as_str().into());
+        Some(Lint {
+            spot: LintLocation { line: page.path_line, part: part_of_line, ..spot(page, config) },
             message: format!(
                 "the path of the route `{}` is no pattern: `{part}` in it is literal",
                 page.name
@@ -58,21 +58,21 @@ pub fn literal(loaded: &Loaded, config: &Path) -> Vec<Remark> {
 
 /// Routes whose own path some backends read as that of a route under another policy, so that every
 /// request is refused.
-pub fn ambiguous(loaded: &Loaded, config: &Path) -> Vec<Remark> {
+pub fn ambiguous(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
     let pages = &loaded.settings.routes;
     let table = pages.iter().map(|page| (page.host.clone(), page.path.clone(), page));
     // Loading has reported equal routes already.
     let Ok(routes) = Routes::new(table.collect()) else { return Vec::new() };
-    let elsewhere = |page: &RoutePage| {
+    let elsewhere = |page: &RouteSettings| {
         let host = a_host_of(&page.host);
         let differs = |path: &[u8]| {
             routes.find_decoded(&host, path).filter(|other| other.policy != page.policy).copied()
         };
         reading::find(page.path.as_str(), differs).ok().flatten()
     };
-    let remark = |page: &RoutePage| {
+    let remark = |page: &RouteSettings| {
         let (reading, other) = elsewhere(page)?;
-        Some(Remark {
+        Some(Lint {
             spot: spot(page, config),
             message: format!(
                 "requests for the route `{}` are refused: some backends read its path as that of `{}`, under another policy",
@@ -85,9 +85,9 @@ pub fn ambiguous(loaded: &Loaded, config: &Path) -> Vec<Remark> {
     pages.iter().filter_map(remark).collect()
 }
 
-fn spot(page: &RoutePage, config: &Path) -> Spot {
+fn spot(page: &RouteSettings, config: &Path) -> LintLocation {
     let file = config.file_name().unwrap_or_default().to_string_lossy().into();
-    Spot { file, line: page.line, part: Part::Word(Arc::clone(&page.name)) }
+    LintLocation { file, line: page.line, part: LinePart::Word(Arc::clone(&page.name)) }
 }
 
 /// A host that matches the pattern.
@@ -112,6 +112,6 @@ fn share_a_host(one: &HostPattern, other: &HostPattern) -> bool {
 }
 
 /// Whether two paths that are equal in lower case differ as written.
-fn differ_in_case(one: &RoutePage, other: &RoutePage) -> bool {
+fn differ_in_case(one: &RouteSettings, other: &RouteSettings) -> bool {
     decoded(one.path.as_str()) != decoded(other.path.as_str())
 }

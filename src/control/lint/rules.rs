@@ -5,18 +5,18 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::spot::{Part, Remark, Spot};
-use crate::control::config::{Loaded, PolicyPage, RoutePage};
-use crate::policy::origin::Pattern;
+use super::location::{LinePart, Lint, LintLocation};
+use crate::control::config::{LoadedConfig, PolicySettings, RouteSettings};
+use crate::policy::origin::OriginPattern;
 use crate::policy::route::HostPattern;
-use crate::snapshot::listener::Speaks;
+use crate::snapshot::listener::Protocol;
 
 /// Policies that no route names.
-pub fn unused(loaded: &Loaded) -> Vec<Remark> {
+pub fn unused(loaded: &LoadedConfig) -> Vec<Lint> {
     let used: HashSet<_> = loaded.settings.routes.iter().map(|route| &route.policy).collect();
     let unused = loaded.policies.iter().filter(|page| !used.contains(&page.name));
-    let remark = |page: &PolicyPage| Remark {
-        spot: whole(page),
+    let remark = |page: &PolicySettings| Lint {
+        spot: whole_policy(page),
         message: format!("no route names the policy `{}`: it has no effect", page.name),
         remedy: format!("policy = \"{}\" in a [[route]], or remove the file", page.name),
         other: None,
@@ -25,11 +25,11 @@ pub fn unused(loaded: &Loaded) -> Vec<Remark> {
 }
 
 /// Missing rules that leave a policy wider open than most people mean it.
-pub fn missing(page: &PolicyPage) -> Vec<Remark> {
+pub fn missing(page: &PolicySettings) -> Vec<Lint> {
     let mut remarks = Vec::new();
     if page.origins.is_none() {
-        remarks.push(Remark {
-            spot: Spot { file: Arc::clone(&page.file), line: page.lines.allow, part: Part::Word("allow".into()) },
+        remarks.push(Lint {
+            spot: LintLocation { file: Arc::clone(&page.file), line: page.lines.allow, part: LinePart::Word("allow".into()) },
             message: "no `origins` beside it: any web page can open this from its visitor's browser, with the visitor's cookies"
                 .into(),
             remedy:
@@ -43,8 +43,8 @@ pub fn missing(page: &PolicyPage) -> Vec<Remark> {
         && limits.share.per_client.is_none()
         && limits.total.is_none()
     {
-        remarks.push(Remark {
-            spot: whole(page),
+        remarks.push(Lint {
+            spot: whole_policy(page),
             message: format!("`{}` limits neither `upgrades` nor `connections`: one client can take all there is", page.name),
             remedy: "[limits] upgrades = { rate = \"5/s\", burst = 20 } and connections = { per_client = 10 }".into(),
             other: None,
@@ -55,25 +55,31 @@ pub fn missing(page: &PolicyPage) -> Vec<Remark> {
 
 /// Routes for every host whose policy admits pages of the `same` origin, while a listener speaks
 /// without TLS. A page under any name that resolves to this host is then of the same origin.
-pub fn rebinding(loaded: &Loaded, config: &Path) -> Vec<Remark> {
+pub fn rebinding(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
     let settings = &loaded.settings;
-    if !settings.listeners.iter().any(|listener| listener.speaks == Speaks::Plain) {
+    if !settings.listeners.iter().any(|listener| listener.protocol == Protocol::Plain) {
         return Vec::new();
     }
     let pages = || loaded.policies.iter().chain(&loaded.candidates);
-    let admits_same = |page: &PolicyPage| {
-        page.origins.as_ref().is_some_and(|origins| origins.iter().any(|one| *one == Pattern::Same))
+    let admits_same = |page: &PolicySettings| {
+        page.origins
+            .as_ref()
+            .is_some_and(|origins| origins.iter().any(|one| *one == OriginPattern::Same))
     };
-    let remark = |route: &RoutePage| {
+    let remark = |route: &RouteSettings| {
         let page = pages().find(|page| page.name == route.policy && admits_same(page))?;
         let file = config.file_name().unwrap_or_default().to_string_lossy().into();
-        let line = Spot {
+        let line = LintLocation {
             file: Arc::clone(&page.file),
             line: page.lines.origins,
-            part: Part::Word("same".into()),
+            part: LinePart::Word("same".into()),
         };
-        Some(Remark {
-            spot: Spot { file, line: route.line, part: Part::Word(Arc::clone(&route.name)) },
+        Some(Lint {
+            spot: LintLocation {
+                file,
+                line: route.line,
+                part: LinePart::Word(Arc::clone(&route.name)),
+            },
             message: format!(
                 "the route `{}` is for every host and reachable without TLS, and `same` admits whatever host a page names: \
                  any web page can get in by DNS rebinding",
@@ -92,6 +98,6 @@ pub fn rebinding(loaded: &Loaded, config: &Path) -> Vec<Remark> {
         .collect()
 }
 
-fn whole(page: &PolicyPage) -> Spot {
-    Spot { file: Arc::clone(&page.file), line: 1, part: Part::File }
+fn whole_policy(page: &PolicySettings) -> LintLocation {
+    LintLocation { file: Arc::clone(&page.file), line: 1, part: LinePart::File }
 }

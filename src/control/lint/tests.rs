@@ -72,12 +72,12 @@ fn expect(found: &str, expected: &str) {
 const FEED: &str = "allow = [\"feed\"]";
 
 #[test]
-fn a_sound_policy_is_left_alone() {
+fn sound_policy_gets_no_lint() {
     check(FEED, "192.0.2.0/24\n!192.0.2.13\n2001:db8::/32\n", "");
 }
 
 #[test]
-fn a_policy_that_no_route_names_binds_nobody() {
+fn unused_policy_is_linted() {
     let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}");
     let found = lints(&[("policies/chat.toml", &policy), ("policies/desk.toml", &policy)]);
     expect(
@@ -91,7 +91,7 @@ warning: no route names the policy `desk`: it has no effect
 }
 
 #[test]
-fn what_a_policy_leaves_open_is_said() {
+fn missing_rules_are_linted() {
     let found = lints(&[(
         "policies/chat.toml",
         "schema = 1\n[client]\nallow = [\"any\"]\n[limits]\nidle = \"10m\"\n",
@@ -123,7 +123,7 @@ warning: `chat` limits neither `upgrades` nor `connections`: one client can take
 }
 
 #[test]
-fn an_entry_inside_a_wider_one_of_the_same_sign_changes_nothing() {
+fn entry_inside_a_wider_one_of_its_sign_is_linted() {
     check(
         FEED,
         "10.1.2.0/24 owner=acme\n10.0.0.0/8\n10.0.0.1\n!10.3.0.0/16\n!10.3.3.0/24\n10.3.3.3\n",
@@ -163,7 +163,7 @@ warning: 10.1.0.0/16 changes nothing: 10.0.0.0/8 says the same of it, for as lon
 }
 
 #[test]
-fn an_entry_that_outlasts_the_wider_one_says_something() {
+fn entry_that_outlasts_a_wider_one_is_not_linted() {
     check(FEED, "10.0.0.0/8 expires=2030-01-01\n10.1.0.0/16\n10.2.0.0/16 expires=2030-01-02\n", "");
     check(FEED, "10.0.0.0/8\n!10.1.0.0/16 expires=2030-01-01\n10.1.2.0/24\n", "");
     check(FEED, "!10.0.0.0/8\n10.1.0.0/16 expires=2030-01-01\n10.1.2.0/24\n", "");
@@ -171,7 +171,7 @@ fn an_entry_that_outlasts_the_wider_one_says_something() {
 }
 
 #[test]
-fn a_wider_one_that_lapses_leaves_it_to_the_next() {
+fn lapse_of_a_wider_entry_leaves_the_decision_to_the_next() {
     check(
         FEED,
         "10.0.0.0/8\n!10.4.0.0/16 expires=2020-01-01\n10.4.4.0/24\n10.1.0.0/16 expires=2030-01-01\n10.1.2.0/24\n",
@@ -193,7 +193,7 @@ warning: 10.4.4.0/24 changes nothing: 10.0.0.0/8 says the same of it, for as lon
 }
 
 #[test]
-fn an_allow_that_a_deny_holds_wholly_admits_nobody() {
+fn allow_entry_covered_by_deny_is_linted() {
     check(
         "allow = [\"feed\", \"192.0.2.7\"]\ndeny = [\"192.0.2.0/24\", \"10.0.0.0/8\"]",
         "10.1.0.0/16\n!10.1.2.3\n10.2.0.0/16 expires=2030-01-01\n198.51.100.0/24\n",
@@ -228,7 +228,7 @@ warning: 192.0.2.7 admits no client: 192.0.2.0/24 denies all of it
 }
 
 #[test]
-fn an_allow_of_which_the_deny_leaves_something_is_left_alone() {
+fn allow_entry_partly_denied_is_not_linted() {
     for (deny, allow) in [
         ("\"10.1.0.0/16\"", "10.0.0.0/8"),
         ("\"10.0.0.0/8\", \"!10.1.2.3\"", "10.1.0.0/16"),
@@ -242,7 +242,7 @@ fn an_allow_of_which_the_deny_leaves_something_is_left_alone() {
 }
 
 #[test]
-fn a_list_of_two_policies_is_told_once() {
+fn list_of_two_policies_is_linted_once() {
     let policy = format!(
         "schema = 1\n[lists]\nfeed = {{ file = \"lists/feed.cidr\" }}\n[client]\n{FEED}\n{SOUND}"
     );
@@ -255,7 +255,7 @@ fn a_list_of_two_policies_is_told_once() {
 }
 
 #[test]
-fn a_test_covers_the_route_that_its_url_leads_to() {
+fn test_covers_the_route_of_its_url() {
     let routes = [("first", "/chat"), ("second", "/chat/"), ("third", "/refused/")].map(|(name, path)| {
         format!(
             "[[route]]\nname = \"{name}\"\nhost = \"a.example\"\npath = \"{path}\"\nbackend = \"unix:/a\"\npolicy = \"chat\"\n"
@@ -391,7 +391,7 @@ warning: requests for the route `files` are refused: some backends read its path
 }
 
 #[test]
-fn what_the_baseline_denies_no_policy_admits() {
+fn allow_entry_denied_by_the_baseline_is_linted() {
     let policy = format!("schema = 1\n[client]\nallow = [\"10.0.0.1\"]\n{SOUND}");
     let found = lints(&[
         ("policies/chat.toml", &policy),
@@ -417,7 +417,7 @@ warning: 10.0.0.1 admits no client: 10.0.0.0/8 denies all of it
 }
 
 #[test]
-fn a_candidate_is_looked_at_as_its_policy_is() {
+fn candidate_is_linted_like_its_policy() {
     let policy = format!("schema = 1\n[client]\nallow = [\"any\"]\n{SOUND}");
     let candidate =
         policy.replace("\"any\"", "\"10.0.0.0/8\", \"10.0.0.1\"").replace("origins", "#");
@@ -434,7 +434,7 @@ fn a_candidate_is_looked_at_as_its_policy_is() {
 }
 
 #[test]
-fn a_narrower_network_of_other_limits_means_something() {
+fn narrower_network_with_other_limits_is_not_linted() {
     let lists = "[lists]\nnat = [\"10.0.0.0/8\", \"10.1.2.0/24\"]\n[client]\nallow = [\"nat\"]\n";
     let limits = "[[limits.for]]\nclient = [\"nat\"]\nidle = \"1m\"\n[[limits.for]]\nclient = [\"10.1.0.0/16\"]\nidle = \"2m\"\n";
     assert_eq!(

@@ -6,21 +6,21 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::control::compile::{Built, build};
+use crate::control::compile::{CompiledGeneration, build};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Digests, Files};
-use crate::control::config::{Loaded, Settings};
-use crate::control::reload::request::{Accept, Weighed};
-use crate::control::reload::standing::ListFile;
+use crate::control::config::{LoadedConfig, Settings};
+use crate::control::reload::config_status::ListFileStatus;
+use crate::control::reload::request::{AcceptedEffects, ReloadImpact};
 use crate::snapshot::Snapshot;
-use crate::snapshot::tls::Tickets;
+use crate::snapshot::tls::TicketKeys;
 use crate::tunnels::Tunnels;
 
 /// Number of changed files that a message names; it only counts the others.
-const MAX_NAMES: usize = 5;
+const MAX_NAMED_FILES: usize = 5;
 
 /// The running state that a new generation is prepared against.
-pub(super) struct Basis<'b> {
+pub(super) struct RunningState<'b> {
     /// Path of `sidegate.toml`, whose folder the names in messages are relative to.
     pub config: &'b Path,
     /// The running generation, which the next one replaces.
@@ -30,53 +30,62 @@ pub(super) struct Basis<'b> {
     /// `sidegate.toml` of the running generation.
     pub settings: &'b Settings,
     /// Keys for TLS tickets, which every generation shares.
-    pub tickets: &'b Tickets,
+    pub tickets: &'b TicketKeys,
     /// The live tunnels and exchanges.
     pub tunnels: &'b Tunnels,
 }
 
 /// A generation that may be published as soon as its sockets are bound.
-pub(super) struct Candidate {
-    pub built: Built,
+pub(super) struct PreparedGeneration {
+    pub built: CompiledGeneration,
     /// The list files that the generation was made from.
-    pub lists: Vec<ListFile>,
+    pub lists: Vec<ListFileStatus>,
 }
 
-impl Basis<'_> {
+impl RunningState<'_> {
     /// Compiles and rehearses the next generation, and weighs it against the live tunnels.
     ///
     /// # Errors
     /// The reasons why the generation may not be published.
     pub fn prepare(
         &self,
-        loaded: Loaded,
+        loaded: LoadedConfig,
         files: &Files,
-        accept: &Accept,
-    ) -> Result<Candidate, Vec<Diagnostic>> {
+        accept: &AcceptedEffects,
+    ) -> Result<PreparedGeneration, Vec<Diagnostic>> {
         let built = self.compile(loaded, files.digest())?;
-        let Weighed { held, .. } = self.weigh(&built, files, accept);
+        let ReloadImpact { held, .. } = self.assess(&built, files, accept);
         if !held.is_empty() {
             return Err(held);
         }
-        let lists = ListFile::all(built.feeds.iter().map(|(policy, feed)| (policy, feed)));
-        Ok(Candidate { built, lists })
+        let lists = ListFileStatus::all(built.feeds.iter().map(|(policy, feed)| (policy, feed)));
+        Ok(PreparedGeneration { built, lists })
     }
 
     /// Compiles the next generation and runs the policies' own tests against it.
     ///
     /// # Errors
     /// Settings that need a restart; failed tests; errors from rustls.
-    pub fn compile(&self, loaded: Loaded, digest: Digest) -> Result<Built, Vec<Diagnostic>> {
-        self.needs_no_restart(&loaded.settings)?;
+    pub fn compile(
+        &self,
+        loaded: LoadedConfig,
+        digest: Digest,
+    ) -> Result<CompiledGeneration, Vec<Diagnostic>> {
+        self.check_restart_keys(&loaded.settings)?;
         let digest = digest.to_string();
         build(loaded, self.config, &digest, Some(self.before), self.tickets)
     }
 
     /// Weighs `built`, made from `files`, against the live tunnels, and lists the reasons to hold
     /// it until an operator accepts them.
-    pub fn weigh(&self, built: &Built, files: &Files, accept: &Accept) -> Weighed {
+    pub fn assess(
+        &self,
+        built: &CompiledGeneration,
+        files: &Files,
+        accept: &AcceptedEffects,
+    ) -> ReloadImpact {
         let now = Timestamp::now();
-        let weight = self.tunnels.weigh(&built.snapshot, now);
+        let weight = self.tunnels.preview_reconcile(&built.snapshot, now);
         let shrunk = built.feeds.iter().filter_map(|(policy, feed)| {
             let policy = self.before.all_policies().find(|before| before.name == *policy);
             let lists = policy.map(|policy| policy.lists()).unwrap_or_default();
@@ -100,12 +109,12 @@ impl Basis<'_> {
             let changed = self.changed(files).map(|changed| format!("{changed}; {which}"));
             let remedy = changed.unwrap_or_else(|| which.to_owned());
             held.push(Diagnostic::error(
-                built.settings.written.max_revoked().sound(),
+                built.settings.written.max_revoked().with_names_shown(),
                 fault,
                 Some(remedy),
             ));
         }
-        Weighed { weight, held }
+        ReloadImpact { weight, held }
     }
 
     /// The names of changed files, in a sentence. `None` means that no file has changed.
@@ -116,7 +125,7 @@ impl Basis<'_> {
             .iter()
             .map(|path| path.strip_prefix(folder).unwrap_or(path).display().to_string());
         let names: Vec<_> = names.collect();
-        let (first, more) = names.split_at(names.len().min(MAX_NAMES));
+        let (first, more) = names.split_at(names.len().min(MAX_NAMED_FILES));
         match more.len() {
             _ if first.is_empty() => None,
             0 => Some(format!("changed: {}", first.join(", "))),
@@ -125,7 +134,7 @@ impl Basis<'_> {
     }
 
     /// Threads are started once: a reload neither starts nor ends one.
-    fn needs_no_restart(&self, next: &Settings) -> Result<(), Vec<Diagnostic>> {
+    fn check_restart_keys(&self, next: &Settings) -> Result<(), Vec<Diagnostic>> {
         if self.settings.threads == next.threads {
             return Ok(());
         }

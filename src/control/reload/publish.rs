@@ -7,24 +7,35 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::control::compile::Built;
-use crate::control::config::Loaded;
+use crate::control::compile::CompiledGeneration;
+use crate::control::config::LoadedConfig;
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::rehearsal::{Script, rehearse};
-use crate::control::reload::prepare::Candidate;
-use crate::control::reload::request::{Cause, Outcome};
-use crate::control::reload::standing::{Last, ListFile};
-use crate::control::reload::task::{Bound, Reloader};
+use crate::control::policy_tests::{PolicyTests, run_tests};
+use crate::control::reload::config_status::{LastResult, ListFileStatus};
+use crate::control::reload::prepare::PreparedGeneration;
+use crate::control::reload::request::{ReloadOutcome, Trigger};
+use crate::control::reload::task::{BoundGeneration, Reloader};
 use crate::control::revoke;
 use crate::observe::metrics::ReloadResult;
-use crate::tunnels::Reconciled;
+use crate::tunnels::ReconcileOutcome;
 
 impl Reloader {
     /// Publishes a generation whose sockets are bound, then serves on them.
-    pub(super) async fn publish(&mut self, cause: Cause, next: Bound, began: Instant) -> Outcome {
-        let Bound { candidate: Candidate { built, lists }, takeover, files, known } = next;
+    pub(super) async fn publish(
+        &mut self,
+        cause: Trigger,
+        next: BoundGeneration,
+        began: Instant,
+    ) -> ReloadOutcome {
+        let BoundGeneration {
+            candidate: PreparedGeneration { built, lists },
+            takeover,
+            files,
+            known,
+        } = next;
         (self.running, self.running_files) = (files.digest(), files.digests());
-        let former = std::mem::replace(&mut self.known, Arc::new(known)).without(&self.known);
+        let former =
+            std::mem::replace(&mut self.known, Arc::new(known)).not_shared_with(&self.known);
         self.report_lists(lists);
         let mode = self.world.standing.settings.load().reload.watch;
         let outcome = self.swap(cause, built, began);
@@ -33,14 +44,14 @@ impl Reloader {
         if self.world.standing.settings.load().reload.watch != mode {
             self.watch(&files, true).await;
         }
-        self.world.tracker.spawn(self.worker.clone().free(former));
+        self.world.tracker.spawn(self.worker.clone().release_later(former));
         outcome
     }
 
     /// Swaps the snapshot, then reconciles the open tunnels. Refused ones are closed over
     /// `revoke_spread`, and the others are not touched.
-    fn swap(&mut self, cause: Cause, built: Built, began: Instant) -> Outcome {
-        let Built { snapshot, settings, warnings, feeds: _ } = built;
+    fn swap(&mut self, cause: Trigger, built: CompiledGeneration, began: Instant) -> ReloadOutcome {
+        let CompiledGeneration { snapshot, settings, warnings, feeds: _ } = built;
         let snapshot = Arc::new(snapshot);
         self.world.standing.settings.store(Arc::new(settings));
         self.world.tunnels.publish(&snapshot);
@@ -55,7 +66,7 @@ impl Reloader {
         let milliseconds = began.elapsed().as_millis() as u64;
         tracing::info!(cause = cause.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
         let (generation, digest) = (snapshot.generation, Arc::clone(&snapshot.digest));
-        Outcome::Published { generation, digest, revoked, warnings: warnings.into() }
+        ReloadOutcome::Published { generation, digest, revoked, warnings: warnings.into() }
     }
 
     /// Judges the open tunnels and the exchanges in flight by the running generation and the
@@ -63,10 +74,10 @@ impl Reloader {
     pub(super) fn reconcile(&mut self) -> usize {
         self.reconciled = Timestamp::now();
         let judged = self.world.tunnels.reconcile(&self.world.live.load(), self.reconciled);
-        let Reconciled { refused, exchanges, would_revoke } = judged;
+        let ReconcileOutcome { refused, exchanges, would_revoke } = judged;
         self.world.metrics.candidates_would_revoke(would_revoke);
         let (tunnels, exchanges_count) = (refused.len(), exchanges.len());
-        let refused = revoke::alternate(refused, exchanges);
+        let refused = revoke::interleave(refused, exchanges);
         let revoked = refused.len();
         if revoked > 0 {
             tracing::info!(tunnels, exchanges = exchanges_count, "revoking");
@@ -79,38 +90,38 @@ impl Reloader {
     }
 
     /// Counts a finished reload and records it as the last one.
-    fn ended(&self, cause: Cause, result: ReloadResult) {
+    fn ended(&self, cause: Trigger, result: ReloadResult) {
         let at = Timestamp::now();
         self.world.metrics.reloaded(result, at);
-        self.world.standing.last.store(Some(Arc::new(Last { cause, result, at })));
+        self.world.standing.last.store(Some(Arc::new(LastResult { cause, result, at })));
     }
 
     /// Reports the warnings about the files that run. Time alone may change them: a list becomes
     /// stale, or is written again.
-    pub(super) fn report_warnings(&self, loaded: &mut Loaded) {
+    pub(super) fn report_warnings(&self, loaded: &mut LoadedConfig) {
         let mut warnings = std::mem::take(&mut loaded.warnings);
-        warnings.extend(rehearse(&self.world.live.load(), &Script::all(loaded)));
+        warnings.extend(run_tests(&self.world.live.load(), &PolicyTests::all(loaded)));
         self.world.standing.warnings.store(Arc::new(warnings));
     }
 
     /// Reports the list files of the running generation.
-    pub(super) fn report_lists(&self, lists: Vec<ListFile>) {
+    pub(super) fn report_lists(&self, lists: Vec<ListFileStatus>) {
         self.world
             .metrics
             .lists_modified(lists.iter().map(|one| (&*one.policy, &*one.list, one.modified)));
         self.world.standing.lists.store(Arc::new(lists));
     }
 
-    pub(super) fn unchanged(&self, cause: Cause) -> Outcome {
+    pub(super) fn unchanged(&self, cause: Trigger) -> ReloadOutcome {
         self.world.standing.rejected.store(None);
         self.ended(cause, ReloadResult::Unchanged);
         let live = self.world.live.load();
         let (generation, digest) = (live.generation, Arc::clone(&live.digest));
         tracing::info!(cause = cause.word(), generation, "unchanged");
-        Outcome::Unchanged { generation, digest }
+        ReloadOutcome::Unchanged { generation, digest }
     }
 
-    pub(super) fn reject(&self, cause: Cause, errors: Vec<Diagnostic>) -> Outcome {
+    pub(super) fn reject(&self, cause: Trigger, errors: Vec<Diagnostic>) -> ReloadOutcome {
         self.ended(cause, ReloadResult::Rejected);
         for error in errors.iter().filter(|error| error.is_error()) {
             tracing::error!(
@@ -127,6 +138,6 @@ impl Reloader {
             "rejected: the previous configuration keeps running"
         );
         self.world.standing.rejected.store(Some(Arc::new(errors.clone())));
-        Outcome::Rejected { errors: errors.into() }
+        ReloadOutcome::Rejected { errors: errors.into() }
     }
 }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::control::compile::Built;
+use crate::control::compile::CompiledGeneration;
 use crate::control::config::Settings;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::snapshot::Snapshot;
-use crate::tunnels::Weight;
+use crate::tunnels::ReconcileImpact;
 
 /// The event that triggered a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
+pub enum Trigger {
     /// The watch reported a change.
     Saved,
     /// A periodic look at the files, or a retry after a fault that may have ended.
@@ -20,24 +20,24 @@ pub enum Cause {
     /// SIGHUP, sent to the process by an operator or a supervisor.
     Signal,
     /// `sidegate reload`, through the admin socket.
-    Asked,
+    Requested,
 }
 
-impl Cause {
+impl Trigger {
     /// The word for this cause in log lines.
     pub const fn word(self) -> &'static str {
         match self {
-            Cause::Saved => "saved",
-            Cause::Poll => "poll",
-            Cause::Signal => "signal",
-            Cause::Asked => "asked",
+            Trigger::Saved => "saved",
+            Trigger::Poll => "poll",
+            Trigger::Signal => "signal",
+            Trigger::Requested => "asked",
         }
     }
 }
 
 /// The result of a reload.
 #[derive(Debug, Clone)]
-pub enum Outcome {
+pub enum ReloadOutcome {
     /// A new generation runs.
     Published {
         /// Number of the new generation.
@@ -65,7 +65,7 @@ pub enum Outcome {
 
 /// The effects of a held reload that an operator has accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Accept {
+pub struct AcceptedEffects {
     /// Names of the lists that are accepted although they shrank.
     pub shrunk: Vec<String>,
     /// Whether any number of closed tunnels is accepted.
@@ -73,67 +73,67 @@ pub struct Accept {
 }
 
 /// The effect that a reload would have now.
-pub struct Preview {
+pub struct ReloadPreview {
     /// Snapshot of the running generation.
     pub now: Arc<Snapshot>,
     /// Settings of the running generation.
     pub settings: Arc<Settings>,
     /// The generation that the files would produce, or the errors in them.
-    pub next: Result<Built, Vec<Diagnostic>>,
+    pub next: Result<CompiledGeneration, Vec<Diagnostic>>,
     /// The effect of the next generation on the live tunnels.
-    pub weighed: Weighed,
+    pub weighed: ReloadImpact,
 }
 
 /// The effect of a generation on the live tunnels, and the reasons to hold it.
 #[derive(Default)]
-pub struct Weighed {
+pub struct ReloadImpact {
     /// Numbers of live tunnels and streams, and how many of them the generation would refuse.
-    pub weight: Weight,
+    pub weight: ReconcileImpact,
     /// Reasons why the generation is not published until an operator accepts them.
     pub held: Vec<Diagnostic>,
 }
 
 /// A request to the reloader.
-pub(super) enum Ask {
-    Reload { cause: Cause, accept: Accept, told: Option<oneshot::Sender<Outcome>> },
-    Preview { promoted: Option<String>, told: oneshot::Sender<Preview> },
+pub(super) enum ReloaderRequest {
+    Reload { cause: Trigger, accept: AcceptedEffects, told: Option<oneshot::Sender<ReloadOutcome>> },
+    Preview { promoted: Option<String>, told: oneshot::Sender<ReloadPreview> },
 }
 
 /// Handle that requests reloads from anywhere in the process.
 #[derive(Clone)]
-pub struct Requests {
-    pub(super) asks: mpsc::Sender<Ask>,
+pub struct ReloaderHandle {
+    pub(super) asks: mpsc::Sender<ReloaderRequest>,
     /// Holds a permit while a signal waits for its reload.
     pub(super) signals: Arc<Notify>,
 }
 
-impl Requests {
+impl ReloaderHandle {
     /// Requests a reload and awaits its outcome. `None` means that the process is ending, or that
     /// the reload panicked.
-    pub async fn reload(&self, cause: Cause, accept: Accept) -> Option<Outcome> {
+    pub async fn reload(&self, cause: Trigger, accept: AcceptedEffects) -> Option<ReloadOutcome> {
         let (told, outcome) = oneshot::channel();
-        self.asks.send(Ask::Reload { cause, accept, told: Some(told) }).await.ok()?;
+        self.asks.send(ReloaderRequest::Reload { cause, accept, told: Some(told) }).await.ok()?;
         outcome.await.ok()
     }
 
     /// Queues a request for a reload; waits while the queue is full. The log reports the outcome.
-    pub async fn ask(&self, cause: Cause, accept: Accept) {
+    pub async fn queue_reload(&self, cause: Trigger, accept: AcceptedEffects) {
         // A process that is ending reloads nothing.
-        let _ = self.asks.send(Ask::Reload { cause, accept, told: None }).await;
+        let _ = self.asks.send(ReloaderRequest::Reload { cause, accept, told: None }).await;
     }
 
     /// Requests a reload as SIGHUP does, without waiting; the log reports the outcome. Requests that
     /// come before the reload begins are served by the same one.
-    pub fn nudge(&self) {
+    pub fn try_reload(&self) {
         // Not through the queue: a full one would lose the signal.
         self.signals.notify_one();
     }
 
     /// Previews a reload, as if the candidate of the policy `promoted` had replaced the policy.
     /// `None` means that the process is ending.
-    pub async fn preview(&self, promoted: Option<String>) -> Option<Preview> {
+    pub async fn preview(&self, promoted: Option<String>) -> Option<ReloadPreview> {
         let (told, preview) = oneshot::channel();
-        self.asks.send(Ask::Preview { promoted, told }).await.ok()?;
+        self.asks.send(ReloaderRequest::Preview { promoted, told }).await.ok()?;
         preview.await.ok()
     }
 }
@@ -147,11 +147,11 @@ mod tests {
     #[tokio::test]
     async fn signal_is_kept_when_the_queue_is_full_and_several_are_one() {
         let (asks, _requests) = mpsc::channel(1);
-        let requests = Requests { asks, signals: Arc::default() };
-        requests.ask(Cause::Asked, Accept::default()).await;
+        let requests = ReloaderHandle { asks, signals: Arc::default() };
+        requests.queue_reload(Trigger::Requested, AcceptedEffects::default()).await;
         assert!(requests.asks.try_reserve().is_err(), "the queue is full");
-        requests.nudge();
-        requests.nudge();
+        requests.try_reload();
+        requests.try_reload();
         let waits = || requests.signals.notified().now_or_never().is_some();
         assert_eq!([waits(), waits()], [true, false]);
     }

@@ -11,19 +11,19 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::config::readers::Readers;
+use crate::control::config::fs_executor::FsExecutor;
 use crate::control::config::source::{Digest, Digests, Files};
-use crate::control::config::{ListFiles, Settings};
-use crate::control::reload::prepare::Candidate;
-use crate::control::reload::request::Ask;
-use crate::control::reload::standing::{ListFile, Standing};
+use crate::control::config::{ListFileCache, Settings};
+use crate::control::reload::config_status::{ConfigStatus, ListFileStatus};
+use crate::control::reload::prepare::PreparedGeneration;
+use crate::control::reload::request::ReloaderRequest;
 use crate::control::reload::worker::FileWorker;
-use crate::control::systemd::sockets::Sockets;
-use crate::control::watch::Watching;
+use crate::control::systemd::sockets::PassedSockets;
+use crate::control::watch::FileWatch;
 use crate::lifecycle::Lifecycle;
 use crate::observe::metrics::Metrics;
-use crate::snapshot::Live;
-use crate::snapshot::tls::Tickets;
+use crate::snapshot::CurrentSnapshot;
+use crate::snapshot::tls::TicketKeys;
 use crate::tunnels::Tunnels;
 
 /// Least time between the reloads of two signals.
@@ -31,22 +31,22 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Binds the sockets that the second settings need and the first, running ones lack. May take a
 /// while and changes nothing that runs. Errors are diagnostics.
-pub type Bind =
-    Arc<dyn Fn(&Settings, &Settings) -> Result<Takeover, Vec<Diagnostic>> + Send + Sync>;
+pub type BindFn =
+    Arc<dyn Fn(&Settings, &Settings) -> Result<TakeoverFn, Vec<Diagnostic>> + Send + Sync>;
 
 /// Starts to serve on the new sockets, and stops accepting on the removed ones. Called on the
 /// control plane once the settings run. Dropping it instead closes the new sockets.
-pub type Takeover = Box<dyn FnOnce() + Send>;
+pub type TakeoverFn = Box<dyn FnOnce() + Send>;
 
 /// The parts of the process that a reload reads and changes.
 #[derive(Clone)]
-pub struct World {
+pub struct ReloadContext {
     /// Path of `sidegate.toml`, as given on the command line.
     pub config: PathBuf,
     /// Sockets that systemd passed.
-    pub passed: Arc<Sockets>,
+    pub passed: Arc<PassedSockets>,
     /// Pointer to the running generation, which a publish swaps.
-    pub live: Arc<Live>,
+    pub live: Arc<CurrentSnapshot>,
     /// The live tunnels and exchanges, which are judged again after each reload.
     pub tunnels: Arc<Tunnels>,
     /// Counts reloads by result, and reports list files and the watch.
@@ -54,38 +54,38 @@ pub struct World {
     /// Stage of the process: a draining process reloads nothing.
     pub lifecycle: Arc<Lifecycle>,
     /// Settings and diagnostics of the files, published to the rest of the process.
-    pub standing: Arc<Standing>,
+    pub standing: Arc<ConfigStatus>,
     /// Owns the tasks that close revoked tunnels.
     pub tracker: TaskTracker,
 }
 
 /// State of the reloading task, which runs one reload at a time.
 pub struct Reloader {
-    pub(super) world: World,
-    pub(super) tickets: Tickets,
-    pub(super) inbox: Inbox,
-    pub(super) watching: Watching,
+    pub(super) world: ReloadContext,
+    pub(super) tickets: TicketKeys,
+    pub(super) inbox: RequestReceiver,
+    pub(super) watching: FileWatch,
     /// Runs calls into file systems that may hang, each with a deadline.
-    pub(super) readers: Readers,
+    pub(super) readers: FsExecutor,
     pub(super) worker: FileWorker,
     /// Entries of the running generation's list files.
-    pub(super) known: Arc<ListFiles>,
+    pub(super) known: Arc<ListFileCache>,
     /// Digest of the running generation's files together.
     pub(super) running: Digest,
     /// Digest of each of those files.
     pub(super) running_files: Digests,
     /// The files that were last tried, published or not: a poll that finds the same is no reload.
     /// `None` means that the next look tries them again, since a bind may succeed then.
-    pub(super) tried: Option<Tried>,
+    pub(super) tried: Option<AttemptedFiles>,
     /// Time since which a certificate and its key have not matched. `None` means that they match.
     pub(super) half: Option<Instant>,
     /// When the live tunnels were last judged. An entry that lapses later is not noticed yet.
     pub(super) reconciled: Timestamp,
 }
 
-/// Receiving end of [`Requests`](super::Requests).
-pub(super) struct Inbox {
-    pub(super) requests: mpsc::Receiver<Ask>,
+/// Receiving end of [`ReloaderHandle`](super::ReloaderHandle).
+pub(super) struct RequestReceiver {
+    pub(super) requests: mpsc::Receiver<ReloaderRequest>,
     /// Holds a permit while a signal waits for its reload.
     pub(super) signals: Arc<Notify>,
     /// Time at which a signal was last served. `None` means not yet.
@@ -93,51 +93,51 @@ pub(super) struct Inbox {
 }
 
 /// The files of an earlier attempt, which a poll compares with what it finds.
-pub(super) struct Tried {
+pub(super) struct AttemptedFiles {
     pub(super) digest: Digest,
     /// List files among them: a reload that was rejected for a stale list may pass once it is
     /// fresh.
-    pub(super) lists: Vec<ListFile>,
+    pub(super) lists: Vec<ListFileStatus>,
 }
 
 /// The reason why a reload ends before the publish.
-pub(super) enum Halt {
+pub(super) enum ReloadStop {
     /// A poll found nothing new, or one half of a renewal.
-    NothingNew,
+    NoChange,
     /// The files equal those of the running generation.
     Unchanged,
     /// The errors. The running generation is kept.
     Rejected(Vec<Diagnostic>),
 }
 
-impl From<Vec<Diagnostic>> for Halt {
+impl From<Vec<Diagnostic>> for ReloadStop {
     fn from(errors: Vec<Diagnostic>) -> Self {
-        Halt::Rejected(errors)
+        ReloadStop::Rejected(errors)
     }
 }
 
 /// A generation whose sockets are bound.
-pub(super) struct Bound {
-    pub(super) candidate: Candidate,
-    pub(super) takeover: Takeover,
+pub(super) struct BoundGeneration {
+    pub(super) candidate: PreparedGeneration,
+    pub(super) takeover: TakeoverFn,
     pub(super) files: Files,
-    pub(super) known: ListFiles,
+    pub(super) known: ListFileCache,
 }
 
 impl Reloader {
-    pub(super) fn rejected(&self, fault: &str) -> Halt {
-        Halt::Rejected(vec![self.diagnostic(fault)])
+    pub(super) fn rejected(&self, fault: &str) -> ReloadStop {
+        ReloadStop::Rejected(vec![self.diagnostic(fault)])
     }
 
     pub(super) fn diagnostic(&self, fault: &str) -> Diagnostic {
-        Diagnostic::of(&self.world.config, fault.into(), None)
+        Diagnostic::for_file(&self.world.config, fault.into(), None)
     }
 }
 
-impl Inbox {
+impl RequestReceiver {
     /// Merges a burst of signals, queued or still to come within `SIGNAL_INTERVAL`, into one
     /// request.
-    pub(super) async fn gather_signals(&mut self) {
+    pub(super) async fn coalesce_signals(&mut self) {
         if let Some(before) = self.signalled {
             sleep_until(before + SIGNAL_INTERVAL).await;
         }

@@ -18,7 +18,7 @@ use crate::policy::list::Entries;
 const RELEASE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Number of looks, after which the list's last user frees it.
-const MAX_LOOKS: usize = 100;
+const MAX_RELEASE_CHECKS: usize = 100;
 
 /// Handle of the thread, which ends when the last handle is dropped.
 #[derive(Clone)]
@@ -63,8 +63,8 @@ impl FileWorker {
     /// Frees the list entries of a former generation once nothing else refers to them. Otherwise
     /// the last tunnel of that generation would free them on a thread of the data plane: tens of
     /// milliseconds for a million entries.
-    pub async fn free(self, former: Vec<Arc<Entries>>) {
-        for _ in 0..MAX_LOOKS {
+    pub async fn release_later(self, former: Vec<Arc<Entries>>) {
+        for _ in 0..MAX_RELEASE_CHECKS {
             if former.iter().all(|entries| Arc::strong_count(entries) == 1) {
                 break;
             }
@@ -77,7 +77,7 @@ impl FileWorker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::list::Entry;
+    use crate::policy::list::ListEntry;
 
     #[tokio::test]
     async fn work_that_panics_leaves_the_thread_running() {
@@ -89,10 +89,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn former_list_is_freed_once_nothing_refers_to_it() {
-        let entry = Entry::parse("192.0.2.1").unwrap().unwrap();
+        let entry = ListEntry::parse("192.0.2.1").unwrap().unwrap();
         let held = Arc::new(Entries::new(vec![(entry, 1)]).unwrap());
         let (seen, freeing) =
-            (Arc::downgrade(&held), FileWorker::new().free(vec![Arc::clone(&held)]));
+            (Arc::downgrade(&held), FileWorker::new().release_later(vec![Arc::clone(&held)]));
         tokio::pin!(freeing);
         tokio::select! { () = &mut freeing => panic!("it is in use"), () = sleep(5 * RELEASE_INTERVAL) => drop(held) }
         assert!(seen.upgrade().is_some(), "its last user does not free it");

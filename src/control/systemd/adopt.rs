@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duplicate_is_the_same_socket_closed_on_exec_and_the_original_outlives_it() {
+    fn duplicate_is_the_same_socket_with_cloexec() {
         let original = TcpListener::bind("127.0.0.1:0").unwrap();
         let duplicate = duplicate(original.as_raw_fd()).unwrap();
         assert!(fcntl_getfd(&duplicate).unwrap().contains(FdFlags::CLOEXEC));
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_with_nothing_behind_it_is_an_error() {
+    fn closed_descriptor_number_is_an_error() {
         for number in [-1, RawFd::MAX] {
             assert_eq!(duplicate(number).unwrap_err().raw_os_error(), Some(libc::EBADF));
         }

@@ -19,20 +19,20 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::lifecycle::Stage;
-use crate::observe::pulse::Pulses;
+use crate::observe::heartbeat::Heartbeats;
 
-pub use self::sockets::{Kind, Sockets};
-pub use self::status::Facts;
+pub use self::sockets::{PassedSockets, SocketKind};
+pub use self::status::StatusSources;
 
 /// Time between two beats of a loop unless a watchdog asks for more, and between two updates of the
 /// status.
-const SECOND: Duration = Duration::from_secs(1);
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time for which a loop may be silent if there is no watchdog.
-pub const SILENCE: Duration = Duration::from_secs(10);
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time that a drain may take beyond its deadline, before systemd cuts it.
-const MARGIN: Duration = Duration::from_secs(5);
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
 /// Interval of systemd's watchdog, from `WATCHDOG_USEC`. `None` means off.
 pub fn watchdog() -> Option<Duration> {
@@ -40,24 +40,26 @@ pub fn watchdog() -> Option<Duration> {
 }
 
 /// Time between two beats of a loop: an eighth of the watchdog's interval, from 10 ms to 1 s.
-pub fn period(watchdog: Option<Duration>) -> Duration {
-    watchdog.map_or(SECOND, |interval| (interval / 8).clamp(Duration::from_millis(10), SECOND))
+pub fn heartbeat_period(watchdog: Option<Duration>) -> Duration {
+    watchdog.map_or(STATUS_INTERVAL, |interval| {
+        (interval / 8).clamp(Duration::from_millis(10), STATUS_INTERVAL)
+    })
 }
 
 /// Ticks `pulses`, logs loops that stall, and reports readiness, status and the watchdog to
 /// systemd, until dropped.
-pub async fn supervise(
-    facts: Facts,
-    pulses: Arc<Pulses>,
+pub async fn run(
+    facts: StatusSources,
+    pulses: Arc<Heartbeats>,
     watchdog: Option<Duration>,
     mut stage: watch::Receiver<Stage>,
 ) {
     let mut ticks = interval(pulses.period());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let most = watchdog.map_or(SILENCE, |interval| interval / 2);
+    let most = watchdog.map_or(STALL_TIMEOUT, |interval| interval / 2);
     let mut stalled = Vec::new();
-    let mut words = Words::new(watchdog);
-    let mut manager = Manager::default();
+    let mut words = SentState::new(watchdog);
+    let mut manager = ServiceManager::default();
     loop {
         tokio::select! {
             _ = ticks.tick() => pulses.tick(),
@@ -74,10 +76,10 @@ pub async fn supervise(
             continue;
         }
         let (now, stage) = (Instant::now(), *stage.borrow_and_update());
-        if let Some(message) =
-            words.next(now, stage, stalled.is_empty(), || facts.sentence(now, stage, &stalled))
+        if let Some(message) = words
+            .next_message(now, stage, stalled.is_empty(), || facts.sentence(now, stage, &stalled))
         {
-            manager.tell(message);
+            manager.send(message);
         }
     }
 }
@@ -93,7 +95,7 @@ fn report(before: &[Arc<str>], stalled: &[Arc<str>]) {
 
 /// One datagram to the manager (sd_notify(3)). The default is empty and is not sent.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Message {
+struct NotifyMessage {
     ready: bool,
     stopping: bool,
     alive: bool,
@@ -102,7 +104,7 @@ struct Message {
     extend: Option<Duration>,
 }
 
-impl Message {
+impl NotifyMessage {
     fn send(&self) -> io::Result<()> {
         let extend = self.extend.map(|time| u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
         let said = [
@@ -118,7 +120,7 @@ impl Message {
 }
 
 /// What was last sent and when, from which the next message follows.
-struct Words {
+struct SentState {
     watchdog: Option<Duration>,
     stage: Stage,
     status: String,
@@ -126,20 +128,26 @@ struct Words {
     fed: Option<Instant>,
 }
 
-impl Words {
+impl SentState {
     fn new(watchdog: Option<Duration>) -> Self {
-        Words { watchdog, stage: Stage::Starting, status: String::new(), stated: None, fed: None }
+        SentState {
+            watchdog,
+            stage: Stage::Starting,
+            status: String::new(),
+            stated: None,
+            fed: None,
+        }
     }
 
     /// The message to send at `now`. `turns` says that every loop turns. `None` means that there is
     /// nothing to send.
-    fn next(
+    fn next_message(
         &mut self,
         now: Instant,
         stage: Stage,
         turns: bool,
         sentence: impl FnOnce() -> String,
-    ) -> Option<Message> {
+    ) -> Option<NotifyMessage> {
         if stage == Stage::Starting {
             return None;
         }
@@ -149,8 +157,8 @@ impl Words {
         let ready = self.stage == Stage::Starting;
         let stopping = stage.is_draining() && !self.stage.is_draining();
         self.stage = stage;
-        let mut message = Message { ready, stopping, ..Message::default() };
-        if ready || stopping || due(self.stated, SECOND) {
+        let mut message = NotifyMessage { ready, stopping, ..NotifyMessage::default() };
+        if ready || stopping || due(self.stated, STATUS_INTERVAL) {
             self.stated = Some(now);
             let sentence = sentence();
             if sentence != self.status {
@@ -158,7 +166,7 @@ impl Words {
                 message.status = Some(sentence);
             }
             if let Stage::Draining(drain) = stage {
-                message.extend = Some(drain.deadline.saturating_duration_since(now) + MARGIN);
+                message.extend = Some(drain.deadline.saturating_duration_since(now) + DRAIN_MARGIN);
             }
         }
         // A third of the interval: even if one beat is late, two still fall into each interval.
@@ -166,26 +174,26 @@ impl Words {
             self.fed = Some(now);
             message.alive = true;
         }
-        (message != Message::default()).then_some(message)
+        (message != NotifyMessage::default()).then_some(message)
     }
 }
 
 /// Sends to the manager. A write blocks while the manager reads nothing, so it has a thread of its
 /// own.
 #[derive(Default)]
-struct Manager {
+struct ServiceManager {
     telling: Option<JoinHandle<()>>,
     broken: Arc<AtomicBool>,
 }
 
-impl Manager {
+impl ServiceManager {
     /// Whether there is a manager, and the last message to it has been sent.
     fn listens(&self) -> bool {
         std::env::var_os("NOTIFY_SOCKET").is_some()
             && self.telling.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    fn tell(&mut self, message: Message) {
+    fn send(&mut self, message: NotifyMessage) {
         let broken = Arc::clone(&self.broken);
         self.telling = Some(tokio::task::spawn_blocking(move || match message.send() {
             Ok(()) => broken.store(false, Ordering::Relaxed),
@@ -208,11 +216,13 @@ mod tests {
 
     /// Checks the message at each of these moments, in milliseconds.
     #[track_caller]
-    fn check(words: &mut Words, began: Instant, moments: &[(u64, Stage, &str, &str)]) {
+    fn check(words: &mut SentState, began: Instant, moments: &[(u64, Stage, &str, &str)]) {
         for (at, stage, status, expected) in moments {
             let turns = !status.starts_with("stalled");
-            let said = words
-                .next(began + Duration::from_millis(*at), *stage, turns, || (*status).to_owned());
+            let said =
+                words.next_message(began + Duration::from_millis(*at), *stage, turns, || {
+                    (*status).to_owned()
+                });
             let said = said.map(|message| {
                 let flags = [
                     (message.ready, "ready"),
@@ -233,15 +243,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_before_we_serve_and_then_all_of_it_at_once() {
-        let mut words = Words::new(Some(INTERVAL));
+    fn first_message_is_sent_when_serving_and_is_complete() {
+        let mut words = SentState::new(Some(INTERVAL));
         let moments =
             [(0, Stage::Starting, "one", ""), (500, Stage::Serving, "one", "ready, alive, one")];
         check(&mut words, Instant::now(), &moments);
     }
 
     #[test]
-    fn the_status_is_said_when_it_changes_and_at_most_once_a_second() {
+    fn status_is_sent_on_change_at_most_once_a_second() {
         let moments = [
             (0, Stage::Serving, "one", "ready, one"),
             (400, Stage::Serving, "two", ""),
@@ -250,12 +260,12 @@ mod tests {
             (2500, Stage::Serving, "four", ""),
             (3000, Stage::Serving, "four", "four"),
         ];
-        check(&mut Words::new(None), Instant::now(), &moments);
+        check(&mut SentState::new(None), Instant::now(), &moments);
     }
 
     // C-LIFE-04
     #[test]
-    fn the_watchdog_is_fed_three_times_an_interval_and_not_while_a_loop_stalls() {
+    fn watchdog_is_fed_unless_a_loop_stalls() {
         let moments = [
             (0, Stage::Serving, "fine", "ready, alive, fine"),
             (900, Stage::Serving, "fine", ""),
@@ -265,11 +275,11 @@ mod tests {
             (3100, Stage::Serving, "fine", "alive"),
             (4100, Stage::Serving, "fine", "alive, fine"),
         ];
-        check(&mut Words::new(Some(INTERVAL)), Instant::now(), &moments);
+        check(&mut SentState::new(Some(INTERVAL)), Instant::now(), &moments);
     }
 
     #[test]
-    fn a_drain_is_told_once_and_asks_for_the_time_that_it_may_take() {
+    fn drain_is_reported_once_and_extends_the_stop_timeout() {
         let began = Instant::now();
         let deadline = began + Duration::from_secs(30);
         let step = DrainStep::Closing;
@@ -282,13 +292,13 @@ mod tests {
             (1100, drains, "draining", "33 s"),
             (40_000, drains, "draining", "5 s"),
         ];
-        check(&mut Words::new(None), began, &moments);
+        check(&mut SentState::new(None), began, &moments);
     }
 
     #[test]
     fn loops_beat_often_enough_for_any_watchdog() {
         let check = |watchdog: Option<u64>, expected| {
-            assert_eq!(period(watchdog.map(Duration::from_millis)).as_millis(), expected);
+            assert_eq!(heartbeat_period(watchdog.map(Duration::from_millis)).as_millis(), expected);
         };
         check(None, 1000);
         check(Some(30_000), 1000);

@@ -16,18 +16,18 @@ use super::adopt::duplicate;
 
 /// The sockets from systemd; none by default.
 #[derive(Debug, Default)]
-pub struct Sockets(Vec<Socket>);
+pub struct PassedSockets(Vec<PassedSocket>);
 
 #[derive(Debug)]
-struct Socket {
+struct PassedSocket {
     name: Arc<str>,
-    kind: Kind,
+    kind: SocketKind,
     descriptor: OwnedFd,
 }
 
 /// The kind of a passed descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum SocketKind {
     /// A listening TCP socket, with its address.
     Tcp(SocketAddr),
     /// A listening Unix socket, with its path. `None` means that it has none in the file system.
@@ -36,7 +36,7 @@ pub enum Kind {
     Other(&'static str),
 }
 
-impl Sockets {
+impl PassedSockets {
     /// The sockets passed to this process by `LISTEN_FDS`, with the names of `LISTEN_FDNAMES`.
     ///
     /// The variables stay in the environment, where they name this process and none of its
@@ -45,7 +45,7 @@ impl Sockets {
     ///
     /// # Errors
     /// The variables contradict each other or the open descriptors; one sentence for people.
-    pub fn passed() -> Result<Sockets, String> {
+    pub fn from_env() -> Result<PassedSockets, String> {
         let told = |error: io::Error| {
             format!(
                 "the sockets from systemd (LISTEN_FDS, LISTEN_FDNAMES) cannot be taken: {error}"
@@ -53,17 +53,17 @@ impl Sockets {
         };
         let passed = sd_notify::listen_fds_with_names().map_err(told)?;
         let adopted = passed.map(|(number, name)| Ok((name, duplicate(number)?)));
-        Ok(Sockets::new(adopted.collect::<io::Result<Vec<_>>>().map_err(told)?))
+        Ok(PassedSockets::new(adopted.collect::<io::Result<Vec<_>>>().map_err(told)?))
     }
 
     /// Wraps these descriptors, each under its name.
-    pub fn new(named: impl IntoIterator<Item = (String, OwnedFd)>) -> Sockets {
-        let socket = |(name, descriptor): (String, OwnedFd)| Socket {
+    pub fn new(named: impl IntoIterator<Item = (String, OwnedFd)>) -> PassedSockets {
+        let socket = |(name, descriptor): (String, OwnedFd)| PassedSocket {
             name: name.into(),
             kind: kind(&descriptor),
             descriptor,
         };
-        Sockets(named.into_iter().map(socket).collect())
+        PassedSockets(named.into_iter().map(socket).collect())
     }
 
     /// The names, without duplicates, in the order passed.
@@ -78,8 +78,8 @@ impl Sockets {
     }
 
     /// The kinds of the sockets under `name`: a `.socket` unit with two `ListenStream=` passes two.
-    pub fn kinds(&self, name: &str) -> impl Iterator<Item = &Kind> {
-        self.named(name).map(|socket| &socket.kind)
+    pub fn kinds(&self, name: &str) -> impl Iterator<Item = &SocketKind> {
+        self.by_name(name).map(|socket| &socket.kind)
     }
 
     /// Duplicates of the TCP sockets under `name`.
@@ -87,7 +87,7 @@ impl Sockets {
     /// # Errors
     /// The process has no free descriptor left.
     pub fn tcp(&self, name: &str) -> io::Result<Vec<TcpListener>> {
-        let tcp = self.named(name).filter(|socket| matches!(socket.kind, Kind::Tcp(_)));
+        let tcp = self.by_name(name).filter(|socket| matches!(socket.kind, SocketKind::Tcp(_)));
         tcp.map(|socket| Ok(socket.descriptor.try_clone()?.into())).collect()
     }
 
@@ -96,34 +96,36 @@ impl Sockets {
     /// # Errors
     /// The process has no free descriptor left.
     pub fn unix(&self, name: &str) -> io::Result<Vec<UnixListener>> {
-        let unix = self.named(name).filter(|socket| matches!(socket.kind, Kind::Unix(_)));
+        let unix = self.by_name(name).filter(|socket| matches!(socket.kind, SocketKind::Unix(_)));
         unix.map(|socket| Ok(socket.descriptor.try_clone()?.into())).collect()
     }
 
-    fn named(&self, name: &str) -> impl Iterator<Item = &Socket> {
+    fn by_name(&self, name: &str) -> impl Iterator<Item = &PassedSocket> {
         self.0.iter().filter(move |socket| *socket.name == *name)
     }
 }
 
-fn kind(descriptor: &OwnedFd) -> Kind {
+fn kind(descriptor: &OwnedFd) -> SocketKind {
     let socket = SockRef::from(descriptor);
-    let Ok(r#type) = socket.r#type() else { return Kind::Other("no socket") };
+    let Ok(r#type) = socket.r#type() else { return SocketKind::Other("no socket") };
     match r#type {
         Type::STREAM => {}
-        Type::DGRAM => return Kind::Other("a datagram socket"),
-        Type::SEQPACKET => return Kind::Other("a socket of packets"),
-        _ => return Kind::Other("a socket without connections"),
+        Type::DGRAM => return SocketKind::Other("a datagram socket"),
+        Type::SEQPACKET => return SocketKind::Other("a socket of packets"),
+        _ => return SocketKind::Other("a socket without connections"),
     }
     if !socket.is_listener().unwrap_or(false) {
-        return Kind::Other("a connection, not a listening socket");
+        return SocketKind::Other("a connection, not a listening socket");
     }
     let Ok(address) = socket.local_addr() else {
-        return Kind::Other("a socket without an address");
+        return SocketKind::Other("a socket without an address");
     };
     if address.is_unix() {
-        return Kind::Unix(address.as_pathname().map(Into::into));
+        return SocketKind::Unix(address.as_pathname().map(Into::into));
     }
-    address.as_socket().map_or(Kind::Other("neither a TCP nor a Unix socket"), Kind::Tcp)
+    address
+        .as_socket()
+        .map_or(SocketKind::Other("neither a TCP nor a Unix socket"), SocketKind::Tcp)
 }
 
 #[cfg(test)]
@@ -133,26 +135,29 @@ mod tests {
 
     use super::*;
 
-    fn check(descriptor: impl Into<OwnedFd>, expected: Kind) {
+    fn check(descriptor: impl Into<OwnedFd>, expected: SocketKind) {
         assert_eq!(kind(&descriptor.into()), expected);
     }
 
     #[test]
-    fn what_was_passed_is_told_by_what_can_be_done_with_it() {
+    fn passed_descriptors_are_classified() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = tcp.local_addr().unwrap();
         check(
             TcpStream::connect(address).unwrap(),
-            Kind::Other("a connection, not a listening socket"),
+            SocketKind::Other("a connection, not a listening socket"),
         );
-        check(tcp, Kind::Tcp(address));
-        check(UnixListener::bind(&path).unwrap(), Kind::Unix(Some(path)));
-        check(UnixStream::pair().unwrap().0, Kind::Other("a connection, not a listening socket"));
-        check(UdpSocket::bind("127.0.0.1:0").unwrap(), Kind::Other("a datagram socket"));
-        check(UnixDatagram::unbound().unwrap(), Kind::Other("a datagram socket"));
-        check(tempfile::tempfile().unwrap(), Kind::Other("no socket"));
+        check(tcp, SocketKind::Tcp(address));
+        check(UnixListener::bind(&path).unwrap(), SocketKind::Unix(Some(path)));
+        check(
+            UnixStream::pair().unwrap().0,
+            SocketKind::Other("a connection, not a listening socket"),
+        );
+        check(UdpSocket::bind("127.0.0.1:0").unwrap(), SocketKind::Other("a datagram socket"));
+        check(UnixDatagram::unbound().unwrap(), SocketKind::Other("a datagram socket"));
+        check(tempfile::tempfile().unwrap(), SocketKind::Other("no socket"));
     }
 
     #[test]
@@ -161,7 +166,8 @@ mod tests {
         let (one, two, other) = (socket(), socket(), socket());
         let addresses = [one.local_addr().unwrap(), two.local_addr().unwrap()];
         let named = [("public", one), ("other", other), ("public", two)];
-        let sockets = Sockets::new(named.map(|(name, socket)| (name.to_owned(), socket.into())));
+        let sockets =
+            PassedSockets::new(named.map(|(name, socket)| (name.to_owned(), socket.into())));
         assert_eq!(sockets.names(), [&Arc::from("public"), &Arc::from("other")]);
         let found: Vec<_> = sockets
             .tcp("public")

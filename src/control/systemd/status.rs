@@ -7,25 +7,25 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::control::reload::Standing;
+use crate::control::reload::ConfigStatus;
 use crate::lifecycle::Stage;
-use crate::snapshot::Live;
+use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::Tunnels;
 
 /// Most bytes of the sentence: systemd takes 4096, people a line or two.
-const LONGEST: usize = 600;
+const MAX_STATUS_BYTES: usize = 600;
 
 /// Sources of the sentence.
-pub struct Facts {
+pub struct StatusSources {
     /// The running generation, for its number, digest and routes.
-    pub live: Arc<Live>,
+    pub live: Arc<CurrentSnapshot>,
     /// The live tunnels and exchanges, for their numbers.
     pub tunnels: Arc<Tunnels>,
     /// State of the files: rejections, and whether they are polled.
-    pub standing: Arc<Standing>,
+    pub standing: Arc<ConfigStatus>,
 }
 
-impl Facts {
+impl StatusSources {
     /// One line about the state of the process at `now`.
     pub(super) fn sentence(&self, now: Instant, stage: Stage, stalled: &[Arc<str>]) -> String {
         let mut tunnels = count(self.tunnels.len());
@@ -86,10 +86,10 @@ fn count(tunnels: usize) -> String {
     format!("{grouped} tunnel{}", if tunnels == 1 { "" } else { "s" })
 }
 
-/// `text` without control characters, cut at `LONGEST` bytes.
+/// `text` without control characters, cut at `MAX_STATUS_BYTES` bytes.
 fn line(text: &str) -> String {
     let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let end = plain.floor_char_boundary(LONGEST);
+    let end = plain.floor_char_boundary(MAX_STATUS_BYTES);
     if end == plain.len() { plain } else { format!("{}…", &plain[..end]) }
 }
 
@@ -108,9 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_message_holds_stays_one_line_of_bounded_length() {
+    fn status_is_one_line_of_bounded_length() {
         assert_eq!(line("a\nb\x1b[0m"), "a b [0m");
         let long = line(&"é".repeat(1000));
-        assert!(long.ends_with("é…") && long.len() <= LONGEST + "…".len(), "{}", long.len());
+        assert!(
+            long.ends_with("é…") && long.len() <= MAX_STATUS_BYTES + "…".len(),
+            "{}",
+            long.len()
+        );
     }
 }

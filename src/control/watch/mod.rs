@@ -5,9 +5,9 @@
 //! compared. Reading triggers nothing. While the kernel grants no watch, or a watch is lost, the
 //! files are polled.
 
-mod eyes;
-mod sign;
-mod ways;
+mod fs_signal;
+mod fs_watcher;
+mod watch_set;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use self::eyes::{Covered, Eyes, Make, Trouble};
-use self::sign::{Sign, Signs};
-pub use self::ways::Ways;
-use crate::control::config::{Watch, unwatched_interval};
+use self::fs_signal::{FsSignal, FsSignalCounts};
+use self::fs_watcher::{FsWatcher, MakeWatcher, WatchFailure, WatchStatus};
+pub use self::watch_set::WatchSet;
+use crate::control::config::{WatchMode, unwatched_interval};
 
 /// Time without events before the files are read, and the most that writers can put the read off.
-const QUIET: Duration = Duration::from_millis(50);
-const RESTLESS: Duration = Duration::from_secs(1);
+const DEBOUNCE_INTERVAL: Duration = Duration::from_millis(50);
+const MAX_DEBOUNCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The reason why a look at the files is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+pub enum WakeReason {
     /// An event said that something may have changed.
     Changed,
     /// The time of a periodic look has come.
@@ -34,15 +34,15 @@ pub enum Why {
 }
 
 /// Decides when to look at the files. Lives on the control plane's thread.
-pub struct Watching {
-    mode: Watch,
-    make: Make,
+pub struct FileWatch {
+    mode: WatchMode,
+    make: MakeWatcher,
     /// The kernel's watch. `None` while another thread opens or moves it, or after that thread
     /// broke off.
-    eyes: Option<Eyes>,
+    eyes: Option<FsWatcher>,
     /// Events from the watch. `None` means that no watch reports any.
-    told: Option<watch::Receiver<Signs>>,
-    seen: Signs,
+    told: Option<watch::Receiver<FsSignalCounts>>,
+    seen: FsSignalCounts,
     /// Reason why the files are polled though they should be watched. `None` means that there is no
     /// trouble.
     trouble: Option<String>,
@@ -53,34 +53,34 @@ pub struct Watching {
     looked: Instant,
     /// Reason for a look that waits until writers are quiet, and since when. `None` means that none
     /// waits.
-    pending: Option<(Why, Instant)>,
+    pending: Option<(WakeReason, Instant)>,
 }
 
 /// A watch on its way to other folders, apart from the control plane's thread.
-pub struct Turn {
-    mode: Watch,
-    eyes: Eyes,
+pub struct Reconfigure {
+    mode: WatchMode,
+    eyes: FsWatcher,
 }
 
-/// A watch that has been moved, to be handed back by [`Watching::turned`].
-pub struct Turned {
-    eyes: Eyes,
-    covered: Covered,
+/// A watch that has been moved, to be handed back by [`FileWatch::reconfigured`].
+pub struct Reconfigured {
+    eyes: FsWatcher,
+    covered: WatchStatus,
 }
 
-impl Watching {
-    /// Watches as `mode` says, from the first `turn` on.
-    pub fn new(mode: Watch) -> Self {
-        Watching::with(mode, Eyes::inotify())
+impl FileWatch {
+    /// Watches as `mode` says, from the first `reconfigure` on.
+    pub fn new(mode: WatchMode) -> Self {
+        FileWatch::with_maker(mode, FsWatcher::inotify())
     }
 
-    fn with(mode: Watch, make: Make) -> Self {
-        Watching {
+    fn with_maker(mode: WatchMode, make: MakeWatcher) -> Self {
+        FileWatch {
             mode,
             make,
             eyes: None,
             told: None,
-            seen: Signs::default(),
+            seen: FsSignalCounts::default(),
             trouble: None,
             fresh: false,
             faulty: false,
@@ -91,55 +91,59 @@ impl Watching {
 
     /// Reason why the files are polled though they should be watched. `None` means that there is no
     /// trouble.
-    pub fn trouble(&self) -> Option<&str> {
+    pub fn failure(&self) -> Option<&str> {
         self.trouble.as_deref()
     }
 
     /// Hands out the watch, to be moved to other folders as `mode` says and handed back.
-    pub fn turn(&mut self, mode: Watch) -> Turn {
+    pub fn reconfigure(&mut self, mode: WatchMode) -> Reconfigure {
         self.mode = mode;
-        Turn { mode, eyes: self.eyes.take().unwrap_or_else(|| Eyes::new(Arc::clone(&self.make))) }
+        Reconfigure {
+            mode,
+            eyes: self.eyes.take().unwrap_or_else(|| FsWatcher::new(Arc::clone(&self.make))),
+        }
     }
 
     /// Takes the watch back. `None` means that moving it panicked. Logs a state that differs from
     /// the last.
-    pub fn turned(&mut self, turned: Option<Turned>) {
-        let Some(Turned { eyes, covered: Covered { trouble, fresh, told } }) = turned else {
+    pub fn reconfigured(&mut self, turned: Option<Reconfigured>) {
+        let Some(Reconfigured { eyes, covered: WatchStatus { trouble, fresh, told } }) = turned
+        else {
             self.told = None;
-            return self.suffer(Some(Trouble::Ended));
+            return self.set_failure(Some(WatchFailure::ThreadEnded));
         };
         self.eyes = Some(eyes);
         self.fresh |= fresh;
         if told.is_some() {
             // A new watcher counts from zero.
-            (self.told, self.seen) = (told, Signs::default());
+            (self.told, self.seen) = (told, FsSignalCounts::default());
         }
-        if self.mode != Watch::Auto {
+        if self.mode != WatchMode::Auto {
             self.told = None;
         }
-        self.suffer(trouble);
+        self.set_failure(trouble);
     }
 
     /// Notes whether a file has a fault that can end without an event. Such files are then looked
     /// at as often as files that cannot be watched.
-    pub fn found(&mut self, faulty: bool) {
+    pub fn set_faulty(&mut self, faulty: bool) {
         self.faulty = faulty;
     }
 
     /// Waits until a look at the files is due: after a change once writers are quiet, or have put
     /// it off for too long; else `slow` after the last look, if all is well. Cancel-safe: `pending`
     /// keeps what was seen.
-    pub async fn due(&mut self, slow: Duration) -> Why {
+    pub async fn due(&mut self, slow: Duration) -> WakeReason {
         let (mut why, began) = match self.pending {
             Some(pending) => pending,
             None => (self.first(slow).await, Instant::now()),
         };
         // Stored before each wait: the reloader drops this future when another event comes first.
         self.pending = Some((why, began));
-        while began.elapsed() < RESTLESS {
-            match timeout(QUIET, next(&mut self.told, &mut self.seen)).await {
-                Ok(Some(Sign::Changed)) => why = Why::Changed,
-                Ok(Some(Sign::Admitted | Sign::Writing)) => {}
+        while began.elapsed() < MAX_DEBOUNCE_INTERVAL {
+            match timeout(DEBOUNCE_INTERVAL, next(&mut self.told, &mut self.seen)).await {
+                Ok(Some(FsSignal::Changed)) => why = WakeReason::Changed,
+                Ok(Some(FsSignal::PermissionsChanged | FsSignal::Writing)) => {}
                 Ok(None) | Err(_) => break,
             }
             self.pending = Some((why, began));
@@ -148,7 +152,7 @@ impl Watching {
     }
 
     /// Notes that a look at the files begins now, which will find everything that happened before.
-    pub fn looks(&mut self) {
+    pub fn note_read(&mut self) {
         (self.looked, self.fresh, self.pending) = (Instant::now(), false, None);
         if let Some(told) = &mut self.told {
             self.seen = *told.borrow_and_update();
@@ -156,21 +160,21 @@ impl Watching {
     }
 
     /// Waits for a change, or for the time of a periodic look.
-    async fn first(&mut self, slow: Duration) -> Why {
+    async fn first(&mut self, slow: Duration) -> WakeReason {
         loop {
             let until = self.pause(slow).map(|pause| self.looked + pause);
             tokio::select! {
                 sign = next(&mut self.told, &mut self.seen), if self.told.is_some() => match sign {
-                    Some(Sign::Changed) => return Why::Changed,
-                    Some(Sign::Admitted) => return Why::Due,
+                    Some(FsSignal::Changed) => return WakeReason::Changed,
+                    Some(FsSignal::PermissionsChanged) => return WakeReason::Due,
                     // The end of a write is a sign of its own.
-                    Some(Sign::Writing) => {}
+                    Some(FsSignal::Writing) => {}
                     // A lost watch is repaired at once, and after that no more often than the files
                     // are polled.
-                    None if self.trouble.is_none() => return Why::Due,
+                    None if self.trouble.is_none() => return WakeReason::Due,
                     None => {}
                 },
-                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return Why::Due,
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return WakeReason::Due,
                 else => std::future::pending().await,
             }
         }
@@ -179,21 +183,23 @@ impl Watching {
     /// The time between two looks. `None` means that only requests cause one.
     fn pause(&self, slow: Duration) -> Option<Duration> {
         match self.mode {
-            Watch::Off => None,
-            Watch::Poll => Some(unwatched_interval(slow)),
-            Watch::Auto if self.fresh && self.trouble.is_none() => Some(QUIET),
-            Watch::Auto if self.trouble.is_some() || self.faulty => Some(unwatched_interval(slow)),
-            Watch::Auto => Some(slow),
+            WatchMode::Off => None,
+            WatchMode::Poll => Some(unwatched_interval(slow)),
+            WatchMode::Auto if self.fresh && self.trouble.is_none() => Some(DEBOUNCE_INTERVAL),
+            WatchMode::Auto if self.trouble.is_some() || self.faulty => {
+                Some(unwatched_interval(slow))
+            }
+            WatchMode::Auto => Some(slow),
         }
     }
 
-    fn suffer(&mut self, trouble: Option<Trouble>) {
-        let said = trouble.as_ref().map(Trouble::to_string);
+    fn set_failure(&mut self, trouble: Option<WatchFailure>) {
+        let said = trouble.as_ref().map(WatchFailure::to_string);
         if said == self.trouble {
             return;
         }
         match &trouble {
-            Some(why @ Trouble::Refused(_)) => {
+            Some(why @ WatchFailure::LimitReached(_)) => {
                 tracing::error!(
                     remedy = why.remedy(),
                     "files are polled instead of being watched: {why}"
@@ -208,18 +214,21 @@ impl Watching {
     }
 }
 
-impl Turn {
+impl Reconfigure {
     /// Moves the watch to these folders. May block on a file system.
-    pub fn to(self, ways: Ways) -> Turned {
-        let Turn { mode, mut eyes } = self;
-        let covered = eyes.cover(mode, ways);
-        Turned { eyes, covered }
+    pub fn apply(self, ways: WatchSet) -> Reconfigured {
+        let Reconfigure { mode, mut eyes } = self;
+        let covered = eyes.watch(mode, ways);
+        Reconfigured { eyes, covered }
     }
 }
 
 /// The next sign that is not in `seen` yet. `None` means that the watch has ended and reports no
 /// more.
-async fn next(told: &mut Option<watch::Receiver<Signs>>, seen: &mut Signs) -> Option<Sign> {
+async fn next(
+    told: &mut Option<watch::Receiver<FsSignalCounts>>,
+    seen: &mut FsSignalCounts,
+) -> Option<FsSignal> {
     loop {
         let receiver = told.as_mut()?;
         if receiver.changed().await.is_err() {

@@ -11,7 +11,7 @@ use notify::event::{
 use notify::{Config, Error, ErrorKind, EventHandler, RecursiveMode, Watcher, WatcherKind};
 use tokio::time::timeout;
 
-use super::eyes::Tell;
+use super::fs_watcher::EventCallback;
 use super::*;
 
 const SLOW: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ struct Kernel(Arc<State>);
 
 #[derive(Default)]
 struct State {
-    tell: Mutex<Option<Tell>>,
+    tell: Mutex<Option<EventCallback>>,
     watched: Mutex<Vec<PathBuf>>,
     begun: AtomicUsize,
     refuses_instances: Mutex<bool>,
@@ -33,10 +33,10 @@ struct State {
 
 impl Kernel {
     /// Watches `folder` by this kernel, after a first look.
-    fn watching(&self, folder: &Path) -> Watching {
+    fn watching(&self, folder: &Path) -> FileWatch {
         let kernel = self.clone();
-        let mut watching = Watching::with(
-            Watch::Auto,
+        let mut watching = FileWatch::with_maker(
+            WatchMode::Auto,
             Arc::new(move |tell| {
                 kernel.0.begun.fetch_add(1, Ordering::SeqCst);
                 if *kernel.0.refuses_instances.lock().unwrap() {
@@ -47,7 +47,7 @@ impl Kernel {
             }),
         );
         cover(&mut watching, folder);
-        watching.looks();
+        watching.note_read();
         watching
     }
 
@@ -99,14 +99,15 @@ impl Watcher for Kernel {
     }
 }
 
-fn cover(watching: &mut Watching, folder: &Path) {
+fn cover(watching: &mut FileWatch, folder: &Path) {
     let file = folder.join("file");
-    let turned = watching.turn(Watch::Auto).to(Ways::to([file.as_path()], []));
-    watching.turned(Some(turned));
+    let turned =
+        watching.reconfigure(WatchMode::Auto).apply(WatchSet::for_files([file.as_path()], []));
+    watching.reconfigured(Some(turned));
 }
 
 /// The look that comes due within so many milliseconds. `None` means that none does.
-async fn due(watching: &mut Watching, milliseconds: u64) -> Option<Why> {
+async fn due(watching: &mut FileWatch, milliseconds: u64) -> Option<WakeReason> {
     timeout(Duration::from_millis(milliseconds), watching.due(SLOW)).await.ok()
 }
 
@@ -122,7 +123,7 @@ const WRITING: EventKind = EventKind::Modify(ModifyKind::Data(DataChange::Any));
 const CLOSED: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_due_once_it_has_been_quiet_and_nothing_else_before_the_slow_look() {
+async fn change_is_due_after_a_quiet_interval() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     let mut watching = kernel.watching(&real);
@@ -131,26 +132,26 @@ async fn a_change_is_due_once_it_has_been_quiet_and_nothing_else_before_the_slow
     assert_eq!(due(&mut watching, 29_900).await, None);
     kernel.says(CREATED, real.join("file"));
     let began = Instant::now();
-    assert_eq!(due(&mut watching, 60).await, Some(Why::Changed));
-    assert!(began.elapsed() >= QUIET);
-    watching.looks();
+    assert_eq!(due(&mut watching, 60).await, Some(WakeReason::Changed));
+    assert!(began.elapsed() >= DEBOUNCE_INTERVAL);
+    watching.note_read();
     assert_eq!(due(&mut watching, 29_900).await, None);
-    assert_eq!(due(&mut watching, 200).await, Some(Why::Due));
+    assert_eq!(due(&mut watching, 200).await, Some(WakeReason::Due));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_still_due_when_something_else_came_in_between() {
+async fn change_stays_due_when_another_event_comes() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     let mut watching = kernel.watching(&real);
     kernel.says(CLOSED, real.join("file"));
     // As if `sidegate diff` were answered meanwhile.
     assert_eq!(due(&mut watching, 10).await, None);
-    assert_eq!(due(&mut watching, 60).await, Some(Why::Changed));
+    assert_eq!(due(&mut watching, 60).await, Some(WakeReason::Changed));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_is_being_written_is_waited_for_even_when_a_look_is_due() {
+async fn read_waits_for_a_writer_even_when_due() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     let mut watching = kernel.watching(&real);
@@ -163,12 +164,12 @@ async fn a_file_that_is_being_written_is_waited_for_even_when_a_look_is_due() {
         kernel.says(CLOSED, real.join("file"));
     };
     let (why, ()) = tokio::join!(due(&mut watching, 1000), writes);
-    assert_eq!(why, Some(Why::Changed));
+    assert_eq!(why, Some(WakeReason::Changed));
 }
 
 // C-RLD-07, F14
 #[tokio::test(start_paused = true)]
-async fn a_queue_of_the_kernel_that_ran_over_is_a_change() {
+async fn kernel_queue_overflow_is_a_change() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     let mut watching = kernel.watching(&real);
@@ -176,33 +177,33 @@ async fn a_queue_of_the_kernel_that_ran_over_is_a_change() {
         kernel.says(WRITING, real.join("file"));
     }
     kernel.event(Event::new(EventKind::Other).set_flag(Flag::Rescan));
-    assert_eq!(due(&mut watching, 60).await, Some(Why::Changed));
+    assert_eq!(due(&mut watching, 60).await, Some(WakeReason::Changed));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_ends_is_begun_again_and_files_are_polled_every_2_s_meanwhile() {
+async fn ended_watch_is_restarted_with_polling_meanwhile() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     let mut watching = kernel.watching(&real);
     kernel.dies();
-    assert_eq!(due(&mut watching, 1).await, Some(Why::Due));
-    watching.looks();
+    assert_eq!(due(&mut watching, 1).await, Some(WakeReason::Due));
+    watching.note_read();
     cover(&mut watching, &real);
     assert_eq!(
-        (kernel.begun(), watching.trouble()),
+        (kernel.begun(), watching.failure()),
         (2, Some("the watch ended by itself and was begun again"))
     );
-    watching.looks();
-    assert_eq!(due(&mut watching, 2100).await, Some(Why::Due));
-    watching.looks();
+    watching.note_read();
+    assert_eq!(due(&mut watching, 2100).await, Some(WakeReason::Due));
+    watching.note_read();
     cover(&mut watching, &real);
-    assert_eq!((kernel.begun(), watching.trouble()), (2, None));
+    assert_eq!((kernel.begun(), watching.failure()), (2, None));
     kernel.says(CREATED, real.join("file"));
-    assert_eq!(due(&mut watching, 60).await, Some(Why::Changed));
+    assert_eq!(due(&mut watching, 60).await, Some(WakeReason::Changed));
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_ends_again_and_again_is_begun_no_more_often_than_files_are_polled() {
+async fn repeatedly_ending_watch_restarts_at_the_poll_interval() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     let mut watching = kernel.watching(&real);
@@ -210,69 +211,69 @@ async fn one_that_ends_again_and_again_is_begun_no_more_often_than_files_are_pol
     while began.elapsed() < Duration::from_secs(20) {
         kernel.dies();
         watching.due(SLOW).await;
-        watching.looks();
+        watching.note_read();
         cover(&mut watching, &real);
     }
     assert!((8..=13).contains(&kernel.begun()), "{} times in 20 s", kernel.begun());
-    assert!(watching.trouble().is_some());
+    assert!(watching.failure().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_that_panics_is_begun_again() {
+async fn panicked_watcher_is_restarted() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     let mut watching = kernel.watching(&real);
     *kernel.0.panics.lock().unwrap() = true;
     cover(&mut watching, &real);
-    assert!(watching.trouble().is_some());
+    assert!(watching.failure().is_some());
     *kernel.0.panics.lock().unwrap() = false;
     cover(&mut watching, &real);
-    assert_eq!((kernel.begun(), watching.trouble()), (2, None));
+    assert_eq!((kernel.begun(), watching.failure()), (2, None));
     // After a panic in the thread that turned the watch, there is a new one.
-    drop(watching.turn(Watch::Auto));
-    watching.turned(None);
-    assert!(watching.trouble().is_some());
+    drop(watching.reconfigure(WatchMode::Auto));
+    watching.reconfigured(None);
+    assert!(watching.failure().is_some());
     cover(&mut watching, &real);
-    assert_eq!((kernel.begun(), watching.trouble()), (3, None));
+    assert_eq!((kernel.begun(), watching.failure()), (3, None));
 }
 
 // C-RLD-08, F15
 #[tokio::test(start_paused = true)]
-async fn where_the_kernel_has_no_watch_left_files_are_polled_until_it_has() {
+async fn files_are_polled_while_the_kernel_has_no_watch_left() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     kernel.refuses_watches(true);
     let mut watching = kernel.watching(&real);
     for _ in 0..3 {
-        assert_eq!(watching.trouble(), Some("the kernel has no inotify watch left for us"));
+        assert_eq!(watching.failure(), Some("the kernel has no inotify watch left for us"));
         assert_eq!(due(&mut watching, 1900).await, None);
-        assert_eq!(due(&mut watching, 200).await, Some(Why::Due));
-        watching.looks();
+        assert_eq!(due(&mut watching, 200).await, Some(WakeReason::Due));
+        watching.note_read();
         cover(&mut watching, &real);
     }
     kernel.refuses_watches(false);
     cover(&mut watching, &real);
-    assert_eq!(watching.trouble(), None);
+    assert_eq!(watching.failure(), None);
     // Changes before the watch existed were not seen, so a look comes at once.
-    assert_eq!(due(&mut watching, 200).await, Some(Why::Due));
+    assert_eq!(due(&mut watching, 200).await, Some(WakeReason::Due));
 }
 
 // C-RLD-08, F15
 #[tokio::test(start_paused = true)]
-async fn where_the_kernel_has_no_instance_left_files_are_polled_until_it_has() {
+async fn files_are_polled_while_the_kernel_has_no_instance_left() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     *kernel.0.refuses_instances.lock().unwrap() = true;
     let mut watching = kernel.watching(&real);
-    assert_eq!(watching.trouble(), Some("the kernel has no inotify instance left for us"));
-    assert_eq!(due(&mut watching, 2100).await, Some(Why::Due));
+    assert_eq!(watching.failure(), Some("the kernel has no inotify instance left for us"));
+    assert_eq!(due(&mut watching, 2100).await, Some(WakeReason::Due));
     *kernel.0.refuses_instances.lock().unwrap() = false;
     cover(&mut watching, &real);
-    assert_eq!(watching.trouble(), None);
+    assert_eq!(watching.failure(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_folder_of_the_same_name_is_watched_anew_and_its_former_self_no_more() {
+async fn recreated_folder_is_watched_in_place_of_the_old_one() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     let inner = real.join("inner");
@@ -284,40 +285,44 @@ async fn a_folder_of_the_same_name_is_watched_anew_and_its_former_self_no_more()
     cover(&mut watching, &inner);
     // The former watch is removed first: notify has both under the same path.
     assert_eq!(*kernel.0.watched.lock().unwrap(), [PathBuf::from("mark"), inner]);
-    assert_eq!(due(&mut watching, 200).await, Some(Why::Due));
+    assert_eq!(due(&mut watching, 200).await, Some(WakeReason::Due));
 }
 
 #[tokio::test(start_paused = true)]
-async fn files_are_polled_where_that_is_configured_and_left_alone_where_that_is() {
+async fn watch_mode_poll_polls_and_off_does_nothing() {
     let (_folder, real) = folder();
     let kernel = Kernel::default();
     let mut watching = kernel.watching(&real);
-    for (mode, after) in [(Watch::Poll, Some(2000)), (Watch::Off, None), (Watch::Auto, Some(100))] {
-        let turned = watching.turn(mode).to(Ways::to([real.join("file").as_path()], []));
-        watching.turned(Some(turned));
-        assert_eq!(watching.trouble(), None);
+    for (mode, after) in
+        [(WatchMode::Poll, Some(2000)), (WatchMode::Off, None), (WatchMode::Auto, Some(100))]
+    {
+        let turned = watching
+            .reconfigure(mode)
+            .apply(WatchSet::for_files([real.join("file").as_path()], []));
+        watching.reconfigured(Some(turned));
+        assert_eq!(watching.failure(), None);
         watching.looked = Instant::now();
         if let Some(after) = after {
             assert_eq!(due(&mut watching, after - 60).await, None, "{mode:?}");
-            assert_eq!(due(&mut watching, 120).await, Some(Why::Due), "{mode:?}");
+            assert_eq!(due(&mut watching, 120).await, Some(WakeReason::Due), "{mode:?}");
         } else {
             assert_eq!(due(&mut watching, 3_600_000).await, None, "{mode:?}");
         }
-        watching.looks();
+        watching.note_read();
     }
 }
 
 /// Watches by the real kernel, after a first look at the files.
-fn real_watching(folder: &Path) -> Watching {
-    let mut watching = Watching::new(Watch::Auto);
+fn real_watching(folder: &Path) -> FileWatch {
+    let mut watching = FileWatch::new(WatchMode::Auto);
     cover(&mut watching, folder);
-    assert_eq!(watching.trouble(), None);
-    watching.looks();
+    assert_eq!(watching.failure(), None);
+    watching.note_read();
     watching
 }
 
 #[tokio::test]
-async fn what_the_kernel_reports_of_a_saved_file_is_a_change_and_of_a_read_one_nothing() {
+async fn saved_file_is_a_change_and_a_read_file_is_none() {
     let (_folder, real) = folder();
     let mut watching = real_watching(&real);
     for _ in 0..100 {
@@ -328,13 +333,13 @@ async fn what_the_kernel_reports_of_a_saved_file_is_a_change_and_of_a_read_one_n
     assert_eq!(due(&mut watching, 300).await, None);
     fs::write(real.join("new"), "2").unwrap();
     fs::rename(real.join("new"), real.join("file")).unwrap();
-    assert_eq!(due(&mut watching, 5000).await, Some(Why::Changed));
+    assert_eq!(due(&mut watching, 5000).await, Some(WakeReason::Changed));
 }
 
 #[tokio::test]
-async fn the_end_of_the_thread_that_reads_events_is_noticed() {
+async fn end_of_the_event_thread_is_noticed() {
     let (_folder, real) = folder();
-    let make: Make = Arc::new(|mut tell: Tell| {
+    let make: MakeWatcher = Arc::new(|mut tell: EventCallback| {
         let kernels = notify::recommended_watcher(move |event: notify::Result<Event>| {
             let fatal = event
                 .as_ref()
@@ -347,33 +352,36 @@ async fn the_end_of_the_thread_that_reads_events_is_noticed() {
         })?;
         Ok(Box::new(kernels))
     });
-    let mut watching = Watching::with(Watch::Auto, make);
+    let mut watching = FileWatch::with_maker(WatchMode::Auto, make);
     cover(&mut watching, &real);
-    watching.looks();
+    watching.note_read();
     fs::write(real.join("fatal"), "").unwrap();
-    assert_eq!(due(&mut watching, 5000).await, Some(Why::Due));
+    assert_eq!(due(&mut watching, 5000).await, Some(WakeReason::Due));
     fs::remove_file(real.join("fatal")).unwrap();
     cover(&mut watching, &real);
-    assert_eq!(watching.trouble(), Some("the watch ended by itself and was begun again"));
+    assert_eq!(watching.failure(), Some("the watch ended by itself and was begun again"));
     cover(&mut watching, &real);
-    watching.looks();
+    watching.note_read();
     fs::write(real.join("file"), "2").unwrap();
-    assert_eq!((due(&mut watching, 5000).await, watching.trouble()), (Some(Why::Changed), None));
+    assert_eq!(
+        (due(&mut watching, 5000).await, watching.failure()),
+        (Some(WakeReason::Changed), None)
+    );
 }
 
 #[tokio::test]
-async fn the_end_of_a_former_folder_does_not_end_the_watch_of_the_one_in_its_place() {
+async fn removed_old_folder_does_not_end_the_watch_of_its_successor() {
     let (_folder, real) = folder();
     let inner = real.join("inner");
     fs::create_dir(&inner).unwrap();
     let mut watching = real_watching(&inner);
     fs::rename(&inner, real.join("former")).unwrap();
     fs::create_dir(&inner).unwrap();
-    assert_eq!(due(&mut watching, 5000).await, Some(Why::Changed));
+    assert_eq!(due(&mut watching, 5000).await, Some(WakeReason::Changed));
     cover(&mut watching, &inner);
     fs::remove_dir_all(real.join("former")).unwrap();
     assert!(due(&mut watching, 300).await.is_some(), "what is watched anew is looked at at once");
-    watching.looks();
+    watching.note_read();
     fs::write(inner.join("file"), "2").unwrap();
-    assert_eq!(due(&mut watching, 5000).await, Some(Why::Changed));
+    assert_eq!(due(&mut watching, 5000).await, Some(WakeReason::Changed));
 }

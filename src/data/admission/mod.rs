@@ -2,7 +2,7 @@
 //! protocols that a listener does not speak. It reads no HTTP head and judges no request.
 
 pub mod cap;
-pub mod discards;
-pub(super) mod foreign;
+pub mod discarding;
+pub(super) mod handshake_queue;
 pub(super) mod pending;
-pub(super) mod turnstile;
+pub(super) mod sniff;

@@ -14,80 +14,80 @@ use std::task::{Context, Waker};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::policy::network::{Client, Key};
+use crate::policy::network::{Client, ClientKey};
 use crate::sync::lock;
 
 const SHARDS: usize = 16;
 
 /// The counts of all clients, in shards.
 #[derive(Clone, Default)]
-pub struct Pending(Arc<Table>);
+pub struct PendingConnections(Arc<PendingTable>);
 
 #[derive(Default)]
-struct Table {
-    shards: [Mutex<Shard>; SHARDS],
+struct PendingTable {
+    shards: [Mutex<PendingShard>; SHARDS],
     hasher: RandomState,
 }
 
 #[derive(Default)]
-struct Shard {
-    clients: HashMap<Key, Seats>,
+struct PendingShard {
+    clients: HashMap<ClientKey, ClientConnections>,
     /// The number of the next connection that becomes idle.
     next: u64,
 }
 
 /// The connections of one client.
 #[derive(Default)]
-struct Seats {
+struct ClientConnections {
     /// How many count, idle ones included.
     counted: usize,
     /// Idle connections that have not been asked to leave, the longest idle first.
-    idle: BTreeMap<u64, Arc<Bell>>,
+    idle: BTreeMap<u64, Arc<DisplaceSignal>>,
 }
 
 /// What a connection gets at its accept.
-pub enum Claim {
+pub enum AdmissionClaim {
     /// The seat, which was free.
-    Granted(Seat),
+    Granted(PendingGuard),
     /// A seat once another connection has left, or a refusal.
-    Asked(Asked),
+    Displacing(DisplacementClaim),
 }
 
 /// A connection without a seat, for which an idle one was asked to leave.
-pub struct Asked {
-    pending: Pending,
-    key: Key,
+pub struct DisplacementClaim {
+    pending: PendingConnections,
+    key: ClientKey,
     most: usize,
     /// Closed once the other connection has left, or has stayed.
     decided: oneshot::Receiver<()>,
 }
 
 /// A connection's seat among those of its client; given back on drop.
-pub struct Seat {
-    pending: Pending,
-    key: Key,
-    most: usize,
-    standing: Standing,
+pub struct PendingGuard {
+    pending: PendingConnections,
+    key: ClientKey,
+    max: usize,
+    state: PendingState,
     /// Tells the connection that it is to leave. `None` means that it was never idle.
-    bell: Option<Arc<Bell>>,
+    signal: Option<Arc<DisplaceSignal>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// Counts against `most`, and is never asked to leave.
+enum PendingState {
+    /// Counts against `max`, and is never asked to leave.
     Counted,
     /// Counts, and may be asked to leave; its number among the idle.
     Idle(u64),
     /// Does not count: the connection holds a tunnel, or serves a permitted request.
-    Free,
+    Exempt,
 }
 
 /// How an idle connection hears that it is to leave.
 #[derive(Default)]
-struct Bell(Mutex<Rung>);
+struct DisplaceSignal(Mutex<DisplaceState>);
 
 #[derive(Default)]
-struct Rung {
+struct DisplaceState {
     /// Whether the connection has a request to leave that it has not decided.
     asked: bool,
     /// Dropped with the decision. `None` means that no connection waits for it.
@@ -96,89 +96,94 @@ struct Rung {
     waker: Option<Waker>,
 }
 
-impl Pending {
-    /// Claims a seat for a connection of `client`, which may have `most`. `None` means that the
+impl PendingConnections {
+    /// Claims a seat for a connection of `client`, which may have `max`. `None` means that the
     /// client has that many, none of them idle.
-    pub fn claim(&self, client: Client, most: usize) -> Option<Claim> {
-        self.claim_by(client.key(), most)
+    pub fn claim(&self, client: Client, most: usize) -> Option<AdmissionClaim> {
+        self.claim_for(client.key(), most)
     }
 
-    fn claim_by(&self, key: Key, most: usize) -> Option<Claim> {
+    fn claim_for(&self, key: ClientKey, most: usize) -> Option<AdmissionClaim> {
         let mut shard = self.shard(key);
         let seats = shard.clients.entry(key).or_default();
         if seats.counted < most {
             seats.counted += 1;
             let pending = self.clone();
-            return Some(Claim::Granted(Seat {
+            return Some(AdmissionClaim::Granted(PendingGuard {
                 pending,
                 key,
-                most,
-                standing: Standing::Counted,
-                bell: None,
+                max: most,
+                state: PendingState::Counted,
+                signal: None,
             }));
         }
         let (_, longest) = seats.idle.pop_first()?;
         let (claimant, decided) = oneshot::channel();
         // Rings under the shard's lock. Otherwise the connection could find itself off the list and
         // decide before it is rung, and the claimant would wait until its deadline.
-        let waker = longest.ring(Some(claimant));
+        let waker = longest.signal(Some(claimant));
         drop(shard);
         waker.into_iter().for_each(Waker::wake);
-        Some(Claim::Asked(Asked { pending: self.clone(), key, most, decided }))
+        Some(AdmissionClaim::Displacing(DisplacementClaim {
+            pending: self.clone(),
+            key,
+            most,
+            decided,
+        }))
     }
 
     /// Locks the shard of `key`. No panic leaves a shard half changed, so a poisoned lock is as
     /// good as any.
-    fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
+    fn shard(&self, key: ClientKey) -> MutexGuard<'_, PendingShard> {
         let shard = self.0.hasher.hash_one(key) as usize % SHARDS;
         lock(&self.0.shards[shard])
     }
 }
 
-impl Seats {
-    /// Counts one more. Over `most`, asks the longest idle connection to leave, and returns the
+impl ClientConnections {
+    /// Counts one more. Over `max`, asks the longest idle connection to leave, and returns the
     /// waker that tells it.
     fn count_one(&mut self, most: usize) -> Option<Waker> {
         self.counted += 1;
         if self.counted <= most {
             return None;
         }
-        self.idle.pop_first().and_then(|(_, longest)| longest.ring(None))
+        self.idle.pop_first().and_then(|(_, longest)| longest.signal(None))
     }
 }
 
-impl Claim {
+impl AdmissionClaim {
     /// Waits until `deadline` for an idle connection to leave. `None` means that none did.
-    pub async fn granted(mut self, deadline: Instant) -> Option<Seat> {
+    pub async fn wait(mut self, deadline: Instant) -> Option<PendingGuard> {
         loop {
             let asked = match self {
-                Claim::Granted(seat) => return Some(seat),
-                Claim::Asked(asked) => asked,
+                AdmissionClaim::Granted(seat) => return Some(seat),
+                AdmissionClaim::Displacing(asked) => asked,
             };
             // The channel only ever closes. Whether the other connection has left is in the table.
             drop(timeout_at(deadline, asked.decided).await.ok()?);
-            self = asked.pending.claim_by(asked.key, asked.most)?;
+            self = asked.pending.claim_for(asked.key, asked.most)?;
         }
     }
 }
 
-impl Seat {
+impl PendingGuard {
     /// Counts no longer: the connection holds a tunnel, or serves a permitted request.
-    pub fn release(&mut self) {
+    pub fn exempt(&mut self) {
         self.unlist();
-        if mem::replace(&mut self.standing, Standing::Free) == Standing::Counted {
+        if mem::replace(&mut self.state, PendingState::Exempt) == PendingState::Counted {
             self.leave();
         }
     }
 
-    /// Counts, and is idle until [`Seat::count`]. Wakes `cx` when the connection gets a request to
-    /// leave. At the bound the longest idle connection of the client gets one, which may be this
-    /// one: the caller looks at [`Seat::is_asked`].
-    pub fn idle(&mut self, cx: &mut Context<'_>) {
-        let bell = Arc::clone(self.bell.get_or_insert_default());
+    /// Counts, and is idle until [`PendingGuard::set_counted`]. Wakes `cx` when the connection gets
+    /// a request to leave. At the bound the longest idle connection of the client gets one, which
+    /// may be this one: the caller looks at [`PendingGuard::is_displacement_pending`].
+    pub fn set_idle(&mut self, cx: &mut Context<'_>) {
+        let bell = Arc::clone(self.signal.get_or_insert_default());
         // Before the seat is listed: another thread may ring as soon as it is.
-        bell.attend(cx.waker());
-        if let Standing::Idle(_) = self.standing {
+        bell.register(cx.waker());
+        if let PendingState::Idle(_) = self.state {
             return;
         }
         let mut shard = self.pending.shard(self.key);
@@ -186,42 +191,43 @@ impl Seat {
         shard.next += 1;
         let seats = shard.clients.entry(self.key).or_default();
         seats.idle.insert(at, bell);
-        let waker = if self.standing == Standing::Free { seats.count_one(self.most) } else { None };
+        let waker =
+            if self.state == PendingState::Exempt { seats.count_one(self.max) } else { None };
         drop(shard);
         waker.into_iter().for_each(Waker::wake);
-        self.standing = Standing::Idle(at);
+        self.state = PendingState::Idle(at);
     }
 
     /// Counts, and is not idle. A request to leave that the connection has not followed is void. At
     /// the bound the longest idle connection of the client gets one. Where none is idle this one
     /// still counts, since its bytes have arrived.
-    pub fn count(&mut self) {
+    pub fn set_counted(&mut self) {
         self.unlist();
-        if mem::replace(&mut self.standing, Standing::Counted) == Standing::Free {
+        if mem::replace(&mut self.state, PendingState::Counted) == PendingState::Exempt {
             let mut shard = self.pending.shard(self.key);
-            let waker = shard.clients.entry(self.key).or_default().count_one(self.most);
+            let waker = shard.clients.entry(self.key).or_default().count_one(self.max);
             drop(shard);
             waker.into_iter().for_each(Waker::wake);
         }
     }
 
     /// Whether the connection has an open request to leave.
-    pub fn is_asked(&self) -> bool {
-        self.bell.as_ref().is_some_and(|bell| bell.lock().asked)
+    pub fn is_displacement_pending(&self) -> bool {
+        self.signal.as_ref().is_some_and(|bell| bell.lock().asked)
     }
 
     /// Takes the seat off the list of the idle, where it still counts.
     fn unlist(&mut self) {
-        let Standing::Idle(at) = self.standing else { return };
-        self.standing = Standing::Counted;
+        let PendingState::Idle(at) = self.state else { return };
+        self.state = PendingState::Counted;
         let mut shard = self.pending.shard(self.key);
         let listed =
             shard.clients.get_mut(&self.key).is_some_and(|seats| seats.idle.remove(&at).is_some());
         drop(shard);
         // Off the list already, so it was rung: this answers the claimant, which looks at the table
         // again.
-        if let Some(bell) = self.bell.as_ref().filter(|_| !listed) {
-            bell.decide();
+        if let Some(bell) = self.signal.as_ref().filter(|_| !listed) {
+            bell.clear();
         }
     }
 
@@ -229,7 +235,7 @@ impl Seat {
         let mut shard = self.pending.shard(self.key);
         let Some(seats) = shard.clients.get_mut(&self.key) else { return };
         seats.counted -= 1;
-        if let Standing::Idle(at) = self.standing {
+        if let PendingState::Idle(at) = self.state {
             seats.idle.remove(&at);
         }
         if seats.counted == 0 {
@@ -238,20 +244,20 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for PendingGuard {
     fn drop(&mut self) {
-        if self.standing != Standing::Free {
+        if self.state != PendingState::Exempt {
             self.leave();
         }
         // Only after `leave`: the claimant claims again as soon as this decides.
-        if let Some(bell) = &self.bell {
-            bell.decide();
+        if let Some(bell) = &self.signal {
+            bell.clear();
         }
     }
 }
 
-impl Bell {
-    fn attend(&self, waker: &Waker) {
+impl DisplaceSignal {
+    fn register(&self, waker: &Waker) {
         let mut rung = self.lock();
         if !rung.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
             rung.waker = Some(waker.clone());
@@ -260,20 +266,20 @@ impl Bell {
 
     /// Asks the connection to leave. Returns the waker that tells it, to be woken outside the
     /// locks.
-    fn ring(&self, claimant: Option<oneshot::Sender<()>>) -> Option<Waker> {
+    fn signal(&self, claimant: Option<oneshot::Sender<()>>) -> Option<Waker> {
         let mut rung = self.lock();
         rung.asked = true;
         rung.claimant = claimant;
         rung.waker.take()
     }
 
-    fn decide(&self) {
+    fn clear(&self) {
         let mut rung = self.lock();
         rung.asked = false;
         drop(rung.claimant.take());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Rung> {
+    fn lock(&self) -> MutexGuard<'_, DisplaceState> {
         lock(&self.0)
     }
 }
@@ -285,49 +291,49 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    const ONE: Key = Key::V4(1);
-    const OTHER: Key = Key::V6(1);
+    const ONE: ClientKey = ClientKey::V4(1);
+    const OTHER: ClientKey = ClientKey::V6(1);
 
-    fn seat(pending: &Pending, key: Key, most: usize) -> Option<Seat> {
-        match pending.claim_by(key, most) {
-            Some(Claim::Granted(seat)) => Some(seat),
+    fn seat(pending: &PendingConnections, key: ClientKey, most: usize) -> Option<PendingGuard> {
+        match pending.claim_for(key, most) {
+            Some(AdmissionClaim::Granted(seat)) => Some(seat),
             _ => None,
         }
     }
 
     /// A seat whose connection is idle.
-    fn idle(pending: &Pending, key: Key, most: usize) -> Seat {
+    fn idle(pending: &PendingConnections, key: ClientKey, most: usize) -> PendingGuard {
         let mut seat = seat(pending, key, most).unwrap();
-        seat.idle(&mut Context::from_waker(Waker::noop()));
+        seat.set_idle(&mut Context::from_waker(Waker::noop()));
         seat
     }
 
-    fn clients(pending: &Pending) -> usize {
+    fn clients(pending: &PendingConnections) -> usize {
         pending.0.shards.iter().map(|shard| shard.lock().unwrap().clients.len()).sum()
     }
 
-    async fn granted(claim: Option<Claim>) -> Option<Seat> {
-        claim?.granted(Instant::now() + Duration::from_secs(10)).await
+    async fn granted(claim: Option<AdmissionClaim>) -> Option<PendingGuard> {
+        claim?.wait(Instant::now() + Duration::from_secs(10)).await
     }
 
     #[test]
-    fn client_has_only_so_many_that_wait_and_no_trace_after() {
-        let pending = Pending::default();
+    fn client_has_a_bound_and_no_entry_afterwards() {
+        let pending = PendingConnections::default();
         let mut first = seat(&pending, ONE, 2).unwrap();
         let second = seat(&pending, ONE, 2).unwrap();
-        assert!(pending.claim_by(ONE, 2).is_none());
+        assert!(pending.claim_for(ONE, 2).is_none());
         assert!(seat(&pending, OTHER, 2).is_some());
-        first.release();
-        first.release();
+        first.exempt();
+        first.exempt();
         let third = seat(&pending, ONE, 2).unwrap();
-        assert!(pending.claim_by(ONE, 2).is_none());
+        assert!(pending.claim_for(ONE, 2).is_none());
         drop((first, second, third));
         assert_eq!(clients(&pending), 0);
     }
 
     #[test]
-    fn addresses_of_one_64_share_their_seats() {
-        let pending = Pending::default();
+    fn addresses_of_one_64_share_their_bound() {
+        let pending = PendingConnections::default();
         let client = |text: &str| Client::new(text.parse().unwrap());
         let _first = pending.claim(client("2001:db8::1"), 1);
         assert!(pending.claim(client("2001:db8::ffff:2"), 1).is_none());
@@ -335,106 +341,109 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn longest_idle_makes_room_and_its_successor_waits_for_it() {
-        let pending = Pending::default();
+    async fn longest_idle_is_displaced_and_its_successor_waits() {
+        let pending = PendingConnections::default();
         let (oldest, newer) = (idle(&pending, ONE, 2), idle(&pending, ONE, 2));
-        let claim = pending.claim_by(ONE, 2);
-        assert!(oldest.is_asked() && !newer.is_asked());
+        let claim = pending.claim_for(ONE, 2);
+        assert!(oldest.is_displacement_pending() && !newer.is_displacement_pending());
         let leaves = async {
             tokio::task::yield_now().await;
             drop(oldest);
         };
         let (next, ()) = tokio::join!(granted(claim), leaves);
-        assert!(next.is_some() && !newer.is_asked());
+        assert!(next.is_some() && !newer.is_displacement_pending());
     }
 
     #[tokio::test]
-    async fn connection_that_turns_out_busy_stays_and_the_next_is_asked() {
-        let pending = Pending::default();
+    async fn busy_connection_stays_and_the_next_idle_one_is_displaced() {
+        let pending = PendingConnections::default();
         let (mut busy, free) = (idle(&pending, ONE, 2), idle(&pending, ONE, 2));
-        let claim = pending.claim_by(ONE, 2);
+        let claim = pending.claim_for(ONE, 2);
         let decide = async {
-            busy.count();
-            assert!(!busy.is_asked());
+            busy.set_counted();
+            assert!(!busy.is_displacement_pending());
             for _ in 0..3 {
                 tokio::task::yield_now().await;
             }
-            assert!(free.is_asked());
+            assert!(free.is_displacement_pending());
             drop(free);
         };
         let (next, ()) = tokio::join!(granted(claim), decide);
         assert!(next.is_some());
-        assert!(pending.claim_by(ONE, 2).is_none(), "neither is idle");
+        assert!(pending.claim_for(ONE, 2).is_none(), "neither is idle");
     }
 
     #[tokio::test]
     async fn claim_is_refused_when_no_connection_leaves() {
-        let pending = Pending::default();
+        let pending = PendingConnections::default();
         let mut only = idle(&pending, ONE, 1);
-        let claim = pending.claim_by(ONE, 1);
-        only.count();
+        let claim = pending.claim_for(ONE, 1);
+        only.set_counted();
         assert!(granted(claim).await.is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn claim_is_refused_at_its_deadline() {
-        let pending = Pending::default();
+        let pending = PendingConnections::default();
         let silent = idle(&pending, ONE, 1);
-        assert!(granted(pending.claim_by(ONE, 1)).await.is_none());
+        assert!(granted(pending.claim_for(ONE, 1)).await.is_none());
         drop(silent);
         assert_eq!(clients(&pending), 0);
     }
 
     #[test]
-    fn connection_that_becomes_idle_over_the_bound_has_the_longest_leave() {
-        let pending = Pending::default();
+    fn connection_idle_over_the_bound_displaces_the_longest_idle() {
+        let pending = PendingConnections::default();
         let mut serving = seat(&pending, ONE, 2).unwrap();
-        serving.release();
+        serving.exempt();
         let (oldest, newer) = (idle(&pending, ONE, 2), idle(&pending, ONE, 2));
-        serving.idle(&mut Context::from_waker(Waker::noop()));
-        assert_eq!([&oldest, &newer, &serving].map(Seat::is_asked), [true, false, false]);
+        serving.set_idle(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(
+            [&oldest, &newer, &serving].map(PendingGuard::is_displacement_pending),
+            [true, false, false]
+        );
     }
 
     #[test]
-    fn connection_that_alone_is_idle_over_the_bound_leaves_itself() {
-        let pending = Pending::default();
+    fn only_idle_connection_over_the_bound_is_displaced() {
+        let pending = PendingConnections::default();
         let mut serving = seat(&pending, ONE, 1).unwrap();
-        serving.release();
+        serving.exempt();
         let _waiting = seat(&pending, ONE, 1).unwrap();
-        serving.idle(&mut Context::from_waker(Waker::noop()));
-        assert!(serving.is_asked());
+        serving.set_idle(&mut Context::from_waker(Waker::noop()));
+        assert!(serving.is_displacement_pending());
     }
 
     #[test]
-    fn connection_counts_over_the_bound_when_its_bytes_have_arrived() {
-        let pending = Pending::default();
+    fn connection_with_arrived_bytes_counts_over_the_bound() {
+        let pending = PendingConnections::default();
         let mut serving = seat(&pending, ONE, 1).unwrap();
-        serving.release();
+        serving.exempt();
         let waiting = seat(&pending, ONE, 1).unwrap();
-        serving.count();
+        serving.set_counted();
         drop(waiting);
-        assert!(pending.claim_by(ONE, 1).is_none(), "it has the one seat");
+        assert!(pending.claim_for(ONE, 1).is_none(), "it has the one seat");
     }
 
     #[test]
-    fn counts_add_up_when_many_threads_come_and_go() {
-        let pending = Pending::default();
+    fn counts_add_up_under_many_threads() {
+        let pending = PendingConnections::default();
         thread::scope(|scope| {
             for at in 0..8_u32 {
                 let pending = &pending;
                 scope.spawn(move || {
                     let mut cx = Context::from_waker(Waker::noop());
                     for n in 0..5_000 {
-                        let Some(mut seat) = seat(pending, Key::V4((at + n) % 3), 4) else {
+                        let Some(mut seat) = seat(pending, ClientKey::V4((at + n) % 3), 4) else {
                             continue;
                         };
-                        seat.idle(&mut cx);
+                        seat.set_idle(&mut cx);
                         match n % 4 {
-                            0 => seat.count(),
-                            1 => seat.release(),
+                            0 => seat.set_counted(),
+                            1 => seat.exempt(),
                             2 => {
-                                seat.release();
-                                seat.idle(&mut cx);
+                                seat.exempt();
+                                seat.set_idle(&mut cx);
                             }
                             _ => {}
                         }

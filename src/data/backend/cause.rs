@@ -10,17 +10,17 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerMisbehaved};
 
 /// The most names of a certificate that a message lists.
-const MOST_NAMES: usize = 3;
+const MAX_NAMES: usize = 3;
 
 /// Describes the TLS fault that `error` comes from, if any; else `error` itself and its deepest
 /// cause.
-pub fn of(error: &(dyn Error + 'static)) -> String {
+pub fn describe(error: &(dyn Error + 'static)) -> String {
     let mut deepest = error;
     loop {
         if let Some(fault) = deepest.downcast_ref() {
             return tls(fault);
         }
-        let Some(beneath) = beneath(deepest) else { break };
+        let Some(beneath) = source_of(deepest) else { break };
         deepest = beneath;
     }
     let (above, beneath) = (error.to_string(), deepest.to_string());
@@ -28,15 +28,15 @@ pub fn of(error: &(dyn Error + 'static)) -> String {
 }
 
 /// Why a dial failed. Only in its TLS handshake can a connection that was made end early.
-pub fn of_dial(error: &io::Error) -> String {
+pub fn describe_dial(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "it closed the connection in the TLS handshake".into(),
-        _ => of(error),
+        _ => describe(error),
     }
 }
 
 /// The cause of `error`. `io::Error::source` skips the error which the I/O error carries.
-fn beneath<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
+fn source_of<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(carried) => Some(carried),
         None => error.source(),
@@ -55,7 +55,7 @@ fn tls(fault: &rustls::Error) -> String {
         rustls::Error::PeerIncompatible(why) => {
             format!("it supports no TLS version or cipher suite that Sidegate supports: {why:?}")
         }
-        rustls::Error::AlertReceived(alert) => told(*alert),
+        rustls::Error::AlertReceived(alert) => describe_alert(*alert),
         other => format!("TLS failed: {other}"),
     }
 }
@@ -79,7 +79,7 @@ fn certificate(fault: &CertificateError) -> String {
 }
 
 /// What an alert of the backend's means (RFC 8446 §6.2).
-fn told(alert: AlertDescription) -> String {
+fn describe_alert(alert: AlertDescription) -> String {
     use AlertDescription as Alert;
     match alert {
         Alert::CertificateRequired => {
@@ -115,9 +115,9 @@ fn names(presented: &[String]) -> String {
             Some(within) => within.trim_matches('"').to_owned(),
             None => name.clone(),
         };
-    let mut told = presented.iter().take(MOST_NAMES).map(bare).collect::<Vec<_>>().join(", ");
-    if presented.len() > MOST_NAMES {
-        told += &format!(" and {} more", presented.len() - MOST_NAMES);
+    let mut told = presented.iter().take(MAX_NAMES).map(bare).collect::<Vec<_>>().join(", ");
+    if presented.len() > MAX_NAMES {
+        told += &format!(" and {} more", presented.len() - MAX_NAMES);
     }
     told
 }
@@ -132,11 +132,11 @@ mod tests {
     fn check(fault: rustls::Error, words: &str) {
         // As it comes: an I/O error beneath others.
         let carried = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, fault));
-        assert_eq!(of(&carried), words);
+        assert_eq!(describe(&carried), words);
     }
 
     #[test]
-    fn a_fault_of_tls_is_told_in_plain_words_wherever_it_is_carried() {
+    fn tls_error_is_described_at_any_depth_of_sources() {
         let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
         let expired = CertificateError::ExpiredContext {
             time: at(1_800_000_000),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_s_names_are_told_and_not_all_of_too_many() {
+    fn certificate_names_are_listed_up_to_a_bound() {
         let check_names = |presented: &[&str], words: &str| {
             let presented = presented.iter().map(ToString::to_string).collect();
             let expected = ServerName::try_from("app.internal").unwrap();
@@ -177,9 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_fault_of_tls_keeps_its_words() {
-        assert_eq!(of(&io::Error::other("refused")), "refused");
+    fn other_errors_keep_their_text() {
+        assert_eq!(describe(&io::Error::other("refused")), "refused");
         let carried = io::Error::other(io::Error::from(io::ErrorKind::BrokenPipe));
-        assert_eq!(of(&carried), "broken pipe");
+        assert_eq!(describe(&carried), "broken pipe");
     }
 }

@@ -6,19 +6,19 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::data::backend::cause;
-use crate::data::backend::standing::{Backends, Load};
+use crate::data::backend::health::{BackendTable, LoadGuard};
 use crate::data::stream::socket::Socket;
-use crate::observe::metrics::CoreMetrics;
-use crate::refusal::{Backend, Refusal};
+use crate::observe::metrics::ThreadMetrics;
+use crate::refusal::{BackendError, Refusal};
 use crate::snapshot::Permit;
 use crate::snapshot::route::BackendAddress;
 
 /// The error of a backend that doesn't take the connection in time.
-const NOT_TAKEN: &str = "it did not take the connection in time";
+const CONNECT_TIMED_OUT: &str = "it did not take the connection in time";
 
 /// Which backend a request was sent to, and why nothing came of it: for the line of its decision.
 #[derive(Default)]
-pub struct Tried {
+pub struct DialRecord {
     /// The backend that was dialled, or reused, last.
     pub backend: Option<BackendAddress>,
     /// What went wrong, in words for people.
@@ -28,29 +28,29 @@ pub struct Tried {
     pub unadmitted: Option<Option<Box<str>>>,
 }
 
-impl Tried {
+impl DialRecord {
     /// Notes what went wrong.
     pub fn failed(&mut self, what: &dyn fmt::Display) -> Refusal {
         self.error = Some(what.to_string());
-        Refusal::Backend(Backend::Failed)
+        Refusal::Backend(BackendError::Failed)
     }
 
     /// Notes an error of the connection.
-    pub fn broke(&mut self, error: &hyper::Error) -> Refusal {
-        self.failed(&cause::of(error))
+    pub fn hyper_failed(&mut self, error: &hyper::Error) -> Refusal {
+        self.failed(&cause::describe(error))
     }
 
     /// Notes what was not done in time.
-    pub fn late(&mut self, what: &str) -> Refusal {
+    pub fn timed_out(&mut self, what: &str) -> Refusal {
         self.error = Some(what.to_owned());
-        Refusal::Backend(Backend::Late)
+        Refusal::Backend(BackendError::TimedOut)
     }
 }
 
 /// Connects to backends, and counts how long that takes.
 pub struct Connector {
-    backends: Arc<Backends>,
-    metrics: Arc<CoreMetrics>,
+    backends: Arc<BackendTable>,
+    metrics: Arc<ThreadMetrics>,
 }
 
 /// A connection to a backend that was just made.
@@ -58,21 +58,21 @@ pub struct Dialled {
     /// The connection, after the TLS handshake where there is one.
     pub socket: Socket,
     /// The weight of one more tunnel on its backend.
-    pub load: Load,
+    pub load: LoadGuard,
     /// The backend that took the connection.
     pub address: BackendAddress,
 }
 
 impl Connector {
     /// Makes the connector of the thread whose counters are `metrics`.
-    pub fn new(backends: Arc<Backends>, metrics: Arc<CoreMetrics>) -> Self {
+    pub fn new(backends: Arc<BackendTable>, metrics: Arc<ThreadMetrics>) -> Self {
         Connector { backends, metrics }
     }
 
     /// Connects to the first backend that takes the connection, within the route's `dial`. Each
     /// backend has an equal share of the time left, so that one which hangs leaves the others
     /// theirs.
-    pub async fn dial(&self, permit: &Permit, tried: &mut Tried) -> Result<Dialled, Refusal> {
+    pub async fn dial(&self, permit: &Permit, tried: &mut DialRecord) -> Result<Dialled, Refusal> {
         let route = permit.route();
         let began = Instant::now();
         let late = began + route.timeouts.dial;
@@ -81,31 +81,31 @@ impl Connector {
         while let Some((address, standing)) = left.next() {
             let now = Instant::now();
             // Before the wait, so that no other dial tries a backend that is down meanwhile.
-            standing.tried(now);
+            standing.note_dial(now);
             let untried = u32::try_from(left.len()).unwrap_or(u32::MAX);
             let share = now + late.saturating_duration_since(now) / untried.saturating_add(1);
             // The weight counts before the wait, so that a burst spreads.
-            let load = standing.load();
+            let load = standing.add_tunnel();
             tried.backend = Some(address.clone());
             match timeout_at(share, Socket::connect(&address, route.backend_tls.as_deref())).await {
                 Ok(Ok(socket)) => {
                     tried.error = None;
-                    standing.up(&address);
+                    standing.note_success(&address);
                     self.metrics.route(route).dialled(began.elapsed());
                     return Ok(Dialled { socket, load, address });
                 }
                 Ok(Err(error)) => {
-                    let error = cause::of_dial(&error);
-                    standing.down(&address, &route.name, false, &error);
+                    let error = cause::describe_dial(&error);
+                    standing.note_failure(&address, &route.name, false, &error);
                     tried.error = Some(error);
                 }
                 Err(_) => {
-                    standing.down(&address, &route.name, true, &NOT_TAKEN);
-                    tried.error = Some(NOT_TAKEN.to_owned());
+                    standing.note_failure(&address, &route.name, true, &CONNECT_TIMED_OUT);
+                    tried.error = Some(CONNECT_TIMED_OUT.to_owned());
                     hung = true;
                 }
             }
         }
-        Err(Refusal::Backend(if hung { Backend::Late } else { Backend::Failed }))
+        Err(Refusal::Backend(if hung { BackendError::TimedOut } else { BackendError::Failed }))
     }
 }

@@ -11,17 +11,17 @@ pub trait Connection: Future<Output = hyper::Result<()>> + Unpin + Send + 'stati
 impl<C: Future<Output = hyper::Result<()>> + Unpin + Send + 'static> Connection for C {}
 
 /// A connection that moves only while a caller waits for something of it. `None` means over.
-pub struct Driven<C>(Option<C>);
+pub struct DrivenConnection<C>(Option<C>);
 
-impl<C: Connection> Driven<C> {
+impl<C: Connection> DrivenConnection<C> {
     /// Wraps a connection that has not been polled yet.
     pub fn new(connection: C) -> Self {
-        Driven(Some(connection))
+        DrivenConnection(Some(connection))
     }
 
     /// Waits for `something` that comes of the connection. If the connection ends, `something`
     /// becomes ready with the reason.
-    pub async fn until<T>(&mut self, something: impl Future<Output = T>) -> T {
+    pub async fn run_until<T>(&mut self, something: impl Future<Output = T>) -> T {
         let mut something = pin!(something);
         poll_fn(|cx| {
             // The connection first: its poll is what makes `something` ready.

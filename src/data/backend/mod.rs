@@ -5,13 +5,13 @@
 //! once a byte was sent, but for a reused connection that turns out to be closed
 //! (`docs/spec/wire.md`, "Choosing a backend").
 
-mod ask;
 mod cause;
 mod dial;
 mod driven;
-mod reuse;
-mod standing;
+mod health;
+mod pool;
 mod tracked;
+mod upgrade;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,51 +27,53 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
-use crate::data::backend::ask::{Carrier, MAX_HEAD, ReplaySocket, Said, ask, hear};
-pub use crate::data::backend::dial::Tried;
+pub use crate::data::backend::dial::DialRecord;
 use crate::data::backend::dial::{Connector, Dialled};
-use crate::data::backend::driven::{Connection, Driven};
-use crate::data::backend::reuse::{Line, Pool, Underway, Way};
-pub use crate::data::backend::standing::{Backends, Load};
-use crate::data::backend::tracked::Tracked;
-use crate::data::http::body::{Begun, Fault, Outgoing, Upload};
-use crate::data::http::course::{Course, TOO_MANY_INTERIMS};
-use crate::data::http::flight::Shape;
+use crate::data::backend::driven::{Connection, DrivenConnection};
+pub use crate::data::backend::health::{BackendTable, LoadGuard};
+use crate::data::backend::pool::{ActiveConnection, Pool, PoolKey, PooledConnection};
+use crate::data::backend::tracked::ProgressSocket;
+use crate::data::backend::upgrade::{
+    Carrier, MAX_HEAD_BYTES, ReplaySocket, UpgradeReply, read_response, send_attempt,
+};
+use crate::data::http::body::{PrefetchedBody, RequestBody, ResponseBody, UploadFault};
+use crate::data::http::deadlines::HttpDeadlines;
 use crate::data::http::forward;
-use crate::data::http::head::{Read, Spelling};
+use crate::data::http::head::{OriginalSpelling, ParsedHead};
+use crate::data::http::in_flight::BodyKind;
 use crate::data::http::interim;
-use crate::data::http::patience::Patience;
+use crate::data::http::progress::{RequestProgress, TOO_MANY_INTERIMS};
 use crate::data::stream::keepalive;
 use crate::data::stream::socket::Socket;
-use crate::data::websocket::handshake::{Agreed, Handshake};
-use crate::observe::metrics::CoreMetrics;
-use crate::refusal::{Head, Refusal};
-use crate::snapshot::listener::MAX_FIELDS;
+use crate::data::websocket::handshake::{Agreement, Handshake};
+use crate::observe::metrics::ThreadMetrics;
+use crate::refusal::{HeadError, Refusal};
+use crate::snapshot::listener::DEFAULT_MAX_FIELDS;
 use crate::snapshot::route::{BackendAddress, RouteTimeouts};
 use crate::snapshot::{Permit, Snapshot};
 
 /// The bound of a timer that has none: a year.
-const NEVER: Duration = Duration::from_secs(366 * 24 * 3600);
+const NO_TIMEOUT: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The error of a backend that took the request and sent no answer in time.
-const NO_ANSWER: &str = "no answer in time";
+const ANSWER_TIMED_OUT: &str = "no answer in time";
 
 /// The error of a backend that stopped reading the request.
-const NOT_READ: &str = "it took nothing of the request in time";
+const REQUEST_STALLED: &str = "it took nothing of the request in time";
 
 /// One thread's way to the backends: its idle connections, and the tasks that drive them.
-pub struct Dialler {
+pub struct BackendClient {
     connector: Connector,
     pool: Arc<Pool>,
     tracker: TaskTracker,
 }
 
 /// A backend's answer to an attempt.
-pub enum Answer {
+pub enum UpgradeOutcome {
     /// A valid 101 whose subprotocol the policy admits.
     Switched(Box<Switched>),
     /// Any other answer, which is the backend's right, to be relayed.
-    Other(Response<Outgoing>),
+    Other(Response<ResponseBody>),
 }
 
 /// An attempt's head on its way to a backend.
@@ -79,12 +81,12 @@ pub struct Attempt {
     /// The head as the backend is to get it.
     pub head: request::Parts,
     /// How its names are spelled. `None` means that hyper has read the head, and alone knows.
-    pub spelling: Option<Spelling>,
+    pub spelling: Option<OriginalSpelling>,
 }
 
 /// An attempt that hyper sends over `socket`.
 struct HyperExchange<S> {
-    request: Request<Upload>,
+    request: Request<RequestBody>,
     socket: S,
     /// The deadline of the answer. `None` means that its time begins once the attempt is sent.
     late: Option<Instant>,
@@ -95,27 +97,31 @@ pub struct Switched {
     /// The head that goes to the client.
     pub head: response::Parts,
     /// How its names are spelled, where it was read without hyper.
-    pub spelling: Spelling,
+    pub spelling: OriginalSpelling,
     /// The connection, taken back for the tunnel.
     pub socket: Socket,
     /// Bytes that the backend had sent behind its head.
     pub early: Bytes,
     /// What the two sides agreed on.
-    pub agreed: Agreed,
+    pub agreed: Agreement,
     /// Its weight on the backend.
-    pub load: Load,
+    pub load: LoadGuard,
 }
 
-impl Dialler {
+impl BackendClient {
     /// Makes a thread's dialler; `tracker` owns the tasks that drive its connections.
-    pub fn new(backends: Arc<Backends>, metrics: Arc<CoreMetrics>, tracker: TaskTracker) -> Self {
+    pub fn new(
+        backends: Arc<BackendTable>,
+        metrics: Arc<ThreadMetrics>,
+        tracker: TaskTracker,
+    ) -> Self {
         let pool = Pool::new(Arc::clone(&backends));
-        Dialler { connector: Connector::new(backends, metrics), pool, tracker }
+        BackendClient { connector: Connector::new(backends, metrics), pool, tracker }
     }
 
     /// Closes the idle connections that were not used in time, and forgets the backends that
     /// `live` names no more.
-    pub fn tidy(&self, live: &Snapshot) {
+    pub fn evict_expired(&self, live: &Snapshot) {
         self.pool.tidy(live);
     }
 
@@ -125,77 +131,79 @@ impl Dialler {
     }
 
     /// Sends an attempt, and takes the connection back if the backend switches. The answer is late
-    /// as in [`Dialler::forward`].
+    /// as in [`BackendClient::forward`].
     pub async fn upgrade(
         &self,
         permit: &Permit,
         attempt: Attempt,
         handshake: &Handshake,
-        tried: &mut Tried,
-    ) -> Result<Answer, Refusal> {
+        tried: &mut DialRecord,
+    ) -> Result<UpgradeOutcome, Refusal> {
         let Dialled { mut socket, load, .. } = self.connector.dial(permit, tried).await?;
         let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
         // A new socket has the default already: mostly this saves a system call.
         if keepalive::user_timeout(write_stall) != keepalive::USER_TIMEOUT {
-            socket.bear(write_stall);
+            socket.allow_zero_window(write_stall);
         }
         let Some(spelling) = &attempt.spelling else {
-            let request = Request::from_parts(attempt.head, Upload::Empty);
+            let request = Request::from_parts(attempt.head, RequestBody::Empty);
             let exchange = HyperExchange { request, socket, late: None };
             // Boxed, as below: attempts that get a 101 at once would carry the room of hyper.
-            return Box::pin(self.upgrade_by_hyper(permit, exchange, handshake, load, tried)).await;
+            return Box::pin(self.upgrade_with_hyper(permit, exchange, handshake, load, tried))
+                .await;
         };
-        let asked = timeout(write_stall, ask(&mut socket, &attempt.head, spelling)).await;
-        asked.map_err(|_| tried.late(NOT_READ))?;
+        let asked = timeout(write_stall, send_attempt(&mut socket, &attempt.head, spelling)).await;
+        asked.map_err(|_| tried.timed_out(REQUEST_STALLED))?;
         // hyper gets the same deadline, so that reading on with it gives no time anew.
-        let late = Instant::now() + response.unwrap_or(NEVER);
-        let heard = timeout_at(late, hear(&mut socket, permit.route().max_fields)).await;
-        match heard.map_err(|_| tried.late(NO_ANSWER))? {
-            Said::Switched(Read { parts, spelling, length }, came) => {
+        let late = Instant::now() + response.unwrap_or(NO_TIMEOUT);
+        let heard = timeout_at(late, read_response(&mut socket, permit.route().max_fields)).await;
+        match heard.map_err(|_| tried.timed_out(ANSWER_TIMED_OUT))? {
+            UpgradeReply::Switched(ParsedHead { parts, spelling, length }, came) => {
                 let early = Bytes::copy_from_slice(&came[length..]);
                 let settled = settled(permit, handshake, parts, tried)?;
                 Ok(settled.switched(spelling, socket, early, load))
             }
-            Said::Other(heard, error) => {
+            UpgradeReply::Other(heard, error) => {
                 let socket = ReplaySocket::new(socket, heard, error);
                 // hyper's copy of the attempt goes nowhere: only its method counts, since the
                 // answer to a GET may have a body.
-                let request = Request::new(Upload::Empty);
+                let request = Request::new(RequestBody::Empty);
                 let exchange = HyperExchange { request, socket, late: Some(late) };
-                Box::pin(self.upgrade_by_hyper(permit, exchange, handshake, load, tried)).await
+                Box::pin(self.upgrade_with_hyper(permit, exchange, handshake, load, tried)).await
             }
         }
     }
 
     /// Reads the answer to an attempt with hyper. The attempt was sent before and has got no plain
     /// 101, or only hyper knows how to spell its names.
-    async fn upgrade_by_hyper<S: Carrier>(
+    async fn upgrade_with_hyper<S: Carrier>(
         &self,
         permit: &Permit,
         exchange: HyperExchange<S>,
         handshake: &Handshake,
-        load: Load,
-        tried: &mut Tried,
-    ) -> Result<Answer, Refusal> {
+        load: LoadGuard,
+        tried: &mut DialRecord,
+    ) -> Result<UpgradeOutcome, Refusal> {
         let (mut answer, mut connection) = self.exchange(permit, exchange, tried).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            let answer = relayed(permit, answer, &http::Method::GET, true, tried).await?;
+            let answer = check_answer(permit, answer, &http::Method::GET, true, tried).await?;
             self.tracker.spawn(connection.finish());
-            return Ok(Answer::Other(answer.map(|body| body.holding(load))));
+            return Ok(UpgradeOutcome::Other(answer.map(|body| body.with_guard(load))));
         }
         let on = hyper::upgrade::on(&mut answer);
         let (head, _) = answer.into_parts();
         let settled = settled(permit, handshake, head, tried)?;
         // The head of the 101 has been read: this takes no longer than a turn.
-        let upgraded = connection.until(on).await.map_err(|error| tried.broke(&error))?;
+        let upgraded =
+            connection.run_until(on).await.map_err(|error| tried.hyper_failed(&error))?;
         let parts = upgraded
-            .downcast::<TokioIo<Tracked<S>>>()
+            .downcast::<TokioIo<ProgressSocket<S>>>()
             .map_err(|_| tried.failed(&"its connection was lost"))?;
         let (socket, unread) = parts.io.into_inner().into_inner().into_parts();
         // A copy, in the order of the stream: little is read ahead, and a slice would keep hyper's
         // whole buffer for as long as the tunnel lives.
         let early = [parts.read_buf, unread].concat().into();
-        Ok(settled.switched(Spelling::default(), socket, early, load))
+        Ok(settled.switched(OriginalSpelling::default(), socket, early, load))
     }
 
     /// Sends an attempt with hyper, and waits for the head of its answer.
@@ -203,35 +211,35 @@ impl Dialler {
         &self,
         permit: &Permit,
         exchange: HyperExchange<S>,
-        tried: &mut Tried,
-    ) -> Result<(Response<Incoming>, Driven<impl Connection>), Refusal> {
+        tried: &mut DialRecord,
+    ) -> Result<(Response<Incoming>, DrivenConnection<impl Connection>), Refusal> {
         let HyperExchange { mut request, socket, late } = exchange;
         let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
-        let course = Course::default();
+        let course = RequestProgress::default();
         course.begin(false, write_stall);
         let begun = client(permit.route().max_fields)
-            .handshake(TokioIo::new(Tracked::new(socket, course.clone())))
+            .handshake(TokioIo::new(ProgressSocket::new(socket, course.clone())))
             .await;
-        let (mut sender, connection) = begun.map_err(|error| tried.broke(&error))?;
-        let mut connection = Driven::new(connection.with_upgrades());
+        let (mut sender, connection) = begun.map_err(|error| tried.hyper_failed(&error))?;
+        let mut connection = DrivenConnection::new(connection.with_upgrades());
         interim::count(&mut request, course.clone());
         let sent = sender.send_request(request);
         let is_late = async {
             let late = match late {
                 Some(late) => late,
-                None => course.sent().await + response.unwrap_or(NEVER),
+                None => course.wait_sent().await + response.unwrap_or(NO_TIMEOUT),
             };
             sleep_until(late).await;
         };
         let answer = tokio::select! {
             biased;
-            answer = connection.until(sent) => answer,
-            () = is_late => return Err(tried.late(NO_ANSWER)),
-            () = course.stalls() => return Err(tried.late(NOT_READ)),
+            answer = connection.run_until(sent) => answer,
+            () = is_late => return Err(tried.timed_out(ANSWER_TIMED_OUT)),
+            () = course.wait_stalled() => return Err(tried.timed_out(REQUEST_STALLED)),
         };
         let answer = answer.map_err(|error| match error.is_parse_too_large() {
-            true => tried.failed(&TooLarge { permit, received: course.received() }),
-            false => tried.broke(&error),
+            true => tried.failed(&HeadTooLarge { permit, received: course.received() }),
+            false => tried.hyper_failed(&error),
         })?;
         if course.has_too_many_interims() {
             return Err(tried.failed(&TOO_MANY_INTERIMS));
@@ -249,11 +257,11 @@ impl Dialler {
         &self,
         permit: &Permit,
         head: request::Parts,
-        body: Upload,
-        fault: &Fault,
-        patience: &Patience,
-        tried: &mut Tried,
-    ) -> Result<Response<Outgoing>, Refusal> {
+        body: RequestBody,
+        fault: &UploadFault,
+        patience: &HttpDeadlines,
+        tried: &mut DialRecord,
+    ) -> Result<Response<ResponseBody>, Refusal> {
         let method = head.method.clone();
         let is_unnamed = !head.headers.contains_key(HOST);
         // Only a safe request without a body may be sent a second time.
@@ -262,38 +270,50 @@ impl Dialler {
         while let Some(line) = self.pool.take(permit).await {
             tried.backend = Some(line.address().clone());
             name_backend(&mut request, is_unnamed, permit, line.address());
-            let (mut underway, sent) = self.put(permit, line, request, patience).await;
-            match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
+            let (mut underway, sent) = self.send(permit, line, request, patience).await;
+            match sent.ok_or_else(|| tried.timed_out(ANSWER_TIMED_OUT))? {
                 Ok(answer) => return answered(permit, answer, &method, underway, tried).await,
                 // Closed meanwhile. hyper returns a request of which it has sent nothing. A safe
                 // one is repeated unless a byte of its answer has come.
                 Err(mut error) => match (error.take_message(), &again) {
                     (Some(unsent), _) => request = unsent,
-                    (None, Some(head)) if !underway.course().is_heard() => {
-                        request = Request::from_parts(head.clone(), Upload::Empty);
+                    (None, Some(head)) if !underway.course().has_response_byte() => {
+                        request = Request::from_parts(head.clone(), RequestBody::Empty);
                     }
-                    _ => return Err(broken(permit, tried, fault, &mut underway, error.error())),
+                    _ => {
+                        return Err(send_failure(
+                            permit,
+                            tried,
+                            fault,
+                            &mut underway,
+                            error.error(),
+                        ));
+                    }
                 },
             }
         }
         let line = self.connect(permit, tried).await?;
         name_backend(&mut request, is_unnamed, permit, line.address());
-        let (mut underway, sent) = self.put(permit, line, request, patience).await;
-        match sent.ok_or_else(|| tried.late(NO_ANSWER))? {
+        let (mut underway, sent) = self.send(permit, line, request, patience).await;
+        match sent.ok_or_else(|| tried.timed_out(ANSWER_TIMED_OUT))? {
             Ok(answer) => answered(permit, answer, &method, underway, tried).await,
-            Err(error) => Err(broken(permit, tried, fault, &mut underway, error.error())),
+            Err(error) => Err(send_failure(permit, tried, fault, &mut underway, error.error())),
         }
     }
 
     /// Makes a connection for plain requests, and gives it to a task of its own.
-    async fn connect(&self, permit: &Permit, tried: &mut Tried) -> Result<Line, Refusal> {
+    async fn connect(
+        &self,
+        permit: &Permit,
+        tried: &mut DialRecord,
+    ) -> Result<PooledConnection, Refusal> {
         let Dialled { socket, load, address } = self.connector.dial(permit, tried).await?;
         // A load counts tunnels, and this becomes none.
         drop(load);
-        let course = Course::default();
-        let io = TokioIo::new(Tracked::new(socket, course.clone()));
+        let course = RequestProgress::default();
+        let io = TokioIo::new(ProgressSocket::new(socket, course.clone()));
         let begun = client(permit.route().max_fields).handshake(io).await;
-        let (sender, connection) = begun.map_err(|error| tried.broke(&error))?;
+        let (sender, connection) = begun.map_err(|error| tried.hyper_failed(&error))?;
         let driven = course.clone();
         let driver = self.tracker.spawn(async move {
             tokio::select! {
@@ -301,32 +321,33 @@ impl Dialler {
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "a connection to a backend failed");
                 },
-                // Dropping the connection closes it; `Course::is_stalled` tells the request why.
-                () = driven.stalls() => {}
+                // Dropping the connection closes it; `RequestProgress::is_stalled` tells the
+                // request why.
+                () = driven.wait_stalled() => {}
             }
         });
-        let way = Way::new(address, permit.route());
-        Ok(Line::new(way, sender, course, driver.abort_handle()))
+        let way = PoolKey::new(address, permit.route());
+        Ok(PooledConnection::new(way, sender, course, driver.abort_handle()))
     }
 
     /// Puts a request on a connection and waits for the head of its answer; `None` means late.
-    /// Interim answers before it go to the client of `patience`.
-    async fn put(
+    /// Interim answers before it go to the client of `deadlines`.
+    async fn send(
         &self,
         permit: &Permit,
-        line: Line,
-        mut request: Request<Upload>,
-        patience: &Patience,
-    ) -> (Underway, Option<Put>) {
+        line: PooledConnection,
+        mut request: Request<RequestBody>,
+        patience: &HttpDeadlines,
+    ) -> (ActiveConnection, Option<SendResult>) {
         let response = permit.route().timeouts.response;
-        let mut underway = Underway::begin(&self.pool, line, permit, request.body_mut());
+        let mut underway = ActiveConnection::begin(&self.pool, line, permit, request.body_mut());
         let course = underway.course().clone();
-        let wanted = request.body().wanted();
+        let wanted = request.body().continue_signal();
         interim::pass_on(&mut request, course.clone(), patience, wanted);
         let late = async {
             // Before that, `write_stall` bounds it, in the task that drives the connection.
-            let sent = course.sent().await;
-            sleep_until(sent + response.unwrap_or(NEVER)).await;
+            let sent = course.wait_sent().await;
+            sleep_until(sent + response.unwrap_or(NO_TIMEOUT)).await;
         };
         let Some(sender) = underway.sender() else { return (underway, None) };
         let put = tokio::select! {
@@ -341,7 +362,7 @@ impl Dialler {
 /// Writes the backend's own authority into Host, where the client, of HTTP/1.0, named no host: a
 /// request of HTTP/1.1 has one (RFC 9112 §3.2).
 fn name_backend(
-    request: &mut Request<Upload>,
+    request: &mut Request<RequestBody>,
     is_unnamed: bool,
     permit: &Permit,
     address: &BackendAddress,
@@ -354,36 +375,42 @@ fn name_backend(
 }
 
 /// hyper's answer to a request, or the error, with the request itself if it was not sent.
-type Put = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
+type SendResult = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
 async fn answered(
     permit: &Permit,
     answer: Response<Incoming>,
     method: &http::Method,
-    underway: Underway,
-    tried: &mut Tried,
-) -> Result<Response<Outgoing>, Refusal> {
+    underway: ActiveConnection,
+    tried: &mut DialRecord,
+) -> Result<Response<ResponseBody>, Refusal> {
     if underway.course().has_too_many_interims() {
         return Err(tried.failed(&TOO_MANY_INTERIMS));
     }
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(tried.failed(&"switched protocols unasked"));
     }
-    let answer = relayed(permit, answer, method, false, tried).await?;
-    Ok(answer.map(|body| body.on_whole(Box::new(underway))))
+    let answer = check_answer(permit, answer, method, false, tried).await?;
+    Ok(answer.map(|body| body.on_end(Box::new(underway))))
 }
 
 /// The head of a valid 101 as its client gets it, and what it settles. Only [`settled`] makes one.
 struct Settled {
     head: response::Parts,
-    agreed: Agreed,
+    agreed: Agreement,
 }
 
 impl Settled {
     /// The answer that the tunnel begins with.
-    fn switched(self, spelling: Spelling, socket: Socket, early: Bytes, load: Load) -> Answer {
+    fn switched(
+        self,
+        spelling: OriginalSpelling,
+        socket: Socket,
+        early: Bytes,
+        load: LoadGuard,
+    ) -> UpgradeOutcome {
         let Settled { head, agreed } = self;
-        Answer::Switched(Box::new(Switched { head, spelling, socket, early, agreed, load }))
+        UpgradeOutcome::Switched(Box::new(Switched { head, spelling, socket, early, agreed, load }))
     }
 }
 
@@ -393,7 +420,7 @@ fn settled(
     permit: &Permit,
     handshake: &Handshake,
     mut head: response::Parts,
-    tried: &mut Tried,
+    tried: &mut DialRecord,
 ) -> Result<Settled, Refusal> {
     let agreed = forward::switched(&mut head, handshake).map_err(|what| tried.failed(&what))?;
     if permit.route().policy.admits_subprotocol(agreed.subprotocol.as_deref()) {
@@ -410,47 +437,47 @@ fn settled(
 /// hyper's client, with the bound on the fields of an answer.
 pub fn client(max_fields: usize) -> Builder {
     let mut builder = Builder::new();
-    if max_fields != MAX_FIELDS {
+    if max_fields != DEFAULT_MAX_FIELDS {
         builder.max_headers(max_fields);
     }
     // Sidegate's fields are written as they are documented; a client's own keep their case.
-    builder.preserve_header_case(true).title_case_headers(true).max_header_size(MAX_HEAD);
+    builder.preserve_header_case(true).title_case_headers(true).max_header_size(MAX_HEAD_BYTES);
     // Bounds how much hyper holds of a body that the other side does not take.
-    builder.max_buf_size(MAX_HEAD + 8 * 1024);
+    builder.max_buf_size(MAX_HEAD_BYTES + 8 * 1024);
     builder
 }
 
 /// Checks a backend's answer, and turns it into the client's.
-async fn relayed(
+async fn check_answer(
     permit: &Permit,
     answer: Response<Incoming>,
     method: &http::Method,
     attempt: bool,
-    tried: &mut Tried,
-) -> Result<Response<Outgoing>, Refusal> {
+    tried: &mut DialRecord,
+) -> Result<Response<ResponseBody>, Refusal> {
     let (mut head, body) = answer.into_parts();
-    forward::accept_head(&head, method).map_err(|what| tried.failed(&what))?;
+    forward::check_framing(&head, method).map_err(|what| tried.failed(&what))?;
     forward::to_client(&mut head, attempt);
-    let stall = match Shape::of(&head.headers) {
+    let stall = match BodyKind::from_headers(&head.headers) {
         // A stream of events may be silent for hours; TCP notices a backend that is gone.
-        Shape::Events => None,
-        Shape::Sized | Shape::Open => permit.route().timeouts.body_stall,
+        BodyKind::EventStream => None,
+        BodyKind::Sized | BodyKind::UnknownLength => permit.route().timeouts.body_stall,
     };
-    let begun = Begun::read(body).await.map_err(|error| tried.broke(&error))?;
-    Ok(Response::from_parts(head, Outgoing::relayed(begun, stall)))
+    let begun = PrefetchedBody::prefetch(body).await.map_err(|error| tried.hyper_failed(&error))?;
+    Ok(Response::from_parts(head, ResponseBody::relayed(begun, stall)))
 }
 
 /// A head that hyper finds too large: it does not say whether by its size or by its fields.
-struct TooLarge<'p> {
+struct HeadTooLarge<'p> {
     permit: &'p Permit,
     /// How many bytes of the answer came.
     received: usize,
 }
 
-impl fmt::Display for TooLarge<'_> {
+impl fmt::Display for HeadTooLarge<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let max_fields = self.permit.route().max_fields;
-        if self.received >= MAX_HEAD {
+        if self.received >= MAX_HEAD_BYTES {
             f.write_str("its answer's head is over 64 KiB")
         } else {
             write!(
@@ -463,27 +490,27 @@ impl fmt::Display for TooLarge<'_> {
 
 /// The refusal of a request that hyper failed to send, or to get an answer to: the client's fault
 /// or the backend's.
-fn broken(
+fn send_failure(
     permit: &Permit,
-    tried: &mut Tried,
-    fault: &Fault,
-    underway: &mut Underway,
+    tried: &mut DialRecord,
+    fault: &UploadFault,
+    underway: &mut ActiveConnection,
     error: &hyper::Error,
 ) -> Refusal {
     // Causes first: each of them shows as an error of hyper's connection too.
     if underway.course().is_stalled() {
-        return tried.late(NOT_READ);
+        return tried.timed_out(REQUEST_STALLED);
     }
     if fault.is_too_big() {
         return Refusal::Body;
     }
     if error.is_parse_too_large() {
         let received = underway.course().received();
-        return tried.failed(&TooLarge { permit, received });
+        return tried.failed(&HeadTooLarge { permit, received });
     }
     // A chunk that cannot be read is malformed like a head, and not the backend's fault.
     if fault.is_broken() {
-        return Refusal::Head(Head::Malformed);
+        return Refusal::Head(HeadError::Malformed);
     }
-    tried.broke(error)
+    tried.hyper_failed(error)
 }

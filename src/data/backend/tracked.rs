@@ -1,4 +1,4 @@
-//! A backend's socket under hyper, which notes in a [`Course`] what passes over it.
+//! A backend's socket under hyper, which notes in a [`RequestProgress`] what passes over it.
 //!
 //! A backend that takes no more may have answered before. hyper would give that answer up with the
 //! failed write, so whatever it still writes then is swallowed.
@@ -10,25 +10,25 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::data::http::course::{Course, TOO_MANY_INTERIMS};
+use crate::data::http::progress::{RequestProgress, TOO_MANY_INTERIMS};
 use crate::data::stream::keepalive;
 use crate::data::stream::socket::Socket;
 
 /// The most bytes of an answer that one read takes: hyper's buffer grows with what a read brings.
-const MOST_READ: usize = 16 * 1024;
+const MAX_READ_BYTES: usize = 16 * 1024;
 
-/// A backend's socket under hyper that keeps its [`Course`].
-pub struct Tracked<S> {
+/// A backend's socket under hyper that keeps its [`RequestProgress`].
+pub struct ProgressSocket<S> {
     socket: S,
-    course: Course,
+    course: RequestProgress,
     /// The TCP user timeout that is set on the socket.
     user_timeout: Duration,
 }
 
-impl<S: AsRef<Socket>> Tracked<S> {
-    /// Reports in `course` what passes over `socket`.
-    pub fn new(socket: S, course: Course) -> Self {
-        Tracked { socket, course, user_timeout: keepalive::USER_TIMEOUT }
+impl<S: AsRef<Socket>> ProgressSocket<S> {
+    /// Reports in `progress` what passes over `socket`.
+    pub fn new(socket: S, course: RequestProgress) -> Self {
+        ProgressSocket { socket, course, user_timeout: keepalive::USER_TIMEOUT }
     }
 
     /// Gives the socket back.
@@ -39,22 +39,22 @@ impl<S: AsRef<Socket>> Tracked<S> {
     /// Notes a write, and sets the user timeout anew where the `write_stall` differs: a connection
     /// serves several routes, each with its own.
     fn report(&mut self, written: &Poll<io::Result<usize>>) {
-        let write_stall = self.course.wrote(written);
+        let write_stall = self.course.on_write(written);
         let user_timeout = keepalive::user_timeout(write_stall);
         if user_timeout != self.user_timeout {
             self.user_timeout = user_timeout;
-            self.socket.as_ref().bear(write_stall);
+            self.socket.as_ref().allow_zero_window(write_stall);
         }
     }
 }
 
 /// What hyper sees of a write of `length` bytes. Errors are kept from hyper: whether there is an
 /// answer shows when it reads, which is at once, since the connection has ended.
-fn unless_failed(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+fn hide_error(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
     written.map(|written| Ok(written.unwrap_or(length)))
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ProgressSocket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -64,28 +64,28 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
         if self.course.has_too_many_interims() {
             return Poll::Ready(Err(io::Error::other(TOO_MANY_INTERIMS)));
         }
-        let most = buffer.remaining().min(MOST_READ);
+        let most = buffer.remaining().min(MAX_READ_BYTES);
         let mut some = ReadBuf::new(buffer.initialize_unfilled_to(most));
         let read = Pin::new(&mut self.socket).poll_read(cx, &mut some);
         let bytes = some.filled().len();
         buffer.advance(bytes);
-        self.course.read(bytes);
+        self.course.on_read(bytes);
         read
     }
 }
 
-impl<S: AsyncWrite + AsRef<Socket> + Unpin> AsyncWrite for Tracked<S> {
+impl<S: AsyncWrite + AsRef<Socket> + Unpin> AsyncWrite for ProgressSocket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.course.refuses() {
+        if self.course.is_blocked() {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
         self.report(&written);
-        unless_failed(written, bytes.len())
+        hide_error(written, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -94,12 +94,12 @@ impl<S: AsyncWrite + AsRef<Socket> + Unpin> AsyncWrite for Tracked<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let length = slices.iter().map(|slice| slice.len()).sum();
-        if self.course.refuses() {
+        if self.course.is_blocked() {
             return Poll::Ready(Ok(length));
         }
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
         self.report(&written);
-        unless_failed(written, length)
+        hide_error(written, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -109,7 +109,7 @@ impl<S: AsyncWrite + AsRef<Socket> + Unpin> AsyncWrite for Tracked<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.socket).poll_flush(cx);
         ready!(self.course.wrote_whole(&flushed));
-        self.course.flushed();
+        self.course.on_flush();
         Poll::Ready(Ok(()))
     }
 

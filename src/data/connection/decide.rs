@@ -5,8 +5,8 @@
 //! `docs/spec/wire.md`, "The order of decisions". Both readers of heads decide here, and this file
 //! names no type of hyper's server.
 //!
-//! Every request has one line in the log and one count ([`Asked`] sees to it), except on a listener
-//! that redirects: its redirects are neither logged nor counted.
+//! Every request has one line in the log and one count ([`RequestLog`] sees to it), except on a
+//! listener that redirects: its redirects are neither logged nor counted.
 
 use std::sync::Arc;
 
@@ -15,43 +15,44 @@ use http::{Response, Uri, Version, request};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
-use crate::data::backend::{Answer, Attempt};
-use crate::data::connection::asked::Asked;
-use crate::data::connection::exchange::{Exchange, answered_with, relayed};
-use crate::data::connection::opening::{Opening, Switching};
+use crate::data::backend::{Attempt, UpgradeOutcome};
+use crate::data::connection::pending_tunnel::{GrantedTunnel, PendingTunnel};
 use crate::data::connection::plain::Forward;
-use crate::data::http::answer;
-use crate::data::http::body::{Fault, Outgoing};
+use crate::data::connection::request_log::RequestLog;
+use crate::data::connection::service::{HttpService, answered_with, check_answer};
+use crate::data::http::body::{ResponseBody, UploadFault};
 use crate::data::http::forward;
-use crate::data::http::head::Spelling;
-use crate::data::http::malformed::Flaw;
+use crate::data::http::head::OriginalSpelling;
+use crate::data::http::head_check::HeadFlaw;
+use crate::data::http::reply;
 use crate::data::websocket::handshake::Handshake;
-use crate::policy::request::{Kind, Request, Scheme};
-use crate::refusal::{Backend, Head, Refusal};
-use crate::snapshot::listener::Speaks;
-use crate::snapshot::route::Paths;
+use crate::policy::request::{Request, RequestType, Scheme};
+use crate::refusal::{BackendError, HeadError, Refusal};
+use crate::snapshot::listener::Protocol;
+use crate::snapshot::route::PathForwarding;
 use crate::snapshot::{Judgement, Permit, Snapshot};
-use crate::tunnels::STREAM_AGE;
+use crate::tunnels::MIN_STREAM_AGE;
 
 /// The head of a request, from either reader, and the gate's verdict on it.
 pub struct RequestHead {
     parts: request::Parts,
     /// How its names are spelled. `None` means that hyper has read the head, and alone knows.
-    spelling: Option<Spelling>,
+    spelling: Option<OriginalSpelling>,
     request: Result<Request, Refusal>,
     /// Whether a body follows.
     has_body: bool,
 }
 
 impl RequestHead {
-    /// Takes a head through the gate. A head with a [`Flaw`] is refused: hyper has read another.
+    /// Takes a head through the gate. A head with a [`HeadFlaw`] is refused: hyper has read
+    /// another.
     pub fn new(
         parts: request::Parts,
-        spelling: Option<Spelling>,
+        spelling: Option<OriginalSpelling>,
         has_body: bool,
         scheme: Scheme,
     ) -> Self {
-        let request = match parts.extensions.get::<Flaw>() {
+        let request = match parts.extensions.get::<HeadFlaw>() {
             Some(flaw) => Err(flaw.refusal()),
             None => Request::read(&parts, scheme),
         };
@@ -67,7 +68,7 @@ impl RequestHead {
 /// The outcome of a request, and who answers it.
 pub enum Decision {
     /// The backend has switched: the client gets its 101, and the tunnel opens.
-    Tunnel(Box<Opening>),
+    Tunnel(Box<PendingTunnel>),
     /// Sidegate answers, without a backend's body: a refusal or a redirect.
     Reply(Response<Bytes>),
     /// A backend answers, with a body of its own.
@@ -77,41 +78,43 @@ pub enum Decision {
 /// The answer of a backend, which is no 101.
 pub enum BackendAnswer {
     /// The answer to an attempt, which has come.
-    Ready(Response<Outgoing>),
+    Ready(Response<ResponseBody>),
     /// Plain HTTP that has yet to be put to a backend, with the body that the caller has.
-    Pending(Box<Forward>, Box<Asked>),
+    Pending(Box<Forward>, Box<RequestLog>),
 }
 
 /// The next step of a request that is let in.
 #[expect(clippy::large_enum_variant, reason = "it is moved once, and never stored")]
-enum NextStep {
+enum AdmittedRequest {
     Reply(Response<Bytes>),
     Forward(Box<Forward>),
     Open { attempt: Attempt, request: Request, permit: Permit },
 }
 
 /// The outcome of an attempt that is let in.
-enum Granted {
-    Tunnel(Box<Switching>),
+enum UpgradeAnswer {
+    Tunnel(Box<GrantedTunnel>),
     /// The backend's answer, if it is no 101.
-    Other(Response<Outgoing>),
+    Other(Response<ResponseBody>),
 }
 
-impl Exchange {
+impl HttpService {
     /// Decides a request, and puts an attempt to its backend. The request is on the books from the
     /// call on, not from the first poll: its client may be gone before that.
     pub fn decide(self: Arc<Self>, head: RequestHead) -> impl Future<Output = Decision> {
-        let (core, came) = (Arc::clone(&self.core), Arc::clone(&self.came));
-        let mut asked = Box::new(Asked::new(core, came, head.has_body));
+        let (core, came) = (Arc::clone(&self.core), Arc::clone(&self.connection));
+        let mut asked = Box::new(RequestLog::new(core, came, head.has_body));
         self.note(&head, &mut asked);
         async move {
             // Taken apart before the wait, so that the future holds no second copy of the head.
             let (attempt, request, permit) = match self.next_step(head, &mut asked) {
-                Ok(NextStep::Open { attempt, request, permit }) => (attempt, request, permit),
-                Ok(NextStep::Forward(forward)) => {
+                Ok(AdmittedRequest::Open { attempt, request, permit }) => {
+                    (attempt, request, permit)
+                }
+                Ok(AdmittedRequest::Forward(forward)) => {
                     return Decision::Backend(BackendAnswer::Pending(forward, asked));
                 }
-                Ok(NextStep::Reply(answer)) => {
+                Ok(AdmittedRequest::Reply(answer)) => {
                     self.routed(&asked);
                     return Decision::Reply(answer);
                 }
@@ -120,12 +123,14 @@ impl Exchange {
                     return Decision::Reply(self.refuse(&mut asked, refusal));
                 }
             };
-            let granted = self.open(attempt, request, permit, &mut asked).await;
+            let granted = self.open_tunnel(attempt, request, permit, &mut asked).await;
             self.routed(&asked);
             match granted {
-                Ok(Granted::Tunnel(granted)) => Decision::Tunnel(Opening::new(granted, asked)),
-                Ok(Granted::Other(answer)) => {
-                    self.settles(asked);
+                Ok(UpgradeAnswer::Tunnel(granted)) => {
+                    Decision::Tunnel(PendingTunnel::new(granted, asked))
+                }
+                Ok(UpgradeAnswer::Other(answer)) => {
+                    self.defer_log(asked);
                     Decision::Backend(BackendAnswer::Ready(answer))
                 }
                 Err(refusal) => Decision::Reply(self.refuse(&mut asked, refusal)),
@@ -134,44 +139,50 @@ impl Exchange {
     }
 
     /// Notes the facts of a head for its line in the log.
-    fn note(&self, head: &RequestHead, asked: &mut Asked) {
+    fn note(&self, head: &RequestHead, asked: &mut RequestLog) {
         let refusal = match &head.request {
-            Ok(request) => return asked.read(request),
+            Ok(request) => return asked.note_request(request),
             Err(refusal) => *refusal,
         };
-        if let Some(flaw) = head.parts.extensions.get::<Flaw>() {
+        if let Some(flaw) = head.parts.extensions.get::<HeadFlaw>() {
             // hyper has read another head instead: none of its fields came from the client.
             self.bad_head();
             asked.tried.error = Some(flaw.to_string());
             return;
         }
-        asked.came(&head.parts.headers, &head.parts.uri);
-        if refusal == Refusal::Head(Head::TargetBroken) {
+        asked.note_head(&head.parts.headers, &head.parts.uri);
+        if refusal == Refusal::Head(HeadError::InvalidTarget) {
             asked.tried.error = Some("a control, a space or DEL in the target".into());
         }
     }
 
     /// Takes the steps in their order, up to the charge of plain HTTP or the permit of an attempt.
-    fn next_step(&self, head: RequestHead, asked: &mut Asked) -> Result<NextStep, Refusal> {
+    fn next_step(
+        &self,
+        head: RequestHead,
+        asked: &mut RequestLog,
+    ) -> Result<AdmittedRequest, Refusal> {
         let RequestHead { parts, spelling, request, .. } = head;
         let request = request?;
-        if let Speaks::Redirect { port } = self.came.speaks {
-            return self.redirect(port, &request, &parts.uri, asked).map(NextStep::Reply);
+        if let Protocol::Redirect { port } = self.connection.speaks {
+            return self.redirect(port, &request, &parts.uri, asked).map(AdmittedRequest::Reply);
         }
         let judged = self.judge(&self.core.shared.live.load(), &request, asked);
         let permit = match judged {
             Err(Refusal::Route) => {
-                return self.add_slash(&request, &parts.uri, asked).map(NextStep::Reply);
+                return self.add_slash(&request, &parts.uri, asked).map(AdmittedRequest::Reply);
             }
             judged => judged?,
         };
         match request.kind {
-            Kind::Attempt { .. } => {
-                Ok(NextStep::Open { attempt: Attempt { head: parts, spelling }, request, permit })
-            }
-            Kind::Plain => {
+            RequestType::Attempt { .. } => Ok(AdmittedRequest::Open {
+                attempt: Attempt { head: parts, spelling },
+                request,
+                permit,
+            }),
+            RequestType::Plain => {
                 let forward = self.charge_plain(parts, request, permit, asked)?;
-                Ok(NextStep::Forward(Box::new(forward)))
+                Ok(AdmittedRequest::Forward(Box::new(forward)))
             }
         }
     }
@@ -182,16 +193,16 @@ impl Exchange {
         port: u16,
         request: &Request,
         target: &Uri,
-        asked: &mut Asked,
+        asked: &mut RequestLog,
     ) -> Result<Response<Bytes>, Refusal> {
         if request.host.is_unnamed() {
             // HTTP/1.0 may name no host, and then there is nowhere to redirect to.
-            return Err(Refusal::Head(Head::Malformed));
+            return Err(Refusal::Head(HeadError::Malformed));
         }
         let target = target.path_and_query().map_or("/", |target| target.as_str());
         self.closes();
-        asked.pass_over();
-        Ok(answer::redirect(request.host.name(), port, target))
+        asked.skip();
+        Ok(reply::redirect(request.host.name(), port, target))
     }
 
     /// Judges under the generation that runs now: no connection keeps one between requests.
@@ -199,13 +210,17 @@ impl Exchange {
         &self,
         live: &Snapshot,
         request: &Request,
-        asked: &mut Asked,
+        asked: &mut RequestLog,
     ) -> Result<Permit, Refusal> {
         let now = Timestamp::now();
-        let Judgement { generation, route, policy, verdict, candidate, ambiguity } =
-            live.judge(self.came.arrival.client, request, self.came.served.as_deref(), now);
+        let Judgement { generation, route, policy, verdict, candidate, ambiguity } = live.judge(
+            self.connection.arrival.client,
+            request,
+            self.connection.served.as_deref(),
+            now,
+        );
         asked.judged = Some((generation, now));
-        asked.routed(request, route);
+        asked.note_route(request, route);
         asked.policy = policy;
         asked.candidate = candidate;
         asked.tried.error = ambiguity.map(|ambiguity| ambiguity.to_string());
@@ -222,26 +237,26 @@ impl Exchange {
         &self,
         request: &Request,
         target: &Uri,
-        asked: &mut Asked,
+        asked: &mut RequestLog,
     ) -> Result<Response<Bytes>, Refusal> {
         // Loaded once: the route is found and judged under one generation, which the line names.
         let live = self.core.shared.live.load();
-        let slashed = live.slashed(request).ok_or(Refusal::Route)?;
+        let slashed = live.with_slash(request).ok_or(Refusal::Route)?;
         let permit = self.judge(&live, &slashed, asked)?;
         asked.compare(asked.candidate, None);
-        let (answer, after) = asked.redirect(&permit.route().path, target.query());
+        let (answer, after) = asked.log_redirect(&permit.route().path, target.query());
         self.closes_after(after);
         Ok(answer)
     }
 
     /// Charges a permitted attempt, dials, and grants the tunnel if the backend switches.
-    async fn open(
+    async fn open_tunnel(
         &self,
         mut attempt: Attempt,
         mut request: Request,
         permit: Permit,
-        asked: &mut Asked,
-    ) -> Result<Granted, Refusal> {
+        asked: &mut RequestLog,
+    ) -> Result<UpgradeAnswer, Refusal> {
         let handshake = Handshake::parse(&attempt.head)?;
         // Charged first: the candidate's budgets don't depend on what the policy's say.
         let candidate = asked.candidate();
@@ -251,12 +266,18 @@ impl Exchange {
         };
         asked.compare(candidate, slot.as_ref().err().copied());
         let slot = slot?;
-        self.patience.request_permitted();
+        self.patience.on_permit();
         let route = slot.permit().route();
         let trailers = forward::takes_trailers(&attempt.head.headers);
-        request.path.settle(route.paths == Paths::AsIs);
-        forward::to_backend(&mut attempt.head, &request, route, &self.came.arrival, &asked.id)?;
-        let overdue = self.overdue(asked.began);
+        request.path.keep_form(route.paths == PathForwarding::AsIs);
+        forward::to_backend(
+            &mut attempt.head,
+            &request,
+            route,
+            &self.connection.arrival,
+            &asked.id,
+        )?;
+        let overdue = self.drain_overdue(asked.began);
         let answer = tokio::select! {
             biased;
             answer = self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried) => answer,
@@ -264,47 +285,49 @@ impl Exchange {
         };
         compare_choice(asked, candidate, &answer);
         match answer? {
-            Answer::Other(answer) => {
+            UpgradeOutcome::Other(answer) => {
                 self.closes();
-                let mut flight = self.flight(slot.permit(), request, asked, true);
-                let answer = relayed(answer, &mut flight, Version::HTTP_11, trailers);
+                let mut flight = self.begin_exchange(slot.permit(), request, asked, true);
+                let answer = check_answer(answer, &mut flight, Version::HTTP_11, trailers);
                 answered_with(asked, answer.status().as_u16(), &self.patience);
-                Ok(Granted::Other(answer.map(|body| body.within(flight, Fault::default()))))
+                Ok(UpgradeAnswer::Other(
+                    answer.map(|body| body.with_exchange(flight, UploadFault::default())),
+                ))
             }
-            Answer::Switched(mut backend) => {
+            UpgradeOutcome::Switched(mut backend) => {
                 let subprotocol = backend.agreed.subprotocol.take();
-                if let Kind::Attempt { subprotocols } = &mut request.kind {
+                if let RequestType::Attempt { subprotocols } = &mut request.kind {
                     // Reloads judge a tunnel by the subprotocol that it speaks, not by its offers.
                     *subprotocols = subprotocol.iter().cloned().collect();
                 }
                 let from = asked.origination(subprotocol);
-                Ok(Granted::Tunnel(Box::new(Switching { backend, slot, request, from })))
+                Ok(UpgradeAnswer::Tunnel(Box::new(GrantedTunnel { backend, slot, request, from })))
             }
         }
     }
 
     /// Ready once a drain should no longer wait for an attempt that `began` then: its client may
     /// safely repeat it, and its tunnel would be drained at once.
-    async fn overdue(&self, began: Instant) {
+    async fn drain_overdue(&self, began: Instant) {
         self.core.shared.lifecycle.closing().cancelled().await;
-        sleep_until(began + STREAM_AGE).await;
+        sleep_until(began + MIN_STREAM_AGE).await;
     }
 }
 
 /// Compares once more when the backend has chosen a subprotocol, if the candidate let the attempt
 /// pass.
 fn compare_choice(
-    asked: &Asked,
+    asked: &RequestLog,
     candidate: Option<Result<(), Refusal>>,
-    answer: &Result<Answer, Refusal>,
+    answer: &Result<UpgradeOutcome, Refusal>,
 ) {
     let rules = asked.policy.as_ref().and_then(|policy| policy.candidate.as_ref());
     let (Some(Ok(())), Some(rules)) = (candidate, rules) else { return };
     match (answer, &asked.tried.unadmitted) {
-        (Ok(Answer::Switched(backend)), _)
+        (Ok(UpgradeOutcome::Switched(backend)), _)
             if !rules.admits_subprotocol(backend.agreed.subprotocol.as_deref()) =>
         {
-            asked.compare(Some(Err(Refusal::Backend(Backend::Failed))), None);
+            asked.compare(Some(Err(Refusal::Backend(BackendError::Failed))), None);
         }
         (Err(refusal), Some(chosen)) if rules.admits_subprotocol(chosen.as_deref()) => {
             asked.compare(candidate, Some(*refusal));

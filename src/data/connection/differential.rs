@@ -21,26 +21,26 @@ use tokio::sync::mpsc;
 
 use crate::data::backend::client;
 use crate::data::connection::served::server;
-use crate::data::http::answer::{self, After};
-use crate::data::http::body::{Outgoing, Upload};
-use crate::data::http::forward::{self, Arrival};
-use crate::data::http::head::{self, Answered, Read};
+use crate::data::http::body::{RequestBody, ResponseBody};
+use crate::data::http::forward::{self, ForwardedFacts};
+use crate::data::http::head::{self, ParsedHead, UpgradeResponse};
+use crate::data::http::reply::{self, Persistence};
 use crate::data::websocket::handshake::Handshake;
 use crate::policy::limit::Limits;
 use crate::policy::network::Client;
 use crate::policy::request::{Request as Gated, Scheme};
-use crate::refusal::{Backend, Head, Refusal};
-use crate::snapshot::listener::MAX_FIELDS;
+use crate::refusal::{BackendError, HeadError, Refusal};
+use crate::snapshot::listener::DEFAULT_MAX_FIELDS;
 use crate::snapshot::tests::{policy, route};
 
-const MAX_HEAD: usize = 64 * 1024;
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 const HEADS: usize = 400;
 
-const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const KEY_BYTES: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 /// Fields that may come more than once, in every way that a peer may spell them.
-const NAMES: [&str; 16] = [
+const IDENTITY_NAMES: [&str; 16] = [
     "X-Own",
     "x-own",
     "X-OWN",
@@ -68,7 +68,7 @@ fn fields(random: &mut StdRng) -> Vec<u8> {
     const VALUES: &[u8] = b"abcXYZ019 ,;=\"/()<>\t\x80\xff%-_.~";
     let mut lines = Vec::new();
     for _ in 0..random.random_range(0..10) {
-        lines.extend_from_slice(pick(random, &NAMES).as_bytes());
+        lines.extend_from_slice(pick(random, &IDENTITY_NAMES).as_bytes());
         lines.extend_from_slice(pick(random, &[": ", ":", ":  "]).as_bytes());
         let length = random.random_range(0..20);
         lines.extend((0..length).map(|_| *VALUES.choose(random).unwrap()));
@@ -92,7 +92,7 @@ fn attempt(random: &mut StdRng) -> Vec<u8> {
         pick(random, &["Upgrade", "upgrade"]),
         pick(random, &["Connection", "connection"]),
     );
-    let handshake = format!("Sec-WebSocket-Version: 13\r\nsec-websocket-key: {KEY}\r\n\r\n");
+    let handshake = format!("Sec-WebSocket-Version: 13\r\nsec-websocket-key: {KEY_BYTES}\r\n\r\n");
     [fixed.as_bytes(), &fields(random), handshake.as_bytes()].concat()
 }
 
@@ -106,7 +106,7 @@ fn switching(random: &mut StdRng) -> Vec<u8> {
         random,
         &["", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n", "Date: today\r\n"],
     );
-    let accept = pick(random, &[ACCEPT, ACCEPT, ACCEPT, KEY]);
+    let accept = pick(random, &[ACCEPT, ACCEPT, ACCEPT, KEY_BYTES]);
     let fixed = format!(
         "HTTP/1.1 101 {phrase}\r\nUPGRADE: {upgrade}\r\nConnection: {connection}\r\n{framing}\
          {}: {accept}\r\n",
@@ -124,15 +124,16 @@ async fn head_of(far: &mut DuplexStream) -> Vec<u8> {
     head
 }
 
-/// What hyper's server writes to a client that has sent `request`, to answer it with `answer`.
-async fn by_server(request: &[u8], answer: Response<Outgoing>) -> Vec<u8> {
+/// What hyper's server writes to a client that has sent `parse_request`, to answer it with `parse_response`.
+async fn by_server(request: &[u8], answer: Response<ResponseBody>) -> Vec<u8> {
     let length = answer.body().size_hint().exact().unwrap();
-    let (mut near, far) = duplex(MAX_HEAD);
+    let (mut near, far) = duplex(MAX_HEAD_BYTES);
     near.write_all(request).await.unwrap();
     let answer = Cell::new(Some(answer));
     let service =
         service_fn(|_| ready(Ok::<_, Infallible>(answer.take().expect("a single request"))));
-    let connection = server(MAX_HEAD, MAX_FIELDS).serve_connection(TokioIo::new(far), service);
+    let connection =
+        server(MAX_HEAD_BYTES, DEFAULT_MAX_FIELDS).serve_connection(TokioIo::new(far), service);
     let served = async {
         connection.with_upgrades().await.unwrap();
         pending::<()>().await;
@@ -155,11 +156,12 @@ async fn read_by_server(came: &[u8]) -> request::Parts {
     let (saw, mut seen) = mpsc::channel(1);
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let _ = saw.try_send(request.into_parts().0);
-        pending::<Result<Response<Outgoing>, Infallible>>()
+        pending::<Result<Response<ResponseBody>, Infallible>>()
     });
-    let (mut near, far) = duplex(MAX_HEAD);
+    let (mut near, far) = duplex(MAX_HEAD_BYTES);
     near.write_all(came).await.unwrap();
-    let connection = server(MAX_HEAD, MAX_FIELDS).serve_connection(TokioIo::new(far), service);
+    let connection =
+        server(MAX_HEAD_BYTES, DEFAULT_MAX_FIELDS).serve_connection(TokioIo::new(far), service);
     tokio::select! {
         ended = connection => panic!("{ended:?} of {:?}", String::from_utf8_lossy(came)),
         parts = seen.recv() => parts.unwrap(),
@@ -168,9 +170,10 @@ async fn read_by_server(came: &[u8]) -> request::Parts {
 
 /// What hyper's client writes to a backend.
 async fn by_client(parts: request::Parts) -> Vec<u8> {
-    let (near, mut far) = duplex(MAX_HEAD);
-    let (mut sender, connection) = client(MAX_FIELDS).handshake(TokioIo::new(near)).await.unwrap();
-    let sent = sender.send_request(Request::from_parts(parts, Upload::Empty));
+    let (near, mut far) = duplex(MAX_HEAD_BYTES);
+    let (mut sender, connection) =
+        client(DEFAULT_MAX_FIELDS).handshake(TokioIo::new(near)).await.unwrap();
+    let sent = sender.send_request(Request::from_parts(parts, RequestBody::Empty));
     tokio::select! {
         written = head_of(&mut far) => written,
         ended = connection.with_upgrades() => panic!("{ended:?}"),
@@ -180,9 +183,10 @@ async fn by_client(parts: request::Parts) -> Vec<u8> {
 
 /// The 101 that hyper's client reads from a backend which answers with `head`.
 async fn read_by_client(head: &[u8]) -> http::response::Parts {
-    let (near, mut far) = duplex(MAX_HEAD);
-    let (mut sender, connection) = client(MAX_FIELDS).handshake(TokioIo::new(near)).await.unwrap();
-    let request = Request::new(Upload::Empty);
+    let (near, mut far) = duplex(MAX_HEAD_BYTES);
+    let (mut sender, connection) =
+        client(DEFAULT_MAX_FIELDS).handshake(TokioIo::new(near)).await.unwrap();
+    let request = Request::new(RequestBody::Empty);
     let sent = sender.send_request(request);
     let backend = async {
         head_of(&mut far).await;
@@ -203,19 +207,19 @@ fn without_date(written: &[u8]) -> String {
     format!("{before}\r\n{after}")
 }
 
-/// Asserts that `answer` to a random attempt is written alike.
+/// Asserts that `parse_response` to a random attempt is written alike.
 async fn check_answer(random: &mut StdRng, answer: Response<Bytes>) {
     let ours = head::write_answer(&answer, Timestamp::now());
-    let hypers = by_server(&attempt(random), answer.map(Outgoing::full)).await;
+    let hypers = by_server(&attempt(random), answer.map(ResponseBody::full)).await;
     assert_eq!(without_date(&ours), without_date(&hypers));
 }
 
 fn refusals() -> impl Iterator<Item = Refusal> {
     let payloads = [
-        Refusal::Head(Head::TargetTooLong),
-        Refusal::Head(Head::TargetBroken),
-        Refusal::Head(Head::TooLarge),
-        Refusal::Backend(Backend::Late),
+        Refusal::Head(HeadError::TargetTooLong),
+        Refusal::Head(HeadError::InvalidTarget),
+        Refusal::Head(HeadError::TooLarge),
+        Refusal::Backend(BackendError::TimedOut),
     ];
     Refusal::ALL.into_iter().chain(payloads)
 }
@@ -224,9 +228,9 @@ fn refusals() -> impl Iterator<Item = Refusal> {
 async fn every_refusal_is_written_as_hyper_writes_it() {
     let mut random = StdRng::seed_from_u64(9457);
     for refusal in refusals().filter(|refusal| refusal.status().is_some()) {
-        for after in [After::Close, After::Keep] {
+        for after in [Persistence::Close, Persistence::Keep] {
             let id = HeaderValue::from(random.random::<u64>());
-            check_answer(&mut random, answer::refusal(refusal, &id, after)).await;
+            check_answer(&mut random, reply::refusal_reply(refusal, &id, after)).await;
         }
     }
 }
@@ -237,11 +241,11 @@ async fn redirects_are_written_as_hyper_writes_them() {
     for _ in 0..50 {
         let port = *[443, 8443, 1].choose(&mut random).unwrap();
         let (host, target) = (pick(&mut random, &["a.example", "[::1]"]), "/a/%2e/b?c=\"d\"");
-        check_answer(&mut random, answer::redirect(host, port, target)).await;
+        check_answer(&mut random, reply::redirect(host, port, target)).await;
         let query = pick(&mut random, &["", "a=b", "q={\"a\":\"\u{e9}\"}"]);
         let id = HeaderValue::from(random.random::<u64>());
-        let after = *[After::Close, After::Keep].choose(&mut random).unwrap();
-        check_answer(&mut random, answer::slash("/a/", Some(query), &id, after)).await;
+        let after = *[Persistence::Close, Persistence::Keep].choose(&mut random).unwrap();
+        check_answer(&mut random, reply::slash_redirect("/a/", Some(query), &id, after)).await;
     }
 }
 
@@ -251,12 +255,15 @@ async fn a_101_is_written_as_hyper_writes_it() {
     let mut written = 0;
     for _ in 0..HEADS {
         let asked = attempt(&mut random);
-        let Some(Read { parts, .. }) = head::request(&asked.clone().into(), MAX_FIELDS) else {
+        let Some(ParsedHead { parts, .. }) =
+            head::parse_request(&asked.clone().into(), DEFAULT_MAX_FIELDS)
+        else {
             continue;
         };
         let handshake = Handshake::parse(&parts).unwrap();
         let came = Bytes::from(switching(&mut random));
-        let Answered::Switched(Read { mut parts, spelling, .. }) = head::answer(&came, MAX_FIELDS)
+        let UpgradeResponse::Switched(ParsedHead { mut parts, spelling, .. }) =
+            head::parse_response(&came, DEFAULT_MAX_FIELDS)
         else {
             panic!("{:?} is no 101", String::from_utf8_lossy(&came));
         };
@@ -268,7 +275,8 @@ async fn a_101_is_written_as_hyper_writes_it() {
         }
         let has_date = parts.headers.contains_key("date");
         let ours = head::write_switched(&parts, &spelling);
-        let mut hypers = by_server(&asked, Response::from_parts(hypers, Outgoing::empty())).await;
+        let mut hypers =
+            by_server(&asked, Response::from_parts(hypers, ResponseBody::empty())).await;
         if !has_date {
             // hyper adds one, and the direct way does not.
             let at = hypers.len() - b"Date: Mon, 01 Jan 2024 00:00:00 GMT\r\n\r\n".len();
@@ -292,13 +300,15 @@ async fn an_attempt_is_sent_to_a_backend_as_hyper_sends_it() {
     let mut sent = 0;
     for _ in 0..HEADS {
         let came = Bytes::from(attempt(&mut random));
-        let Some(Read { mut parts, spelling, .. }) = head::request(&came, MAX_FIELDS) else {
+        let Some(ParsedHead { mut parts, spelling, .. }) =
+            head::parse_request(&came, DEFAULT_MAX_FIELDS)
+        else {
             continue;
         };
         let Ok(request) = Gated::read(&parts, Scheme::Unknown) else { continue };
         let mut hypers = read_by_server(&came).await;
         let id = HeaderValue::from(random.random::<u64>());
-        let arrival = Arrival { client, tls: random.random(), port: 443 };
+        let arrival = ForwardedFacts { client, tls: random.random(), port: 443 };
         for parts in [&mut parts, &mut hypers] {
             forward::to_backend(parts, &request, &route, &arrival, &id).unwrap();
         }

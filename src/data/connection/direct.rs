@@ -13,61 +13,61 @@ use http::{Response, Version};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use crate::data::admission::foreign::{self, Is};
+use crate::data::admission::sniff::{self, Sniffed};
 use crate::data::connection::decide::{BackendAnswer, Decision, RequestHead};
-use crate::data::connection::ending::Upgraded;
-use crate::data::connection::exchange::Exchange;
-use crate::data::connection::opening::Opening;
-use crate::data::connection::watched::Watched;
-use crate::data::http::answer;
+use crate::data::connection::ending::UpgradedConnection;
+use crate::data::connection::pending_tunnel::PendingTunnel;
+use crate::data::connection::service::HttpService;
+use crate::data::connection::timed_stream::TimedStream;
 use crate::data::http::head::{self, HeadReader};
-use crate::policy::request::target::Tidied;
+use crate::data::http::reply;
+use crate::policy::request::target::TargetEncoding;
 
 /// The most bytes that one read takes of a client before it has a tunnel: as many as hyper reads,
 /// and no more than any `max_head`.
-const SOME: usize = 8 * 1024;
+const MAX_FIRST_READ_BYTES: usize = 8 * 1024;
 
 /// The outcome of a first head.
 pub enum First {
     /// The client has its 101, and the tunnel can open.
-    Upgraded(Upgraded),
+    Upgraded(UpgradedConnection),
     /// The client has left, or broken TLS.
-    Left(Watched),
+    Left(TimedStream),
     /// The client speaks HTTP/2, and has been told that it is not spoken here.
-    Http2(Watched),
+    Http2(TimedStream),
     /// The client has its answer, and our direction has ended. `unread` says whether bytes of the
     /// client came behind the head.
     Replied {
         /// The client's stream, shut down.
-        client: Watched,
+        client: TimedStream,
         /// Whether bytes of the client came behind the head.
         unread: bool,
     },
     /// hyper has to read the stream, from its first byte, and to answer.
     Hyper {
         /// The client's stream, rewound.
-        client: Watched,
+        client: TimedStream,
         /// The answer to the first request, where a backend has been asked for it already.
         answer: Option<BackendAnswer>,
     },
 }
 
 /// Reads a client's first bytes, and answers them if they are an attempt.
-pub async fn first(exchange: &Arc<Exchange>, mut client: Watched) -> First {
-    let Ok(mut came) = poll_fn(|cx| some(&mut client, cx)).await else {
+pub async fn first(exchange: &Arc<HttpService>, mut client: TimedStream) -> First {
+    let Ok(mut came) = poll_fn(|cx| read_some(&mut client, cx)).await else {
         return First::Hyper { client, answer: None };
     };
     while !came.is_empty() {
-        match foreign::is_http2(&came) {
-            Is::Yes => {
-                let answer = answer::http2_unspoken();
+        match sniff::sniff_http2(&came) {
+            Sniffed::Match => {
+                let answer = reply::http2_unspoken();
                 // Fails for a client that is gone, of which nothing is discarded then.
-                let _ = Box::pin(foreign::dismiss(&mut client, &answer)).await;
+                let _ = Box::pin(sniff::send_and_shutdown(&mut client, &answer)).await;
                 return First::Http2(client);
             }
-            Is::No => break,
-            Is::NotYet => {
-                let more = poll_fn(|cx| some(&mut client, cx)).await.unwrap_or_default();
+            Sniffed::Mismatch => break,
+            Sniffed::NeedMore => {
+                let more = poll_fn(|cx| read_some(&mut client, cx)).await.unwrap_or_default();
                 if more.is_empty() {
                     break;
                 }
@@ -76,9 +76,9 @@ pub async fn first(exchange: &Arc<Exchange>, mut client: Watched) -> First {
         }
     }
     let Some((head, length)) = attempt(exchange, &came) else {
-        return First::Hyper { client: client.rewound(came), answer: None };
+        return First::Hyper { client: client.with_replay(came), answer: None };
     };
-    exchange.patience.request_began(Version::HTTP_11, false);
+    exchange.patience.on_request_start(Version::HTTP_11, false);
     let mut early = Bytes::new();
     let mut decision = pin!(Arc::clone(exchange).decide(head));
     match decided(decision.as_mut(), &mut client, &mut early).await {
@@ -88,7 +88,7 @@ pub async fn first(exchange: &Arc<Exchange>, mut client: Watched) -> First {
                 return First::Left(client);
             }
             let early = [came.slice(length..), early].concat().into();
-            First::Upgraded(Upgraded { client, early, opening })
+            First::Upgraded(UpgradedConnection { client, early, opening })
         }
         Some(Decision::Reply(answer)) => {
             // Fails for a client that is gone, of which nothing is discarded then.
@@ -96,21 +96,21 @@ pub async fn first(exchange: &Arc<Exchange>, mut client: Watched) -> First {
             First::Replied { client, unread: length < came.len() || !early.is_empty() }
         }
         Some(Decision::Backend(answer)) => {
-            let client = client.rewound([came, early].concat().into());
+            let client = client.with_replay([came, early].concat().into());
             First::Hyper { client, answer: Some(answer) }
         }
     }
 }
 
-/// The attempt at the start of `came`, and the length of its head. `None` means that hyper has to
+/// The attempt at the start of `connection`, and the length of its head. `None` means that hyper has to
 /// read the request. An attempt that the gate refuses is one too.
-fn attempt(exchange: &Exchange, came: &Bytes) -> Option<(RequestHead, usize)> {
-    let facts = &exchange.came;
-    let head::Read { parts, spelling, length } = match exchange.core.shared.heads {
-        HeadReader::Direct => head::request(came, facts.max_fields)?,
+fn attempt(exchange: &HttpService, came: &Bytes) -> Option<(RequestHead, usize)> {
+    let facts = &exchange.connection;
+    let head::ParsedHead { parts, spelling, length } = match exchange.core.shared.heads {
+        HeadReader::Direct => head::parse_request(came, facts.max_fields)?,
         HeadReader::Hyper => return None,
     };
-    let grown = parts.extensions.get::<Tidied>().map_or(0, |tidied| tidied.grown);
+    let grown = parts.extensions.get::<TargetEncoding>().map_or(0, |tidied| tidied.grown);
     if length + grown > facts.max_head {
         // hyper is handed the encoded head and answers 431, so nothing may be decided before.
         return None;
@@ -124,21 +124,21 @@ fn attempt(exchange: &Exchange, came: &Bytes) -> Option<(RequestHead, usize)> {
 /// `None` is returned. What the client says meanwhile, of one read at most, is left in `early`.
 async fn decided(
     mut decision: Pin<&mut impl Future<Output = Decision>>,
-    client: &mut Watched,
+    client: &mut TimedStream,
     early: &mut Bytes,
 ) -> Option<Decision> {
     poll_fn(|cx| {
         if let Poll::Ready(decision) = decision.as_mut().poll(cx) {
             // One more read, to notice a client that has left meanwhile: it gets no tunnel.
             if early.is_empty()
-                && let Poll::Ready(Ok(said)) = some(client, cx)
+                && let Poll::Ready(Ok(said)) = read_some(client, cx)
             {
                 *early = said;
             }
             return Poll::Ready(Some(decision));
         }
         if early.is_empty() {
-            *early = ready!(some(client, cx)).unwrap_or_default();
+            *early = ready!(read_some(client, cx)).unwrap_or_default();
             if early.is_empty() {
                 return Poll::Ready(None);
             }
@@ -153,32 +153,32 @@ async fn decided(
 }
 
 /// Writes a 101. Returns whether the client is there to get it.
-async fn grant(exchange: &Exchange, client: &mut Watched, opening: &Opening) -> bool {
+async fn grant(exchange: &HttpService, client: &mut TimedStream, opening: &PendingTunnel) -> bool {
     let written = async {
         client.write_all(&opening.head()).await?;
         client.flush().await
     };
     // A client that has ended its side may be gone: a tunnel needs its acknowledgement.
     let is_written: io::Result<()> = written.await;
-    is_written.is_ok() && (!exchange.patience.has_ended() || client.delivered().await)
+    is_written.is_ok() && (!exchange.patience.has_client_eof() || client.delivered().await)
 }
 
 /// Writes an answer of sidegate's own to an attempt, which ends the connection: its head says
 /// `close`.
 async fn reply(
-    exchange: &Exchange,
-    client: &mut Watched,
+    exchange: &HttpService,
+    client: &mut TimedStream,
     answer: Response<Bytes>,
 ) -> io::Result<()> {
     client.write_all(&head::write_answer(&answer, Timestamp::now())).await?;
     client.flush().await?;
-    exchange.patience.request_ended();
+    exchange.patience.on_response();
     client.shutdown().await
 }
 
 /// The client's next bytes; empty at the end of its stream.
-fn some(client: &mut Watched, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-    let mut room = [MaybeUninit::uninit(); SOME];
+fn read_some(client: &mut TimedStream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut room = [MaybeUninit::uninit(); MAX_FIRST_READ_BYTES];
     let mut buffer = ReadBuf::uninit(&mut room);
     ready!(Pin::new(client).poll_read(cx, &mut buffer))?;
     Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))

@@ -2,59 +2,64 @@
 
 use bytes::Bytes;
 
-use crate::data::connection::exchange::Exchange;
 use crate::data::connection::linger::Lingering;
-use crate::data::connection::opening::Opening;
-use crate::data::connection::watched::Watched;
-use crate::data::core::Core;
-use crate::data::http::patience::{Patience, Waits};
+use crate::data::connection::pending_tunnel::PendingTunnel;
+use crate::data::connection::service::HttpService;
+use crate::data::connection::timed_stream::TimedStream;
+use crate::data::context::ThreadContext;
+use crate::data::http::deadlines::{HttpDeadlines, WaitKind};
 use crate::observe::metrics::ConnectionEnd;
 
 /// The outcome of the HTTP part of a connection.
-pub enum Spoken {
+pub enum HttpOutcome {
     /// The connection is over, and can be closed.
-    Over(ConnectionEnd),
+    Ended(ConnectionEnd),
     /// Our direction is over, and the client may still send bytes that are not read any more.
-    Unread(ConnectionEnd, Lingering),
+    Linger(ConnectionEnd, Lingering),
     /// It ended without a byte: a health check.
     Empty,
     /// A 101 went out, and this waits to become a tunnel.
-    Upgraded(Upgraded),
+    Upgraded(UpgradedConnection),
 }
 
 /// The parts of a connection that becomes a tunnel.
-pub struct Upgraded {
+pub struct UpgradedConnection {
     /// The client's stream, before its tunnel.
-    pub client: Watched,
+    pub client: TimedStream,
     /// Bytes that the client has sent behind its head.
     pub early: Bytes,
     /// The tunnel, which lacks only the client.
-    pub opening: Box<Opening>,
+    pub opening: Box<PendingTunnel>,
 }
 
 /// How a connection ends; `unread` says whether hyper has left bytes of the client behind.
-pub fn over(end: ConnectionEnd, client: Watched, unread: bool, patience: &Patience) -> Spoken {
+pub fn finish(
+    end: ConnectionEnd,
+    client: TimedStream,
+    unread: bool,
+    patience: &HttpDeadlines,
+) -> HttpOutcome {
     match client.into_unread(unread) {
         Some((tcp, discarded)) => {
-            Spoken::Unread(end, Lingering { tcp, discarded, patience: patience.clone() })
+            HttpOutcome::Linger(end, Lingering { tcp, discarded, patience: patience.clone() })
         }
-        None => Spoken::Over(end),
+        None => HttpOutcome::Ended(end),
     }
 }
 
 /// Why a connection that was to close is over.
-pub fn closed(core: &Core) -> ConnectionEnd {
+pub fn closing_end(core: &ThreadContext) -> ConnectionEnd {
     match core.shared.lifecycle.closing().is_cancelled() {
         true => ConnectionEnd::Drain,
         false => ConnectionEnd::Retired,
     }
 }
 
-/// Why a connection is over that hyper has served. `spoken` is `None` for a deadline; `closed` says
+/// Why a connection is over that hyper has served. `spoken` is `None` for a deadline; `closing_end` says
 /// why it was to close, and `None` means that it was not.
-pub fn ended(
+pub fn hyper_end(
     spoken: Option<hyper::Result<()>>,
-    exchange: &Exchange,
+    exchange: &HttpService,
     closed: Option<ConnectionEnd>,
 ) -> ConnectionEnd {
     let patience = &exchange.patience;
@@ -63,29 +68,29 @@ pub fn ended(
         _ if patience.is_displaced() => ConnectionEnd::Displaced,
         (None, Some(closed)) => closed,
         (None, None) => timed_out(exchange),
-        (Some(_), None) if patience.leaves() => ConnectionEnd::KeepAlive,
+        (Some(_), None) if patience.is_leaving() => ConnectionEnd::KeepAlive,
         _ if patience.cut().is_some() => ConnectionEnd::Cut,
         (Some(Err(error)), _) if error.is_parse_too_large() => exchange.malformed(&format!(
             "its head is too large: too many header fields (more than {}, `max_fields`), \
              or over `max_head`",
-            exchange.came.max_fields
+            exchange.connection.max_fields
         )),
         (Some(Err(error)), _) if error.is_parse() => exchange.malformed(&error.to_string()),
         _ if exchange.has_bad_head() => ConnectionEnd::Head,
-        _ if exchange.closed_it() => ConnectionEnd::Refused,
+        _ if exchange.has_closed() => ConnectionEnd::Refused,
         (_, Some(closed)) => closed,
         _ => ConnectionEnd::Client,
     }
 }
 
 /// How a connection ends whose deadline has passed: it depends on what was waited for.
-pub fn timed_out(exchange: &Exchange) -> ConnectionEnd {
+pub fn timed_out(exchange: &HttpService) -> ConnectionEnd {
     let patience = &exchange.patience;
     match patience.deadline() {
         _ if patience.cut().is_some() => ConnectionEnd::Cut,
-        Some((_, Waits::Head)) => exchange.malformed("not there in time"),
-        Some((_, Waits::Idle)) => ConnectionEnd::KeepAlive,
-        Some((_, Waits::Taken | Waits::Pace)) => ConnectionEnd::Cut,
+        Some((_, WaitKind::Head)) => exchange.malformed("not there in time"),
+        Some((_, WaitKind::Idle)) => ConnectionEnd::KeepAlive,
+        Some((_, WaitKind::Write | WaitKind::Pace)) => ConnectionEnd::Cut,
         None => ConnectionEnd::Client,
     }
 }

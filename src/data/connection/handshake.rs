@@ -7,36 +7,36 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::data::connection::clock::late;
-use crate::data::connection::ending::closed;
-use crate::data::connection::open::{Open, turned_away};
-use crate::data::connection::watched::Stream;
-use crate::data::core::Core;
-use crate::data::http::answer;
+use crate::data::connection::ending::closing_end;
+use crate::data::connection::open_guard::{OpenGuard, log_refused_connection};
+use crate::data::connection::timed_stream::ClientStream;
+use crate::data::connection::timers::deadline_or_closing;
+use crate::data::context::ThreadContext;
+use crate::data::http::reply;
 use crate::data::tls;
-use crate::observe::log::decision::{self, Party};
+use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, TlsResult};
 use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
 use crate::snapshot::certificate::Certificate;
 
 /// A connection that never speaks HTTP over TLS.
-pub struct Unserved {
+pub struct EarlyEnd {
     /// The way in which the connection ended, for its count.
     pub end: ConnectionEnd,
     /// The socket, if an answer in the clear or an alert went out and our direction has ended.
     pub answered: Option<TcpStream>,
 }
 
-impl From<ConnectionEnd> for Unserved {
+impl From<ConnectionEnd> for EarlyEnd {
     fn from(end: ConnectionEnd) -> Self {
-        Unserved { end, answered: None }
+        EarlyEnd { end, answered: None }
     }
 }
 
 /// Until when a TLS handshake may last.
 #[derive(Clone, Copy)]
-pub struct Until<'c> {
+pub struct HandshakeDeadline<'c> {
     /// When the time of the handshake is up.
     pub deadline: Instant,
     /// Cancelled when the connection is to close.
@@ -44,18 +44,18 @@ pub struct Until<'c> {
 }
 
 /// A TLS handshake that was not done in time.
-struct Late;
+struct HandshakeTimeout;
 
 /// The TLS handshake, where the listener wants one; and the certificate that was served.
-pub async fn encrypt(
-    core: &Arc<Core>,
-    open: &mut Open,
+pub async fn accept_tls(
+    core: &Arc<ThreadContext>,
+    open: &mut OpenGuard,
     rules: &ListenerRules,
     tcp: TcpStream,
-    party: Party<'_>,
-    Until { deadline, closing }: Until<'_>,
-) -> Result<(Stream, Option<Arc<Certificate>>), Unserved> {
-    let Some(admitted) = &rules.tls else { return Ok((Stream::Clear(tcp), None)) };
+    party: LogContext<'_>,
+    HandshakeDeadline { deadline, closing }: HandshakeDeadline<'_>,
+) -> Result<(ClientStream, Option<Arc<Certificate>>), EarlyEnd> {
+    let Some(admitted) = &rules.tls else { return Ok((ClientStream::Clear(tcp), None)) };
     let began = Instant::now();
     let listener = Arc::clone(&rules.listener.name);
     let mut chosen = None;
@@ -63,72 +63,72 @@ pub async fn encrypt(
         // The certificates of the generation that runs when the client speaks, not at the accept.
         let live = core.shared.live.load();
         let present = live.listeners.get(&listener).and_then(|rules| rules.tls.as_ref());
-        let (config, by_sni) = present.unwrap_or(admitted).for_one(is_nameless);
+        let (config, by_sni) = present.unwrap_or(admitted).for_connection(is_nameless);
         chosen = Some(by_sni);
         config
     };
     let mut waits = false;
     let handshake = async {
-        let mut hello = tls::hear(tcp).await?.unless_http().await?;
-        its_turn(core, open, rules, party, &mut hello, &mut waits).await?;
+        let mut hello = tls::read_first_bytes(tcp).await?.reject_http().await?;
+        wait_for_turn(core, open, rules, party, &mut hello, &mut waits).await?;
         tls::accept(hello, configuration).await
     };
     let accepted = tokio::select! {
         biased;
         accepted = handshake => Ok(accepted),
-        () = late(deadline, closing) => Err(Late),
+        () = deadline_or_closing(deadline, closing) => Err(HandshakeTimeout),
     };
     let took = began.elapsed();
     let result = match &accepted {
         Ok(Ok((_, facts))) if facts.resumed => TlsResult::Resumed,
         Ok(Ok(_)) => TlsResult::Full,
-        Ok(Err(tls::Failure::Empty)) => {
+        Ok(Err(tls::AcceptError::NoBytes)) => {
             open.listener.probed();
             return Err(ConnectionEnd::Client.into());
         }
         Ok(Err(_)) => TlsResult::Failed,
-        Err(Late) if waits => TlsResult::Rate,
-        Err(Late) => TlsResult::Timeout,
+        Err(HandshakeTimeout) if waits => TlsResult::Rate,
+        Err(HandshakeTimeout) => TlsResult::Timeout,
     };
     open.listener.tls_handshake(result, took);
     if accepted.is_err() && closing.is_cancelled() {
-        return Err(closed(core).into());
+        return Err(closing_end(core).into());
     }
     let failure = match accepted {
         Ok(Ok((stream, _))) => {
             let served = chosen.and_then(|by_sni| by_sni.chosen().cloned());
-            return Ok((Stream::Tls(stream), served));
+            return Ok((ClientStream::Tls(stream), served));
         }
         Ok(Err(failure)) => Ok(failure),
-        Err(Late) => Err(waits),
+        Err(HandshakeTimeout) => Err(waits),
     };
     let (error, answered) = told(failure, deadline).await;
-    turned_away(core, party, Refusal::Tls, Some(&error));
-    Err(Unserved { end: ConnectionEnd::Tls, answered })
+    log_refused_connection(core, party, Refusal::Tls, Some(&error));
+    Err(EarlyEnd { end: ConnectionEnd::Tls, answered })
 }
 
 /// Tells a client why its handshake has failed, where it can be told. Returns the error for the
 /// log, and the socket if an answer went out. `Err` means that time was up, and says whether the
 /// client waited for its rate until then.
 async fn told(
-    failure: Result<tls::Failure, bool>,
+    failure: Result<tls::AcceptError, bool>,
     deadline: Instant,
 ) -> (String, Option<TcpStream>) {
     match failure {
-        Ok(tls::Failure::Broken(error)) => (error.to_string(), None),
-        Ok(tls::Failure::Alerted(error, alerted)) => {
+        Ok(tls::AcceptError::Io(error)) => (error.to_string(), None),
+        Ok(tls::AcceptError::Alerted(error, alerted)) => {
             let ended = Box::pin(alerted.end());
             let answered = timeout_at(deadline, ended).await.ok().flatten();
             (error.to_string(), answered)
         }
-        Ok(tls::Failure::PlainHttp(hello)) => {
+        Ok(tls::AcceptError::PlainHttp(hello)) => {
             // Boxed: few connections need the room that it takes.
-            let answer = answer::plain_on_tls();
-            let dismissed = Box::pin(hello.dismiss(&answer));
+            let answer = reply::plain_on_tls();
+            let dismissed = Box::pin(hello.answer_and_close(&answer));
             let answered = timeout_at(deadline, dismissed).await.ok().flatten();
             ("plain HTTP was sent to a port that speaks TLS".to_owned(), answered)
         }
-        Ok(tls::Failure::Empty) | Err(false) => ("not done in time".to_owned(), None),
+        Ok(tls::AcceptError::NoBytes) | Err(false) => ("not done in time".to_owned(), None),
         Err(true) => {
             ("not begun in time: its client is over handshakes_per_client".to_owned(), None)
         }
@@ -136,14 +136,14 @@ async fn told(
 }
 
 /// Waits until the client's rate lets a TLS handshake begin. `waits` is true meanwhile.
-async fn its_turn(
-    core: &Core,
-    open: &Open,
+async fn wait_for_turn(
+    core: &ThreadContext,
+    open: &OpenGuard,
     rules: &ListenerRules,
-    party: Party<'_>,
-    hello: &mut tls::Hello,
+    party: LogContext<'_>,
+    hello: &mut tls::FirstBytes,
     waits: &mut bool,
-) -> Result<(), tls::Failure> {
+) -> Result<(), tls::AcceptError> {
     let (turnstile, listener) = (&core.shared.turnstile, &rules.listener.name);
     let client = party.client.key();
     // The rate of the generation that runs now: a reload acts on connections that wait.
@@ -157,9 +157,9 @@ async fn its_turn(
     }
     *waits = true;
     open.listener.tls_delayed();
-    decision::delayed(party, &core.delays);
+    decision::log_delayed_handshake(party, &core.delays);
     // Boxed: connections that don't wait would carry the room that it takes.
-    Box::pin(hello.unless_left(turnstile.pass(listener, client, take))).await?;
+    Box::pin(hello.run_until_left(turnstile.wait(listener, client, take))).await?;
     *waits = false;
     Ok(())
 }

@@ -6,51 +6,51 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::data::connection::clock::Clock;
 use crate::data::connection::direct::{First, first};
-use crate::data::connection::ending::{Spoken, closed, ended, over, timed_out};
-use crate::data::connection::exchange::Exchange;
-use crate::data::connection::served::by_hyper;
-use crate::data::connection::watched::{Stream, Watched};
-use crate::data::core::Core;
+use crate::data::connection::ending::{HttpOutcome, closing_end, finish, hyper_end, timed_out};
+use crate::data::connection::served::serve_with_hyper;
+use crate::data::connection::service::HttpService;
+use crate::data::connection::timed_stream::{ClientStream, TimedStream};
+use crate::data::connection::timers::ConnectionTimers;
+use crate::data::context::ThreadContext;
 use crate::observe::metrics::ConnectionEnd;
 use crate::snapshot::ListenerRules;
 
 /// Speaks HTTP/1.1 until the client leaves, is refused, is late, or upgrades. Most clients upgrade
 /// at once, without hyper.
-pub async fn converse(
-    core: &Arc<Core>,
+pub async fn serve_http(
+    core: &Arc<ThreadContext>,
     rules: &ListenerRules,
-    stream: Stream,
-    exchange: Arc<Exchange>,
-) -> Spoken {
+    stream: ClientStream,
+    exchange: Arc<HttpService>,
+) -> HttpOutcome {
     let patience = exchange.patience.clone();
-    let came = Arc::clone(&exchange.came);
+    let came = Arc::clone(&exchange.connection);
     let closing = pin!(came.closing.cancelled());
     let timer = pin!(sleep_until(Instant::now()));
-    let mut clock = Clock::new(&patience, closing, timer);
+    let mut clock = ConnectionTimers::new(&patience, closing, timer);
 
     let first = {
-        let client = Watched::new(stream, patience.clone());
+        let client = TimedStream::new(stream, patience.clone());
         let mut first = pin!(first(&exchange, client));
-        clock.until(|cx, _| first.as_mut().poll(cx)).await
+        clock.run_until(|cx, _| first.as_mut().poll(cx)).await
     };
     match first {
-        Some(First::Upgraded(upgraded)) => Spoken::Upgraded(upgraded),
-        Some(First::Left(client)) => over(ConnectionEnd::Client, client, false, &patience),
+        Some(First::Upgraded(upgraded)) => HttpOutcome::Upgraded(upgraded),
+        Some(First::Left(client)) => finish(ConnectionEnd::Client, client, false, &patience),
         Some(First::Http2(client)) => {
             let end = exchange.malformed("HTTP/2 without negotiation, which is not spoken here");
-            over(end, client, true, &patience)
+            finish(end, client, true, &patience)
         }
         Some(First::Replied { client, unread }) => {
-            let closed = clock.is_closing().then(|| closed(core));
-            over(ended(Some(Ok(())), &exchange, closed), client, unread, &patience)
+            let closed = clock.is_closing().then(|| closing_end(core));
+            finish(hyper_end(Some(Ok(())), &exchange, closed), client, unread, &patience)
         }
         // Boxed: connections that upgrade at once would carry the room that hyper takes.
         Some(First::Hyper { client, answer }) => {
-            Box::pin(by_hyper(core, rules, client, answer, &exchange, clock)).await
+            Box::pin(serve_with_hyper(core, rules, client, answer, &exchange, clock)).await
         }
-        None if clock.is_closing() => Spoken::Over(closed(core)),
-        None => Spoken::Over(timed_out(&exchange)),
+        None if clock.is_closing() => HttpOutcome::Ended(closing_end(core)),
+        None => HttpOutcome::Ended(timed_out(&exchange)),
     }
 }

@@ -16,14 +16,14 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::data::admission::discards::{MAX_DISCARDED, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
-use crate::data::connection::open::Open;
-use crate::data::http::patience::Patience;
+use crate::data::admission::discarding::{MAX_DISCARDED_BYTES, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
+use crate::data::connection::open_guard::OpenGuard;
+use crate::data::http::deadlines::HttpDeadlines;
 use crate::data::stream::keepalive;
 use crate::data::stream::socket;
-use crate::data::stream::turn::Turn;
+use crate::data::stream::turn::TurnBudget;
 use crate::observe::metrics::{DiscardEnd, ListenerMetrics};
-use crate::policy::network::Key;
+use crate::policy::network::ClientKey;
 
 /// How long a client may still take once a drain has begun.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -35,34 +35,34 @@ pub struct Lingering {
     /// Bytes that have been discarded already.
     pub discarded: u64,
     /// The connection's clock, which holds its seat among those of its client.
-    pub patience: Patience,
+    pub patience: HttpDeadlines,
 }
 
 /// How much is discarded, and for how long.
-struct Bounds {
+struct LingerLimits {
     silence: Duration,
     total: Duration,
     bytes: u64,
 }
 
 /// A connection that counts as discarding until this is dropped.
-struct Counted {
+struct LingerGuard {
     listener: Arc<ListenerMetrics>,
     end: DiscardEnd,
 }
 
-impl Drop for Counted {
+impl Drop for LingerGuard {
     fn drop(&mut self) {
         self.listener.discarded(self.end);
     }
 }
 
 /// Discards what comes of a connection of `client` until it ends.
-pub async fn linger(lingering: Lingering, open: Open, client: Key) {
+pub async fn linger(lingering: Lingering, open: OpenGuard, client: ClientKey) {
     let Lingering { tcp, discarded, patience } = lingering;
     open.listener.discards();
     // If the runtime ends first, and drops this, a drain is over.
-    let mut counted = Counted { listener: Arc::clone(&open.listener), end: DiscardEnd::Drain };
+    let mut counted = LingerGuard { listener: Arc::clone(&open.listener), end: DiscardEnd::Drain };
     let told = Arc::new(Notify::new());
     // Dropped before the places are given back: a connection that waits for a place must not
     // displace a connection that has none any more.
@@ -75,10 +75,10 @@ pub async fn linger(lingering: Lingering, open: Open, client: Key) {
             () = async { finish.cancelled().await; sleep(DRAIN_TIMEOUT).await } => DiscardEnd::Drain,
         }
     };
-    let bounds = Bounds {
+    let bounds = LingerLimits {
         silence: SILENCE_TIMEOUT,
         total: TOTAL_TIMEOUT,
-        bytes: MAX_DISCARDED.saturating_sub(discarded),
+        bytes: MAX_DISCARDED_BYTES.saturating_sub(discarded),
     };
     counted.end = tokio::select! {
         biased;
@@ -90,14 +90,14 @@ pub async fn linger(lingering: Lingering, open: Open, client: Key) {
         // Nothing of it stays behind in the kernel. A socket that fails this has no peer any more.
         let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
     } else {
-        keepalive::leave(&tcp, patience.write_stall());
+        keepalive::bound_close(&tcp, patience.write_stall());
     }
 }
 
 /// Discards what comes, until the client ends or a bound is reached.
-async fn discard(tcp: &TcpStream, bounds: &Bounds) -> DiscardEnd {
+async fn discard(tcp: &TcpStream, bounds: &LingerLimits) -> DiscardEnd {
     let last = Instant::now() + bounds.total;
-    let (mut left, mut turn) = (bounds.bytes, Turn::new());
+    let (mut left, mut turn) = (bounds.bytes, TurnBudget::new());
     loop {
         let silent = Instant::now() + bounds.silence;
         let came = pin!(poll_fn(|cx| socket::poll_discard(tcp, cx)));
@@ -113,10 +113,10 @@ async fn discard(tcp: &TcpStream, bounds: &Bounds) -> DiscardEnd {
         if Instant::now() >= last {
             return DiscardEnd::Time;
         }
-        turn.moved(came);
+        turn.spend_call(came);
         if turn.is_over() {
             yield_now().await;
-            turn = Turn::new();
+            turn = TurnBudget::new();
         }
     }
 }
@@ -128,8 +128,11 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
-    const BOUNDS: Bounds =
-        Bounds { silence: Duration::from_secs(5), total: Duration::from_secs(30), bytes: 1 << 20 };
+    const BOUNDS: LingerLimits = LingerLimits {
+        silence: Duration::from_secs(5),
+        total: Duration::from_secs(30),
+        bytes: 1 << 20,
+    };
 
     /// Both ends of a connection, the client's first.
     async fn ends() -> (TcpStream, TcpStream) {
@@ -175,7 +178,7 @@ mod tests {
     #[tokio::test]
     async fn discarding_of_a_drip_ends_in_time() {
         let (mut client, tcp) = ends().await;
-        let bounds = Bounds {
+        let bounds = LingerLimits {
             silence: Duration::from_millis(200),
             total: Duration::from_millis(300),
             ..BOUNDS

@@ -1,23 +1,23 @@
 //! The story of a connection: TLS, the heads that it sends, and the tunnel that it becomes.
 //!
-//! A connection ends in exactly one way, which is counted when its [`Open`] is dropped.
+//! A connection ends in exactly one way, which is counted when its [`OpenGuard`] is dropped.
 
-mod asked;
-mod clock;
 mod decide;
 #[cfg(test)]
 mod differential;
 mod direct;
 mod ending;
-mod exchange;
 mod handshake;
 mod http1;
 mod linger;
-mod open;
-mod opening;
+mod open_guard;
+mod pending_tunnel;
 mod plain;
+mod request_log;
 mod served;
-mod watched;
+mod service;
+mod timed_stream;
+mod timers;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -28,21 +28,21 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::close::Reason;
-use crate::data::admission::cap::BothPlaces;
-use crate::data::admission::pending::{Claim, Seat};
-use crate::data::connection::asked::Came;
-use crate::data::connection::ending::{Spoken, Upgraded};
-use crate::data::connection::exchange::Exchange;
-use crate::data::connection::handshake::{Unserved, Until, encrypt};
-use crate::data::connection::http1::converse;
+use crate::close::CloseReason;
+use crate::data::admission::cap::CapGuards;
+use crate::data::admission::pending::{AdmissionClaim, PendingGuard};
+use crate::data::connection::ending::{HttpOutcome, UpgradedConnection};
+use crate::data::connection::handshake::{EarlyEnd, HandshakeDeadline, accept_tls};
+use crate::data::connection::http1::serve_http;
 use crate::data::connection::linger::{Lingering, linger};
-use crate::data::connection::open::{Open, turned_away};
-use crate::data::core::Core;
-use crate::data::http::forward::Arrival;
-use crate::data::http::patience::Patience;
-use crate::data::tunnel::{Ended, Tunnel};
-use crate::observe::log::decision::{self, Party};
+use crate::data::connection::open_guard::{OpenGuard, log_refused_connection};
+use crate::data::connection::request_log::ConnectionInfo;
+use crate::data::connection::service::HttpService;
+use crate::data::context::ThreadContext;
+use crate::data::http::deadlines::HttpDeadlines;
+use crate::data::http::forward::ForwardedFacts;
+use crate::data::tunnel::{Tunnel, TunnelOutcome};
+use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
@@ -50,7 +50,7 @@ use crate::snapshot::ListenerRules;
 use crate::snapshot::route::RouteTimeouts;
 
 /// A connection as it was accepted.
-pub struct Accepted {
+pub struct AcceptedConnection {
     /// The socket, with `TCP_NODELAY`.
     pub stream: TcpStream,
     /// The address at its other end.
@@ -62,33 +62,38 @@ pub struct Accepted {
     /// The counters of its listener.
     pub metrics: Arc<ListenerMetrics>,
     /// Its places under the listener's cap and the process'.
-    pub places: BothPlaces,
+    pub places: CapGuards,
     /// The client that the bounds before a policy are charged to. It is the peer, as long as no
     /// peer speaks for others: once PROXY headers are read, listed peers are exempt, and the client
     /// that a header names is charged instead.
     pub client: Client,
     /// Its seat among the connections of its client, or the claim to one.
-    pub claim: Claim,
+    pub claim: AdmissionClaim,
     /// Cancelled when its listener is gone or speaks otherwise, and with the process' `closing`.
     pub closing: CancellationToken,
 }
 
 /// Serves one connection to its end.
-pub async fn serve(core: Arc<Core>, accepted: Accepted) {
-    let Accepted { stream, peer, port, rules, metrics, places, client, claim, closing } = accepted;
-    let mut open =
-        Open { core: Arc::clone(&core), listener: metrics, end: ConnectionEnd::Client, places };
-
-    let party = Party { listener: &rules.listener.name, client, peer };
-    let deadline = Instant::now() + rules.listener.timeouts.tls;
-    let Some(seat) = claim.granted(deadline).await else {
-        open.end = ConnectionEnd::Pending;
-        return turned_away(&core, party, Refusal::Pending, None);
+pub async fn serve(core: Arc<ThreadContext>, accepted: AcceptedConnection) {
+    let AcceptedConnection { stream, peer, port, rules, metrics, places, client, claim, closing } =
+        accepted;
+    let mut open = OpenGuard {
+        core: Arc::clone(&core),
+        listener: metrics,
+        end: ConnectionEnd::Client,
+        places,
     };
-    let until = Until { deadline, closing: &closing };
-    let (stream, served) = match encrypt(&core, &mut open, &rules, stream, party, until).await {
+
+    let party = LogContext { listener: &rules.listener.name, client, peer };
+    let deadline = Instant::now() + rules.listener.timeouts.tls;
+    let Some(seat) = claim.wait(deadline).await else {
+        open.end = ConnectionEnd::Pending;
+        return log_refused_connection(&core, party, Refusal::Pending, None);
+    };
+    let until = HandshakeDeadline { deadline, closing: &closing };
+    let (stream, served) = match accept_tls(&core, &mut open, &rules, stream, party, until).await {
         Ok(stream) => stream,
-        Err(Unserved { end, answered }) => {
+        Err(EarlyEnd { end, answered }) => {
             open.end = end;
             if let Some(tcp) = answered {
                 let patience = patience_of(&rules, seat);
@@ -101,57 +106,58 @@ pub async fn serve(core: Arc<Core>, accepted: Accepted) {
             return;
         }
     };
-    let arrival = Arrival { client, tls: rules.tls.is_some(), port };
+    let arrival = ForwardedFacts { client, tls: rules.tls.is_some(), port };
     let listener = Arc::clone(&rules.listener.name);
-    let (speaks, max_fields) = (rules.listener.speaks, rules.listener.max_fields);
+    let (speaks, max_fields) = (rules.listener.protocol, rules.listener.max_fields);
     let max_head = rules.listener.max_head;
-    let came = Came { listener, speaks, max_fields, max_head, arrival, peer, served, closing };
+    let came =
+        ConnectionInfo { listener, speaks, max_fields, max_head, arrival, peer, served, closing };
     let patience = patience_of(&rules, seat);
-    let exchange = Arc::new(Exchange::new(Arc::clone(&core), came, patience));
-    match converse(&core, &rules, stream, exchange).await {
-        Spoken::Over(end) => open.end = end,
-        Spoken::Unread(end, lingering) => {
+    let exchange = Arc::new(HttpService::new(Arc::clone(&core), came, patience));
+    match serve_http(&core, &rules, stream, exchange).await {
+        HttpOutcome::Ended(end) => open.end = end,
+        HttpOutcome::Linger(end, lingering) => {
             open.end = end;
             core.tracker.spawn(linger(lingering, open, client.key()));
         }
-        Spoken::Empty => open.listener.probed(),
-        Spoken::Upgraded(upgraded) => {
+        HttpOutcome::Empty => open.listener.probed(),
+        HttpOutcome::Upgraded(upgraded) => {
             open.end = ConnectionEnd::Upgraded;
-            let Upgraded { client, early, opening } = upgraded;
+            let UpgradedConnection { client, early, opening } = upgraded;
             let Some((client, unread)) = client.into_parts() else { return };
             // A copy: hyper's whole buffer would live as long as the tunnel.
             let said = [early, unread].concat().into();
             let tunnel = opening.open(&core, client, said);
             // The struct itself: an async block around it would triple the task.
-            core.tracker.spawn(Recorded { tunnel, open, over: false });
+            core.tracker.spawn(RecordedTunnel { tunnel, open, over: false });
         }
     }
 }
 
 /// The clock of a connection from its first head on.
-fn patience_of(rules: &ListenerRules, seat: Seat) -> Patience {
-    Patience::new(rules.listener.timeouts, RouteTimeouts::default().write_stall, seat)
+fn patience_of(rules: &ListenerRules, seat: PendingGuard) -> HttpDeadlines {
+    HttpDeadlines::new(rules.listener.timeouts, RouteTimeouts::default().write_stall, seat)
 }
 
 /// A tunnel whose ending is recorded: in the log, in the metrics, and by giving back its places.
-struct Recorded {
+struct RecordedTunnel {
     tunnel: Tunnel,
-    open: Open,
+    open: OpenGuard,
     over: bool,
 }
 
-impl Recorded {
-    fn record(&mut self, ended: Ended) {
+impl RecordedTunnel {
+    fn record(&mut self, ended: TunnelOutcome) {
         self.over = true;
-        let Ended { closed, refusal } = ended;
+        let TunnelOutcome { closed, refusal } = ended;
         let entry = self.tunnel.entry();
         let route = &self.tunnel.route().name;
         self.tunnel.metrics().tunnel_closed(&closed, refusal);
-        decision::closed(route, entry, &closed, refusal);
+        decision::log_tunnel_closed(route, entry, &closed, refusal);
     }
 }
 
-impl Future for Recorded {
+impl Future for RecordedTunnel {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -161,14 +167,15 @@ impl Future for Recorded {
     }
 }
 
-impl Drop for Recorded {
+impl Drop for RecordedTunnel {
     /// A panic, or a runtime that ends, must not take an ending off the books.
     fn drop(&mut self) {
         if !self.over {
-            let reason = if std::thread::panicking() { Reason::Panic } else { Reason::Cut };
+            let reason =
+                if std::thread::panicking() { CloseReason::Panic } else { CloseReason::Cut };
             let ended = self.tunnel.ended(reason);
             self.record(ended);
-            if reason == Reason::Cut {
+            if reason == CloseReason::Cut {
                 self.open.end = ConnectionEnd::Drain;
             }
         }
@@ -179,13 +186,13 @@ impl Drop for Recorded {
 mod tests {
     use std::sync::Arc;
 
-    use crate::data::connection::{Accepted, serve};
-    use crate::data::core::Core;
+    use crate::data::connection::{AcceptedConnection, serve};
+    use crate::data::context::ThreadContext;
 
     /// Most bytes of the task of a connection without a tunnel. Rare cases are boxed.
     const MAX_TASK: usize = 5 * 1024 + 256;
 
-    fn size<F: Future>(_: impl FnOnce(Arc<Core>, Accepted) -> F) -> usize {
+    fn size<F: Future>(_: impl FnOnce(Arc<ThreadContext>, AcceptedConnection) -> F) -> usize {
         size_of::<F>()
     }
 

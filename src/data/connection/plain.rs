@@ -7,18 +7,18 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, T
 use http::{Response, Version, request};
 use hyper::body::{Body, Incoming};
 
-use crate::close::{By, ExchangeReason};
-use crate::data::connection::asked::Asked;
-use crate::data::connection::exchange::{Exchange, answered_with, relayed};
-use crate::data::http::body::{Fault, Outgoing, Upload};
+use crate::close::{ExchangeReason, Initiator};
+use crate::data::connection::request_log::RequestLog;
+use crate::data::connection::service::{HttpService, answered_with, check_answer};
+use crate::data::http::body::{RequestBody, ResponseBody, UploadFault};
+use crate::data::http::deadlines::CutKind;
 use crate::data::http::expect;
-use crate::data::http::flight::{Ending, Flight};
 use crate::data::http::forward;
-use crate::data::http::patience::Cut;
+use crate::data::http::in_flight::{ExchangeEnd, InFlightExchange};
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::Permit;
-use crate::snapshot::route::Paths;
+use crate::snapshot::route::PathForwarding;
 
 /// Plain HTTP that is permitted and charged, without its body.
 pub struct Forward {
@@ -35,38 +35,38 @@ pub struct Forward {
 }
 
 /// Why a request gets no answer of the backend's.
-enum Denied {
+enum Rejection {
     Refused(Refusal),
     /// No answer can be given.
-    GivenUp(ExchangeReason),
+    Aborted(ExchangeReason),
 }
 
-impl From<Refusal> for Denied {
+impl From<Refusal> for Rejection {
     fn from(refusal: Refusal) -> Self {
-        Denied::Refused(refusal)
+        Rejection::Refused(refusal)
     }
 }
 
 /// A connection that is given up without an answer.
 #[derive(Debug)]
-pub struct GivenUp(ExchangeReason);
+pub struct ConnectionAborted(ExchangeReason);
 
-impl fmt::Display for GivenUp {
+impl fmt::Display for ConnectionAborted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.word())
     }
 }
 
-impl std::error::Error for GivenUp {}
+impl std::error::Error for ConnectionAborted {}
 
-impl Exchange {
+impl HttpService {
     /// Charges permitted plain HTTP where its route forwards any, and prepares its head.
     pub fn charge_plain(
         &self,
         mut head: request::Parts,
         mut request: Request,
         permit: Permit,
-        asked: &Asked,
+        asked: &RequestLog,
     ) -> Result<Forward, Refusal> {
         let route = permit.route();
         permit.forwards(&request)?;
@@ -79,12 +79,12 @@ impl Exchange {
         let charged = self.core.shared.tunnels.charge_plain(&permit);
         asked.compare(candidate, charged.err());
         charged?;
-        self.patience.request_permitted();
+        self.patience.on_permit();
         let version = head.version;
         let trailers = forward::takes_trailers(&head.headers);
         let is_expected = asked.has_body && expect::is_expected(&head);
-        request.path.settle(route.paths == Paths::AsIs);
-        forward::to_backend(&mut head, &request, route, &self.came.arrival, &asked.id)?;
+        request.path.keep_form(route.paths == PathForwarding::AsIs);
+        forward::to_backend(&mut head, &request, route, &self.connection.arrival, &asked.id)?;
         if asked.has_body && !head.headers.contains_key(CONTENT_LENGTH) {
             // hyper sends a body of unknown length with GET and HEAD only where a header says so.
             head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -102,20 +102,22 @@ impl Exchange {
     pub async fn forward(
         &self,
         forward: Forward,
-        mut asked: Box<Asked>,
+        mut asked: Box<RequestLog>,
         body: Incoming,
-    ) -> Result<Response<Outgoing>, GivenUp> {
+    ) -> Result<Response<ResponseBody>, ConnectionAborted> {
         let answer = match self.put(forward, body, &mut asked).await {
             Ok(answer) => answer,
-            Err(Denied::Refused(refusal)) => self.refuse(&mut asked, refusal).map(Outgoing::full),
-            Err(Denied::GivenUp(reason)) => {
-                asked.fail(reason);
-                self.patience.cuts(Cut::Close);
-                return Err(GivenUp(reason));
+            Err(Rejection::Refused(refusal)) => {
+                self.refuse(&mut asked, refusal).map(ResponseBody::full)
+            }
+            Err(Rejection::Aborted(reason)) => {
+                asked.log_failed(reason);
+                self.patience.set_cut(CutKind::Close);
+                return Err(ConnectionAborted(reason));
             }
         };
         self.routed(&asked);
-        self.settles(asked);
+        self.defer_log(asked);
         Ok(answer)
     }
 
@@ -123,24 +125,24 @@ impl Exchange {
         &self,
         forward: Forward,
         body: Incoming,
-        asked: &mut Asked,
-    ) -> Result<Response<Outgoing>, Denied> {
+        asked: &mut RequestLog,
+    ) -> Result<Response<ResponseBody>, Rejection> {
         let Forward { head, request, permit, version, trailers, is_expected } = forward;
-        let mut flight = self.flight(&permit, request, asked, head.method.is_safe());
+        let mut flight = self.begin_exchange(&permit, request, asked, head.method.is_safe());
         let (mut body, fault) = if asked.has_body {
-            Upload::streamed(body, permit.route(), self.patience.clone())
+            RequestBody::streamed(body, permit.route(), self.patience.clone())
         } else {
-            (Upload::Empty, Fault::default())
+            (RequestBody::Empty, UploadFault::default())
         };
         if is_expected {
-            body.holds();
+            body.hold_for_continue();
         }
         let dialler = &self.core.dialler;
         let put = dialler.forward(&permit, head, body, &fault, &self.patience, &mut asked.tried);
-        match flight.until(put).await {
+        match flight.run_until(put).await {
             Ok(Ok(answer)) => {
-                let mut answer = relayed(answer, &mut flight, version, trailers);
-                if version == Version::HTTP_10 && lasts_to_the_end(&answer) {
+                let mut answer = check_answer(answer, &mut flight, version, trailers);
+                if version == Version::HTTP_10 && ends_with_connection(&answer) {
                     // Only the end of the connection ends it, whatever the client asked for.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -150,29 +152,36 @@ impl Exchange {
                     self.closes();
                 }
                 answered_with(asked, answer.status().as_u16(), &self.patience);
-                Ok(answer.map(|body| body.within(flight, fault)))
+                Ok(answer.map(|body| body.with_exchange(flight, fault)))
             }
-            Ok(Err(refusal)) => Err(unanswered(&mut flight, &fault, asked, refusal)),
-            Err(Ending { refusal: Some(refusal), .. }) => Err(refusal.into()),
-            Err(Ending { reason, .. }) => Err(Denied::GivenUp(reason)),
+            Ok(Err(refusal)) => Err(no_answer(&mut flight, &fault, asked, refusal)),
+            Err(ExchangeEnd { refusal: Some(refusal), .. }) => Err(refusal.into()),
+            Err(ExchangeEnd { reason, .. }) => Err(Rejection::Aborted(reason)),
         }
     }
 }
 
 /// Whether a client of HTTP/1.0 learns the end of this answer by that of its connection alone: it
 /// knows no chunks (RFC 9112 §6.1).
-fn lasts_to_the_end(answer: &Response<Outgoing>) -> bool {
+fn ends_with_connection(answer: &Response<ResponseBody>) -> bool {
     !answer.headers().contains_key(CONTENT_LENGTH) && !answer.body().is_end_stream()
 }
 
 /// Why an exchange ends without an answer of the backend's.
-fn unanswered(flight: &mut Flight, fault: &Fault, asked: &mut Asked, refusal: Refusal) -> Denied {
-    let ending = fault.ending().unwrap_or(Ending::new(By::Backend, ExchangeReason::Backend));
-    flight.ends(ending);
-    match fault.given_up() {
+fn no_answer(
+    flight: &mut InFlightExchange,
+    fault: &UploadFault,
+    asked: &mut RequestLog,
+    refusal: Refusal,
+) -> Rejection {
+    let ending = fault
+        .exchange_end()
+        .unwrap_or(ExchangeEnd::new(Initiator::Backend, ExchangeReason::BackendFailed));
+    flight.set_end(ending);
+    match fault.no_answer_reason() {
         Some(why) => {
             asked.tried.error = Some(why.into());
-            Denied::GivenUp(ending.reason)
+            Rejection::Aborted(ending.reason)
         }
         None => refusal.into(),
     }

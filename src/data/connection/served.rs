@@ -13,57 +13,59 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
 
-use crate::data::connection::clock::Clock;
 use crate::data::connection::decide::{BackendAnswer, Decision, RequestHead};
-use crate::data::connection::ending::{Spoken, Upgraded, closed, ended, over};
-use crate::data::connection::exchange::Exchange;
-use crate::data::connection::opening::Opening;
-use crate::data::connection::plain::GivenUp;
-use crate::data::connection::watched::Watched;
-use crate::data::core::Core;
-use crate::data::http::answer;
-use crate::data::http::body::Outgoing;
-use crate::data::http::lines::{Heads, Lines};
-use crate::data::http::malformed::Bounds;
-use crate::data::http::patience::Patience;
+use crate::data::connection::ending::{
+    HttpOutcome, UpgradedConnection, closing_end, finish, hyper_end,
+};
+use crate::data::connection::pending_tunnel::PendingTunnel;
+use crate::data::connection::plain::ConnectionAborted;
+use crate::data::connection::service::HttpService;
+use crate::data::connection::timed_stream::TimedStream;
+use crate::data::connection::timers::ConnectionTimers;
+use crate::data::context::ThreadContext;
+use crate::data::http::body::ResponseBody;
+use crate::data::http::deadlines::HttpDeadlines;
+use crate::data::http::head_check::HeadLimits;
+use crate::data::http::reply;
+use crate::data::http::request_filter::{HeadHandoff, RequestFilter};
 use crate::snapshot::ListenerRules;
-use crate::snapshot::listener::{Listener, MAX_FIELDS};
+use crate::snapshot::listener::{DEFAULT_MAX_FIELDS, Listener};
 use crate::sync::lock;
 
 /// Lets hyper serve a connection that does not upgrade at once. `first` is the answer to its first
 /// request, where a backend was asked before hyper reads the head.
-pub async fn by_hyper(
-    core: &Core,
+pub async fn serve_with_hyper(
+    core: &ThreadContext,
     rules: &ListenerRules,
-    client: Watched,
+    client: TimedStream,
     first: Option<BackendAnswer>,
-    exchange: &Arc<Exchange>,
-    mut clock: Clock<'_, '_>,
-) -> Spoken {
+    exchange: &Arc<HttpService>,
+    mut clock: ConnectionTimers<'_, '_>,
+) -> HttpOutcome {
     let patience = &exchange.patience;
-    let heads = Heads::default();
+    let heads = HeadHandoff::default();
     let Listener { max_head, max_fields, .. } = *rules.listener;
-    let bounds = Bounds { max_head, max_fields };
-    let client = client.through(Lines::new(heads.clone(), bounds));
+    let bounds = HeadLimits { max_head, max_fields };
+    let client = client.with_filter(RequestFilter::new(heads.clone(), bounds));
     let service = Arc::new(Service::new(Arc::clone(exchange), first));
     let mut connection = server(max_head, max_fields)
         .serve_connection(
             TokioIo::new(client),
             service_fn(|mut request| {
-                heads.read(&mut request);
+                heads.hyper_read(&mut request);
                 Arc::clone(&service).answer(request)
             }),
         )
         .with_upgrades();
-    let spoken = clock.until(|cx, is_closing| {
+    let spoken = clock.run_until(|cx, is_closing| {
         let mut over = Pin::new(&mut connection).poll(cx);
         // Without the body that was given up hyper ends the connection, and another poll shows it.
-        if over.is_pending() && patience.lets_go_of_body() {
+        if over.is_pending() && patience.drop_discarded_body() {
             over = Pin::new(&mut connection).poll(cx);
         }
         // A connection that is to close ends between two requests, and hyper closes it in order. A
-        // head that has begun is answered, and its answer says `close`.
-        if over.is_pending() && is_closing && patience.expires() {
+        // head that has begun is answered, and its answer says `set_connection_close`.
+        if over.is_pending() && is_closing && patience.expire_if_idle() {
             over = Pin::new(&mut connection).poll(cx);
         }
         over
@@ -75,22 +77,22 @@ pub async fn by_hyper(
             back = Some((parts.io.into_inner(), parts.read_buf));
         } else if let Some((mut client, read)) = service.handed_over().await {
             if let Some(opening) = lock(&service.opening).take() {
-                return Spoken::Upgraded(Upgraded { client, early: read, opening });
+                return HttpOutcome::Upgraded(UpgradedConnection { client, early: read, opening });
             }
-            clock.until(|cx, _| Pin::new(&mut client).poll_shutdown(cx)).await;
+            clock.run_until(|cx, _| Pin::new(&mut client).poll_shutdown(cx)).await;
             back = Some((client, read));
         }
     }
-    exchange.settle(patience.was_delivered());
+    exchange.log_deferred(patience.was_delivered());
     let is_broken = back.as_ref().is_some_and(|(client, _)| client.has_alerted());
-    if !patience.heard() && spoken.is_some() && !is_broken {
-        return Spoken::Empty;
+    if !patience.has_received() && spoken.is_some() && !is_broken {
+        return HttpOutcome::Empty;
     }
-    let closed = clock.is_closing().then(|| closed(core));
-    let end = ended(spoken, exchange, closed);
+    let closed = clock.is_closing().then(|| closing_end(core));
+    let end = hyper_end(spoken, exchange, closed);
     match back {
-        Some((client, read)) => over(end, client, !read.is_empty(), patience),
-        None => Spoken::Over(end),
+        Some((client, read)) => finish(end, client, !read.is_empty(), patience),
+        None => HttpOutcome::Ended(end),
     }
 }
 
@@ -98,7 +100,7 @@ pub async fn by_hyper(
 /// their case, and sidegate's own are in Title-Case.
 pub fn server(max_head: usize, max_fields: usize) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    if max_fields != MAX_FIELDS {
+    if max_fields != DEFAULT_MAX_FIELDS {
         builder.max_headers(max_fields);
     }
     builder
@@ -113,18 +115,18 @@ pub fn server(max_head: usize, max_fields: usize) -> http1::Builder {
 
 /// hyper's service for the requests of one connection.
 struct Service {
-    exchange: Arc<Exchange>,
+    exchange: Arc<HttpService>,
     /// The answer to the first request, where a backend was asked before hyper read its head.
     first: Mutex<Option<BackendAnswer>>,
     /// The tunnel that opens when hyper lets go of the connection.
-    opening: Mutex<Option<Box<Opening>>>,
+    opening: Mutex<Option<Box<PendingTunnel>>>,
     /// hyper's promise to hand the stream over, where a request has asked for an upgrade, whatever
     /// its answer was.
     handed_over: Mutex<Option<OnUpgrade>>,
 }
 
 impl Service {
-    fn new(exchange: Arc<Exchange>, first: Option<BackendAnswer>) -> Self {
+    fn new(exchange: Arc<HttpService>, first: Option<BackendAnswer>) -> Self {
         let (opening, handed_over) = (Mutex::default(), Mutex::default());
         Service { exchange, first: Mutex::new(first), opening, handed_over }
     }
@@ -134,7 +136,7 @@ impl Service {
     fn answer(
         self: Arc<Self>,
         mut request: HttpRequest<Incoming>,
-    ) -> impl Future<Output = Result<Response<Outgoing>, GivenUp>> {
+    ) -> impl Future<Output = Result<Response<ResponseBody>, ConnectionAborted>> {
         if request.extensions().get::<OnUpgrade>().is_some() {
             *lock(&self.handed_over) = Some(hyper::upgrade::on(&mut request));
         }
@@ -142,73 +144,73 @@ impl Service {
         let version = request.version();
         let (parts, body) = request.into_parts();
         let has_body = !body.is_end_stream();
-        exchange.patience.request_began(version, has_body);
-        let ended = Ended(Some(exchange.patience.clone()));
+        exchange.patience.on_request_start(version, has_body);
+        let ended = RequestEndGuard(Some(exchange.patience.clone()));
         let first = lock(&self.first).take().ok_or_else(|| {
-            let scheme = exchange.came.arrival.scheme();
+            let scheme = exchange.connection.arrival.scheme();
             Arc::clone(&exchange).decide(RequestHead::new(parts, None, has_body, scheme))
         });
         async move {
             let decision = match first {
                 Ok(answer) => {
                     // Its attempt was permitted before this request began anew.
-                    exchange.patience.request_permitted();
+                    exchange.patience.on_permit();
                     Decision::Backend(answer)
                 }
                 Err(decision) => decision.await,
             };
             let mut answer = match decision {
                 Decision::Tunnel(mut opening) => {
-                    exchange.patience.has_answer();
+                    exchange.patience.set_answered();
                     // The client's next bytes are the tunnel's, not the next request's.
                     ended.forget();
                     let head = opening.take_head();
                     *lock(&self.opening) = Some(opening);
-                    return Ok(Response::from_parts(head, Outgoing::empty()));
+                    return Ok(Response::from_parts(head, ResponseBody::empty()));
                 }
-                Decision::Reply(answer) => answer.map(Outgoing::full),
+                Decision::Reply(answer) => answer.map(ResponseBody::full),
                 Decision::Backend(BackendAnswer::Ready(answer)) => answer,
                 Decision::Backend(BackendAnswer::Pending(forward, asked)) => {
                     exchange.forward(*forward, asked, body).await?
                 }
             };
             exchange.has_answer();
-            if exchange.came.closing.is_cancelled() {
-                answer::close(&mut answer);
+            if exchange.connection.closing.is_cancelled() {
+                reply::set_connection_close(&mut answer);
             }
             if version == Version::HTTP_10 && answer.headers().contains_key(CONNECTION) {
                 // hyper adds `keep-alive` to what it takes for an answer of HTTP/1.1.
                 *answer.version_mut() = version;
             }
             // The request is over when hyper drops the body of its answer.
-            Ok(answer.map(|body| body.holding(ended)))
+            Ok(answer.map(|body| body.with_guard(ended)))
         }
     }
 
     /// The client's stream, and the bytes that hyper has read ahead, where hyper has handed the
     /// stream over: for a 101, and where another answer ends a connection on which a request has
     /// asked for an upgrade. In the second case our direction has not ended yet.
-    async fn handed_over(&self) -> Option<(Watched, Bytes)> {
+    async fn handed_over(&self) -> Option<(TimedStream, Bytes)> {
         let promise = lock(&self.handed_over).take()?;
-        let parts = promise.await.ok()?.downcast::<TokioIo<Watched>>().ok()?;
+        let parts = promise.await.ok()?.downcast::<TokioIo<TimedStream>>().ok()?;
         Some((parts.io.into_inner(), parts.read_buf))
     }
 }
 
 /// Reports a request as over when it is dropped, with the body of the answer.
-struct Ended(Option<Patience>);
+struct RequestEndGuard(Option<HttpDeadlines>);
 
-impl Ended {
+impl RequestEndGuard {
     /// Reports nothing: the connection speaks HTTP no more.
     fn forget(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Ended {
+impl Drop for RequestEndGuard {
     fn drop(&mut self) {
         if let Some(patience) = &self.0 {
-            patience.request_ended();
+            patience.on_response();
         }
     }
 }

@@ -34,15 +34,15 @@ fn is_continue(headers: &HeaderMap) -> bool {
 
 /// The signal that the backend wants the body. Clones share it.
 #[derive(Clone, Default)]
-pub struct Wanted(Arc<Mutex<State>>);
+pub struct ContinueSignal(Arc<Mutex<ContinueState>>);
 
 #[derive(Default)]
-struct State {
+struct ContinueState {
     is_wanted: bool,
     waits: Option<Waker>,
 }
 
-impl Wanted {
+impl ContinueSignal {
     /// Lets the body go: the backend's 100 has come.
     pub fn set(&self) {
         let mut state = lock(&self.0);
@@ -64,14 +64,14 @@ impl Wanted {
 
 /// The wait of a body that its client holds back.
 #[derive(Default)]
-pub struct Held {
-    wanted: Wanted,
+pub struct ContinueWait {
+    wanted: ContinueSignal,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Held {
+impl ContinueWait {
     /// The signal that lets the body go.
-    pub fn wanted(&self) -> Wanted {
+    pub fn signal(&self) -> ContinueSignal {
         self.wanted.clone()
     }
 
@@ -118,11 +118,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn body_is_held_until_it_is_wanted_or_time_is_up() {
         let began = Instant::now();
-        let mut held = Held::default();
+        let mut held = ContinueWait::default();
         poll_fn(|cx| held.poll(cx)).await;
         assert_eq!(began.elapsed(), CONTINUE_TIMEOUT);
-        let mut held = Held::default();
-        let wanted = held.wanted();
+        let mut held = ContinueWait::default();
+        let wanted = held.signal();
         tokio::join!(poll_fn(|cx| held.poll(cx)), async { wanted.set() });
         assert_eq!(began.elapsed(), CONTINUE_TIMEOUT);
     }

@@ -12,11 +12,11 @@ use http::{Method, StatusCode, Uri, Version, request, response};
 use hyper::ext::ReasonPhrase;
 
 use crate::data::http::identity::is_identity;
-use crate::data::websocket::handshake::{Agreed, Handshake};
+use crate::data::websocket::handshake::{Agreement, Handshake};
 use crate::policy::network::Client;
 use crate::policy::request::{Request, Scheme, options};
 use crate::policy::route::stripped;
-use crate::refusal::{Head, Refusal};
+use crate::refusal::{HeadError, Refusal};
 use crate::snapshot::route::Route;
 
 /// Fields for one connection only (RFC 9110 §7.6.1), besides the ones which `Connection` names.
@@ -42,7 +42,7 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How a request reached us.
 #[derive(Debug, Clone, Copy)]
-pub struct Arrival {
+pub struct ForwardedFacts {
     /// The client that the connection speaks for.
     pub client: Client,
     /// Whether it came over TLS.
@@ -51,7 +51,7 @@ pub struct Arrival {
     pub port: u16,
 }
 
-impl Arrival {
+impl ForwardedFacts {
     /// The scheme that the client used. Once peers are trusted to report it, their report belongs
     /// here.
     pub fn scheme(&self) -> Scheme {
@@ -67,7 +67,7 @@ pub fn to_backend(
     parts: &mut request::Parts,
     request: &Request,
     route: &Route,
-    arrival: &Arrival,
+    arrival: &ForwardedFacts,
     id: &HeaderValue,
 ) -> Result<(), Refusal> {
     // Read first: a `Connection` that names Host removes it.
@@ -115,7 +115,7 @@ fn target(request: &Request, route: &Route, query: Option<&str>) -> Result<Uri, 
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     };
-    target.parse().map_err(|_| Refusal::Head(Head::Malformed))
+    target.parse().map_err(|_| Refusal::Head(HeadError::Malformed))
 }
 
 /// Turns the head of a backend's answer, which is no 101, into the client's. `attempt` says whether
@@ -150,9 +150,9 @@ pub fn to_client(parts: &mut response::Parts, attempt: bool) {
 pub fn switched(
     parts: &mut response::Parts,
     handshake: &Handshake,
-) -> Result<Agreed, &'static str> {
+) -> Result<Agreement, &'static str> {
     // Before the check: nothing is agreed on that the client never sees.
-    remove_named(parts);
+    strip_connection_fields(parts);
     let agreed = handshake.agree(parts)?;
     let accept = parts.headers.get(SEC_WEBSOCKET_ACCEPT).cloned();
     strip(parts);
@@ -182,12 +182,12 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// Removes the fields for one connection only from an answer's trailers.
-pub fn tidy_trailers(trailers: &mut HeaderMap) {
+pub fn strip_hop_by_hop_trailers(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
 }
 
 /// The fields of an interim answer that its client gets.
-pub fn interim(fields: &HeaderMap) -> HeaderMap {
+pub fn interim_fields(fields: &HeaderMap) -> HeaderMap {
     let mut fields = fields.clone();
     remove_hop_by_hop(&mut fields);
     for name in CONTENT_FRAMING {
@@ -198,7 +198,7 @@ pub fn interim(fields: &HeaderMap) -> HeaderMap {
 
 /// Removes the fields that the `Connection` of a backend's 101 names, so that nothing is agreed on
 /// which the client never sees. `Sec-WebSocket-Accept` stays, see [`switched`].
-fn remove_named(head: &mut response::Parts) {
+fn strip_connection_fields(head: &mut response::Parts) {
     for name in
         named(&head.headers).filter(|name| *name != SEC_WEBSOCKET_ACCEPT).collect::<Vec<_>>()
     {
@@ -209,14 +209,14 @@ fn remove_named(head: &mut response::Parts) {
 /// Removes the framing of content that this status never has (RFC 9110 §8.6, RFC 9112 §6.1): a
 /// client that believed a 101's length would skip the first frames.
 fn remove_framing(head: &mut response::Parts) {
-    if lacks_content(head.status) {
+    if has_no_content(head.status) {
         for name in CONTENT_FRAMING {
             head.headers.remove(name);
         }
     }
 }
 
-fn lacks_content(status: StatusCode) -> bool {
+fn has_no_content(status: StatusCode) -> bool {
     status.is_informational() || status == StatusCode::NO_CONTENT
 }
 
@@ -231,7 +231,7 @@ fn is_number(length: &[u8]) -> bool {
 ///
 /// # Errors
 /// A sentence for the log; the client gets 502.
-pub fn accept_head(parts: &response::Parts, method: &Method) -> Result<(), &'static str> {
+pub fn check_framing(parts: &response::Parts, method: &Method) -> Result<(), &'static str> {
     let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     if let (Some(_), Some(_)) = (lengths.next(), lengths.next()) {
@@ -239,7 +239,7 @@ pub fn accept_head(parts: &response::Parts, method: &Method) -> Result<(), &'sta
     }
     let length = parts.headers.get(CONTENT_LENGTH).map(HeaderValue::as_bytes);
     // A head without content loses its length anyway.
-    if !lacks_content(parts.status) && length.is_some_and(|length| !is_number(length)) {
+    if !has_no_content(parts.status) && length.is_some_and(|length| !is_number(length)) {
         return Err("a Content-Length that is no number");
     }
     let coding = codings.next();
@@ -305,13 +305,13 @@ mod tests {
 
     // C-H1-16
     #[test]
-    fn a_backends_ambiguous_framing_is_no_answer() {
+    fn backend_answer_with_ambiguous_framing_is_refused() {
         let check = |fields: &[(&'static str, &'static str)], fine: bool| {
             let (mut parts, ()) = http::Response::new(()).into_parts();
             for (name, value) in fields {
                 parts.headers.append(*name, HeaderValue::from_static(value));
             }
-            assert_eq!(accept_head(&parts, &Method::GET).is_ok(), fine, "{fields:?}");
+            assert_eq!(check_framing(&parts, &Method::GET).is_ok(), fine, "{fields:?}");
         };
         check(&[], true);
         check(&[("content-length", "3")], true);

@@ -6,10 +6,10 @@
 //! `X-Auth-Token`, `X-Client-Version`) are none of them, nor are signed tokens.
 
 /// The longest name that is compared whole. Of a longer name only the beginning is looked at.
-const LONGEST: usize = 64;
+const MAX_NAME_BYTES: usize = 64;
 
 /// Names, sorted. Bytes other than letters and digits are written as `-`.
-const NAMES: [&str; 102] = [
+const IDENTITY_NAMES: [&str; 102] = [
     "akamai-client-ip",
     "akamai-edgescape",
     "ali-cdn-real-ip",
@@ -115,7 +115,7 @@ const NAMES: [&str; 102] = [
 ];
 
 /// How further names begin, sorted. None of them begins with another one.
-const BEGINNINGS: [&str; 53] = [
+const IDENTITY_PREFIXES: [&str; 53] = [
     "-ws",
     "cf-connecting-ip",
     "cf-ip",
@@ -175,20 +175,21 @@ const BEGINNINGS: [&str; 53] = [
 /// PHP take `_` for `-`, and lighttpd takes every other punctuation for it. A `HTTP_` in front is
 /// skipped, since code that was written for CGI variables looks for fields of such names.
 pub fn is_identity(name: &str) -> bool {
-    let mut read = [0; LONGEST];
-    let length = name.len().min(LONGEST);
+    let mut read = [0; MAX_NAME_BYTES];
+    let length = name.len().min(MAX_NAME_BYTES);
     for (to, from) in read.iter_mut().zip(name.bytes()) {
         *to = if from.is_ascii_alphanumeric() { from } else { b'-' };
     }
     let read = &read[..length];
     let read = read.strip_prefix(b"http-").unwrap_or(read);
-    let whole = name.len() <= LONGEST;
-    let is_listed = whole && NAMES.binary_search_by(|known| known.as_bytes().cmp(read)).is_ok();
+    let whole = name.len() <= MAX_NAME_BYTES;
+    let is_listed =
+        whole && IDENTITY_NAMES.binary_search_by(|known| known.as_bytes().cmp(read)).is_ok();
     is_listed || {
         // Only the last beginning that does not sort behind the name can match: any between a match
         // and the name would begin with that match, and none begins with another.
-        let behind = BEGINNINGS.partition_point(|begins| begins.as_bytes() <= read);
-        behind.checked_sub(1).is_some_and(|at| read.starts_with(BEGINNINGS[at].as_bytes()))
+        let behind = IDENTITY_PREFIXES.partition_point(|begins| begins.as_bytes() <= read);
+        behind.checked_sub(1).is_some_and(|at| read.starts_with(IDENTITY_PREFIXES[at].as_bytes()))
     }
 }
 
@@ -202,19 +203,19 @@ mod tests {
 
     #[test]
     fn the_tables_are_sorted_and_no_beginning_hides_another() {
-        assert!(NAMES.is_sorted() && BEGINNINGS.is_sorted());
-        for (at, begins) in BEGINNINGS.iter().enumerate() {
-            assert!(begins.len() < LONGEST);
-            let rest = &BEGINNINGS[at + 1..];
+        assert!(IDENTITY_NAMES.is_sorted() && IDENTITY_PREFIXES.is_sorted());
+        for (at, begins) in IDENTITY_PREFIXES.iter().enumerate() {
+            assert!(begins.len() < MAX_NAME_BYTES);
+            let rest = &IDENTITY_PREFIXES[at + 1..];
             assert!(!rest.iter().any(|other| other.starts_with(begins)), "{begins}");
-            assert!(!NAMES.iter().any(|name| name.starts_with(begins)), "{begins}");
+            assert!(!IDENTITY_NAMES.iter().any(|name| name.starts_with(begins)), "{begins}");
         }
     }
 
     #[test]
     fn every_name_is_found_in_every_spelling() {
-        let begun = BEGINNINGS.iter().map(|begins| format!("{begins}abc"));
-        for name in NAMES.iter().map(|name| (*name).to_owned()).chain(begun) {
+        let begun = IDENTITY_PREFIXES.iter().map(|begins| format!("{begins}abc"));
+        for name in IDENTITY_NAMES.iter().map(|name| (*name).to_owned()).chain(begun) {
             check(&name, true);
             check(&name.replace('-', "_"), true);
             check(&name.replace('-', "."), true);
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_applications_pass() {
+    fn application_fields_pass() {
         for name in [
             "X-Forward",
             "X-Api-Key",
@@ -289,10 +290,10 @@ mod tests {
     #[test]
     fn the_specification_lists_every_name() {
         let page = include_str!("../../../docs/spec/wire.md").to_ascii_lowercase();
-        for name in NAMES {
+        for name in IDENTITY_NAMES {
             assert!(page.contains(&format!("`{name}`")), "{name}");
         }
-        for begins in BEGINNINGS {
+        for begins in IDENTITY_PREFIXES {
             let written = if begins == "-ws" { "$ws" } else { begins };
             assert!(page.contains(&format!("`{written}*`")), "{begins}");
         }
@@ -305,7 +306,7 @@ mod tests {
         let rows =
             section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| "));
         let names: Vec<_> = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).collect();
-        assert!(names.len() >= NAMES.len() + BEGINNINGS.len(), "{}", names.len());
+        assert!(names.len() >= IDENTITY_NAMES.len() + IDENTITY_PREFIXES.len(), "{}", names.len());
         for name in names {
             check(&name.replace('*', "abc"), true);
         }

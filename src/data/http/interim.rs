@@ -6,37 +6,37 @@
 
 use http::{Request, StatusCode};
 
-use crate::data::http::course::Course;
-use crate::data::http::expect::Wanted;
+use crate::data::http::deadlines::HttpDeadlines;
+use crate::data::http::expect::ContinueSignal;
 use crate::data::http::forward;
 use crate::data::http::head;
-use crate::data::http::patience::Patience;
+use crate::data::http::progress::RequestProgress;
 
-/// Passes the interim answers to `request` on to the client of `patience`, and counts them in
-/// `course`. A 100 sets `wanted`, where the request's body waits for it.
+/// Passes the interim answers to `request` on to the client of `deadlines`, and counts them in
+/// `progress`. A 100 sets `wanted`, where the request's body waits for it.
 pub fn pass_on<B>(
     request: &mut Request<B>,
-    course: Course,
-    patience: &Patience,
-    wanted: Option<Wanted>,
+    course: RequestProgress,
+    patience: &HttpDeadlines,
+    wanted: Option<ContinueSignal>,
 ) {
-    patience.awaits_interims();
+    patience.expect_interims();
     let patience = patience.clone();
     hyper::ext::on_informational(request, move |interim| {
-        course.interim();
+        course.count_interim();
         if let Some(wanted) = wanted.as_ref().filter(|_| interim.status() == StatusCode::CONTINUE) {
             wanted.set();
         }
         let passes = interim.status() != StatusCode::CONTINUE && !course.has_too_many_interims();
         // Checked first: no head is built for a client that takes nothing.
-        if passes && patience.takes_interims() {
-            let fields = forward::interim(interim.headers());
-            patience.interim(&head::write_interim(interim.status(), &fields));
+        if passes && patience.accepts_interims() {
+            let fields = forward::interim_fields(interim.headers());
+            patience.queue_interim(&head::write_interim(interim.status(), &fields));
         }
     });
 }
 
-/// Counts the interim answers to `request` in `course`, and drops them.
-pub fn count<B>(request: &mut Request<B>, course: Course) {
-    hyper::ext::on_informational(request, move |_| course.interim());
+/// Counts the interim answers to `request` in `progress`, and drops them.
+pub fn count<B>(request: &mut Request<B>, course: RequestProgress) {
+    hyper::ext::on_informational(request, move |_| course.count_interim());
 }

@@ -11,18 +11,19 @@ use tokio::time::Instant;
 /// The time over which a pace is averaged, and so the time that each body has before its pace
 /// counts. A second less than the 30 s after which common servers give up on a body by themselves:
 /// the ending is then booked as the client's, and not as the backend's.
-const WINDOW: Duration = Duration::from_secs(29);
+const PACE_WINDOW: Duration = Duration::from_secs(29);
 
 /// The most that one pause counts. `body_stall` and `write_stall` bound the pause itself; two such
 /// pauses in a window are a drip.
-const MAX_PAUSE: Duration = Duration::from_secs(15);
+const MAX_COUNTED_PAUSE: Duration = Duration::from_secs(15);
 
 /// The pace of one side of one body.
 #[derive(Debug)]
 pub struct Pace {
     /// The least bytes of a window. `None` means unlimited.
     least: Option<u64>,
-    /// Time spent waiting in this window, up to `since`; of each pause at most [`MAX_PAUSE`].
+    /// Time spent waiting in this window, up to `since`; of each pause at most
+    /// [`MAX_COUNTED_PAUSE`].
     waited: Duration,
     /// Start of the current wait. `None` means that the side is not waited for.
     since: Option<Instant>,
@@ -33,24 +34,24 @@ pub struct Pace {
 impl Pace {
     /// Requires at least `per_second` bytes on average. `None` means unlimited.
     pub fn new(per_second: Option<u64>) -> Pace {
-        let least = per_second.map(|bytes| bytes.saturating_mul(WINDOW.as_secs()));
+        let least = per_second.map(|bytes| bytes.saturating_mul(PACE_WINDOW.as_secs()));
         Pace { least, waited: Duration::ZERO, since: None, bytes: 0 }
     }
 
     /// Notes that the side is waited for from `now` on, unless it was already.
-    pub fn waits(&mut self, now: Instant) {
+    pub fn start_wait(&mut self, now: Instant) {
         self.since.get_or_insert(now);
     }
 
     /// Notes that `bytes` came or were taken.
-    pub fn moved(&mut self, bytes: u64) {
+    pub fn add_bytes(&mut self, bytes: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
     /// Notes that the side is no longer waited for.
-    pub fn rests(&mut self, now: Instant) {
+    pub fn stop_wait(&mut self, now: Instant) {
         if let Some(since) = self.since.take() {
-            self.waited += (now - since).min(MAX_PAUSE);
+            self.waited += (now - since).min(MAX_COUNTED_PAUSE);
         }
     }
 
@@ -58,17 +59,17 @@ impl Pace {
     /// pause alone does not end the window, or unlimited.
     pub fn due(&self) -> Option<Instant> {
         let since = self.since.filter(|_| self.least.is_some())?;
-        let left = WINDOW.saturating_sub(self.waited);
-        (left <= MAX_PAUSE).then(|| since + left)
+        let left = PACE_WINDOW.saturating_sub(self.waited);
+        (left <= MAX_COUNTED_PAUSE).then(|| since + left)
     }
 
     /// Whether the side was too slow in a window that is over at `now`. The next window begins
     /// then.
     pub fn is_too_slow(&mut self, now: Instant) -> bool {
         let Some(least) = self.least else { return false };
-        let waited =
-            self.waited + self.since.map_or(Duration::ZERO, |since| (now - since).min(MAX_PAUSE));
-        if waited < WINDOW {
+        let waited = self.waited
+            + self.since.map_or(Duration::ZERO, |since| (now - since).min(MAX_COUNTED_PAUSE));
+        if waited < PACE_WINDOW {
             return false;
         }
         let too_slow = self.bytes < least;
@@ -88,13 +89,13 @@ mod tests {
     fn too_slow_after(bytes: u64, rest: u64) -> Option<u64> {
         let (mut pace, mut now) = (Pace::new(Some(500)), Instant::now());
         for second in 1..=200 {
-            pace.waits(now);
+            pace.start_wait(now);
             now += Duration::from_secs(1);
-            pace.moved(bytes);
+            pace.add_bytes(bytes);
             if pace.is_too_slow(now) {
                 return Some(second);
             }
-            pace.rests(now);
+            pace.stop_wait(now);
             now += Duration::from_secs(rest);
         }
         None
@@ -118,12 +119,12 @@ mod tests {
     fn pauses(lengths: &[u64]) -> Vec<(bool, Option<u64>)> {
         let (mut pace, mut now) = (Pace::new(Some(500)), Instant::now());
         let pause = |length: &u64| {
-            pace.waits(now);
+            pace.start_wait(now);
             let due = pace.due().map(|due| (due - now).as_secs());
             now += Duration::from_secs(*length);
             let too_slow = pace.is_too_slow(now);
-            pace.rests(now);
-            pace.moved(1);
+            pace.stop_wait(now);
+            pace.add_bytes(1);
             (too_slow, due)
         };
         lengths.iter().map(pause).collect()
@@ -138,17 +139,17 @@ mod tests {
     }
 
     #[test]
-    fn fast_beginning_is_no_credit() {
+    fn fast_start_is_no_credit_for_later() {
         let (mut pace, mut now) = (Pace::new(Some(500)), Instant::now());
-        pace.moved(1 << 30);
+        pace.add_bytes(1 << 30);
         let mut slow_at = Vec::new();
         for second in 1..=100 {
-            pace.waits(now);
+            pace.start_wait(now);
             now += Duration::from_secs(1);
             if pace.is_too_slow(now) {
                 slow_at.push(second);
             }
-            pace.rests(now);
+            pace.stop_wait(now);
         }
         assert_eq!(slow_at, [58, 87]);
     }
@@ -156,7 +157,7 @@ mod tests {
     #[test]
     fn unlimited_pace_is_never_too_slow_or_due() {
         let (mut pace, began) = (Pace::new(None), Instant::now());
-        pace.waits(began);
-        assert!(!pace.is_too_slow(began + 9 * WINDOW) && pace.due().is_none());
+        pace.start_wait(began);
+        assert!(!pace.is_too_slow(began + 9 * PACE_WINDOW) && pace.due().is_none());
     }
 }

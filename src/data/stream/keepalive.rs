@@ -27,7 +27,7 @@ use socket2::{SockRef, TcpKeepalive};
 use crate::data::stream::unacked::unacked;
 
 /// How long nothing moves over a connection before its peer is probed.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE_TIME: Duration = Duration::from_secs(60);
 
 /// The time between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(15);
@@ -36,27 +36,27 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(15);
 /// effect; this holds on kernels that do not let it.
 const MAX_PROBES: u32 = 4;
 
-/// The user timeout that [`watch`] sets.
+/// The user timeout that [`enable`] sets.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(60 + 4 * 15);
 
 /// By how much the user timeout exceeds `write_stall`: the window of a peer closes before the
 /// socket takes no more, which is where `write_stall` begins.
-const MARGIN: Duration = Duration::from_secs(60);
+const USER_TIMEOUT_MARGIN: Duration = Duration::from_secs(60);
 
 /// The longest user timeout that the kernel takes, as an `int` of milliseconds.
 const MAX_USER_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// The least time that the peer of a closed socket has to take what the kernel holds for it.
-const MIN_LEFT_TIMEOUT: Duration = Duration::from_secs(1);
+const MIN_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Makes the kernel watch the peer of a TCP socket. Connections that a listening socket accepts
 /// inherit it.
 ///
 /// # Errors
 /// `socket` is no TCP socket.
-pub fn watch(socket: &impl AsFd) -> io::Result<()> {
+pub fn enable(socket: &impl AsFd) -> io::Result<()> {
     let probes = TcpKeepalive::new();
-    let probes = probes.with_time(IDLE).with_interval(PROBE_INTERVAL).with_retries(MAX_PROBES);
+    let probes = probes.with_time(IDLE_TIME).with_interval(PROBE_INTERVAL).with_retries(MAX_PROBES);
     let socket = SockRef::from(socket);
     socket.set_tcp_keepalive(&probes)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
@@ -66,15 +66,15 @@ pub fn watch(socket: &impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 /// `socket` is no TCP socket.
-pub fn bear(socket: &impl AsFd, write_stall: Duration) -> io::Result<()> {
+pub fn allow_zero_window(socket: &impl AsFd, write_stall: Duration) -> io::Result<()> {
     SockRef::from(socket).set_tcp_user_timeout(Some(user_timeout(write_stall)))
 }
 
 /// Bounds how long the kernel keeps what it holds for the peer of a socket that is about to be
 /// closed: a peer that takes nothing has `write_stall`, as it had while the socket was open.
-pub fn leave(socket: &impl AsFd, write_stall: Duration) {
+pub fn bound_close(socket: &impl AsFd, write_stall: Duration) {
     if unacked(socket).is_some_and(|bytes| bytes > 0) {
-        let time = write_stall.clamp(MIN_LEFT_TIMEOUT, MAX_USER_TIMEOUT);
+        let time = write_stall.clamp(MIN_CLOSE_TIMEOUT, MAX_USER_TIMEOUT);
         // A socket that fails this has no peer any more.
         let _ = SockRef::from(socket).set_tcp_user_timeout(Some(time));
     }
@@ -82,7 +82,7 @@ pub fn leave(socket: &impl AsFd, write_stall: Duration) {
 
 /// The user timeout of a connection whose peer may take nothing for `write_stall`.
 pub fn user_timeout(write_stall: Duration) -> Duration {
-    write_stall.saturating_add(MARGIN).clamp(USER_TIMEOUT, MAX_USER_TIMEOUT)
+    write_stall.saturating_add(USER_TIMEOUT_MARGIN).clamp(USER_TIMEOUT, MAX_USER_TIMEOUT)
 }
 
 #[cfg(test)]
@@ -91,14 +91,14 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn accepted_socket_inherits_what_its_listener_was_given() {
+    fn accepted_socket_inherits_keep_alive() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        watch(&listener).unwrap();
+        enable(&listener).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         let socket = SockRef::from(&accepted);
         assert!(socket.keepalive().unwrap() && !SockRef::from(&client).keepalive().unwrap());
-        assert_eq!(socket.tcp_keepalive_time().unwrap(), IDLE);
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), IDLE_TIME);
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), PROBE_INTERVAL);
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), MAX_PROBES);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(120)));
@@ -109,7 +109,7 @@ mod tests {
         let seconds = Duration::from_secs;
         let check = |write_stall, expected| {
             let client = TcpListener::bind("127.0.0.1:0").unwrap();
-            bear(&client, write_stall).unwrap();
+            allow_zero_window(&client, write_stall).unwrap();
             assert_eq!(SockRef::from(&client).tcp_user_timeout().unwrap(), Some(expected));
         };
         check(Duration::from_millis(1), USER_TIMEOUT);
@@ -121,8 +121,8 @@ mod tests {
     }
 
     #[test]
-    fn unix_socket_cannot_be_watched() {
+    fn unix_socket_has_no_keep_alive() {
         let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(watch(&one).is_err());
+        assert!(enable(&one).is_err());
     }
 }

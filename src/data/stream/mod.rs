@@ -3,8 +3,8 @@
 
 pub(super) mod buffers;
 pub(super) mod keepalive;
-pub(super) mod metered;
+pub(super) mod record_stream;
+pub(super) mod send_buffer;
 pub(super) mod socket;
 pub(super) mod turn;
 pub mod unacked;
-pub(super) mod unsent;

@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::data::stream::buffers;
 use crate::data::stream::keepalive;
-use crate::data::stream::metered::Metered;
+use crate::data::stream::record_stream::RecordStream;
 use crate::data::stream::unacked::unacked;
 use crate::snapshot::route::BackendAddress;
 use crate::snapshot::tls::BackendTls;
@@ -33,7 +33,7 @@ pub enum Socket {
     /// A Unix socket, to a backend.
     Unix(UnixStream),
     /// TLS to a backend, with `TCP_NODELAY`.
-    Tls(Box<TlsStream<Metered>>),
+    Tls(Box<TlsStream<RecordStream>>),
 }
 
 impl Socket {
@@ -45,14 +45,14 @@ impl Socket {
             BackendAddress::Tls(address) => {
                 let tls = tls.ok_or(io::ErrorKind::InvalidInput)?;
                 // Boxed: connections without TLS need no room for the handshake.
-                Box::pin(encrypted(*address, tls)).await
+                Box::pin(connect_tls(*address, tls)).await
             }
         }
     }
 
     /// Reads once into `buffer`. Uses `poll_read`, not `try_read`: it clears the readiness on a
     /// short read, which saves the system call that would block.
-    pub fn poll_fill(
+    pub fn poll_read_once(
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
@@ -100,11 +100,11 @@ impl Socket {
 
     /// Lets the peer keep its window closed for as long as `write_stall`. A Unix socket has no
     /// window, and a TCP socket that fails this has no peer any more.
-    pub fn bear(&self, write_stall: Duration) {
+    pub fn allow_zero_window(&self, write_stall: Duration) {
         let _ = match self {
-            Socket::Tcp(tcp) => keepalive::bear(tcp, write_stall),
+            Socket::Tcp(tcp) => keepalive::allow_zero_window(tcp, write_stall),
             Socket::Unix(_) => Ok(()),
-            Socket::Tls(tls) => keepalive::bear(tls.get_ref().0.tcp(), write_stall),
+            Socket::Tls(tls) => keepalive::allow_zero_window(tls.get_ref().0.tcp(), write_stall),
         };
     }
 
@@ -136,12 +136,12 @@ impl Socket {
         // Connecting to no address ends a connection as `close` does with a linger time of zero
         // (connect(2)). A socket that fails this has lost its peer already.
         if matches!(self, Socket::Unix(_)) || connect_unspec(self.fd()).is_err() {
-            self.shut();
+            self.shutdown_both();
         }
     }
 
     /// Ends both directions, as `close` does.
-    pub fn shut(&self) {
+    pub fn shutdown_both(&self) {
         // A socket that fails this has lost its peer already.
         let _ = SockRef::from(&self.fd()).shutdown(Shutdown::Both);
     }
@@ -157,7 +157,7 @@ impl Socket {
 
     /// Whether bytes that the socket took have not left yet: TLS keeps records that the kernel had
     /// no room for.
-    pub fn holds_back(&self) -> bool {
+    pub fn has_buffered(&self) -> bool {
         match self {
             Socket::Tcp(_) | Socket::Unix(_) => false,
             Socket::Tls(tls) => tls.get_ref().1.wants_write(),
@@ -165,18 +165,18 @@ impl Socket {
     }
 }
 
-async fn encrypted(address: SocketAddr, tls: &BackendTls) -> io::Result<Socket> {
+async fn connect_tls(address: SocketAddr, tls: &BackendTls) -> io::Result<Socket> {
     let name = tls.name().cloned().unwrap_or_else(|| ServerName::from(address.ip()));
     let tcp = connect(address).await?;
     let stream =
-        TlsConnector::from(Arc::clone(&tls.config)).connect(name, Metered::new(tcp)).await?;
+        TlsConnector::from(Arc::clone(&tls.config)).connect(name, RecordStream::new(tcp)).await?;
     Ok(Socket::Tls(Box::new(stream)))
 }
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let tcp = TcpStream::connect(address).await?;
     tcp.set_nodelay(true)?;
-    keepalive::watch(&tcp)?;
+    keepalive::enable(&tcp)?;
     Ok(tcp)
 }
 
@@ -237,7 +237,7 @@ impl AsyncRead for Socket {
 /// function apart, so that a read without TLS makes no call.
 #[inline(never)]
 fn decrypt(
-    tls: &mut TlsStream<Metered>,
+    tls: &mut TlsStream<RecordStream>,
     cx: &mut Context<'_>,
     buffer: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<()>> {

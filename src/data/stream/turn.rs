@@ -8,31 +8,31 @@ use std::pin::pin;
 use std::task::Context;
 
 /// The work of one turn, in bytes moved.
-const WORK: isize = 512 * 1024;
+const TURN_BYTES: isize = 512 * 1024;
 
 /// Weight of a system call: as much as 4 KiB.
-const CALL: usize = 4 * 1024;
+const SYSCALL_COST: usize = 4 * 1024;
 
 /// Weight of a frame, whose header is read.
-const FRAME: usize = 16;
+const FRAME_COST: usize = 16;
 
 /// Weight of a TLS record, which is decrypted by itself.
-const RECORD: usize = 2 * 1024;
+const RECORD_COST: usize = 2 * 1024;
 
 /// Weight of a TLS record without application data: it may be a KeyUpdate (RFC 8446 §4.6.3), which
 /// derives new keys.
-const BARREN: usize = 32 * 1024;
+const EMPTY_RECORD_COST: usize = 32 * 1024;
 
 /// The rest of a turn. The last piece of work may overdraw it.
 #[derive(Debug)]
-pub struct Turn {
+pub struct TurnBudget {
     left: isize,
 }
 
-impl Turn {
+impl TurnBudget {
     /// Starts a turn, with all of its work left.
     pub const fn new() -> Self {
-        Turn { left: WORK }
+        TurnBudget { left: TURN_BYTES }
     }
 
     /// Whether the turn is over, and other tasks are due.
@@ -41,18 +41,18 @@ impl Turn {
     }
 
     /// Counts a system call that moved so many bytes.
-    pub fn moved(&mut self, bytes: usize) {
-        self.spend(CALL + bytes);
+    pub fn spend_call(&mut self, bytes: usize) {
+        self.spend(SYSCALL_COST + bytes);
     }
 
     /// Counts frames whose headers were read.
-    pub fn frames(&mut self, frames: usize) {
-        self.spend(frames * FRAME);
+    pub fn spend_frames(&mut self, frames: usize) {
+        self.spend(frames * FRAME_COST);
     }
 
     /// Counts TLS records: those with application data, and `barren` ones without.
-    pub fn records(&mut self, records: usize, barren: usize) {
-        self.spend(records * RECORD + barren * BARREN);
+    pub fn spend_records(&mut self, records: usize, barren: usize) {
+        self.spend(records * RECORD_COST + barren * EMPTY_RECORD_COST);
     }
 
     fn spend(&mut self, work: usize) {
@@ -66,7 +66,7 @@ impl Turn {
 /// looks there.
 #[cold]
 #[inline(never)] // Its future would take room in every poll.
-pub fn give_way(cx: &mut Context<'_>) {
+pub fn yield_after_io(cx: &mut Context<'_>) {
     // `yield_now` is pending on its first poll. It leaves the waker with the runtime, so that the
     // future need not be kept.
     let _ = pin!(tokio::task::yield_now()).poll(cx);
@@ -78,28 +78,28 @@ mod tests {
 
     #[test]
     fn turn_ends_after_so_many_bytes() {
-        let mut turn = Turn::new();
-        (0..5).for_each(|_| turn.moved(96 * 1024));
+        let mut turn = TurnBudget::new();
+        (0..5).for_each(|_| turn.spend_call(96 * 1024));
         assert!(!turn.is_over());
-        turn.moved(96 * 1024);
+        turn.spend_call(96 * 1024);
         assert!(turn.is_over());
     }
 
     #[test]
-    fn turn_ends_after_so_many_calls_that_moved_little() {
-        let mut turn = Turn::new();
-        (0..127).for_each(|_| turn.moved(1));
+    fn turn_ends_after_many_small_calls() {
+        let mut turn = TurnBudget::new();
+        (0..127).for_each(|_| turn.spend_call(1));
         assert!(!turn.is_over());
-        turn.moved(4096);
+        turn.spend_call(4096);
         assert!(turn.is_over());
     }
 
     #[test]
-    fn turn_ends_after_frames_or_records_however_small() {
+    fn turn_ends_after_many_small_frames_or_records() {
         for (frames, records, barren) in [(32 * 1024, 0, 0), (0, 256, 0), (0, 0, 16)] {
-            let mut turn = Turn::new();
-            turn.frames(frames);
-            turn.records(records, barren);
+            let mut turn = TurnBudget::new();
+            turn.spend_frames(frames);
+            turn.spend_records(records, barren);
             assert!(turn.is_over());
         }
     }

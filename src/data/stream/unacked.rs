@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_without_a_send_queue_tells_nothing() {
+    fn descriptor_without_a_send_queue_has_no_count() {
         assert_eq!(unacked(&std::fs::File::open("/dev/null").unwrap()), None);
     }
 }

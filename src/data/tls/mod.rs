@@ -1,9 +1,9 @@
 //! TLS towards clients: the one module that drives it.
 //!
-//! `hear` waits for a client's first bytes; `accept` makes the TLS handshake with the configuration
-//! that is in force by then; [`Stream`] is what hyper reads heads from; [`Session`] is the same
-//! connection taken back after the upgrade, decrypting and encrypting over the thread's buffers.
-//! The rest of the program does not see that rustls' unbuffered API is behind them.
+//! `read_first_bytes` waits for a client's first bytes; `accept` makes the TLS handshake with the configuration
+//! that is in force by then; [`TlsClientStream`] is what hyper reads heads from; [`TlsSession`] is
+//! the same connection taken back after the upgrade, decrypting and encrypting over the thread's
+//! buffers. The rest of the program does not see that rustls' unbuffered API is behind them.
 
 mod session;
 
@@ -20,55 +20,55 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::data::admission::foreign::{self, Is};
-use crate::data::stream::buffers::{self, READ};
+use crate::data::admission::sniff::{self, Sniffed};
+use crate::data::stream::buffers::{self, MAX_PLAINTEXT};
 use crate::data::stream::socket::{self, Socket};
-use crate::snapshot::hello;
+use crate::snapshot::client_hello;
 
-pub use self::session::Session;
+pub use self::session::TlsSession;
 
 /// Most bytes that one read takes before the upgrade; the session keeps any that hyper does not
 /// take.
-const SOME: usize = 16 * 1024;
+const MAX_HANDSHAKE_READ_BYTES: usize = 16 * 1024;
 
 /// A client's stream after its TLS handshake, for hyper.
-pub struct Stream {
+pub struct TlsClientStream {
     socket: Socket,
-    session: Box<Session>,
+    session: Box<TlsSession>,
 }
 
 /// Facts of a TLS handshake that is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub struct HandshakeInfo {
     /// Whether the handshake resumed an earlier session.
     pub resumed: bool,
 }
 
 /// Why there is no stream.
-pub enum Failure {
+pub enum AcceptError {
     /// The connection ended before its first byte: a health check.
-    Empty,
+    NoBytes,
     /// The client left, or the socket failed.
-    Broken(io::Error),
+    Io(io::Error),
     /// The error of the client, and the connection, on which an alert says so.
-    Alerted(io::Error, Alerted),
+    Alerted(io::Error, AlertedConnection),
     /// The client speaks plain HTTP. It has got no answer yet.
-    PlainHttp(Hello),
+    PlainHttp(FirstBytes),
 }
 
-impl From<io::Error> for Failure {
+impl From<io::Error> for AcceptError {
     fn from(error: io::Error) -> Self {
-        Failure::Broken(error)
+        AcceptError::Io(error)
     }
 }
 
 /// A connection whose handshake has failed with an alert.
-pub struct Alerted {
+pub struct AlertedConnection {
     socket: Socket,
-    session: Box<Session>,
+    session: Box<TlsSession>,
 }
 
-impl Alerted {
+impl AlertedConnection {
     /// Sends the rest of the alert, and ends our direction. The caller discards what the client has
     /// sent, since the kernel resets a socket that is closed with unread bytes, and the client may
     /// lose the alert. `None` means that the client is gone.
@@ -80,57 +80,60 @@ impl Alerted {
 }
 
 /// A client whose first bytes have come, before anything is made of them.
-pub struct Hello {
+pub struct FirstBytes {
     socket: Socket,
     /// The ClientHello, or a piece of it.
     said: Vec<u8>,
 }
 
 /// Waits for the client's first bytes. The caller bounds the wait.
-pub async fn hear(tcp: TcpStream) -> Result<Hello, Failure> {
-    let mut hello = Hello { socket: Socket::Tcp(tcp), said: Vec::new() };
-    if hello.hear_more().await? == 0 { Err(Failure::Empty) } else { Ok(hello) }
+pub async fn read_first_bytes(tcp: TcpStream) -> Result<FirstBytes, AcceptError> {
+    let mut hello = FirstBytes { socket: Socket::Tcp(tcp), said: Vec::new() };
+    if hello.read_more().await? == 0 { Err(AcceptError::NoBytes) } else { Ok(hello) }
 }
 
-impl Hello {
+impl FirstBytes {
     /// Passes a client on whose bytes may begin a TLS handshake.
     ///
     /// # Errors
-    /// [`Failure::PlainHttp`], where they are a request of plain HTTP. A client that leaves before
-    /// that is known is refused by rustls.
-    pub async fn unless_http(mut self) -> Result<Hello, Failure> {
+    /// [`AcceptError::PlainHttp`], where they are a request of plain HTTP. A client that leaves
+    /// before that is known is refused by rustls.
+    pub async fn reject_http(mut self) -> Result<FirstBytes, AcceptError> {
         loop {
-            match foreign::is_http(&self.said) {
-                Is::Yes => return Err(Failure::PlainHttp(self)),
-                Is::NotYet if self.hear_more().await? > 0 => {}
-                Is::NotYet | Is::No => return Ok(self),
+            match sniff::sniff_http(&self.said) {
+                Sniffed::Match => return Err(AcceptError::PlainHttp(self)),
+                Sniffed::NeedMore if self.read_more().await? > 0 => {}
+                Sniffed::NeedMore | Sniffed::Mismatch => return Ok(self),
             }
         }
     }
 
     /// Answers in the clear, and ends our direction. `None` means that the client is gone.
-    pub async fn dismiss(mut self, answer: &[u8]) -> Option<TcpStream> {
-        foreign::dismiss(&mut self.socket, answer).await.ok()?;
+    pub async fn answer_and_close(mut self, answer: &[u8]) -> Option<TcpStream> {
+        sniff::send_and_shutdown(&mut self.socket, answer).await.ok()?;
         if let Socket::Tcp(tcp) = self.socket { Some(tcp) } else { None }
     }
 
     /// Waits for `turn`, unless the client leaves before.
-    pub async fn unless_left(&mut self, turn: impl Future<Output = ()>) -> Result<(), Failure> {
+    pub async fn run_until_left(
+        &mut self,
+        turn: impl Future<Output = ()>,
+    ) -> Result<(), AcceptError> {
         tokio::select! {
             biased;
-            // `left` first: a client that has gone takes no token.
-            left = self.left() => Err(left),
+            // `wait_left` first: a client that has gone takes no token.
+            left = self.wait_left() => Err(left),
             () = turn => Ok(()),
         }
     }
 
     /// Reads more bytes of the client, until it leaves; they are kept, and bounded.
-    async fn left(&mut self) -> Failure {
-        while self.said.len() < SOME {
-            match self.hear_more().await {
-                Ok(0) => return Failure::Broken(io::ErrorKind::UnexpectedEof.into()),
+    async fn wait_left(&mut self) -> AcceptError {
+        while self.said.len() < MAX_HANDSHAKE_READ_BYTES {
+            match self.read_more().await {
+                Ok(0) => return AcceptError::Io(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => {}
-                Err(error) => return Failure::Broken(error),
+                Err(error) => return AcceptError::Io(error),
             }
         }
         // No ClientHello is as long. Whether the client leaves is seen once it has its turn.
@@ -138,18 +141,18 @@ impl Hello {
     }
 
     /// Reads once; 0 is the end of the stream.
-    async fn hear_more(&mut self) -> io::Result<usize> {
-        hear_more(&mut self.socket, &mut self.said).await
+    async fn read_more(&mut self) -> io::Result<usize> {
+        read_more(&mut self.socket, &mut self.said).await
     }
 }
 
-/// Reads once behind `said`, up to [`SOME`] bytes in all; 0 is the end of the stream, or of the
-/// room.
-async fn hear_more(socket: &mut Socket, said: &mut Vec<u8>) -> io::Result<usize> {
+/// Reads once behind `said`, up to [`MAX_HANDSHAKE_READ_BYTES`] bytes in all; 0 is the end of the
+/// stream, or of the room.
+async fn read_more(socket: &mut Socket, said: &mut Vec<u8>) -> io::Result<usize> {
     poll_fn(|cx| {
         buffers::lend(|buffers| {
-            let room = &mut buffers.cipher[..SOME - said.len()];
-            let read = ready!(socket.poll_fill(cx, room))?;
+            let room = &mut buffers.cipher[..MAX_HANDSHAKE_READ_BYTES - said.len()];
+            let read = ready!(socket.poll_read_once(cx, room))?;
             said.extend_from_slice(&buffers.cipher[..read]);
             Poll::Ready(Ok(read))
         })
@@ -157,70 +160,77 @@ async fn hear_more(socket: &mut Socket, said: &mut Vec<u8>) -> io::Result<usize>
     .await
 }
 
-/// Makes the TLS handshake with a client that has sent `hello`. The caller bounds the wait.
-/// `configuration` is called with whether the client's server name is hidden (`snapshot::hello`).
+/// Makes the TLS handshake with a client that has sent `client_hello`. The caller bounds the wait.
+/// `configuration` is called with whether the client's server name is hidden (`snapshot::client_hello`).
 pub async fn accept(
-    mut hello: Hello,
+    mut hello: FirstBytes,
     configuration: impl FnOnce(bool) -> Arc<ServerConfig>,
-) -> Result<(Stream, Facts), Failure> {
+) -> Result<(TlsClientStream, HandshakeInfo), AcceptError> {
     // Whether its name has to be hidden shows only in a complete ClientHello, before rustls reads
     // it.
-    while hello::is_partial(&hello.said) && hello.hear_more().await? > 0 {}
-    let Hello { mut socket, said: mut hello } = hello;
-    let is_nameless = hello::hide_name(&mut hello);
+    while client_hello::is_partial(&hello.said) && hello.read_more().await? > 0 {}
+    let FirstBytes { mut socket, said: mut hello } = hello;
+    let is_nameless = client_hello::hide_name(&mut hello);
     let tls = UnbufferedServerConnection::new(configuration(is_nameless));
     let tls = tls.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let mut session = Box::new(Session::new(tls));
-    let mut shaken = take(&mut session, &mut socket, hello).await.map(|()| false);
+    let mut session = Box::new(TlsSession::new(tls));
+    let mut shaken = feed(&mut session, &mut socket, hello).await.map(|()| false);
     while let Ok(false) = shaken {
         shaken = if is_nameless {
             // Boxed: few connections need this future.
-            Box::pin(shake_nameless(&mut session, &mut socket)).await
+            Box::pin(handshake_step_hidden_name(&mut session, &mut socket)).await
         } else {
-            poll_fn(|cx| session.poll_shake(&mut socket, cx, SOME)).await
+            poll_fn(|cx| session.poll_handshake_step(&mut socket, cx, MAX_HANDSHAKE_READ_BYTES))
+                .await
         };
     }
     match shaken {
         Ok(_) => {
-            let facts = Facts { resumed: session.is_resumed() };
-            Ok((Stream { socket, session }, facts))
+            let facts = HandshakeInfo { resumed: session.is_resumed() };
+            Ok((TlsClientStream { socket, session }, facts))
         }
         Err(error) if session.has_alerted() => {
-            let alerted = Alerted { socket, session };
-            Err(Failure::Alerted(error, alerted))
+            let alerted = AlertedConnection { socket, session };
+            Err(AcceptError::Alerted(error, alerted))
         }
-        Err(error) => Err(Failure::Broken(error)),
+        Err(error) => Err(AcceptError::Io(error)),
     }
 }
 
 /// One step of a TLS handshake whose server name is hidden: a second ClientHello, which follows a
 /// HelloRetryRequest, is read whole, and its name is hidden too.
-async fn shake_nameless(session: &mut Session, socket: &mut Socket) -> io::Result<bool> {
-    if poll_fn(|cx| session.poll_shaken(socket, cx)).await? {
+async fn handshake_step_hidden_name(
+    session: &mut TlsSession,
+    socket: &mut Socket,
+) -> io::Result<bool> {
+    if poll_fn(|cx| session.poll_handshake_sent(socket, cx)).await? {
         return Ok(true);
     }
-    let Some(mut said) = session.take_left(SOME) else {
-        return poll_fn(|cx| session.poll_shake(socket, cx, SOME)).await;
+    let Some(mut said) = session.take_partial_record(MAX_HANDSHAKE_READ_BYTES) else {
+        return poll_fn(|cx| session.poll_handshake_step(socket, cx, MAX_HANDSHAKE_READ_BYTES))
+            .await;
     };
-    if hear_more(socket, &mut said).await? == 0 {
+    if read_more(socket, &mut said).await? == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    while hello::is_partial(hello::second(&mut said)) && hear_more(socket, &mut said).await? > 0 {}
-    hello::hide_name(hello::second(&mut said));
-    take(session, socket, said).await?;
+    while client_hello::is_partial(client_hello::second_hello(&mut said))
+        && read_more(socket, &mut said).await? > 0
+    {}
+    client_hello::hide_name(client_hello::second_hello(&mut said));
+    feed(session, socket, said).await?;
     Ok(false)
 }
 
 /// Has `session` work on the bytes that `came`.
-async fn take(session: &mut Session, socket: &mut Socket, came: Vec<u8>) -> io::Result<()> {
+async fn feed(session: &mut TlsSession, socket: &mut Socket, came: Vec<u8>) -> io::Result<()> {
     let mut came = Some(came);
-    poll_fn(|cx| Poll::Ready(session.take(socket, cx, came.take().unwrap_or_default()))).await
+    poll_fn(|cx| Poll::Ready(session.feed(socket, cx, came.take().unwrap_or_default()))).await
 }
 
-impl Stream {
+impl TlsClientStream {
     /// The socket and the session, for the tunnel. Plaintext that hyper had not read yet stays in
     /// the session.
-    pub fn into_parts(self) -> (Socket, Box<Session>) {
+    pub fn into_parts(self) -> (Socket, Box<TlsSession>) {
         (self.socket, self.session)
     }
 
@@ -257,14 +267,14 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for TlsClientStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Stream { socket, session } = self.get_mut();
-        session.poll_read_some(socket, cx, SOME, |plain| {
+        let TlsClientStream { socket, session } = self.get_mut();
+        session.poll_read_some(socket, cx, MAX_HANDSHAKE_READ_BYTES, |plain| {
             let taken = plain.len().min(buffer.remaining());
             buffer.put_slice(&plain[..taken]);
             taken
@@ -272,7 +282,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for TlsClientStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -281,7 +291,7 @@ impl AsyncWrite for Stream {
         let stream = self.get_mut();
         // Takes new bytes only once all earlier records are sent: hyper feels the back-pressure.
         ready!(stream.poll_sent(cx))?;
-        let bytes = &bytes[..bytes.len().min(READ)];
+        let bytes = &bytes[..bytes.len().min(MAX_PLAINTEXT)];
         stream.session.write(&mut stream.socket, cx, bytes)?;
         Poll::Ready(Ok(bytes.len()))
     }

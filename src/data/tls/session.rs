@@ -17,13 +17,15 @@ use rustls::unbuffered::{
 };
 use rustls::{HandshakeKind, ProtocolVersion};
 
-use crate::data::stream::buffers::{self, Buffers, FRONT, LEFT, READ, READ_SEALED};
+use crate::data::stream::buffers::{
+    self, Buffers, HEADROOM, MAX_CIPHERTEXT, MAX_LEFTOVER, MAX_PLAINTEXT,
+};
+use crate::data::stream::send_buffer::SendBuffer;
 use crate::data::stream::socket::Socket;
 use crate::data::stream::turn;
-use crate::data::stream::unsent::Unsent;
 
 /// Records that rustls is given at a time, at most.
-const SLICE: usize = 32;
+const MAX_SLICE_RECORDS: usize = 32;
 
 /// Most records with application data that one read gives: several slices, if all of their records
 /// carry such data.
@@ -31,16 +33,16 @@ const MAX_RECORDS: usize = 256;
 
 /// Reads without application data after which a connection that is not a tunnel yet gives way to
 /// others.
-const READS: usize = 4;
+const MAX_EMPTY_READS: usize = 4;
 
 /// Greatest length that a record's header may state (RFC 8446 §5.2; RFC 5246 §6.2.3 allows more).
-const MAX_RECORD: usize = (1 << 14) + 2048;
+const MAX_RECORD_BYTES: usize = (1 << 14) + 2048;
 
 /// Length of a record's header in bytes: type, version, length.
-const HEADER: usize = 5;
+const RECORD_HEADER_BYTES: usize = 5;
 
 /// A client's TLS connection. The caller passes the socket in.
-pub struct Session {
+pub struct TlsSession {
     tls: UnbufferedServerConnection,
     /// Ciphertext that is not used up: parts of a TLS handshake message, records that wait, a part
     /// of a record.
@@ -53,8 +55,8 @@ pub struct Session {
     /// one without.
     several: (usize, usize),
     /// Records that are not sent yet.
-    unsent: Unsent,
-    /// Whether `unsent` is a session ticket, which goes with the next record in one write.
+    unsent: SendBuffer,
+    /// Whether `send_buffer` is a session ticket, which goes with the next record in one write.
     ticket_waits: bool,
     /// Plaintext that the caller has not taken yet.
     plain: Vec<u8>,
@@ -68,16 +70,16 @@ pub struct Session {
     alerted: bool,
 }
 
-impl Session {
+impl TlsSession {
     /// Starts before the first byte of the client.
     pub fn new(tls: UnbufferedServerConnection) -> Self {
-        Session {
+        TlsSession {
             tls,
             left: Vec::new(),
             seen: 0,
             waits: false,
             several: (0, 0),
-            unsent: Unsent::default(),
+            unsent: SendBuffer::default(),
             ticket_waits: false,
             plain: Vec::new(),
             ended: false,
@@ -97,8 +99,9 @@ impl Session {
         self.left.is_empty() && self.plain.is_empty()
     }
 
-    /// Works on bytes that the caller has read: at the beginning, or behind [`Session::take_left`].
-    pub fn take(
+    /// Works on bytes that the caller has read: at the beginning, or behind
+    /// [`TlsSession::take_partial_record`].
+    pub fn feed(
         &mut self,
         socket: &mut Socket,
         cx: &mut Context<'_>,
@@ -106,22 +109,22 @@ impl Session {
     ) -> io::Result<()> {
         buffers::lend(|buffers| {
             let (used, filled) =
-                self.process(socket, cx, &mut came, &mut buffers.plain[FRONT..])?;
+                self.process(socket, cx, &mut came, &mut buffers.plain[HEADROOM..])?;
             self.left = came.split_off(used);
-            self.plain.extend_from_slice(&buffers.plain[FRONT..FRONT + filled]);
+            self.plain.extend_from_slice(&buffers.plain[HEADROOM..HEADROOM + filled]);
             Ok(())
         })
     }
 
     /// Takes the part of a record that was left, for the caller to read on. `None` means that
     /// rustls has work, or has seen some of it, or that `most` bytes are reached.
-    pub fn take_left(&mut self, most: usize) -> Option<Vec<u8>> {
+    pub fn take_partial_record(&mut self, most: usize) -> Option<Vec<u8>> {
         let is_untouched = !self.waits && self.seen == 0 && !self.ended && self.left.len() < most;
         is_untouched.then(|| std::mem::take(&mut self.left))
     }
 
     /// Reads once, or works on what an earlier read left; returns how many bytes of `buffers.plain`
-    /// are filled behind `FRONT`, possibly none.
+    /// are filled behind `HEADROOM`, possibly none.
     pub fn poll_read(
         &mut self,
         socket: &mut Socket,
@@ -131,7 +134,7 @@ impl Session {
         if !self.plain.is_empty() {
             return Poll::Ready(Ok(self.take_early(buffers)));
         }
-        self.poll_decrypt(socket, cx, buffers, READ_SEALED)
+        self.poll_decrypt(socket, cx, buffers, MAX_CIPHERTEXT)
     }
 
     /// Whether close_notify, or the end of the socket's stream, has come.
@@ -160,12 +163,12 @@ impl Session {
     #[cold]
     fn take_early(&mut self, buffers: &mut Buffers) -> usize {
         let early = std::mem::take(&mut self.plain);
-        buffers.plain[FRONT..FRONT + early.len()].copy_from_slice(&early);
+        buffers.plain[HEADROOM..HEADROOM + early.len()].copy_from_slice(&early);
         early.len()
     }
 
-    /// As [`Session::poll_read`], into `plaintext`, which may take fewer bytes than come: the rest
-    /// is kept.
+    /// As [`TlsSession::poll_read`], into `plaintext`, which may take fewer bytes than come: the
+    /// rest is kept.
     pub fn poll_read_some(
         &mut self,
         socket: &mut Socket,
@@ -173,14 +176,14 @@ impl Session {
         most: usize,
         plaintext: impl FnOnce(&[u8]) -> usize,
     ) -> Poll<io::Result<()>> {
-        for _ in 0..READS {
+        for _ in 0..MAX_EMPTY_READS {
             if !self.plain.is_empty() || self.ended {
                 break;
             }
-            ready!(self.poll_keep(socket, cx, most))?;
+            ready!(self.poll_read_ahead(socket, cx, most))?;
         }
         if self.plain.is_empty() && !self.ended {
-            turn::give_way(cx);
+            turn::yield_after_io(cx);
             return Poll::Pending;
         }
         let taken = plaintext(&self.plain);
@@ -192,7 +195,7 @@ impl Session {
     }
 
     /// Sends the records that wait. True when the TLS handshake is done.
-    pub fn poll_shaken(
+    pub fn poll_handshake_sent(
         &mut self,
         socket: &mut Socket,
         cx: &mut Context<'_>,
@@ -206,16 +209,16 @@ impl Session {
 
     /// Makes one step of the TLS handshake: sends the records that wait, then reads once. True when
     /// it is done.
-    pub fn poll_shake(
+    pub fn poll_handshake_step(
         &mut self,
         socket: &mut Socket,
         cx: &mut Context<'_>,
         most: usize,
     ) -> Poll<io::Result<bool>> {
-        if ready!(self.poll_shaken(socket, cx))? {
+        if ready!(self.poll_handshake_sent(socket, cx))? {
             return Poll::Ready(Ok(true));
         }
-        ready!(self.poll_keep(socket, cx, most))?;
+        ready!(self.poll_read_ahead(socket, cx, most))?;
         if self.ended && self.tls.is_handshaking() {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -223,7 +226,7 @@ impl Session {
     }
 
     /// Reads at most `most` bytes once, and keeps the plaintext.
-    fn poll_keep(
+    fn poll_read_ahead(
         &mut self,
         socket: &mut Socket,
         cx: &mut Context<'_>,
@@ -231,13 +234,14 @@ impl Session {
     ) -> Poll<io::Result<()>> {
         buffers::lend(|buffers| {
             let filled = ready!(self.poll_decrypt(socket, cx, buffers, most))?;
-            self.plain.extend_from_slice(&buffers.plain[FRONT..FRONT + filled]);
+            self.plain.extend_from_slice(&buffers.plain[HEADROOM..HEADROOM + filled]);
             Poll::Ready(Ok(()))
         })
     }
 
     /// Reads at most `most` bytes once, unless a record of an earlier read waits, and decrypts
-    /// them; returns how many bytes of `buffers.plain` they fill behind [`FRONT`], possibly none.
+    /// them; returns how many bytes of `buffers.plain` they fill behind [`HEADROOM`], possibly
+    /// none.
     fn poll_decrypt(
         &mut self,
         socket: &mut Socket,
@@ -255,10 +259,10 @@ impl Session {
         let kept = self.left.len();
         let mut read = 0;
         if !self.waits {
-            if kept > LEFT {
+            if kept > MAX_LEFTOVER {
                 return Poll::Ready(Err(self.too_long()));
             }
-            read = ready!(socket.poll_fill(cx, &mut cipher[kept..kept + most]))?;
+            read = ready!(socket.poll_read_once(cx, &mut cipher[kept..kept + most]))?;
             if read == 0 {
                 // FIN without close_notify is an end like another: frames and heads say by
                 // themselves whether they are whole.
@@ -269,15 +273,15 @@ impl Session {
         let came = &mut cipher[..kept + read];
         // In front, so that rustls never gets less than it has seen.
         came[..kept].copy_from_slice(&self.left);
-        let (used, filled) = self.process(socket, cx, came, &mut plain[FRONT..])?;
+        let (used, filled) = self.process(socket, cx, came, &mut plain[HEADROOM..])?;
         if kept > 0 || used < came.len() {
             // A new vector: the old one may have room for a burst.
             self.left = came[used..].to_vec();
         }
-        turn.moved(used);
+        turn.spend_call(used);
         if self.several != (0, 0) {
             let (data, barren) = std::mem::take(&mut self.several);
-            turn.records(data, barren);
+            turn.spend_records(data, barren);
         }
         Poll::Ready(Ok(filled))
     }
@@ -298,20 +302,25 @@ impl Session {
         cipher: &mut [u8],
         plain: &mut [u8],
     ) -> io::Result<(usize, usize)> {
-        self.digest_all(cipher, plain).inspect_err(|_| {
+        self.process_records(cipher, plain).inspect_err(|_| {
             // The peer need not take it: the error is returned in any case.
             let _ = self.unsent.flush(socket, cx);
         })
     }
 
     /// Works through slice after slice, for as long as every record carries application data.
-    fn digest_all(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> io::Result<(usize, usize)> {
+    fn process_records(
+        &mut self,
+        cipher: &mut [u8],
+        plain: &mut [u8],
+    ) -> io::Result<(usize, usize)> {
         let (mut used, mut filled, mut all) = (0, 0, 0);
         loop {
             let seen = used + self.seen;
-            let (records, length) = whole_records(&cipher[seen..], SLICE);
+            let (records, length) = whole_records(&cipher[seen..], MAX_SLICE_RECORDS);
             let end = seen + length;
-            let (more, came, data) = self.digest(&mut cipher[used..end], &mut plain[filled..])?;
+            let (more, came, data) =
+                self.process_slice(&mut cipher[used..end], &mut plain[filled..])?;
             used += more;
             filled += came;
             self.seen = end - used;
@@ -333,7 +342,11 @@ impl Session {
     /// Works through all of `cipher`; returns how many bytes of it are used up, how many of `plain`
     /// are filled, and by how many records.
     #[inline]
-    fn digest(&mut self, cipher: &mut [u8], plain: &mut [u8]) -> io::Result<(usize, usize, usize)> {
+    fn process_slice(
+        &mut self,
+        cipher: &mut [u8],
+        plain: &mut [u8],
+    ) -> io::Result<(usize, usize, usize)> {
         let (mut used, mut filled, mut data) = (0, 0, 0);
         let handshaking = self.tls.is_handshaking();
         loop {
@@ -404,7 +417,7 @@ impl Session {
         self.put(socket, cx, bytes, false)
     }
 
-    /// As [`Session::write`], with close_notify in the same write: nothing follows these bytes,
+    /// As [`TlsSession::write`], with close_notify in the same write: nothing follows these bytes,
     /// which are a frame at most.
     pub fn write_last(
         &mut self,
@@ -423,12 +436,12 @@ impl Session {
         bytes: &[u8],
         last: bool,
     ) -> io::Result<usize> {
-        // A ticket is in `unsent`: the records queue behind it, and the flush below sends both at
+        // A ticket is in `send_buffer`: the records queue behind it, and the flush below sends both at
         // once.
         let ticket = std::mem::take(&mut self.ticket_waits);
-        buffers::lend_out(|out| {
+        buffers::lend_output(|out| {
             let mut sent = 0;
-            for part in bytes.chunks(READ) {
+            for part in bytes.chunks(MAX_PLAINTEXT) {
                 let sealed = self
                     .traffic(|traffic| traffic.encrypt(part, out))
                     .ok_or(io::ErrorKind::BrokenPipe)?;
@@ -456,7 +469,7 @@ impl Session {
         if !std::mem::replace(&mut self.closing, true) {
             self.ticket_waits = false;
             // Without room, rustls keeps the alert for itself. The next call of `traffic` moves it
-            // to `unsent`.
+            // to `send_buffer`.
             let _ = self.traffic(|traffic| traffic.queue_close_notify(&mut []));
             let _ = self.traffic(|_| ());
         }
@@ -515,17 +528,18 @@ fn whole_records(cipher: &[u8], most: usize) -> (usize, usize) {
 fn several_records(cipher: &[u8], most: usize) -> (usize, usize) {
     let (mut count, mut end) = (0, 0);
     while count < most
-        && let Some(&[kind, major, _, high, low]) = cipher[end..].first_chunk::<HEADER>()
+        && let Some(&[kind, major, _, high, low]) =
+            cipher[end..].first_chunk::<RECORD_HEADER_BYTES>()
     {
         let length = usize::from(u16::from_be_bytes([high, low]));
-        if !(20..=24).contains(&kind) || major != 3 || length > MAX_RECORD {
+        if !(20..=24).contains(&kind) || major != 3 || length > MAX_RECORD_BYTES {
             return (count + 1, cipher.len());
         }
-        if cipher.len() - end - HEADER < length {
+        if cipher.len() - end - RECORD_HEADER_BYTES < length {
             break;
         }
         count += 1;
-        end += HEADER + length;
+        end += RECORD_HEADER_BYTES + length;
     }
     (count, end)
 }
@@ -533,7 +547,7 @@ fn several_records(cipher: &[u8], most: usize) -> (usize, usize) {
 /// Appends a message that rustls wants to send to the records that are unsent.
 fn queue(
     mut message: EncodeTlsData<'_, ServerConnectionData>,
-    unsent: &mut Unsent,
+    unsent: &mut SendBuffer,
 ) -> io::Result<()> {
     match message.encode(&mut []) {
         Ok(_) => Ok(()),
@@ -563,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_records_are_shown_and_a_few_at_a_time() {
+    fn only_whole_records_are_processed_in_slices() {
         check(&[], (0, 0));
         check(&record(17)[..4], (0, 0));
         check(&record(17)[..21], (0, 0));
@@ -574,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_no_record_is_shown_with_all_that_follows() {
+    fn invalid_record_is_passed_on_with_all_behind_it() {
         check(b"GET / HTTP/1.1\r\n", (1, 16));
         check(&[23, 2, 0, 0, 5], (1, 5));
         check(&[23, 3, 3, 0xff, 0xff, 1], (1, 6));

@@ -1,9 +1,9 @@
 //! Frames of one read that pass to the other side in one write.
 
-use crate::data::stream::buffers::FRONT;
+use crate::data::stream::buffers::HEADROOM;
 
 /// Frames of one read that pass in one write, in a row in the buffer that was read into.
-pub struct Ready {
+pub struct WriteBatch {
     start: usize,
     end: usize,
     /// How many messages began in them.
@@ -18,14 +18,14 @@ pub struct Batch<'a> {
     pub messages: u32,
 }
 
-impl Default for Ready {
+impl Default for WriteBatch {
     #[inline]
     fn default() -> Self {
-        Ready { start: FRONT, end: FRONT, messages: 0 }
+        WriteBatch { start: HEADROOM, end: HEADROOM, messages: 0 }
     }
 }
 
-impl Ready {
+impl WriteBatch {
     /// Adds `taken` bytes at `at`; `held` came in an earlier read and goes before them.
     #[inline]
     pub fn add(&mut self, held: &[u8], at: usize, taken: usize, bytes: &mut [u8]) {

@@ -2,35 +2,35 @@
 
 use std::cell::OnceCell;
 
-use crate::data::tunnel::clock::Clock;
-use crate::data::tunnel::side::Way;
-use crate::data::websocket::frame::{self, Masked, Rules};
+use crate::data::tunnel::side::Flow;
+use crate::data::tunnel::timers::TunnelTimers;
+use crate::data::websocket::frame::{self, FrameRules, MaskedPayload};
 use crate::policy::limit::{Rate, TunnelLimits};
 use crate::tunnels::budget::Bucket;
 
 /// The rules of one direction.
-pub struct SideRules<'a> {
+pub struct FlowRules<'a> {
     /// The direction that these rules bound.
-    pub way: Way,
+    pub way: Flow,
     /// The limits of the tunnel's policy.
     pub limits: &'a TunnelLimits,
     /// Knows the payload of our Pings.
-    pub clock: &'a Clock,
+    pub clock: &'a TunnelTimers,
     /// The message rate. `None` means unlimited.
     pub messages: Option<&'a Bucket>,
     /// The rate of those frames that the limit `frames` counts.
     pub frames: &'a OnceCell<Box<Bucket>>,
 }
 
-impl SideRules<'_> {
+impl FlowRules<'_> {
     /// The rate of the limit `frames`, which limits the client alone. `None` means unlimited.
     #[inline]
     fn frame_rate(&self) -> Option<Rate> {
-        self.limits.frames.filter(|_| self.way == Way::FromClient)
+        self.limits.frames.filter(|_| self.way == Flow::FromClient)
     }
 }
 
-impl Rules for SideRules<'_> {
+impl FrameRules for FlowRules<'_> {
     #[inline]
     fn message_max(&self) -> Option<u64> {
         self.limits.message_max
@@ -60,19 +60,19 @@ impl Rules for SideRules<'_> {
     #[inline]
     fn passes_always(&self, opcode: u8) -> bool {
         match opcode {
-            frame::CLOSE => false,
-            frame::PONG if self.way == Way::FromClient => self.clock.payload().is_none(),
+            frame::OPCODE_CLOSE => false,
+            frame::OPCODE_PONG if self.way == Flow::FromClient => self.clock.payload().is_none(),
             _ => true,
         }
     }
 
     /// All but a Close and the Pong that answers our own Ping.
     #[inline]
-    fn passes(&self, opcode: u8, payload: Masked<'_>) -> bool {
+    fn passes(&self, opcode: u8, payload: MaskedPayload<'_>) -> bool {
         match opcode {
-            frame::CLOSE => false,
-            frame::PONG if self.way == Way::FromClient => {
-                !self.clock.payload().is_some_and(|own| payload.is(&own))
+            frame::OPCODE_CLOSE => false,
+            frame::OPCODE_PONG if self.way == Flow::FromClient => {
+                !self.clock.payload().is_some_and(|own| payload.unmasks_to(&own))
             }
             _ => true,
         }

@@ -3,17 +3,17 @@
 use std::cell::OnceCell;
 use std::task::Context;
 
-use crate::data::tunnel::channel::Channel;
+use crate::data::tunnel::tunnel_stream::TunnelStream;
 use crate::data::websocket::frame::{self, Scanner};
 use crate::tunnels::budget::Bucket;
 
 /// The most that the kernel may keep for a side whose socket is closed in order. Where the peer
 /// reads nothing, the kernel keeps it until the user timeout.
-const MAX_LEFT_BEHIND: u64 = 64 * 1024;
+const MAX_UNREAD_BYTES: u64 = 64 * 1024;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Flow {
     /// From the client to the backend.
     FromClient,
     /// From the backend to the client.
@@ -23,7 +23,7 @@ pub enum Way {
 /// One side: its channel, the frames that it sends, and the states of both directions.
 pub struct Side {
     /// The socket, with its TLS session.
-    pub channel: Channel,
+    pub stream: TunnelStream,
     /// Scans what this side sends.
     pub scanner: Scanner,
     /// The message rate of this side. `None` means unlimited.
@@ -62,10 +62,10 @@ enum OutgoingState {
 }
 
 impl Side {
-    /// The side at the other end of `channel`, whose frames `scanner` reads.
-    pub fn new(channel: Channel, scanner: Scanner, messages: Option<Box<Bucket>>) -> Self {
+    /// The side at the other end of `stream`, whose frames `scanner` reads.
+    pub fn new(stream: TunnelStream, scanner: Scanner, messages: Option<Box<Bucket>>) -> Self {
         Side {
-            channel,
+            stream,
             scanner,
             messages,
             frames: OnceCell::new(),
@@ -151,8 +151,8 @@ impl Side {
     }
 
     /// Sends a Close once no frame is on its way, unless the stream to this side has ended.
-    pub fn want_close(&mut self, code: u16, word: &'static str) {
-        if self.outgoing == OutgoingState::Relayed && !self.channel.is_finishing() {
+    pub fn request_close(&mut self, code: u16, word: &'static str) {
+        if self.outgoing == OutgoingState::Relayed && !self.stream.is_finishing() {
             self.outgoing = OutgoingState::CloseDue { code, word };
         }
     }
@@ -179,10 +179,10 @@ impl Side {
 
     /// Writes the Close that is due, if any. `way` is the way that leads to this side, and says
     /// whether the frame is masked.
-    pub fn close_if_due(&mut self, way: Way, cx: &mut Context<'_>) {
+    pub fn close_if_due(&mut self, way: Flow, cx: &mut Context<'_>) {
         let OutgoingState::CloseDue { code, word } = self.outgoing else { return };
-        let mask = (way == Way::FromClient).then(rand::random);
-        self.write(cx, frame::close(code, word, mask).as_slice());
+        let mask = (way == Flow::FromClient).then(rand::random);
+        self.write(cx, frame::set_connection_close(code, word, mask).as_slice());
         self.on_closed();
     }
 
@@ -203,7 +203,7 @@ impl Side {
         if !self.is_writable() || bytes.is_empty() {
             return 0;
         }
-        match self.channel.write(cx, bytes) {
+        match self.stream.write(cx, bytes) {
             Ok(()) => bytes.len(),
             Err(_) => {
                 self.fail();
@@ -218,7 +218,7 @@ impl Side {
         if !self.is_writable() {
             return 0;
         }
-        if self.channel.write_last(cx, bytes).is_err() {
+        if self.stream.write_last(cx, bytes).is_err() {
             self.fail();
             return 0;
         }
@@ -228,13 +228,13 @@ impl Side {
     /// Sends bytes that wait. True if all are sent, or none can be any more.
     #[inline]
     pub fn flush(&mut self, cx: &mut Context<'_>) -> bool {
-        self.has_failed() || !self.channel.wants_flush() || self.send(cx)
+        self.has_failed() || !self.stream.wants_flush() || self.send(cx)
     }
 
     /// A function apart: the test before it, made a dozen times for each message, is then no call.
     #[inline(never)]
     fn send(&mut self, cx: &mut Context<'_>) -> bool {
-        self.channel.poll_flush(cx).unwrap_or_else(|_| {
+        self.stream.poll_flush(cx).unwrap_or_else(|_| {
             self.fail();
             true
         })
@@ -243,20 +243,20 @@ impl Side {
     /// How much this side has taken so far, while the kernel has no room for the rest. `None` means
     /// that nothing waits, or that the side has failed.
     #[inline]
-    pub fn unsent(&self) -> Option<u64> {
-        (!self.has_failed() && self.channel.has_unsent()).then(|| self.channel.taken())
+    pub fn stalled_progress(&self) -> Option<u64> {
+        (!self.has_failed() && self.stream.has_unsent()).then(|| self.stream.acked())
     }
 
     /// How much this side has taken so far. `None` means that it has acknowledged all that was
     /// passed to it, or has failed.
-    pub fn owed(&self) -> Option<u64> {
-        self.owes().then(|| self.channel.taken())
+    pub fn unacked_progress(&self) -> Option<u64> {
+        self.has_unacked().then(|| self.stream.acked())
     }
 
     /// Notices that the connection is broken, so that the side acknowledges nothing more: a side
     /// that has ended is not read. True if that is news.
-    pub fn breaks(&mut self) -> bool {
-        let breaks = self.owes() && self.channel.is_broken();
+    pub fn check_broken(&mut self) -> bool {
+        let breaks = self.has_unacked() && self.stream.is_broken();
         if breaks {
             self.fail();
         }
@@ -264,17 +264,17 @@ impl Side {
     }
 
     /// Whether this side has not acknowledged all that was passed to it.
-    pub fn owes(&self) -> bool {
-        !self.has_failed() && (self.channel.has_unsent() || self.channel.unacked() > 0)
+    pub fn has_unacked(&self) -> bool {
+        !self.has_failed() && (self.stream.has_unsent() || self.stream.unacked() > 0)
     }
 
     /// Ends the connection now, as its time is up; bytes that the side has not acknowledged are
     /// dropped, also by the kernel. The other side may have more time.
-    pub fn give_up(&mut self) {
-        if self.owes() {
-            self.channel.reset();
+    pub fn abort(&mut self) {
+        if self.has_unacked() {
+            self.stream.reset();
         } else if !self.has_failed() {
-            self.channel.shut();
+            self.stream.shutdown_both();
         }
         self.fail();
     }
@@ -283,20 +283,20 @@ impl Side {
     /// rest, unless that is much or not whole.
     pub fn drop_unread(&mut self) {
         if !self.has_failed() && self.has_left_behind() {
-            self.channel.reset();
+            self.stream.reset();
         }
         self.fail();
     }
 
     /// Whether nothing is left to do for this side: it has failed, or ended and got all that was
     /// for it except a little that the kernel holds.
-    pub fn is_gone(&self) -> bool {
+    pub fn is_finished(&self) -> bool {
         self.has_failed() || (self.has_ended() && !self.has_left_behind())
     }
 
     /// Whether more is left for this side than the kernel may keep behind a close.
     fn has_left_behind(&self) -> bool {
-        self.channel.has_unsent() || self.channel.unacked() > MAX_LEFT_BEHIND
+        self.stream.has_unsent() || self.stream.unacked() > MAX_UNREAD_BYTES
     }
 }
 
@@ -313,12 +313,12 @@ mod tests {
     fn side() -> (Side, UnixStream) {
         let (ours, peer) = UnixStream::pair().unwrap();
         let scanner = Scanner::new(Sender::Client, Extensions::None);
-        (Side::new(Channel::clear(Socket::Unix(ours)), scanner, None), peer)
+        (Side::new(TunnelStream::clear(Socket::Unix(ours)), scanner, None), peer)
     }
 
     #[test]
     fn side_is_no_larger_than_its_parts_and_six_words() {
-        let parts = size_of::<Channel>() + size_of::<Scanner>();
+        let parts = size_of::<TunnelStream>() + size_of::<Scanner>();
         assert!(size_of::<Side>() <= parts + 48, "{}", size_of::<Side>() - parts);
     }
 
@@ -340,18 +340,18 @@ mod tests {
     async fn close_goes_out_once_and_nothing_follows_it() {
         let (mut side, peer) = side();
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        side.want_close(1001, "drain");
-        side.want_close(1008, "network");
+        side.request_close(1001, "drain");
+        side.request_close(1008, "network");
         assert!(side.has_close_due() && side.is_writable() && !side.was_closed());
-        side.close_if_due(Way::FromBackend, &mut cx);
-        side.close_if_due(Way::FromBackend, &mut cx);
+        side.close_if_due(Flow::FromBackend, &mut cx);
+        side.close_if_due(Flow::FromBackend, &mut cx);
         assert_eq!(side.write(&mut cx, b"late"), 0);
-        side.want_close(1008, "network");
+        side.request_close(1008, "network");
         assert!(side.was_closed() && !side.has_close_due());
         let mut came = [0; 64];
         peer.readable().await.unwrap();
         let length = peer.try_read(&mut came).unwrap();
-        assert_eq!(came[..length], *frame::close(1001, "drain", None).as_slice());
+        assert_eq!(came[..length], *frame::set_connection_close(1001, "drain", None).as_slice());
     }
 
     #[tokio::test]
@@ -361,10 +361,10 @@ mod tests {
         side.fail();
         assert!(side.has_failed() && side.was_closed());
         let (mut side, _peer) = self::side();
-        side.want_close(1001, "");
+        side.request_close(1001, "");
         side.fail();
         assert!(!side.has_close_due() && !side.was_closed() && !side.is_writable());
-        side.want_close(1001, "");
+        side.request_close(1001, "");
         side.on_closed();
         side.fail();
         assert!(!side.has_close_due() && side.was_closed(), "its peer's Close was relayed");

@@ -10,18 +10,18 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control as Kind, OpCode};
 
 /// Opcode of a Close (RFC 6455 §11.8).
-pub const CLOSE: u8 = 8;
+pub const OPCODE_CLOSE: u8 = 8;
 /// Opcode of a Ping (RFC 6455 §11.8).
-pub const PING: u8 = 9;
+pub const OPCODE_PING: u8 = 9;
 /// Opcode of a Pong (RFC 6455 §11.8).
-pub const PONG: u8 = 10;
+pub const OPCODE_PONG: u8 = 10;
 
-/// Payload below which a frame counts towards [`Rules::admits_frame`] where it neither begins nor
-/// ends its message.
+/// Payload below which a frame counts towards [`FrameRules::admits_frame`] where it neither begins
+/// nor ends its message.
 ///
 /// Clients that fragment cut at a kibibyte or more. Autobahn's cases 9.3 and 9.4 send 65,536
 /// fragments of 64 bytes.
-pub const SMALL_FRAGMENT: u64 = 64;
+pub const MAX_SMALL_FRAGMENT: u64 = 64;
 
 /// Which side sends the stream that is scanned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub enum Extensions {
 /// is still incomplete.
 #[derive(Debug)]
 pub struct Scanner {
-    front: Front,
+    front: ScanState,
     /// Payload bytes that the message of the last data frame has so far.
     message: u64,
     /// Whether a message is unfinished: the last data frame had no FIN.
@@ -59,13 +59,13 @@ pub struct Scanner {
 
 /// What the next bytes begin with.
 #[derive(Debug)]
-enum Front {
+enum ScanState {
     /// So many payload bytes of a data frame; after the last of them, a frame begins.
     Payload(u64),
     /// The rest of a header of which these bytes came.
-    Head(Head),
+    Head(HeaderBytes),
     /// The rest of a control frame whose header is complete.
-    Control(Box<Frame>),
+    Control(Box<ControlFrameBytes>),
 }
 
 /// The part at the front of an input that [`Scanner::next`] has read.
@@ -74,29 +74,29 @@ pub struct Piece {
     /// How many bytes of the input it spans: at least one.
     pub taken: usize,
     /// Whether these bytes pass, are held, or have to be seen.
-    pub what: What,
+    pub what: PieceKind,
 }
 
 /// The kinds of [`Piece`].
 #[derive(Debug)]
-pub enum What {
+pub enum PieceKind {
     /// Frames, or a part of one, to be passed on unchanged.
-    Run(Run),
+    Run(FrameRun),
     /// An incomplete header or control frame. The scanner keeps it, and nothing can be passed on
     /// yet.
-    Held,
-    /// A complete control frame that the [`Rules`] want to be seen. Boxed, since few are, and every
-    /// piece would be as large.
-    Control(Box<Control>),
+    Incomplete,
+    /// A complete control frame that the [`FrameRules`] want to be seen. Boxed, since few are, and
+    /// every piece would be as large.
+    Control(Box<ControlFrame>),
 }
 
 /// Frames in a row that pass unchanged: data frames, and the control frames between them that need
 /// not be seen.
 #[derive(Debug)]
-pub struct Run {
+pub struct FrameRun {
     /// Bytes that came in an earlier input, to be passed on first. `None` means that there are
     /// none, as almost always.
-    held: Option<Box<Frame>>,
+    held: Option<Box<ControlFrameBytes>>,
     /// How many frames began.
     pub frames: u32,
     /// How many messages began (a fragmented one counts once).
@@ -110,51 +110,51 @@ pub struct Run {
 /// Why the stream cannot go on (`docs/spec/wire.md`, "Close codes"). Nothing of the frame at fault
 /// was passed on, and the scan ends there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum FrameError {
     /// The sender broke the framing: 1002. The sentence says how.
     Framing(&'static str),
     /// The frame would make its message larger than allowed: 1009.
     TooBig,
     /// The frame begins a message that is one too many: 1008.
-    TooMany,
-    /// The frame is of a kind that [`Rules::admits_frame`] counts, and one too many: 1008.
+    TooManyMessages,
+    /// The frame is of a kind that [`FrameRules::admits_frame`] counts, and one too many: 1008.
     TooManyFrames,
 }
 
 /// A control frame, held whole (RFC 6455 §5.5).
 #[derive(Clone, Copy)]
-pub struct Control {
+pub struct ControlFrame {
     /// The opcode, always 8 or above.
     pub opcode: u8,
-    frame: Frame,
-    payload: Inline<{ Control::PAYLOAD }>,
+    frame: ControlFrameBytes,
+    payload: InlineBytes<{ ControlFrame::MAX_PAYLOAD_BYTES }>,
 }
 
 /// The bytes of a frame's header that have come; at most 14.
-pub type Head = Inline<14>;
+pub type HeaderBytes = InlineBytes<14>;
 
 /// A whole control frame as on the wire: header, masking key if any, payload.
-pub type Frame = Inline<{ 2 + 4 + Control::PAYLOAD }>;
+pub type ControlFrameBytes = InlineBytes<{ 2 + 4 + ControlFrame::MAX_PAYLOAD_BYTES }>;
 
 /// At most `N` bytes, kept in place; `N` is at most 255.
 #[derive(Clone, Copy)]
-pub struct Inline<const N: usize> {
+pub struct InlineBytes<const N: usize> {
     len: u8,
     bytes: [u8; N],
 }
 
 /// The rules for frames beyond the framing, and which control frames need not be seen.
-pub trait Rules {
+pub trait FrameRules {
     /// The most payload of a message, in bytes as on the wire; it may change between calls. `None`
     /// means unlimited.
     fn message_max(&self) -> Option<u64>;
 
-    /// Whether [`Rules::admits_message`] limits messages in number.
+    /// Whether [`FrameRules::admits_message`] limits messages in number.
     fn limits_messages(&self) -> bool {
         false
     }
 
-    /// Whether [`Rules::admits_frame`] limits frames in number.
+    /// Whether [`FrameRules::admits_frame`] limits frames in number.
     fn limits_frames(&self) -> bool {
         false
     }
@@ -166,27 +166,27 @@ pub trait Rules {
     }
 
     /// Whether one more frame may come that messages do not bound: a Ping, a Pong, a data frame
-    /// without payload, a frame of less than [`SMALL_FRAGMENT`] in the middle of a message. Takes
-    /// its cost.
+    /// without payload, a frame of less than [`MAX_SMALL_FRAGMENT`] in the middle of a message.
+    /// Takes its cost.
     fn admits_frame(&self) -> bool {
         true
     }
 
-    /// Whether every control frame with this opcode may be part of a [`Run`], whatever its payload.
+    /// Whether every control frame with this opcode may be part of a [`FrameRun`], whatever its payload.
     fn passes_always(&self, opcode: u8) -> bool {
         let _ = opcode;
         false
     }
 
-    /// Whether a complete control frame with this opcode and payload may be part of a [`Run`].
-    fn passes(&self, opcode: u8, payload: Masked<'_>) -> bool {
+    /// Whether a complete control frame with this opcode and payload may be part of a [`FrameRun`].
+    fn passes(&self, opcode: u8, payload: MaskedPayload<'_>) -> bool {
         let _ = (opcode, payload);
         false
     }
 }
 
 /// A bound of the messages' size alone; every control frame is seen.
-impl Rules for Option<u64> {
+impl FrameRules for Option<u64> {
     fn message_max(&self) -> Option<u64> {
         *self
     }
@@ -194,14 +194,14 @@ impl Rules for Option<u64> {
 
 /// A payload as it came.
 #[derive(Debug, Clone, Copy)]
-pub struct Masked<'a> {
+pub struct MaskedPayload<'a> {
     /// The masking key; zeros where there is none (RFC 6455 §5.3).
     key: [u8; 4],
     bytes: &'a [u8],
 }
 
 /// A header that is complete and allowed.
-struct Header {
+struct ParsedHeader {
     /// Bytes of the header itself: 2 to 14.
     len: usize,
     payload: u64,
@@ -212,7 +212,7 @@ struct Header {
     last: bool,
 }
 
-impl Header {
+impl ParsedHeader {
     fn is_control(&self) -> bool {
         self.opcode >= 8
     }
@@ -221,32 +221,32 @@ impl Header {
     /// last frame.
     fn counts(&self) -> bool {
         if self.is_control() {
-            return self.opcode != CLOSE; // A Close ends the stream by itself.
+            return self.opcode != OPCODE_CLOSE; // A Close ends the stream by itself.
         }
-        self.payload < SMALL_FRAGMENT && (self.payload == 0 || self.opcode == 0 && !self.last)
+        self.payload < MAX_SMALL_FRAGMENT && (self.payload == 0 || self.opcode == 0 && !self.last)
     }
 
     /// Takes what the frame costs. To be called once for each frame: a header that is read again
     /// must not cost again.
-    fn charge(&self, rules: &impl Rules) -> Result<(), Fault> {
+    fn take_cost(&self, rules: &impl FrameRules) -> Result<(), FrameError> {
         if self.counts() && !rules.admits_frame() {
-            return Err(Fault::TooManyFrames);
+            return Err(FrameError::TooManyFrames);
         }
         if self.begins && !rules.admits_message() {
-            return Err(Fault::TooMany);
+            return Err(FrameError::TooManyMessages);
         }
         Ok(())
     }
 }
 
-impl Run {
-    fn of(held: &[u8]) -> Run {
+impl FrameRun {
+    fn of(held: &[u8]) -> FrameRun {
         let held = (!held.is_empty()).then(|| {
-            let mut kept = Box::new(Frame::EMPTY);
-            kept.fill(held, Frame::ROOM);
+            let mut kept = Box::new(ControlFrameBytes::EMPTY);
+            kept.fill(held, ControlFrameBytes::CAPACITY);
             kept
         });
-        Run { held, frames: 0, messages: 0, pings: false, pongs: false }
+        FrameRun { held, frames: 0, messages: 0, pings: false, pongs: false }
     }
 
     /// The bytes that came in an earlier input.
@@ -254,17 +254,17 @@ impl Run {
         self.held.as_ref().map_or(&[], |held| held.as_slice())
     }
 
-    fn enter(&mut self, header: &Header) {
+    fn enter(&mut self, header: &ParsedHeader) {
         self.frames += 1;
         self.messages += u32::from(header.begins);
-        self.pings |= header.opcode == PING;
-        self.pongs |= header.opcode == PONG;
+        self.pings |= header.opcode == OPCODE_PING;
+        self.pongs |= header.opcode == OPCODE_PONG;
     }
 }
 
-impl Masked<'_> {
+impl MaskedPayload<'_> {
     /// Whether the payload is `plain`, once the mask is taken away.
-    pub fn is(&self, plain: &[u8]) -> bool {
+    pub fn unmasks_to(&self, plain: &[u8]) -> bool {
         let unmasked = self.bytes.iter().zip(self.key.iter().cycle()).map(|(byte, key)| byte ^ key);
         self.bytes.len() == plain.len() && unmasked.eq(plain.iter().copied())
     }
@@ -273,7 +273,7 @@ impl Masked<'_> {
 impl Scanner {
     /// Starts a scanner behind the 101, which agreed on these `extensions`.
     pub fn new(sender: Sender, extensions: Extensions) -> Scanner {
-        Scanner { front: Front::Payload(0), message: 0, open: false, sender, extensions }
+        Scanner { front: ScanState::Payload(0), message: 0, open: false, sender, extensions }
     }
 
     /// Reads the piece at the front of `input`, which must not be empty. To be called again with
@@ -282,33 +282,33 @@ impl Scanner {
     /// A run is one piece, up to a control frame that is to be seen, an incomplete header or
     /// control frame, a fault or the end of the input. However a stream is cut into inputs, the
     /// same bytes, controls, messages and fault come out.
-    pub fn next(&mut self, input: &[u8], rules: &impl Rules) -> Result<Piece, Fault> {
+    pub fn next(&mut self, input: &[u8], rules: &impl FrameRules) -> Result<Piece, FrameError> {
         debug_assert!(!input.is_empty());
         match &mut self.front {
-            Front::Payload(0) => match self.parse(input, rules)? {
+            ScanState::Payload(0) => match self.parse(input, rules)? {
                 Some(header) if !header.is_control() => {
-                    header.charge(rules)?;
+                    header.take_cost(rules)?;
                     self.enter(&header);
-                    let mut run = Run::of(&[]);
+                    let mut run = FrameRun::of(&[]);
                     run.enter(&header);
                     Ok(self.run(run, header.len as u64 + header.payload, input, rules))
                 }
-                _ => self.begin(Head::EMPTY, input, rules),
+                _ => self.begin(HeaderBytes::EMPTY, input, rules),
             },
-            Front::Payload(left) => {
+            ScanState::Payload(left) => {
                 let left = *left;
-                Ok(self.run(Run::of(&[]), left, input, rules))
+                Ok(self.run(FrameRun::of(&[]), left, input, rules))
             }
-            Front::Head(held) => {
+            ScanState::Head(held) => {
                 let held = *held;
                 self.begin(held, input, rules)
             }
-            Front::Control(frame) => {
-                let whole = Control::whole(frame.bytes[1]);
+            ScanState::Control(frame) => {
+                let whole = ControlFrame::whole(frame.bytes[1]);
                 let before = usize::from(frame.len);
                 let taken = frame.fill(input, whole);
                 if frame.as_slice().len() < whole {
-                    return Ok(Piece { taken, what: What::Held });
+                    return Ok(Piece { taken, what: PieceKind::Incomplete });
                 }
                 let frame = **frame;
                 Ok(self.whole(&frame, before, taken, input, rules))
@@ -319,61 +319,74 @@ impl Scanner {
     /// Whether the bytes passed on so far end where a frame ends, so that a frame of our own may
     /// follow. Bytes that are held have not been passed on.
     pub fn at_boundary(&self) -> bool {
-        !matches!(self.front, Front::Payload(1..))
+        !matches!(self.front, ScanState::Payload(1..))
     }
 
     /// Payload bytes that the data frame on its way still has to come; 0 at a boundary.
     pub fn left(&self) -> u64 {
         match self.front {
-            Front::Payload(left) => left,
-            Front::Head(_) | Front::Control(_) => 0,
+            ScanState::Payload(left) => left,
+            ScanState::Head(_) | ScanState::Control(_) => 0,
         }
     }
 
     /// Begins a frame with `held`, which goes on in `input`. A data frame without held bytes is
     /// begun where it is met.
-    fn begin(&mut self, held: Head, input: &[u8], rules: &impl Rules) -> Result<Piece, Fault> {
+    fn begin(
+        &mut self,
+        held: HeaderBytes,
+        input: &[u8],
+        rules: &impl FrameRules,
+    ) -> Result<Piece, FrameError> {
         let mut head = held;
         let joined = if held.len == 0 {
             input
         } else {
-            head.fill(input, Head::ROOM);
+            head.fill(input, HeaderBytes::CAPACITY);
             head.as_slice()
         };
         let Some(header) = self.parse(joined, rules)? else {
             let mut kept = held;
-            let taken = kept.fill(input, Head::ROOM);
-            self.front = Front::Head(kept);
-            return Ok(Piece { taken, what: What::Held });
+            let taken = kept.fill(input, HeaderBytes::CAPACITY);
+            self.front = ScanState::Head(kept);
+            return Ok(Piece { taken, what: PieceKind::Incomplete });
         };
         // Only now that the header is complete: an incomplete one is read again, and would pay
         // twice.
-        header.charge(rules)?;
+        header.take_cost(rules)?;
         if header.is_control() && (held.len > 0 || !header.passes(input, rules)) {
-            return Ok(self.control(held, Control::whole(joined[1]), input, rules));
+            return Ok(self.control(held, ControlFrame::whole(joined[1]), input, rules));
         }
         if !header.is_control() {
             self.enter(&header);
         }
         let end = (header.len - usize::from(held.len)) as u64 + header.payload;
-        let mut run = Run::of(held.as_slice());
+        let mut run = FrameRun::of(held.as_slice());
         run.enter(&header);
         Ok(self.run(run, end, input, rules))
     }
 
     /// Spans the frame that `run` began with, which ends `end` bytes into `input` or beyond it, and
     /// the frames that follow.
-    fn run(&mut self, mut run: Run, mut end: u64, input: &[u8], rules: &impl Rules) -> Piece {
+    fn run(
+        &mut self,
+        mut run: FrameRun,
+        mut end: u64,
+        input: &[u8],
+        rules: &impl FrameRules,
+    ) -> Piece {
         while end < input.len() as u64 {
-            let at = self.skim(&mut run, end as usize, input, rules);
+            let at = self.scan_small_frames(&mut run, end as usize, input, rules);
             end = at as u64;
             let rest = &input[at..];
             // A fault, an incomplete header and a frame to be seen end the run: the next call meets
             // them again.
             let Ok(Some(header)) = self.parse(rest, rules) else { break };
-            // `charge` last: a control frame that ends the run is charged when the next call begins
+            // `take_cost` last: a control frame that ends the run is charged when the next call begins
             // it.
-            if header.is_control() && !header.passes(rest, rules) || header.charge(rules).is_err() {
+            if header.is_control() && !header.passes(rest, rules)
+                || header.take_cost(rules).is_err()
+            {
                 break;
             }
             if !header.is_control() {
@@ -384,8 +397,8 @@ impl Scanner {
             end += header.len as u64 + header.payload;
         }
         let taken = end.min(input.len() as u64);
-        self.front = Front::Payload(end - taken);
-        Piece { taken: taken as usize, what: What::Run(run) }
+        self.front = ScanState::Payload(end - taken);
+        Piece { taken: taken as usize, what: PieceKind::Run(run) }
     }
 
     /// Spans whole frames of at most 125 bytes from `at` on that no rule has to see one by one.
@@ -394,12 +407,18 @@ impl Scanner {
     /// [`Scanner::parse`] does, in a third of the time, and in a twentieth where headers repeat:
     /// one read may hold fifty thousand frames.
     #[inline(never)] // A single frame, as most reads have, never comes here.
-    fn skim(&mut self, run: &mut Run, mut at: usize, input: &[u8], rules: &impl Rules) -> usize {
+    fn scan_small_frames(
+        &mut self,
+        run: &mut FrameRun,
+        mut at: usize,
+        input: &[u8],
+        rules: &impl FrameRules,
+    ) -> usize {
         if self.extensions != Extensions::None || rules.limits_messages() {
             return at;
         }
         let limits = rules.limits_frames();
-        let (least, least_between) = if limits { (1, SMALL_FRAGMENT as usize) } else { (0, 0) };
+        let (least, least_between) = if limits { (1, MAX_SMALL_FRAGMENT as usize) } else { (0, 0) };
         let max = rules.message_max().unwrap_or(u64::MAX);
         let (mask, head) = if self.sender == Sender::Client { (0x80, 6) } else { (0, 2) };
         while let Some(&[first, second]) = input[at..].first_chunk() {
@@ -421,10 +440,14 @@ impl Scanner {
                     self.open = first & 0x80 == 0;
                     run.messages += u32::from(!continues);
                 }
-                0x89 if !limits && rules.passes(PING, Control::masked(&input[at..end])) => {
+                0x89 if !limits
+                    && rules.passes(OPCODE_PING, ControlFrame::masked(&input[at..end])) =>
+                {
                     run.pings = true;
                 }
-                0x8A if !limits && rules.passes(PONG, Control::masked(&input[at..end])) => {
+                0x8A if !limits
+                    && rules.passes(OPCODE_PONG, ControlFrame::masked(&input[at..end])) =>
+                {
                     run.pongs = true;
                 }
                 _ => break,
@@ -433,7 +456,7 @@ impl Scanner {
             let size = end - at;
             at = end;
             if input[at..].first_chunk() == Some(&[first, second]) {
-                at += size * self.skim_alike(run, &input[at..], size, rules);
+                at += size * self.scan_equal_headers(run, &input[at..], size, rules);
             }
         }
         at
@@ -442,12 +465,12 @@ impl Scanner {
     /// Takes the whole frames at the front of `input` whose first two bytes are those of the last
     /// frame, of `size` bytes, and returns their number.
     #[inline(never)] // It would take registers from the loop above.
-    fn skim_alike(
+    fn scan_equal_headers(
         &mut self,
-        run: &mut Run,
+        run: &mut FrameRun,
         input: &[u8],
         size: usize,
-        rules: &impl Rules,
+        rules: &impl FrameRules,
     ) -> usize {
         let first = input[0];
         let takes = match first {
@@ -484,13 +507,19 @@ impl Scanner {
     }
 
     /// Begins a control frame of `whole` bytes with `held`, which goes on in `input`.
-    fn control(&mut self, held: Head, whole: usize, input: &[u8], rules: &impl Rules) -> Piece {
-        let mut frame = Frame::EMPTY;
+    fn control(
+        &mut self,
+        held: HeaderBytes,
+        whole: usize,
+        input: &[u8],
+        rules: &impl FrameRules,
+    ) -> Piece {
+        let mut frame = ControlFrameBytes::EMPTY;
         let before = frame.fill(held.as_slice(), whole);
         let taken = frame.fill(input, whole);
         if frame.as_slice().len() < whole {
-            self.front = Front::Control(Box::new(frame));
-            return Piece { taken, what: What::Held };
+            self.front = ScanState::Control(Box::new(frame));
+            return Piece { taken, what: PieceKind::Incomplete };
         }
         self.whole(&frame, before, taken, input, rules)
     }
@@ -499,25 +528,25 @@ impl Scanner {
     /// of `input`.
     fn whole(
         &mut self,
-        frame: &Frame,
+        frame: &ControlFrameBytes,
         before: usize,
         taken: usize,
         input: &[u8],
-        rules: &impl Rules,
+        rules: &impl FrameRules,
     ) -> Piece {
-        self.front = Front::Payload(0);
+        self.front = ScanState::Payload(0);
         let opcode = frame.bytes[0] & 0x0F;
-        if !rules.passes(opcode, Control::masked(frame.as_slice())) {
-            return Piece { taken, what: What::Control(Box::new(Control::read(frame))) };
+        if !rules.passes(opcode, ControlFrame::masked(frame.as_slice())) {
+            return Piece { taken, what: PieceKind::Control(Box::new(ControlFrame::read(frame))) };
         }
-        let mut run = Run::of(&frame.as_slice()[..before]);
+        let mut run = FrameRun::of(&frame.as_slice()[..before]);
         run.frames = 1;
-        (run.pings, run.pongs) = (opcode == PING, opcode == PONG);
+        (run.pings, run.pongs) = (opcode == OPCODE_PING, opcode == OPCODE_PONG);
         self.run(run, taken as u64, input, rules)
     }
 
     /// Keeps the facts of a data frame on which the rest of its message depends.
-    fn enter(&mut self, header: &Header) {
+    fn enter(&mut self, header: &ParsedHeader) {
         self.open = !header.last;
         self.message = header.message;
     }
@@ -525,7 +554,11 @@ impl Scanner {
     /// Reads the header at the front of `bytes`. `None` means that it is incomplete. A fault shows
     /// as soon as the bytes that prove it are there.
     #[inline(always)] // A call costs an echo 90 instructions, a run of small frames half its time.
-    fn parse(&self, bytes: &[u8], rules: &impl Rules) -> Result<Option<Header>, Fault> {
+    fn parse(
+        &self,
+        bytes: &[u8],
+        rules: &impl FrameRules,
+    ) -> Result<Option<ParsedHeader>, FrameError> {
         let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
         let (opcode, last) = (first & 0x0F, first & 0x80 != 0);
         let (masked, short) = (second & 0x80 != 0, second & 0x7F);
@@ -536,7 +569,7 @@ impl Scanner {
             } else {
                 "A frame of the client's is not masked."
             };
-            return Err(Fault::Framing(broken));
+            return Err(FrameError::Framing(broken));
         }
         // The opcodes 3 to 7 and 11 to 15 are reserved.
         if first & 0x70 != 0 || first & 0x07 > 2 {
@@ -544,10 +577,10 @@ impl Scanner {
         }
         if control {
             if !last {
-                return Err(Fault::Framing("A control frame is fragmented."));
+                return Err(FrameError::Framing("A control frame is fragmented."));
             }
-            if usize::from(short) > Control::PAYLOAD {
-                return Err(Fault::Framing("A control frame is longer than 125 bytes."));
+            if usize::from(short) > ControlFrame::MAX_PAYLOAD_BYTES {
+                return Err(FrameError::Framing("A control frame is longer than 125 bytes."));
             }
         } else if (opcode == 0) != self.open {
             self.check_interleaved()?;
@@ -556,7 +589,7 @@ impl Scanner {
             126 => (2, rest.first_chunk().map(|length| u64::from(u16::from_be_bytes(*length)))),
             127 => match rest.first_chunk().map(|length| u64::from_be_bytes(*length)) {
                 Some(payload) if payload >> 63 != 0 => {
-                    return Err(Fault::Framing("A frame's length has its top bit set."));
+                    return Err(FrameError::Framing("A frame's length has its top bit set."));
                 }
                 payload => (8, payload),
             },
@@ -572,9 +605,9 @@ impl Scanner {
         let begins = !control && (!self.open || opcode != 0);
         let message = self.grown(payload);
         if !control && rules.message_max().is_some_and(|max| message > max) {
-            return Err(Fault::TooBig);
+            return Err(FrameError::TooBig);
         }
-        Ok(Some(Header { len, payload, message, opcode, begins, last }))
+        Ok(Some(ParsedHeader { len, payload, message, opcode, begins, last }))
     }
 
     /// Payload of the message so far, with the payload of the next data frame.
@@ -585,18 +618,18 @@ impl Scanner {
 
     /// Judges a first byte with a reserved bit or opcode.
     #[cold]
-    fn check_reserved(&self, first: u8) -> Result<(), Fault> {
+    fn check_reserved(&self, first: u8) -> Result<(), FrameError> {
         match self.extensions {
             Extensions::Unknown => Ok(()),
-            _ if first & 0x07 > 2 => Err(Fault::Framing(
+            _ if first & 0x07 > 2 => Err(FrameError::Framing(
                 "The opcode is reserved, and no extension that uses it was agreed.",
             )),
             Extensions::None => {
-                Err(Fault::Framing("A reserved bit is set, and no extension was agreed."))
+                Err(FrameError::Framing("A reserved bit is set, and no extension was agreed."))
             }
             // RFC 7692 §6: neither control frames nor continuations.
             Extensions::Deflate if first & 0x70 == 0x40 && matches!(first & 0x0F, 1 | 2) => Ok(()),
-            Extensions::Deflate => Err(Fault::Framing(
+            Extensions::Deflate => Err(FrameError::Framing(
                 "A reserved bit is set other than RSV1 of a message's first frame.",
             )),
         }
@@ -604,27 +637,27 @@ impl Scanner {
 
     /// Judges a message that begins within another, or a frame that continues none (RFC 6455 §5.4).
     #[cold]
-    fn check_interleaved(&self) -> Result<(), Fault> {
+    fn check_interleaved(&self) -> Result<(), FrameError> {
         match self.extensions {
             Extensions::Unknown => Ok(()),
-            _ if self.open => Err(Fault::Framing("A message begins within another.")),
-            _ => Err(Fault::Framing("A frame continues no message.")),
+            _ if self.open => Err(FrameError::Framing("A message begins within another.")),
+            _ => Err(FrameError::Framing("A frame continues no message.")),
         }
     }
 }
 
-impl Header {
+impl ParsedHeader {
     /// Whether the control frame at the front of `bytes` is complete and may be part of a run.
-    fn passes(&self, bytes: &[u8], rules: &impl Rules) -> bool {
+    fn passes(&self, bytes: &[u8], rules: &impl FrameRules) -> bool {
         let whole =
             usize::try_from(self.payload).ok().and_then(|payload| bytes.get(..self.len + payload));
-        whole.is_some_and(|frame| rules.passes(self.opcode, Control::masked(frame)))
+        whole.is_some_and(|frame| rules.passes(self.opcode, ControlFrame::masked(frame)))
     }
 }
 
-impl Control {
+impl ControlFrame {
     /// The most payload that a control frame may have (RFC 6455 §5.5).
-    const PAYLOAD: usize = 125;
+    const MAX_PAYLOAD_BYTES: usize = 125;
 
     /// The payload, with the mask taken away.
     pub fn payload(&self) -> &[u8] {
@@ -638,17 +671,17 @@ impl Control {
 
     /// Whether it is a Close (RFC 6455 §5.5.1).
     pub fn is_close(&self) -> bool {
-        self.opcode == CLOSE
+        self.opcode == OPCODE_CLOSE
     }
 
     /// Whether it is a Ping (RFC 6455 §5.5.2).
     pub fn is_ping(&self) -> bool {
-        self.opcode == PING
+        self.opcode == OPCODE_PING
     }
 
     /// Whether it is a Pong (RFC 6455 §5.5.3).
     pub fn is_pong(&self) -> bool {
-        self.opcode == PONG
+        self.opcode == OPCODE_PONG
     }
 
     /// The code that a Close states, valid or not. `None` means that it states none.
@@ -664,29 +697,29 @@ impl Control {
     }
 
     /// The payload of a complete control frame.
-    fn masked(frame: &[u8]) -> Masked<'_> {
+    fn masked(frame: &[u8]) -> MaskedPayload<'_> {
         match frame {
             [_, second, k0, k1, k2, k3, bytes @ ..] if second & 0x80 != 0 => {
-                Masked { key: [*k0, *k1, *k2, *k3], bytes }
+                MaskedPayload { key: [*k0, *k1, *k2, *k3], bytes }
             }
-            _ => Masked { key: [0; 4], bytes: frame.get(2..).unwrap_or_default() },
+            _ => MaskedPayload { key: [0; 4], bytes: frame.get(2..).unwrap_or_default() },
         }
     }
 
     /// Reads a frame that is complete and allowed.
-    fn read(frame: &Frame) -> Control {
+    fn read(frame: &ControlFrameBytes) -> ControlFrame {
         let [first, second, m0, m1, m2, m3, ..] = frame.bytes;
         let header = usize::from(frame.len - (second & 0x7F));
-        let mut payload = Inline::EMPTY;
-        payload.fill(&frame.as_slice()[header..], Control::PAYLOAD);
+        let mut payload = InlineBytes::EMPTY;
+        payload.fill(&frame.as_slice()[header..], ControlFrame::MAX_PAYLOAD_BYTES);
         if second & 0x80 != 0 {
             payload.mask(0, [m0, m1, m2, m3]);
         }
-        Control { opcode: first & 0x0F, frame: *frame, payload }
+        ControlFrame { opcode: first & 0x0F, frame: *frame, payload }
     }
 }
 
-impl fmt::Debug for Control {
+impl fmt::Debug for ControlFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Control")
             .field("opcode", &self.opcode)
@@ -699,28 +732,28 @@ impl fmt::Debug for Control {
 /// reason of more than 123 bytes is cut between two characters.
 ///
 /// `code` must be allowed on the wire: never 1005, 1006 or 1015 (RFC 6455 §7.4.1).
-pub fn close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> Frame {
+pub fn set_connection_close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> ControlFrameBytes {
     debug_assert!(CloseCode::from(code).is_allowed(), "{code} must not be sent");
-    let reason = &reason[..reason.floor_char_boundary(Control::PAYLOAD - 2)];
+    let reason = &reason[..reason.floor_char_boundary(ControlFrame::MAX_PAYLOAD_BYTES - 2)];
     whole(Kind::Close, &[&code.to_be_bytes(), reason.as_bytes()], mask)
 }
 
 /// Makes a Ping of our own: unmasked to the client, masked with a random `mask` to the backend.
-pub fn ping(payload: [u8; 8], mask: Option<[u8; 4]>) -> Frame {
+pub fn ping(payload: [u8; 8], mask: Option<[u8; 4]>) -> ControlFrameBytes {
     whole(Kind::Ping, &[&payload], mask)
 }
 
 /// Makes a control frame from the parts of its payload, at most 125 bytes in all.
-fn whole(kind: Kind, payload: &[&[u8]], mask: Option<[u8; 4]>) -> Frame {
+fn whole(kind: Kind, payload: &[&[u8]], mask: Option<[u8; 4]>) -> ControlFrameBytes {
     let header = FrameHeader { opcode: OpCode::Control(kind), mask, ..FrameHeader::default() };
     let length: usize = payload.iter().map(|part| part.len()).sum();
-    let mut frame = Frame::EMPTY;
+    let mut frame = ControlFrameBytes::EMPTY;
     header
         .format(length as u64, &mut frame)
         .expect("a frame has room for the header of a control frame");
     let start = usize::from(frame.len);
     for part in payload {
-        frame.fill(part, Frame::ROOM);
+        frame.fill(part, ControlFrameBytes::CAPACITY);
     }
     if let Some(mask) = mask {
         frame.mask(start, mask);
@@ -728,9 +761,9 @@ fn whole(kind: Kind, payload: &[&[u8]], mask: Option<[u8; 4]>) -> Frame {
     frame
 }
 
-impl<const N: usize> Inline<N> {
-    const EMPTY: Inline<N> = Inline { len: 0, bytes: [0; N] };
-    const ROOM: usize = N;
+impl<const N: usize> InlineBytes<N> {
+    const EMPTY: InlineBytes<N> = InlineBytes { len: 0, bytes: [0; N] };
+    const CAPACITY: usize = N;
 
     /// The bytes that are filled.
     pub fn as_slice(&self) -> &[u8] {
@@ -753,7 +786,7 @@ impl<const N: usize> Inline<N> {
     }
 }
 
-impl<const N: usize> io::Write for Inline<N> {
+impl<const N: usize> io::Write for InlineBytes<N> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(self.fill(bytes, N))
     }
@@ -763,7 +796,7 @@ impl<const N: usize> io::Write for Inline<N> {
     }
 }
 
-impl<const N: usize> fmt::Debug for Inline<N> {
+impl<const N: usize> fmt::Debug for InlineBytes<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_slice().fmt(f)
     }
@@ -778,12 +811,12 @@ mod tests {
 
     /// All that came out of a stream.
     #[derive(Debug, Default, PartialEq, Clone)]
-    struct Seen {
+    struct ScanResult {
         passed: Vec<u8>,
         /// Opcode and payload.
         controls: Vec<(u8, Vec<u8>)>,
         messages: u32,
-        fault: Option<Fault>,
+        fault: Option<FrameError>,
     }
 
     /// One frame with its length in the shortest form, or in that of `wide` bytes.
@@ -817,9 +850,9 @@ mod tests {
         extensions: Extensions,
         max: Option<u64>,
         inputs: impl Iterator<Item = &'a [u8]>,
-    ) -> Seen {
+    ) -> ScanResult {
         let mut scanner = Scanner::new(sender, extensions);
-        let mut seen = Seen::default();
+        let mut seen = ScanResult::default();
         for mut input in inputs {
             while !input.is_empty() {
                 let piece = match scanner.next(input, &max) {
@@ -832,13 +865,13 @@ mod tests {
                 };
                 assert!((1..=input.len()).contains(&piece.taken));
                 match piece.what {
-                    What::Held => assert!(scanner.at_boundary()),
-                    What::Control(control) => {
+                    PieceKind::Incomplete => assert!(scanner.at_boundary()),
+                    PieceKind::Control(control) => {
                         seen.passed.extend(control.as_slice());
                         seen.controls.push((control.opcode, control.payload().to_vec()));
                         assert!(scanner.at_boundary());
                     }
-                    What::Run(run) => {
+                    PieceKind::Run(run) => {
                         seen.passed.extend(run.held());
                         seen.passed.extend(&input[..piece.taken]);
                         seen.messages += run.messages;
@@ -858,10 +891,10 @@ mod tests {
         max: Option<u64>,
         good: &[&[u8]],
         bad: &[u8],
-        expected: Seen,
+        expected: ScanResult,
     ) {
         let stream = [&good.concat(), bad].concat();
-        let expected = Seen { passed: good.concat(), ..expected };
+        let expected = ScanResult { passed: good.concat(), ..expected };
         assert_eq!(
             scan(sender, extensions, max, [&stream[..]].into_iter()),
             expected,
@@ -871,11 +904,18 @@ mod tests {
     }
 
     fn check_good(sender: Sender, extensions: Extensions, good: &[&[u8]], messages: u32) {
-        check(sender, extensions, None, good, &[], Seen { messages, ..Seen::default() });
+        check(
+            sender,
+            extensions,
+            None,
+            good,
+            &[],
+            ScanResult { messages, ..ScanResult::default() },
+        );
     }
 
     fn check_bad(sender: Sender, extensions: Extensions, bad: &[u8]) {
-        let Err(fault @ Fault::Framing(_)) = Scanner::new(sender, extensions).next(bad, &None)
+        let Err(fault @ FrameError::Framing(_)) = Scanner::new(sender, extensions).next(bad, &None)
         else {
             panic!("{bad:x?} passes")
         };
@@ -887,19 +927,19 @@ mod tests {
             None,
             &[&good],
             bad,
-            Seen { messages: 1, fault: Some(fault), ..Seen::default() },
+            ScanResult { messages: 1, fault: Some(fault), ..ScanResult::default() },
         );
     }
 
     fn check_size(max: u64, good: &[&[u8]], bad: &[u8], messages: u32) {
-        let fault = if bad.is_empty() { None } else { Some(Fault::TooBig) };
+        let fault = if bad.is_empty() { None } else { Some(FrameError::TooBig) };
         check(
             Sender::Client,
             Extensions::None,
             Some(max),
             good,
             bad,
-            Seen { messages, fault, ..Seen::default() },
+            ScanResult { messages, fault, ..ScanResult::default() },
         );
     }
 
@@ -909,7 +949,7 @@ mod tests {
     }
 
     #[test]
-    fn data_frames_of_every_length_form_pass_unchanged_and_count_as_messages() {
+    fn data_frames_of_every_length_form_pass_and_count() {
         for wide in [0, 2, 8] {
             for size in [0, 1, 125, 126, 127, 65_535, 65_536] {
                 let (client, backend) = (
@@ -923,10 +963,11 @@ mod tests {
     }
 
     #[test]
-    fn a_fragmented_message_counts_once_and_controls_pass_between_its_fragments() {
+    fn fragmented_message_counts_once_with_controls_between() {
         let (start, more, end) = (text(0x01, "Hel"), text(0x00, "l"), text(0x80, "o"));
         let ping = text(0x89, "?");
-        let expected = Seen { controls: vec![(9, b"?".to_vec())], messages: 2, ..Seen::default() };
+        let expected =
+            ScanResult { controls: vec![(9, b"?".to_vec())], messages: 2, ..ScanResult::default() };
         check(
             Sender::Client,
             Extensions::None,
@@ -953,7 +994,7 @@ mod tests {
                 };
                 let whole = told(usize::MAX);
                 assert!(
-                    matches!(whole.fault, Some(Fault::Framing(_))),
+                    matches!(whole.fault, Some(FrameError::Framing(_))),
                     "{first:x} behind {good:x?}"
                 );
                 assert_eq!((&whole.passed, whole.messages), (&good.concat(), messages));
@@ -973,7 +1014,7 @@ mod tests {
     }
 
     #[test]
-    fn a_continuation_of_nothing_is_a_fault() {
+    fn continuation_without_a_message_is_a_fault() {
         for extensions in [Extensions::None, Extensions::Deflate] {
             for ended in [&[][..], &[0x82], &[0x01, 0x80], &[0x02, 0x00, 0x80], &[0x81, 0x81]] {
                 let messages = ended.iter().filter(|first| **first & 0x0F != 0).count() as u32;
@@ -987,12 +1028,12 @@ mod tests {
         for (sender, mask) in masks() {
             let one = |first| frame(first, b"x", 0, mask);
             let controls = vec![(9, b"x".to_vec()), (10, b"x".to_vec()), (8, Vec::new())];
-            let expected = Seen { controls, messages: 1, ..Seen::default() };
+            let expected = ScanResult { controls, messages: 1, ..ScanResult::default() };
             let close = frame(0x88, b"", 0, mask);
             let good = [one(0x01), one(0x89), one(0x00), one(0x8A), close].concat();
             check(sender, Extensions::None, None, &[&good], &[], expected.clone());
             let told = scan(sender, Extensions::None, None, [&good[..], &one(0x81)].into_iter());
-            assert!(matches!(told.fault, Some(Fault::Framing(_))), "a Ping ends no message");
+            assert!(matches!(told.fault, Some(FrameError::Framing(_))), "a Ping ends no message");
         }
     }
 
@@ -1012,19 +1053,19 @@ mod tests {
                     [[&good[..], &one.repeat(100)].concat().as_slice()].into_iter(),
                 );
                 assert_eq!((told.passed, told.messages), ([good, one].concat(), 1));
-                assert!(matches!(told.fault, Some(Fault::Framing(_))), "{repeated:x}");
+                assert!(matches!(told.fault, Some(FrameError::Framing(_))), "{repeated:x}");
             }
         }
     }
 
     #[test]
-    fn an_unknown_extension_may_interleave_messages_of_bounded_size() {
+    fn unknown_extension_may_interleave_bounded_messages() {
         let unknown = Extensions::Unknown;
         let (start, within, end) = (text(0x01, "123"), text(0x82, "45"), text(0x80, "6"));
         check_good(Sender::Client, unknown, &[&start, &within, &end], 3);
         check_good(Sender::Client, unknown, &[&end, &text(0x00, ""), &text(0x03, "odd")], 3);
-        let fault = Some(Fault::TooBig);
-        let expected = Seen { messages: 1, fault, ..Seen::default() };
+        let fault = Some(FrameError::TooBig);
+        let expected = ScanResult { messages: 1, fault, ..ScanResult::default() };
         check(Sender::Client, unknown, Some(5), &[&start], &text(0x01, "456"), expected.clone());
         check(Sender::Client, unknown, Some(5), &[&start], &text(0x00, "456"), expected);
     }
@@ -1048,9 +1089,9 @@ mod tests {
     }
 
     /// So many messages may begin.
-    struct Ration<'a>(&'a std::cell::Cell<u32>);
+    struct LimitedMessages<'a>(&'a std::cell::Cell<u32>);
 
-    impl Rules for Ration<'_> {
+    impl FrameRules for LimitedMessages<'_> {
         fn message_max(&self) -> Option<u64> {
             None
         }
@@ -1067,7 +1108,7 @@ mod tests {
     /// What passes of `frames`, in inputs of `size` bytes, while `tokens` messages may begin.
     fn check_ration(tokens: u32, frames: &[&[u8]], size: usize, passed: &[&[u8]]) {
         let left = std::cell::Cell::new(tokens);
-        let rules = Ration(&left);
+        let rules = LimitedMessages(&left);
         let (mut scanner, mut out, mut fault) =
             (Scanner::new(Sender::Client, Extensions::None), Vec::new(), None);
         'stream: for mut input in frames.concat().chunks(size) {
@@ -1075,9 +1116,11 @@ mod tests {
                 match scanner.next(input, &rules) {
                     Ok(Piece { taken, what }) => {
                         match what {
-                            What::Run(run) => out.extend([run.held(), &input[..taken]].concat()),
-                            What::Control(control) => out.extend(control.as_slice()),
-                            What::Held => {}
+                            PieceKind::Run(run) => {
+                                out.extend([run.held(), &input[..taken]].concat())
+                            }
+                            PieceKind::Control(control) => out.extend(control.as_slice()),
+                            PieceKind::Incomplete => {}
                         }
                         input = &input[taken..];
                     }
@@ -1089,11 +1132,11 @@ mod tests {
             }
         }
         assert_eq!(out, passed.concat());
-        assert_eq!((fault, scanner.at_boundary()), (Some(Fault::TooMany), true));
+        assert_eq!((fault, scanner.at_boundary()), (Some(FrameError::TooManyMessages), true));
     }
 
     #[test]
-    fn of_a_message_too_many_nothing_passes_and_what_precedes_it_does() {
+    fn excess_message_is_stopped_and_earlier_frames_pass() {
         let (one, start, ping, end) =
             (text(0x81, "one"), text(0x01, "two, "), text(0x89, ""), text(0x80, "its end"));
         for size in [1, 7, usize::MAX] {
@@ -1109,7 +1152,7 @@ mod tests {
 
     // C-WS-20
     #[test]
-    fn an_unmasked_client_frame_and_a_masked_backend_frame_are_faults() {
+    fn wrong_masking_of_either_side_is_a_fault() {
         check_bad(Sender::Client, Extensions::Unknown, &frame(0x81, b"plain", 0, None));
         check_bad(Sender::Client, Extensions::Unknown, &frame(0x8A, b"", 0, None));
         check_bad(Sender::Backend, Extensions::Unknown, &frame(0x81, b"masked", 0, Some(MASK)));
@@ -1117,7 +1160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_oversize_or_fragmented_control_frame_is_a_fault_even_with_an_extension() {
+    fn bad_control_frame_is_a_fault_under_any_extension() {
         for opcode in 0x8..=0xF {
             check_bad(
                 Sender::Client,
@@ -1134,7 +1177,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_bits_and_opcodes_are_faults_unless_an_extension_was_agreed() {
+    fn reserved_bits_and_opcodes_need_an_extension() {
         for first in [0xC1, 0xA1, 0x91, 0x83, 0x87, 0x40, 0x8B, 0x8F, 0xC8] {
             check_bad(Sender::Client, Extensions::None, &text(first, "odd"));
         }
@@ -1145,7 +1188,7 @@ mod tests {
             3,
         );
         let controls = vec![(11, b"odd".to_vec()), (9, Vec::new())];
-        let expected = Seen { controls, ..Seen::default() };
+        let expected = ScanResult { controls, ..ScanResult::default() };
         check(
             Sender::Client,
             Extensions::Unknown,
@@ -1157,7 +1200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_with_its_top_bit_set_is_a_fault_and_the_longest_below_it_is_not() {
+    fn length_with_its_top_bit_set_is_a_fault() {
         check_bad(Sender::Backend, Extensions::None, &[0x82, 127, 0x80, 0, 0, 0, 0, 0, 0, 0]);
         check_good(
             Sender::Backend,
@@ -1168,7 +1211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_may_be_as_big_as_allowed_and_not_a_byte_bigger() {
+    fn message_of_the_maximum_size_passes_and_no_larger() {
         check_size(5, &[&text(0x82, "12345"), &text(0x82, "12345")], &text(0x82, "123456"), 2);
         check_size(0, &[&text(0x82, "")], &text(0x82, "1"), 1);
         check_size(
@@ -1200,7 +1243,8 @@ mod tests {
 
     #[test]
     fn a_size_limit_does_not_bind_control_frames() {
-        let expected = Seen { controls: vec![(10, b"123".to_vec())], ..Seen::default() };
+        let expected =
+            ScanResult { controls: vec![(10, b"123".to_vec())], ..ScanResult::default() };
         check(Sender::Client, Extensions::None, Some(2), &[&text(0x8A, "123")], &[], expected);
     }
 
@@ -1219,7 +1263,7 @@ mod tests {
         ] {
             let mut scanner = Scanner::new(Sender::Client, Extensions::None);
             let input = [&run, next].concat();
-            let Ok(Piece { taken, what: What::Run(got) }) = scanner.next(&input, &None) else {
+            let Ok(Piece { taken, what: PieceKind::Run(got) }) = scanner.next(&input, &None) else {
                 panic!("no data")
             };
             let expected = if boundary { (run.len(), 3) } else { (input.len(), 4) };
@@ -1230,9 +1274,9 @@ mod tests {
 
     /// Rules under which all but a Close belongs to the run beside it, and so many frames may come
     /// of those counted.
-    struct Passing<'a>(Option<&'a std::cell::Cell<u32>>);
+    struct PassingRules<'a>(Option<&'a std::cell::Cell<u32>>);
 
-    impl Rules for Passing<'_> {
+    impl FrameRules for PassingRules<'_> {
         fn message_max(&self) -> Option<u64> {
             None
         }
@@ -1245,8 +1289,8 @@ mod tests {
             self.0.is_none_or(|left| left.replace(left.get().saturating_sub(1)) > 0)
         }
 
-        fn passes(&self, opcode: u8, _: Masked<'_>) -> bool {
-            opcode != CLOSE
+        fn passes(&self, opcode: u8, _: MaskedPayload<'_>) -> bool {
+            opcode != OPCODE_CLOSE
         }
     }
 
@@ -1265,7 +1309,8 @@ mod tests {
         for next in [&close[..], &[0x89, 0x81, 0], &text(0x88, "x")[..3]] {
             let input = [&run, next].concat();
             let mut scanner = Scanner::new(Sender::Client, Extensions::None);
-            let Ok(Piece { taken, what: What::Run(got) }) = scanner.next(&input, &Passing(None))
+            let Ok(Piece { taken, what: PieceKind::Run(got) }) =
+                scanner.next(&input, &PassingRules(None))
             else {
                 panic!("no run")
             };
@@ -1278,17 +1323,17 @@ mod tests {
 
     /// The fault of `frames`, cut into inputs of `size` bytes, while so many may come that are
     /// counted; then how many may still come, and how many bytes passed.
-    fn counted(size: usize, allowed: u32, frames: &[Vec<u8>]) -> (Option<Fault>, u32, usize) {
+    fn counted(size: usize, allowed: u32, frames: &[Vec<u8>]) -> (Option<FrameError>, u32, usize) {
         let left = std::cell::Cell::new(allowed);
         let (mut scanner, mut passed) = (Scanner::new(Sender::Client, Extensions::None), 0);
         for mut input in frames.concat().chunks(size) {
             while !input.is_empty() {
-                match scanner.next(input, &Passing(Some(&left))) {
+                match scanner.next(input, &PassingRules(Some(&left))) {
                     Ok(piece) => {
                         passed += match piece.what {
-                            What::Run(run) => run.held().len() + piece.taken,
-                            What::Control(control) => control.as_slice().len(),
-                            What::Held => 0,
+                            PieceKind::Run(run) => run.held().len() + piece.taken,
+                            PieceKind::Control(control) => control.as_slice().len(),
+                            PieceKind::Incomplete => 0,
                         };
                         input = &input[piece.taken..];
                     }
@@ -1300,7 +1345,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_carry_nothing_are_counted_and_a_close_is_not() {
+    fn empty_frames_are_counted_and_a_close_is_not() {
         let frames = [
             text(0x89, "?"),
             text(0x82, "data"),
@@ -1313,14 +1358,14 @@ mod tests {
             let before = frames[..5].concat().len();
             assert_eq!(
                 counted(size, 3, &frames),
-                (Some(Fault::TooManyFrames), 0, before),
+                (Some(FrameError::TooManyFrames), 0, before),
                 "the last Ping is the fourth"
             );
         }
     }
 
     #[test]
-    fn small_fragments_are_counted_where_they_neither_begin_nor_end_a_message() {
+    fn small_middle_fragments_are_counted() {
         let (small, large) = ("s".repeat(63), "l".repeat(64));
         let wide = frame(0x00, b"y", 8, Some(MASK));
         let message = [text(0x01, "b"), text(0x00, "m"), text(0x00, &large), text(0x80, "e")];
@@ -1329,7 +1374,7 @@ mod tests {
         for size in [1, 5, usize::MAX] {
             assert_eq!(counted(size, 3, &frames), (None, 0, frames.concat().len()));
             let before = [&message[..], &more[..2]].concat().concat().len();
-            assert_eq!(counted(size, 2, &frames), (Some(Fault::TooManyFrames), 0, before));
+            assert_eq!(counted(size, 2, &frames), (Some(FrameError::TooManyFrames), 0, before));
         }
     }
 
@@ -1340,7 +1385,10 @@ mod tests {
             let frames = [&[begun.clone()][..], &vec![more.clone(); 5_000]].concat();
             for size in [7, 96 * 1024] {
                 let passed = begun.len() + 1_000 * more.len();
-                assert_eq!(counted(size, 1_000, &frames), (Some(Fault::TooManyFrames), 0, passed));
+                assert_eq!(
+                    counted(size, 1_000, &frames),
+                    (Some(FrameError::TooManyFrames), 0, passed)
+                );
             }
         }
         let large = [&[text(0x01, "b")][..], &vec![text(0x00, &"l".repeat(64)); 5_000]].concat();
@@ -1348,11 +1396,11 @@ mod tests {
     }
 
     #[test]
-    fn a_close_states_its_code_and_other_frames_state_none() {
+    fn only_a_close_has_a_code() {
         let code = |bytes: &[u8], sender| match Scanner::new(sender, Extensions::None)
             .next(bytes, &None)
         {
-            Ok(Piece { what: What::Control(control), .. }) => control.close_code(),
+            Ok(Piece { what: PieceKind::Control(control), .. }) => control.close_code(),
             other => panic!("{other:?}"),
         };
         assert_eq!(
@@ -1365,19 +1413,19 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_our_own_are_read_back_as_they_were_meant() {
+    fn own_frames_round_trip() {
         let long = "é".repeat(100);
         for mask in [None, Some(MASK)] {
             let sender = if mask.is_some() { Sender::Client } else { Sender::Backend };
             let close = [&1008_u16.to_be_bytes()[..], b"network"].concat();
             let cut = [&1001_u16.to_be_bytes()[..], "é".repeat(61).as_bytes()].concat();
             for (own, control) in [
-                (super::close(1008, "network", mask), (8, close)),
-                (super::close(1001, &long, mask), (8, cut)),
-                (super::close(4000, "", mask), (8, vec![0x0F, 0xA0])),
+                (super::set_connection_close(1008, "network", mask), (8, close)),
+                (super::set_connection_close(1001, &long, mask), (8, cut)),
+                (super::set_connection_close(4000, "", mask), (8, vec![0x0F, 0xA0])),
                 (ping(*b"12345678", mask), (9, b"12345678".to_vec())),
             ] {
-                let expected = Seen { controls: vec![control], ..Seen::default() };
+                let expected = ScanResult { controls: vec![control], ..ScanResult::default() };
                 check(sender, Extensions::None, None, &[own.as_slice()], &[], expected);
             }
         }
@@ -1385,9 +1433,12 @@ mod tests {
 
     #[test]
     #[cfg(debug_assertions)]
-    fn codes_that_must_not_stand_on_the_wire_are_never_encoded() {
+    fn reserved_close_codes_are_never_encoded() {
         for code in [1005, 1006, 1015, 0, 999] {
-            assert!(std::panic::catch_unwind(|| close(code, "", None)).is_err(), "{code}");
+            assert!(
+                std::panic::catch_unwind(|| set_connection_close(code, "", None)).is_err(),
+                "{code}"
+            );
         }
     }
 
@@ -1429,13 +1480,13 @@ mod tests {
         })
     }
 
-    fn agreed() -> impl Strategy<Value = Extensions> {
+    fn check_switch() -> impl Strategy<Value = Extensions> {
         prop::sample::select(vec![Extensions::None, Extensions::Deflate, Extensions::Unknown])
     }
 
     /// What must come of valid frames, told from the frames themselves.
-    fn told(frames: &[Sent], mask: impl Fn(&Sent) -> Option<[u8; 4]>) -> Seen {
-        let mut told = Seen::default();
+    fn told(frames: &[Sent], mask: impl Fn(&Sent) -> Option<[u8; 4]>) -> ScanResult {
+        let mut told = ScanResult::default();
         let mut open = false;
         for sent in frames {
             told.passed.extend(frame(sent.first, &sent.payload, sent.wide, mask(sent)));
@@ -1465,13 +1516,13 @@ mod tests {
 
     /// Bounds of the messages' size and of the frames that are counted; all but a Close passes,
     /// known beforehand or asked for each frame.
-    struct Alike {
+    struct BoundedRules {
         max: Option<u64>,
         frames: Option<std::cell::Cell<u32>>,
         always: bool,
     }
 
-    impl Rules for Alike {
+    impl FrameRules for BoundedRules {
         fn message_max(&self) -> Option<u64> {
             self.max
         }
@@ -1485,11 +1536,11 @@ mod tests {
         }
 
         fn passes_always(&self, opcode: u8) -> bool {
-            self.always && opcode != CLOSE
+            self.always && opcode != OPCODE_CLOSE
         }
 
-        fn passes(&self, opcode: u8, _: Masked<'_>) -> bool {
-            opcode != CLOSE
+        fn passes(&self, opcode: u8, _: MaskedPayload<'_>) -> bool {
+            opcode != OPCODE_CLOSE
         }
     }
 
@@ -1518,9 +1569,13 @@ mod tests {
 
     /// Bytes passed, frames, messages, pings, pongs, and the fault; then what the scanner knows of
     /// the message.
-    type Count = (usize, u32, u32, bool, bool, Option<Fault>, u64, bool);
+    type Count = (usize, u32, u32, bool, bool, Option<FrameError>, u64, bool);
 
-    fn count<'a>(sender: Sender, rules: &Alike, inputs: impl Iterator<Item = &'a [u8]>) -> Count {
+    fn count<'a>(
+        sender: Sender,
+        rules: &BoundedRules,
+        inputs: impl Iterator<Item = &'a [u8]>,
+    ) -> Count {
         let mut scanner = Scanner::new(sender, Extensions::None);
         let (mut passed, mut frames, mut messages, mut pings, mut pongs) = (0, 0, 0, false, false);
         let mut fault = None;
@@ -1528,7 +1583,7 @@ mod tests {
             while !input.is_empty() {
                 match scanner.next(input, rules) {
                     Ok(Piece { taken, what }) => {
-                        if let What::Run(run) = what {
+                        if let PieceKind::Run(run) = what {
                             passed += run.held().len() + taken;
                             frames += run.frames;
                             messages += run.messages;
@@ -1549,7 +1604,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn frames_that_repeat_are_read_as_each_by_itself(
+        fn repeated_frames_scan_like_single_ones(
             groups in prop::collection::vec(
                 (0..9_usize, prop_oneof![4 => 0..4_usize, 1 => 62..66_usize], 1..40_usize, prop::bool::weighted(0.08)), 1..12,
             ),
@@ -1563,14 +1618,14 @@ mod tests {
                 (0..times).for_each(|_| stream.extend(frame(first, &vec![7; size], 0, mask)));
             }
             stream.truncate(stream.len() - cut_off.min(stream.len()));
-            let rules = || Alike { max, frames: allowed.map(std::cell::Cell::new), always };
+            let rules = || BoundedRules { max, frames: allowed.map(std::cell::Cell::new), always };
             let each = count(sender, &rules(), stream.chunks(1));
             prop_assert_eq!(count(sender, &rules(), [&stream[..]].into_iter().filter(|all| !all.is_empty())), each);
         }
 
         #[test]
-        fn fz_4_however_valid_frames_are_cut_the_same_comes_out(
-            frames in ordered(), cuts in cuts(), client: bool, extensions in agreed(),
+        fn fz_4_valid_frames_scan_alike_at_any_cut(
+            frames in ordered(), cuts in cuts(), client: bool, extensions in check_switch(),
         ) {
             let sender = if client { Sender::Client } else { Sender::Backend };
             let told = told(&frames, |sent| if client { Some(sent.mask) } else { None });
@@ -1578,7 +1633,7 @@ mod tests {
         }
 
         #[test]
-        fn fz_4_a_boundary_is_exactly_where_a_frame_ends(frames in ordered(), cuts in cuts()) {
+        fn fz_4_boundary_is_exactly_where_a_frame_ends(frames in ordered(), cuts in cuts()) {
             let ends: Vec<_> = (0..=frames.len()).map(|sent| told(&frames[..sent], |_| None).passed.len()).collect();
             let stream = told(&frames, |_| None).passed;
             let mut scanner = Scanner::new(Sender::Backend, Extensions::None);
@@ -1588,9 +1643,9 @@ mod tests {
                     let piece = scanner.next(input, &None).unwrap();
                     input = &input[piece.taken..];
                     passed += match piece.what {
-                        What::Run(run) => run.held().len() + piece.taken,
-                        What::Control(control) => control.as_slice().len(),
-                        What::Held => 0,
+                        PieceKind::Run(run) => run.held().len() + piece.taken,
+                        PieceKind::Control(control) => control.as_slice().len(),
+                        PieceKind::Incomplete => 0,
                     };
                     prop_assert_eq!(scanner.at_boundary(), ends.contains(&passed));
                 }
@@ -1599,9 +1654,9 @@ mod tests {
         }
 
         #[test]
-        fn fz_4_however_a_hostile_stream_is_cut_the_same_passes_before_the_same_fault(
+        fn fz_4_hostile_stream_fails_alike_at_any_cut(
             frames in ordered(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-            garbage: Vec<u8>, cuts in cuts(), client: bool, extensions in agreed(), max in prop::option::of(0..300_u64),
+            garbage: Vec<u8>, cuts in cuts(), client: bool, extensions in check_switch(), max in prop::option::of(0..300_u64),
         ) {
             let sender = if client { Sender::Client } else { Sender::Backend };
             let mut stream = told(&frames, |sent| if client { Some(sent.mask) } else { None }).passed;

@@ -15,7 +15,7 @@ use crate::refusal::Refusal;
 /// be agreed to.
 #[derive(Debug, Clone)]
 pub struct Handshake {
-    key: [u8; KEY],
+    key: [u8; KEY_BYTES],
     /// In the order of the offer.
     subprotocols: Box<[Box<str>]>,
     /// Names alone, without their parameters.
@@ -24,7 +24,7 @@ pub struct Handshake {
 
 /// What the backend's 101 settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agreed {
+pub struct Agreement {
     /// The subprotocol that the backend chose of those offered.
     pub subprotocol: Option<Box<str>>,
     /// The extensions in force: they say which reserved bits and opcodes are legal.
@@ -32,7 +32,7 @@ pub struct Agreed {
 }
 
 /// Length of sixteen bytes in base64.
-const KEY: usize = 24;
+const KEY_BYTES: usize = 24;
 
 impl Handshake {
     /// Reads the handshake of an HTTP/1.1 attempt (RFC 6455 §4.2.1; that `Upgrade`
@@ -76,7 +76,7 @@ impl Handshake {
     /// The 101 names the protocol that follows, and that is WebSocket alone: with a second token
     /// the two sides may not agree on the protocol that they speak (RFC 9110 §7.8). HTTP/1.0 has no
     /// upgrades.
-    pub fn agree(&self, head: &response::Parts) -> Result<Agreed, &'static str> {
+    pub fn agree(&self, head: &response::Parts) -> Result<Agreement, &'static str> {
         let headers = &head.headers;
         if head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Err("The status is not 101.");
@@ -96,7 +96,7 @@ impl Handshake {
         if single(headers, header::SEC_WEBSOCKET_ACCEPT) != Some(self.accept().as_bytes()) {
             return Err("The 101 does not hold the one Sec-WebSocket-Accept that answers the key.");
         }
-        let subprotocol = self.chosen(headers)?;
+        let subprotocol = self.chosen_subprotocol(headers)?;
         let mut extensions = Extensions::None;
         for named in elements(headers, header::SEC_WEBSOCKET_EXTENSIONS) {
             if !self.extensions.iter().any(|offered| offered.eq_ignore_ascii_case(extension(named)))
@@ -109,12 +109,12 @@ impl Handshake {
                 _ => Extensions::Unknown,
             };
         }
-        Ok(Agreed { subprotocol, extensions })
+        Ok(Agreement { subprotocol, extensions })
     }
 
     /// The subprotocol that the 101 chose; names are compared byte for byte. `None` means that it
     /// chose none.
-    fn chosen(&self, headers: &HeaderMap) -> Result<Option<Box<str>>, &'static str> {
+    fn chosen_subprotocol(&self, headers: &HeaderMap) -> Result<Option<Box<str>>, &'static str> {
         if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
             return Ok(None);
         }
@@ -144,9 +144,9 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
 
 /// Reads a key in its only canonical spelling. The padding is looked for at the end, because the
 /// decoder accepts it inside as well (base64 strings in a row).
-fn key(value: &[u8]) -> Option<[u8; KEY]> {
-    let key = <[u8; KEY]>::try_from(value).ok()?;
-    let decoded = BASE64.decode_mut(&key, &mut [0; KEY / 4 * 3]).ok()?;
+fn key(value: &[u8]) -> Option<[u8; KEY_BYTES]> {
+    let key = <[u8; KEY_BYTES]>::try_from(value).ok()?;
+    let decoded = BASE64.decode_mut(&key, &mut [0; KEY_BYTES / 4 * 3]).ok()?;
     if decoded == 16 && key.ends_with(b"==") { Some(key) } else { None }
 }
 
@@ -224,7 +224,7 @@ mod tests {
     ) {
         let handshake = parse("GET", &[&GOOD, offer].concat()).unwrap();
         let got = handshake.agree(&answered(Version::HTTP_11, status, answer));
-        let expected = agreed.map(|(subprotocol, extensions)| Agreed {
+        let expected = agreed.map(|(subprotocol, extensions)| Agreement {
             subprotocol: subprotocol.map(Box::from),
             extensions,
         });
@@ -277,7 +277,7 @@ mod tests {
 
     // C-WS-03
     #[test]
-    fn a_version_other_than_13_is_refused_as_such_even_without_a_key() {
+    fn other_version_is_refused_as_version_even_without_a_key() {
         for version in ["8", "12", "14", "0", "013", "13, 8", "13,13", "", "websocket"] {
             let wrong = ("Sec-WebSocket-Version", version);
             check("GET", &[GOOD[0], wrong], Err(Refusal::Version));
@@ -291,7 +291,7 @@ mod tests {
 
     // C-WS-05
     #[test]
-    fn an_attempt_with_a_body_is_refused_and_a_length_of_zero_is_none() {
+    fn attempt_with_a_body_is_refused() {
         for (name, value) in [
             ("Content-Length", "1"),
             ("Content-Length", "00x"),
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_must_have_been_offered_in_any_case_and_with_any_parameters() {
+    fn extension_must_have_been_offered() {
         let offer = [(
             "Sec-WebSocket-Extensions",
             "permessage-deflate; client_max_window_bits, x-Own;a=\"b\"",

@@ -3,28 +3,28 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use crate::import::nginx::bound;
-use crate::import::nginx::reading::Reading;
-use crate::import::report::Word;
-use crate::import::tree::{Directive, Id};
+use crate::import::nginx::fixed;
+use crate::import::nginx::import_context::ImportContext;
+use crate::import::report::DirectiveOutcome;
+use crate::import::tree::{Directive, DirectiveId};
 use sidegate::control::config;
 
 /// A `proxy_pass`, with its upstream resolved.
 #[derive(Debug)]
-pub struct Pass {
+pub struct ProxyPass {
     /// Number of the `proxy_pass` directive.
-    pub id: Id,
+    pub id: DirectiveId,
     /// The backends, or why they are unknown.
-    pub to: To,
+    pub to: PassTarget,
     /// The URI after the address. `None` means that the path passes unchanged.
     pub path: Option<String>,
     /// The `rewrite` in the same location that strips the location's path.
-    pub cut_by: Option<Id>,
+    pub cut_by: Option<DirectiveId>,
 }
 
 /// The backends that requests go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum To {
+pub enum PassTarget {
     /// Backends in the form of a route's `backend`; never empty.
     Backends(Vec<String>),
     /// Backends that can't be written down; says why, and what to do.
@@ -33,11 +33,11 @@ pub enum To {
 
 /// All `upstream` blocks by name.
 #[derive(Debug, Default)]
-pub struct Upstreams(HashMap<String, To>);
+pub struct Upstreams(HashMap<String, PassTarget>);
 
 impl Upstreams {
     /// Reads an `upstream` block; a duplicate name or an empty block is a fault.
-    pub fn take(&mut self, directive: &Directive, reading: &mut Reading<'_>) {
+    pub fn read(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) {
         let name = directive.first();
         let (mut backends, mut unknown, mut servers) = (Vec::new(), None, 0);
         for inner in directive.inside() {
@@ -52,16 +52,16 @@ impl Upstreams {
                 }
                 "ip_hash" | "hash" | "sticky" | "sticky_cookie_insert" => {
                     let text = "a client's next tunnel may go to another backend: the one with the fewest tunnels gets it";
-                    reading.notes.say(inner.id, Word::Differs, text);
+                    reading.notes.add(inner.id, DirectiveOutcome::Differs, text);
                 }
                 "random" | "least_time" => {
-                    reading.notes.say(
+                    reading.notes.add(
                         inner.id,
-                        Word::Differs,
+                        DirectiveOutcome::Differs,
                         "the backend with the fewest tunnels gets the next",
                     );
                 }
-                _ => bound::note_upstream(inner, reading),
+                _ => fixed::note_upstream(inner, reading),
             }
         }
         if servers == 0 {
@@ -69,33 +69,42 @@ impl Upstreams {
                 .fault(directive.id, format!("no servers are inside upstream \"{name}\""));
         }
         let to = match unknown {
-            Some(why) => To::Unknown(why),
+            Some(why) => PassTarget::Unknown(why),
             None if backends.is_empty() => {
-                To::Unknown("every server of the upstream is `down` or `backup`".into())
+                PassTarget::Unknown("every server of the upstream is `down` or `backup`".into())
             }
-            None => To::Backends(backends),
+            None => PassTarget::Backends(backends),
         };
-        let count = if let To::Backends(backends) = &to { backends.len() } else { 0 };
+        let count = if let PassTarget::Backends(backends) = &to { backends.len() } else { 0 };
         let text = if count == 1 {
             "the `backend` of the routes that lead there"
         } else {
             "a list as `backend` of the routes that lead there"
         };
-        reading.notes.say(directive.id, Word::Carried, text);
+        reading.notes.add(directive.id, DirectiveOutcome::Carried, text);
         if self.0.insert(name.to_owned(), to).is_some() {
             reading.fault(directive.id, format!("duplicate upstream \"{name}\""));
         }
     }
 
     /// Reads a `proxy_pass`. `None` means that a fault was noted.
-    pub fn pass(&self, directive: &Directive, reading: &mut Reading<'_>) -> Option<Pass> {
+    pub fn pass(
+        &self,
+        directive: &Directive,
+        reading: &mut ImportContext<'_>,
+    ) -> Option<ProxyPass> {
         let id = directive.id;
         let url = directive.first();
         let Some((scheme, rest)) =
             url.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme))
         else {
             if url.starts_with('$') {
-                return Some(Pass { id, to: To::Unknown(variable(url)), path: None, cut_by: None });
+                return Some(ProxyPass {
+                    id,
+                    to: PassTarget::Unknown(variable(url)),
+                    path: None,
+                    cut_by: None,
+                });
             }
             reading.fault(id, format!("invalid URL prefix in \"{url}\""));
             return None;
@@ -115,12 +124,12 @@ impl Upstreams {
             }
         };
         let to = match self.0.get(&address) {
-            _ if scheme == "https" => To::Unknown("nginx verifies the certificate of an https:// backend only if configured to, and Sidegate always does: write it by hand, with `backend_tls`".into()),
+            _ if scheme == "https" => PassTarget::Unknown("nginx verifies the certificate of an https:// backend only if configured to, and Sidegate always does: write it by hand, with `backend_tls`".into()),
             Some(to) => to.clone(),
-            None if address.contains('$') => To::Unknown(variable(&address)),
-            None => backend(&address).map_or_else(To::Unknown, |backend| To::Backends(vec![backend])),
+            None if address.contains('$') => PassTarget::Unknown(variable(&address)),
+            None => backend(&address).map_or_else(PassTarget::Unknown, |backend| PassTarget::Backends(vec![backend])),
         };
-        Some(Pass { id, to, path: (!path.is_empty()).then(|| path.to_owned()), cut_by: None })
+        Some(ProxyPass { id, to, path: (!path.is_empty()).then(|| path.to_owned()), cut_by: None })
     }
 }
 
@@ -129,34 +138,37 @@ fn variable(text: &str) -> String {
 }
 
 /// Reads a `server` of an upstream. `None` means that it is left out.
-fn server(directive: &Directive, reading: &mut Reading<'_>) -> Result<Option<String>, String> {
+fn server(
+    directive: &Directive,
+    reading: &mut ImportContext<'_>,
+) -> Result<Option<String>, String> {
     let id = directive.id;
     let mut kept = true;
     for word in directive.words.iter().skip(1) {
         match word.split_once('=').map_or(word.as_str(), |(key, _)| key) {
             "down" => {
-                reading.notes.say(id, Word::Dropped, "it is `down`: left out");
+                reading.notes.add(id, DirectiveOutcome::Dropped, "it is `down`: left out");
                 kept = false;
             }
             "backup" => {
-                reading.notes.say(
+                reading.notes.add(
                     id,
-                    Word::Differs,
+                    DirectiveOutcome::Differs,
                     "a `backup` is left out: all backends of a route are equal",
                 );
                 kept = false;
             }
             "weight" if word != "weight=1" => {
-                reading.notes.say(
+                reading.notes.add(
                     id,
-                    Word::Differs,
+                    DirectiveOutcome::Differs,
                     "backends have no weights: the one with the fewest tunnels gets the next",
                 );
             }
             "max_conns" if word != "max_conns=0" => {
-                reading.notes.say(
+                reading.notes.add(
                     id,
-                    Word::Differs,
+                    DirectiveOutcome::Differs,
                     "a backend has no `max_conns`: see `connections.total` of the policy",
                 );
             }
@@ -165,9 +177,13 @@ fn server(directive: &Directive, reading: &mut Reading<'_>) -> Result<Option<Str
                 let text = format!(
                     "`{word}` is not carried over: after a dial that fails, the next backend is tried"
                 );
-                reading.notes.say(id, Word::Differs, text);
+                reading.notes.add(id, DirectiveOutcome::Differs, text);
             }
-            _ => reading.notes.say(id, Word::Differs, format!("`{word}` is not carried over")),
+            _ => reading.notes.add(
+                id,
+                DirectiveOutcome::Differs,
+                format!("`{word}` is not carried over"),
+            ),
         }
     }
     if !kept {
@@ -175,11 +191,11 @@ fn server(directive: &Directive, reading: &mut Reading<'_>) -> Result<Option<Str
     }
     match backend(directive.first()) {
         Ok(backend) => {
-            reading.notes.say(id, Word::Carried, format!("backend \"{backend}\""));
+            reading.notes.add(id, DirectiveOutcome::Carried, format!("backend \"{backend}\""));
             Ok(Some(backend))
         }
         Err(why) => {
-            reading.notes.say(id, Word::Closes, why.clone());
+            reading.notes.add(id, DirectiveOutcome::Closes, why.clone());
             Err(why)
         }
     }

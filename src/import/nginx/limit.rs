@@ -3,15 +3,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::import::nginx::reading::Reading;
+use crate::import::nginx::import_context::ImportContext;
 use crate::import::nginx::unit;
-use crate::import::tree::{Directive, Fault, Id, Tree};
+use crate::import::tree::{Directive, DirectiveId, ImportError, Tree};
 
 /// A `limit_req`: a rate with a burst, counted in a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rate {
+pub struct ReqLimit {
     /// Number of the `limit_req` directive.
-    pub id: Id,
+    pub id: DirectiveId,
     /// Name of the zone in which it counts.
     pub zone: String,
     /// Requests above the rate that are accepted.
@@ -23,9 +23,9 @@ pub struct Rate {
 
 /// A `limit_conn`: connections at a time, counted in a zone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Count {
+pub struct ConnLimit {
     /// Number of the `limit_conn` directive.
-    pub id: Id,
+    pub id: DirectiveId,
     /// Name of the zone in which it counts.
     pub zone: String,
     /// Most connections at a time, 1 to 65535.
@@ -36,16 +36,16 @@ pub struct Count {
 #[derive(Debug)]
 pub struct Zone {
     /// Number of the `limit_req_zone` or `limit_conn_zone` directive.
-    pub id: Id,
+    pub id: DirectiveId,
     /// The key by which it counts.
-    pub key: Key,
+    pub key: ZoneKey,
     /// Requests per period, of a `limit_req_zone`. `None` means a `limit_conn_zone`.
     pub rate: Option<(u64, Duration)>,
 }
 
 impl Zone {
     /// Returns the rate in requests per hour, for comparisons.
-    pub fn pace(&self) -> u128 {
+    pub fn requests_per_hour(&self) -> u128 {
         let per_hour = |(tokens, per): (u64, Duration)| {
             u128::from(tokens) * 3600 / u128::from(per.as_secs().max(1))
         };
@@ -55,7 +55,7 @@ impl Zone {
 
 /// The key by which a zone counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Key {
+pub enum ZoneKey {
     /// `$binary_remote_addr` or `$remote_addr`: one count per client.
     Client,
     /// `$server_name`: one count per server.
@@ -71,9 +71,9 @@ pub struct Zones {
     counts: HashMap<String, Zone>,
 }
 
-impl Rate {
+impl ReqLimit {
     /// Parses `zone=NAME [burst=N] [nodelay | delay=N]`. `None` means that a fault was noted.
-    pub fn read(directive: &Directive, reading: &mut Reading<'_>) -> Option<Rate> {
+    pub fn read(directive: &Directive, reading: &mut ImportContext<'_>) -> Option<ReqLimit> {
         let (id, mut zone, mut burst, mut delay) = (directive.id, None, 0, Some(0));
         for word in &directive.words {
             let known = match word.split_once('=') {
@@ -100,7 +100,7 @@ impl Rate {
             reading.fault(id, "`limit_req` without a zone");
             return None;
         };
-        Some(Rate { id, zone, burst, at_once: delay.is_none_or(|delay| delay >= burst) })
+        Some(ReqLimit { id, zone, burst, at_once: delay.is_none_or(|delay| delay >= burst) })
     }
 }
 
@@ -108,9 +108,9 @@ fn positive(text: &str) -> Option<u64> {
     unit::number(text).filter(|number| *number > 0)
 }
 
-impl Count {
+impl ConnLimit {
     /// Parses `NAME COUNT`. `None` means that a fault was noted.
-    pub fn read(directive: &Directive, reading: &mut Reading<'_>) -> Option<Count> {
+    pub fn read(directive: &Directive, reading: &mut ImportContext<'_>) -> Option<ConnLimit> {
         let id = directive.id;
         let [zone, most] = &directive.words[..] else {
             reading.fault(id, "`limit_conn` takes a zone and a number");
@@ -120,13 +120,13 @@ impl Count {
             reading.fault(id, format!("invalid number of connections \"{most}\""));
             return None;
         };
-        Some(Count { id, zone: zone.clone(), most })
+        Some(ConnLimit { id, zone: zone.clone(), most })
     }
 }
 
 impl Zones {
     /// Reads a `limit_req_zone` or `limit_conn_zone`; a duplicate name is a fault.
-    pub fn take(&mut self, directive: &Directive, reading: &mut Reading<'_>) {
+    pub fn take(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) {
         let (id, is_rate) = (directive.id, directive.name == "limit_req_zone");
         let Some((key, rest)) = directive.words.split_first() else {
             return reading.fault(id, format!("`{}` takes a key and a zone", directive.name));
@@ -143,9 +143,9 @@ impl Zones {
             return reading.fault(id, format!("invalid rate in \"{}\"", directive.words.join(" ")));
         }
         let key = match key.as_str() {
-            "$binary_remote_addr" | "$remote_addr" => Key::Client,
-            "$server_name" => Key::Server,
-            _ => Key::Other,
+            "$binary_remote_addr" | "$remote_addr" => ZoneKey::Client,
+            "$server_name" => ZoneKey::Server,
+            _ => ZoneKey::Other,
         };
         // Without `rate=`, nginx allows one request per second.
         let rate = is_rate.then(|| rate.unwrap_or((1, Duration::from_secs(1))));
@@ -166,7 +166,7 @@ impl Zones {
     }
 
     /// Returns the fault of a limit that names a missing zone.
-    pub fn missing(tree: &Tree, id: Id, zone: &str) -> Fault {
+    pub fn missing(tree: &Tree, id: DirectiveId, zone: &str) -> ImportError {
         tree.fault(id, format!("there is no zone \"{zone}\""))
     }
 }

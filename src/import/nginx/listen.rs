@@ -2,19 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::import::nginx::reading::Reading;
+use crate::import::nginx::import_context::ImportContext;
 use crate::import::nginx::unit;
-use crate::import::report::Word;
-use crate::import::tree::{Directive, Id};
+use crate::import::report::DirectiveOutcome;
+use crate::import::tree::{Directive, DirectiveId};
 
 /// nginx' port if `listen` has none.
-const PORT: u16 = 80;
+const DEFAULT_PORT: u16 = 80;
 
 /// A `listen` with a TCP address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// The `listen` directive, or the `server` itself if it has none.
-    pub id: Id,
+    pub id: DirectiveId,
     /// Address and port to listen on.
     pub address: SocketAddr,
     /// Whether it speaks TLS.
@@ -29,8 +29,8 @@ pub struct Listen {
 
 impl Listen {
     /// Returns the socket of the server `id` that has no `listen` of its own: `0.0.0.0:80`.
-    pub fn implied(id: Id) -> Listen {
-        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT);
+    pub fn implied(id: DirectiveId) -> Listen {
+        let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), DEFAULT_PORT);
         Listen {
             id,
             address,
@@ -42,13 +42,13 @@ impl Listen {
     }
 
     /// Reads a `listen`. `None` means that it is left out or that a fault was noted.
-    pub fn read(directive: &Directive, reading: &mut Reading<'_>) -> Option<Listen> {
+    pub fn read(directive: &Directive, reading: &mut ImportContext<'_>) -> Option<Listen> {
         let id = directive.id;
         let text = directive.first();
         if text.starts_with("unix:") {
-            reading.notes.say(
+            reading.notes.add(
                 id,
-                Word::Closes,
+                DirectiveOutcome::Closes,
                 "listeners on Unix sockets are not in this version",
             );
             return None;
@@ -66,16 +66,16 @@ impl Listen {
                 "proxy_protocol" => listen.proxy_protocol = true,
                 "ipv6only=off" => listen.both_families = true,
                 "quic" => {
-                    reading.notes.say(
+                    reading.notes.add(
                         id,
-                        Word::Dropped,
+                        DirectiveOutcome::Dropped,
                         "HTTP/3 is not spoken: browsers use TCP then",
                     );
                     return None;
                 }
-                "http2" | "spdy" => reading.notes.say(
+                "http2" | "spdy" => reading.notes.add(
                     id,
-                    Word::Differs,
+                    DirectiveOutcome::Differs,
                     "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then",
                 ),
                 "reuseport" | "bind" | "ipv6only=on" => {} // how nginx binds it
@@ -83,7 +83,7 @@ impl Listen {
                     let text = format!(
                         "`{word}` is not carried over: Sidegate sets its sockets by itself"
                     );
-                    reading.notes.say(id, Word::Differs, text);
+                    reading.notes.add(id, DirectiveOutcome::Differs, text);
                 }
             }
         }
@@ -111,7 +111,7 @@ fn address(text: &str) -> Option<SocketAddr> {
             (IpAddr::V4(host), after)
         }
     };
-    let port = if after.is_empty() { PORT } else { port(after.strip_prefix(':')?)? };
+    let port = if after.is_empty() { DEFAULT_PORT } else { port(after.strip_prefix(':')?)? };
     Some(SocketAddr::new(host, port))
 }
 

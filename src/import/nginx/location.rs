@@ -7,24 +7,24 @@
 
 use std::fmt;
 
-use crate::import::nginx::backend::Pass;
-use crate::import::nginx::level::Level;
-use crate::import::nginx::matches::{Matches, Regexes};
-use crate::import::nginx::regex::{Cell, Match};
+use crate::import::nginx::backend::ProxyPass;
+use crate::import::nginx::context::ContextSettings;
+use crate::import::nginx::location_pattern::{LocationPattern, RegexPrecedence};
+use crate::import::nginx::regex::{CellMatch, PathCell};
 use crate::import::nginx::rewrite::{Redirect, Rewrite};
-use crate::import::tree::Id;
+use crate::import::tree::DirectiveId;
 
 /// One `location`; nested ones have an entry of their own.
 #[derive(Debug)]
 pub struct Location {
     /// Number of the `location` directive.
-    pub id: Id,
+    pub id: DirectiveId,
     /// The pattern for its paths.
-    pub matches: Matches,
+    pub matches: LocationPattern,
     /// The settings in force there.
-    pub level: Level,
+    pub level: ContextSettings,
     /// How nginx serves requests there.
-    pub serves: Serves,
+    pub serves: LocationHandler,
     /// Whether nginx answers by itself and refuses no request, as with `return 200`.
     pub answers_all: bool,
     /// The redirect that answers every request. `None` means no redirect, or not known.
@@ -33,7 +33,7 @@ pub struct Location {
     pub passes: bool,
     /// Directives that may refuse a request and aren't carried over: `if`, `limit_except`,
     /// `try_files`.
-    pub hurdles: Vec<Id>,
+    pub hurdles: Vec<DirectiveId>,
     /// Rewrites that may lead a request elsewhere and aren't carried over.
     pub rewrites: Vec<Rewrite>,
     /// Nested locations, as indices into the server's locations.
@@ -42,20 +42,20 @@ pub struct Location {
 
 /// How a location serves requests.
 #[derive(Debug)]
-pub enum Serves {
+pub enum LocationHandler {
     /// Passes requests on with `proxy_pass`.
-    Proxy(Pass),
+    Proxy(ProxyPass),
     /// Hands requests over to a named location: `try_files … @a`.
-    Named(Id, String),
+    Named(DirectiveId, String),
     /// Answers by itself through this directive, or refuses.
-    Answer(Id),
+    Answer(DirectiveId),
     /// Uses another protocol to the backend, or serves files.
     Other,
 }
 
 /// The result of nginx' search for a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
+pub enum LocationMatch {
     /// The location with this index.
     Location(usize),
     /// A redirect to the same path with a slash appended, because of this location.
@@ -65,20 +65,25 @@ pub enum Found {
 }
 
 /// Formats the pattern as a `location` writes it.
-impl fmt::Display for Matches {
+impl fmt::Display for LocationPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Matches::Exact(path) => write!(f, "= {path}"),
-            Matches::Prefix(path, _) => f.write_str(path),
-            Matches::Regex(regex) => regex.fmt(f),
-            Matches::Named(name) => f.write_str(name),
+            LocationPattern::Exact(path) => write!(f, "= {path}"),
+            LocationPattern::Prefix(path, _) => f.write_str(path),
+            LocationPattern::Regex(regex) => regex.fmt(f),
+            LocationPattern::Named(name) => f.write_str(name),
         }
     }
 }
 
 /// Returns what nginx finds for a cell among the locations at `places`. Regular expressions that
 /// may match some of its paths are pushed to `maybe`.
-pub fn find(all: &[Location], places: &[usize], cell: &Cell, maybe: &mut Vec<Found>) -> Found {
+pub fn find(
+    all: &[Location],
+    places: &[usize],
+    cell: &PathCell,
+    maybe: &mut Vec<LocationMatch>,
+) -> LocationMatch {
     search(all, places, cell, maybe).0
 }
 
@@ -86,21 +91,20 @@ pub fn find(all: &[Location], places: &[usize], cell: &Cell, maybe: &mut Vec<Fou
 fn search(
     all: &[Location],
     places: &[usize],
-    cell: &Cell,
-    maybe: &mut Vec<Found>,
-) -> (Found, Over) {
+    cell: &PathCell,
+    maybe: &mut Vec<LocationMatch>,
+) -> (LocationMatch, SearchEnded) {
     let at = |place: &usize| &all[*place];
     let path = match cell {
-        Cell::Exact(path) => Some(path.as_str()),
-        Cell::Beyond(_) => None,
+        PathCell::Exact(path) => Some(path.as_str()),
+        PathCell::Beyond(_) => None,
     };
-    let is_exact =
-        |place: &&usize| matches!(&at(place).matches, Matches::Exact(own) if path == Some(own));
+    let is_exact = |place: &&usize| matches!(&at(place).matches, LocationPattern::Exact(own) if path == Some(own));
     if let Some(exact) = places.iter().find(is_exact) {
-        return (Found::Location(*exact), Over::Yes);
+        return (LocationMatch::Location(*exact), SearchEnded::Yes);
     }
     let prefixes = places.iter().filter_map(|place| match &at(place).matches {
-        Matches::Prefix(own, regexes) if cell.text().starts_with(own.as_str()) => {
+        LocationPattern::Prefix(own, regexes) if cell.text().starts_with(own.as_str()) => {
             Some((own.len(), *place, *regexes))
         }
         _ => None,
@@ -111,46 +115,51 @@ fn search(
         && longest.is_none_or(|(length, ..)| length < path.len())
         && let Some(slashed) = places.iter().find(|place| redirects(at(place), path))
     {
-        return (Found::Redirect(*slashed), Over::Yes);
+        return (LocationMatch::Redirect(*slashed), SearchEnded::Yes);
     }
-    let (mut found, mut regexes) = (Found::None, Regexes::Asked);
+    let (mut found, mut regexes) = (LocationMatch::None, RegexPrecedence::Tried);
     if let Some((_, place, own)) = longest {
-        (found, regexes) = (Found::Location(place), own);
+        (found, regexes) = (LocationMatch::Location(place), own);
         // Nested regular expressions come before those of this level; a match ends the whole
         // search.
         let (inner, over) = search(all, &all[place].inside, cell, maybe);
-        if inner != Found::None {
+        if inner != LocationMatch::None {
             found = inner;
         }
-        if over == Over::Yes {
-            return (found, Over::Yes);
+        if over == SearchEnded::Yes {
+            return (found, SearchEnded::Yes);
         }
     }
     let patterns = places.iter().filter_map(|place| match &at(place).matches {
-        Matches::Regex(regex) if regexes == Regexes::Asked => Some((*place, regex.matches(cell))),
+        LocationPattern::Regex(regex) if regexes == RegexPrecedence::Tried => {
+            Some((*place, regex.matches(cell)))
+        }
         _ => None,
     });
-    for (place, matches) in patterns.filter(|(_, matches)| *matches != Match::No) {
+    for (place, matches) in patterns.filter(|(_, matches)| *matches != CellMatch::No) {
         let inner = search(all, &all[place].inside, cell, maybe).0;
-        let here = if inner == Found::None { Found::Location(place) } else { inner };
-        if matches == Match::Yes {
-            return (here, Over::Yes);
+        let here =
+            if inner == LocationMatch::None { LocationMatch::Location(place) } else { inner };
+        if matches == CellMatch::Yes {
+            return (here, SearchEnded::Yes);
         }
         maybe.push(here);
     }
-    (found, Over::No)
+    (found, SearchEnded::No)
 }
 
 /// Whether the search is over, so that the regular expressions outside are skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Over {
+enum SearchEnded {
     Yes,
     No,
 }
 
 /// Returns whether nginx redirects `path` to the same path with a slash because of `location`.
 fn redirects(location: &Location, path: &str) -> bool {
-    let (Matches::Exact(own) | Matches::Prefix(own, _)) = &location.matches else { return false };
+    let (LocationPattern::Exact(own) | LocationPattern::Prefix(own, _)) = &location.matches else {
+        return false;
+    };
     location.passes && own.strip_suffix('/') == Some(path)
 }
 
@@ -158,30 +167,32 @@ fn redirects(location: &Location, path: &str) -> bool {
 mod tests {
     use super::*;
 
-    use crate::import::nginx::model::Model;
+    use crate::import::nginx::model::ServerModel;
     use crate::import::nginx::server;
 
     /// Asserts what nginx finds for a path: a location as written, or `301 L` for a redirect
     /// because of L.
     fn check(locations: &str, cases: &[(&str, &str)]) {
-        let server = server::of(locations);
+        let server = server::parse(locations);
         for (path, expected) in cases {
-            let model = Model::new(&server);
+            let model = ServerModel::new(&server);
             let found = match model.find(&model.cell(path)) {
-                Found::Location(place) => server.locations[place].matches.to_string(),
-                Found::Redirect(place) => format!("301 {}", server.locations[place].matches),
-                Found::None => "none".into(),
+                LocationMatch::Location(place) => server.locations[place].matches.to_string(),
+                LocationMatch::Redirect(place) => {
+                    format!("301 {}", server.locations[place].matches)
+                }
+                LocationMatch::None => "none".into(),
             };
             assert_eq!(found, *expected, "{path} among {locations}");
         }
     }
 
-    fn parsed(words: &str) -> Result<Matches, String> {
-        Matches::parse(&words.split_whitespace().map(String::from).collect::<Vec<_>>())
+    fn parsed(words: &str) -> Result<LocationPattern, String> {
+        LocationPattern::parse(&words.split_whitespace().map(String::from).collect::<Vec<_>>())
     }
 
     #[test]
-    fn the_exact_one_comes_first_then_the_longest_prefix() {
+    fn exact_location_wins_then_the_longest_prefix() {
         let locations =
             "location / {} location /a {} location = /a {} location /a/b/ {} location = /a/b/ {}";
         check(
@@ -209,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_inside_a_prefix_is_looked_for_there_alone() {
+    fn nested_locations_are_searched_within_their_prefix() {
         let locations = "location /a/ { location /a/b/c/ {} location = /a/x {} } location /a/b/ {}";
         check(locations, &[("/a/b/c/d", "/a/b/"), ("/a/x", "= /a/x"), ("/a/y", "/a/")]);
         check(
@@ -219,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn regular_expressions_come_before_prefixes_but_for_final_ones() {
+    fn regular_expressions_win_over_non_final_prefixes() {
         let prefixes = "location / {} location ^~ /f/ {} location /a/b/ {}";
         let locations =
             format!("{prefixes} location ~ ^/a/ {{}} location ~ ^/[af]/ {{}} location ~ ^/w$ {{}}");
@@ -239,7 +250,7 @@ mod tests {
         assert_eq!(parsed("=/a"), parsed("= /a"));
         assert_eq!(parsed("^~/a"), parsed("^~ /a"));
         assert_eq!(parsed("~*x"), parsed("~* x"));
-        assert_eq!(parsed("@a"), Ok(Matches::Named("@a".into())));
+        assert_eq!(parsed("@a"), Ok(LocationPattern::Named("@a".into())));
         assert!(parsed("=~ /a").is_err_and(|what| what.contains("\"=~\"")));
         assert!(parsed("").is_err() && parsed("= /a /b").is_err());
     }

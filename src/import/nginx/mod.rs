@@ -3,15 +3,15 @@
 //! Reads as nginx does and decides nothing; `translate` chooses the counterpart.
 
 pub mod backend;
-mod bound;
-pub mod level;
+pub mod context;
+mod fixed;
+mod import_context;
 pub mod limit;
 pub mod listen;
 pub mod location;
-pub mod matches;
+pub mod location_pattern;
 pub mod model;
 pub mod name;
-mod reading;
 pub mod regex;
 pub mod rewrite;
 pub mod server;
@@ -21,17 +21,17 @@ pub mod version;
 use std::collections::HashMap;
 
 use self::backend::Upstreams;
-use self::level::Level;
+use self::context::ContextSettings;
+pub use self::import_context::ImportContext;
 use self::limit::Zones;
-pub use self::reading::Reading;
 use self::server::Server;
-use self::version::{KEEPS_CONNECTIONS, Version};
-use crate::import::report::Word;
+use self::version::{KEEP_ALIVE_SINCE, Version};
+use crate::import::report::DirectiveOutcome;
 use crate::import::tree::Directive;
 
 /// The `http` block of a configuration.
 #[derive(Debug)]
-pub struct Nginx {
+pub struct HttpBlock {
     /// The `server` blocks in reading order.
     pub servers: Vec<Server>,
     /// The zones in which limits count.
@@ -44,7 +44,7 @@ pub struct Nginx {
 }
 
 /// Interprets the tree as nginx of this version would; faults are noted.
-pub fn read(version: Version, reading: &mut Reading<'_>) -> Nginx {
+pub fn read(version: Version, reading: &mut ImportContext<'_>) -> HttpBlock {
     let tree = reading.tree;
     let https: Vec<_> =
         tree.directives.iter().filter(|directive| directive.name == "http").collect();
@@ -64,10 +64,14 @@ pub fn read(version: Version, reading: &mut Reading<'_>) -> Nginx {
     {
         let text = "there is no `http` around it: what the main file says of `allow`, `deny`, limits and headers is not known. \
                     Import the main file for that";
-        reading.notes.say(server.id, Word::Differs, text);
+        reading.notes.add(server.id, DirectiveOutcome::Differs, text);
     }
     for http in https {
-        reading.notes.say(http.id, Word::Needless, "Sidegate speaks HTTP and WebSocket alone");
+        reading.notes.add(
+            http.id,
+            DirectiveOutcome::Needless,
+            "Sidegate speaks HTTP and WebSocket alone",
+        );
     }
     for (id, files) in &tree.included {
         let text = match &files[..] {
@@ -75,12 +79,12 @@ pub fn read(version: Version, reading: &mut Reading<'_>) -> Nginx {
             [_] => "read".to_owned(),
             files => format!("{} files read", files.len()),
         };
-        reading.notes.say(*id, Word::Carried, text);
+        reading.notes.add(*id, DirectiveOutcome::Carried, text);
     }
     http(version, &directives, reading)
 }
 
-fn http(version: Version, directives: &[&Directive], reading: &mut Reading<'_>) -> Nginx {
+fn http(version: Version, directives: &[&Directive], reading: &mut ImportContext<'_>) -> HttpBlock {
     // Upstreams are read before any server, which may name an upstream that comes later.
     let mut zones = Zones::default();
     let mut upstreams = Upstreams::default();
@@ -88,7 +92,7 @@ fn http(version: Version, directives: &[&Directive], reading: &mut Reading<'_>) 
     for directive in directives {
         match directive.name.as_str() {
             "limit_req_zone" | "limit_conn_zone" => zones.take(directive, reading),
-            "upstream" => upstreams.take(directive, reading),
+            "upstream" => upstreams.read(directive, reading),
             "map" if directive.first() == "$http_upgrade" => {
                 note_map(version, directive, reading);
                 if let Some(variable) = directive.words.get(1) {
@@ -98,27 +102,27 @@ fn http(version: Version, directives: &[&Directive], reading: &mut Reading<'_>) 
             _ => {}
         }
     }
-    let level = Level::default().inside(directives.iter().copied(), reading);
+    let level = ContextSettings::default().inside(directives.iter().copied(), reading);
     let servers: Vec<_> =
         directives.iter().filter(|directive| directive.name == "server").collect();
     let servers = servers
         .into_iter()
         .map(|directive| Server::read(directive, &level, &upstreams, reading))
         .collect();
-    Nginx { servers, zones, upgrades, version }
+    HttpBlock { servers, zones, upgrades, version }
 }
 
 /// Notes the `map` of the usual WebSocket recipe; its effect depends on nginx' defaults.
-fn note_map(version: Version, directive: &Directive, reading: &mut Reading<'_>) {
+fn note_map(version: Version, directive: &Directive, reading: &mut ImportContext<'_>) {
     let plain = mapped(directive.inside(), "");
-    if version >= KEEPS_CONNECTIONS && plain.eq_ignore_ascii_case("close") {
+    if version >= KEEP_ALIVE_SINCE && plain.eq_ignore_ascii_case("close") {
         let text = format!(
-            "a route does it by itself. From nginx {KEEPS_CONNECTIONS} on, connections to a backend are kept, and `close` \
+            "a route does it by itself. From nginx {KEEP_ALIVE_SINCE} on, connections to a backend are kept, and `close` \
              ended them after each plain request: Sidegate keeps them"
         );
-        reading.notes.say(directive.id, Word::Differs, text);
+        reading.notes.add(directive.id, DirectiveOutcome::Differs, text);
     } else {
-        reading.notes.say(directive.id, Word::Needless, "a route does it by itself");
+        reading.notes.add(directive.id, DirectiveOutcome::Needless, "a route does it by itself");
     }
 }
 
@@ -135,13 +139,14 @@ fn mapped(entries: &[Directive], value: &str) -> String {
 mod tests {
     use super::*;
 
-    use crate::import::report::Notes;
+    use crate::import::report::ReportNotes;
     use crate::import::tree;
 
     /// Asserts the faults of `text`: the line of each, and a part of its message.
     fn check(text: &str, expected: &[(usize, &str)]) {
-        let tree = tree::of(text).unwrap();
-        let mut reading = Reading { tree: &tree, notes: Notes::default(), faults: Vec::new() };
+        let tree = tree::parse(text).unwrap();
+        let mut reading =
+            ImportContext { tree: &tree, notes: ReportNotes::default(), faults: Vec::new() };
         read(Version::default(), &mut reading);
         let faults: Vec<_> =
             reading.faults.iter().map(|fault| (fault.place.line, fault.what.as_str())).collect();
@@ -155,13 +160,13 @@ mod tests {
     }
 
     /// The level of the innermost location, the last one written.
-    fn level(text: &str) -> Level {
-        let server = server::of(text);
+    fn level(text: &str) -> ContextSettings {
+        let server = server::parse(text);
         server.locations.iter().max_by_key(|location| location.id).unwrap().level.clone()
     }
 
     #[test]
-    fn what_nginx_would_not_start_with_says_where() {
+    fn configuration_that_nginx_rejects_is_an_error_with_a_place() {
         check(
             "http {\n allow 1.2.3;\n deny all all;\n}",
             &[(2, "parameter \"1.2.3\""), (3, "parameter \"all all\"")],
@@ -231,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn a_map_is_read_for_what_it_makes_of_websocket() {
+    fn map_is_evaluated_for_websocket() {
         for (entries, value) in [
             ("default upgrade; '' close;", "upgrade"),
             ("default close; WebSocket upgrade;", "upgrade"),
             ("'' close;", ""),
             ("~. up; default close;", "up"),
         ] {
-            let tree = tree::of(&format!("map $http_upgrade $c {{ {entries} }}")).unwrap();
+            let tree = tree::parse(&format!("map $http_upgrade $c {{ {entries} }}")).unwrap();
             assert_eq!(mapped(tree.directives[0].inside(), "websocket"), value, "{entries}");
         }
     }

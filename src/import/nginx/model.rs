@@ -7,19 +7,19 @@
 
 use std::collections::BTreeSet;
 
-use crate::import::nginx::location::{Found, Serves, find};
-use crate::import::nginx::matches::Matches;
-use crate::import::nginx::regex::{Cell, Match};
-use crate::import::nginx::rewrite::{Rewrite, Then};
+use crate::import::nginx::location::{LocationHandler, LocationMatch, find};
+use crate::import::nginx::location_pattern::LocationPattern;
+use crate::import::nginx::regex::{CellMatch, PathCell};
+use crate::import::nginx::rewrite::{AfterRewrite, Rewrite};
 use crate::import::nginx::server::Server;
-use crate::import::tree::Id;
+use crate::import::tree::DirectiveId;
 use sidegate::policy::route::PathPattern;
 
 /// Most rewrites that are followed in a row; beyond that, the request counts as refused.
 const MAX_REWRITES: usize = 2;
 
 /// The cells of a server's paths, and nginx' answers for each.
-pub struct Model<'s> {
+pub struct ServerModel<'s> {
     /// The server whose answers are modelled.
     pub server: &'s Server,
     texts: BTreeSet<String>,
@@ -27,18 +27,18 @@ pub struct Model<'s> {
 
 /// One possible outcome of a request in nginx.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct RequestOutcome {
     /// The directive that leads to it.
-    pub by: Id,
+    pub by: DirectiveId,
     /// The locations whose rules the request meets, in order.
     pub stages: Vec<usize>,
     /// How it ends if no rule refuses it.
-    pub end: End,
+    pub end: RequestEnd,
 }
 
 /// How a request ends if no rule refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum RequestEnd {
     /// The last stage passes it on.
     Passed,
     /// nginx answers by itself and refuses no request.
@@ -49,16 +49,16 @@ pub enum End {
 
 /// The possible outcomes for a cell.
 #[derive(Debug, Default)]
-pub struct Answers {
+pub struct CellOutcomes {
     /// Outcomes unless one of `maybe` takes precedence.
-    pub sure: Vec<Outcome>,
+    pub sure: Vec<RequestOutcome>,
     /// Outcomes of patterns that may match.
-    pub maybe: Vec<Outcome>,
+    pub maybe: Vec<RequestOutcome>,
 }
 
-impl<'s> Model<'s> {
+impl<'s> ServerModel<'s> {
     /// Creates the model of `server`.
-    pub fn new(server: &'s Server) -> Model<'s> {
+    pub fn new(server: &'s Server) -> ServerModel<'s> {
         let mut texts = BTreeSet::from(["/".to_owned()]);
         let locations = server.locations.iter();
         let inner = locations.clone().flat_map(|location| &location.rewrites);
@@ -68,30 +68,31 @@ impl<'s> Model<'s> {
         for text in locations.flat_map(|location| location.matches.texts()).chain(written) {
             // A location `/a//` matters because of its slash: nginx redirects `/a/` there.
             let text = text.strip_suffix('/').filter(|bare| bare.ends_with('/')).unwrap_or(text);
-            match Named::by(text) {
-                Named::Paths => {
+            match PathCoverage::classify(text) {
+                PathCoverage::Paths => {
                     let bare = text.trim_end_matches('/');
                     texts.extend([text.to_owned(), bare.to_owned(), format!("{bare}/")]);
                 }
-                Named::Longer => texts.extend([text.to_owned()]),
-                Named::Nothing | Named::Refused => {}
+                PathCoverage::Longer => texts.extend([text.to_owned()]),
+                PathCoverage::Nothing | PathCoverage::Refused => {}
             }
         }
         texts.remove("");
-        Model { server, texts }
+        ServerModel { server, texts }
     }
 
     /// Adds the texts of `other`, so that cells also distinguish what its routes distinguish.
-    pub fn with_texts_of(mut self, other: &Model<'_>) -> Model<'s> {
+    pub fn with_texts_of(mut self, other: &ServerModel<'_>) -> ServerModel<'s> {
         self.texts.extend(other.texts.iter().cloned());
         self
     }
 
     /// Returns all cells, each text's own path before the paths beyond it.
-    pub fn cells(&self) -> impl Iterator<Item = Cell> + '_ {
-        let is_path = |text: &str| Named::by(text) == Named::Paths;
-        let exact = move |text: &String| is_path(text).then(|| Cell::Exact(text.clone()));
-        let both = move |text: &String| exact(text).into_iter().chain([Cell::Beyond(text.clone())]);
+    pub fn cells(&self) -> impl Iterator<Item = PathCell> + '_ {
+        let is_path = |text: &str| PathCoverage::classify(text) == PathCoverage::Paths;
+        let exact = move |text: &String| is_path(text).then(|| PathCell::Exact(text.clone()));
+        let both =
+            move |text: &String| exact(text).into_iter().chain([PathCell::Beyond(text.clone())]);
         self.texts.iter().flat_map(both)
     }
 
@@ -109,55 +110,57 @@ impl<'s> Model<'s> {
     }
 
     /// Returns the cell that holds `path`.
-    pub fn cell(&self, path: &str) -> Cell {
+    pub fn cell(&self, path: &str) -> PathCell {
         if self.texts.contains(path) {
-            return Cell::Exact(path.to_owned());
+            return PathCell::Exact(path.to_owned());
         }
         let texts = self.texts.iter().filter(|text| path.starts_with(text.as_str()));
-        Cell::Beyond(texts.max_by_key(|text| text.len()).cloned().unwrap_or_default())
+        PathCell::Beyond(texts.max_by_key(|text| text.len()).cloned().unwrap_or_default())
     }
 
     /// Returns what nginx finds for a cell if no vague regular expression matches.
-    pub fn find(&self, cell: &Cell) -> Found {
+    pub fn find(&self, cell: &PathCell) -> LocationMatch {
         find(&self.server.locations, &self.server.outermost, cell, &mut Vec::new())
     }
 
     /// Returns whether nginx redirects plain HTTP for `path` to the same path with a slash
     /// appended: because of a location that passes requests on, or by a directive.
     pub fn adds_slash(&self, path: &str) -> bool {
-        let cell = Cell::Exact(path.to_owned());
+        let cell = PathCell::Exact(path.to_owned());
         let mut rewrites = self.server.rewrites.iter();
-        if let Some(rewrite) = rewrites.find(|one| one.regex.matches(&cell) == Match::Yes) {
+        if let Some(rewrite) = rewrites.find(|one| one.regex.matches(&cell) == CellMatch::Yes) {
             return rewrite.redirect().is_some_and(|to| to.adds_slash(path));
         }
         match self.find(&cell) {
-            Found::Redirect(_) => true,
-            Found::Location(place) => {
+            LocationMatch::Redirect(_) => true,
+            LocationMatch::Location(place) => {
                 let redirect = self.server.locations[place].redirect.as_ref();
                 redirect.is_some_and(|to| to.adds_slash(path))
             }
-            Found::None => false,
+            LocationMatch::None => false,
         }
     }
 
     /// Returns whether a regular expression may decide about some paths of a cell.
-    pub fn meets_regex(&self, cell: &Cell) -> bool {
+    pub fn meets_regex(&self, cell: &PathCell) -> bool {
         let mut found = Vec::new();
         let Server { locations, outermost, .. } = self.server;
         let sure = find(locations, outermost, cell, &mut found);
         let is_plain = match sure {
-            Found::Location(place) => !matches!(locations[place].matches, Matches::Regex(_)),
-            Found::Redirect(_) | Found::None => true,
+            LocationMatch::Location(place) => {
+                !matches!(locations[place].matches, LocationPattern::Regex(_))
+            }
+            LocationMatch::Redirect(_) | LocationMatch::None => true,
         };
         !found.is_empty() || !is_plain
     }
 
     /// Returns everything that nginx may do with a request for a path of `cell`.
-    pub fn answers(&self, cell: &Cell) -> Answers {
-        let mut answers = Answers::default();
+    pub fn answers(&self, cell: &PathCell) -> CellOutcomes {
+        let mut answers = CellOutcomes::default();
         let Server { locations, outermost, .. } = self.server;
         if let Some(by) = self.server.answer {
-            answers.sure.push(Outcome { by, stages: Vec::new(), end: End::Refused });
+            answers.sure.push(RequestOutcome { by, stages: Vec::new(), end: RequestEnd::Refused });
             return answers;
         }
         let mut maybe = Vec::new();
@@ -165,11 +168,11 @@ impl<'s> Model<'s> {
         let mut own = self.reach(found, cell, 0);
         for rewrite in &self.server.rewrites {
             match rewrite.regex.matches(cell) {
-                Match::No => {}
-                Match::Maybe => answers.maybe.extend(self.rewritten(rewrite, 0)),
+                CellMatch::No => {}
+                CellMatch::Maybe => answers.maybe.extend(self.rewritten(rewrite, 0)),
                 // Earlier directives may keep it from being reached, so the location's own outcomes
                 // stay possible.
-                Match::Yes => {
+                CellMatch::Yes => {
                     answers.sure.extend(self.rewritten(rewrite, 0));
                     answers.maybe.append(&mut own);
                 }
@@ -184,54 +187,59 @@ impl<'s> Model<'s> {
     }
 
     /// Returns the outcomes of a request that reaches `found` after so many rewrites.
-    fn reach(&self, found: Found, cell: &Cell, rewrites: usize) -> Vec<Outcome> {
+    fn reach(&self, found: LocationMatch, cell: &PathCell, rewrites: usize) -> Vec<RequestOutcome> {
         let place = match found {
-            Found::Location(place) => place,
-            Found::Redirect(place) => {
+            LocationMatch::Location(place) => place,
+            LocationMatch::Redirect(place) => {
                 let by = self.server.locations[place].id;
-                return vec![Outcome { by, stages: Vec::new(), end: End::Refused }];
+                return vec![RequestOutcome { by, stages: Vec::new(), end: RequestEnd::Refused }];
             }
-            Found::None => {
-                return vec![Outcome { by: self.server.id, stages: Vec::new(), end: End::Refused }];
+            LocationMatch::None => {
+                return vec![RequestOutcome {
+                    by: self.server.id,
+                    stages: Vec::new(),
+                    end: RequestEnd::Refused,
+                }];
             }
         };
         let location = &self.server.locations[place];
         let mut outcomes = Vec::new();
         let named = match &location.serves {
-            Serves::Named(_, name) => self.server.named(name),
+            LocationHandler::Named(_, name) => self.server.named(name),
             _ => None,
         };
         let later = named.map(|place| &self.server.locations[place].rewrites);
         let rewrites_here = location.rewrites.iter().chain(later.into_iter().flatten());
-        for rewrite in rewrites_here.filter(|rewrite| rewrite.then != Then::Break) {
-            if rewrite.regex.matches(cell) != Match::No {
+        for rewrite in rewrites_here.filter(|rewrite| rewrite.then != AfterRewrite::Break) {
+            if rewrite.regex.matches(cell) != CellMatch::No {
                 outcomes.extend(self.rewritten(rewrite, rewrites));
             }
         }
-        let (mut stages, mut end) = (vec![place], End::Refused);
+        let (mut stages, mut end) = (vec![place], RequestEnd::Refused);
         match &location.serves {
-            Serves::Proxy(_) => end = End::Passed,
-            Serves::Answer(_) if location.answers_all => end = End::Answered,
-            Serves::Named(..) => {
+            LocationHandler::Proxy(_) => end = RequestEnd::Passed,
+            LocationHandler::Answer(_) if location.answers_all => end = RequestEnd::Answered,
+            LocationHandler::Named(..) => {
                 if let Some(named) = named.filter(|named| self.passes(*named)) {
                     stages.push(named);
-                    end = End::Passed;
+                    end = RequestEnd::Passed;
                 }
             }
-            Serves::Answer(_) | Serves::Other => {}
+            LocationHandler::Answer(_) | LocationHandler::Other => {}
         }
-        outcomes.push(Outcome { by: location.id, stages, end });
+        outcomes.push(RequestOutcome { by: location.id, stages, end });
         outcomes
     }
 
     fn passes(&self, place: usize) -> bool {
-        matches!(self.server.locations[place].serves, Serves::Proxy(_))
+        matches!(self.server.locations[place].serves, LocationHandler::Proxy(_))
     }
 
     /// Returns the outcomes of a request that `rewrite` matches, after `before` other rewrites.
-    fn rewritten(&self, rewrite: &Rewrite, before: usize) -> Vec<Outcome> {
-        let refused = Outcome { by: rewrite.id, stages: Vec::new(), end: End::Refused };
-        if rewrite.then == Then::Redirect || before >= MAX_REWRITES {
+    fn rewritten(&self, rewrite: &Rewrite, before: usize) -> Vec<RequestOutcome> {
+        let refused =
+            RequestOutcome { by: rewrite.id, stages: Vec::new(), end: RequestEnd::Refused };
+        if rewrite.then == AfterRewrite::Redirect || before >= MAX_REWRITES {
             return vec![refused];
         }
         let mut outcomes = Vec::new();
@@ -240,7 +248,7 @@ impl<'s> Model<'s> {
             let sure = find(&self.server.locations, &self.server.outermost, &cell, &mut found);
             for found in found.into_iter().chain([sure]) {
                 for outcome in self.reach(found, &cell, before + 1) {
-                    let outcome = Outcome { by: rewrite.id, ..outcome };
+                    let outcome = RequestOutcome { by: rewrite.id, ..outcome };
                     if !outcomes.contains(&outcome) {
                         outcomes.push(outcome);
                     }
@@ -252,7 +260,7 @@ impl<'s> Model<'s> {
 }
 
 /// Returns whether `rewrite` may produce a path of `cell`.
-fn may_become(rewrite: &Rewrite, cell: &Cell, model: &Model<'_>) -> bool {
+fn may_become(rewrite: &Rewrite, cell: &PathCell, model: &ServerModel<'_>) -> bool {
     let Some(beginning) = rewrite.beginning() else { return true };
     if rewrite.is_fixed() {
         return model.cell(beginning) == *cell;
@@ -263,7 +271,7 @@ fn may_become(rewrite: &Rewrite, cell: &Cell, model: &Model<'_>) -> bool {
 
 /// The requests that a path in nginx' configuration can match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
+pub enum PathCoverage {
     /// The path itself, and as a prefix all longer paths.
     Paths,
     /// As a prefix, longer paths only: the text itself ends in a dot segment and is no request
@@ -275,20 +283,24 @@ pub enum Named {
     Refused,
 }
 
-impl Named {
+impl PathCoverage {
     /// Classifies the text of a location or the beginning of a regular expression.
-    pub fn by(text: &str) -> Named {
+    pub fn classify(text: &str) -> PathCoverage {
         if canonical(text).is_some() {
-            return Named::Paths;
+            return PathCoverage::Paths;
         }
         let (above, last) = text.rsplit_once('/').unwrap_or(("", text));
         let ends_in_dots = [".", ".."].contains(&last);
         if text.is_empty() || ends_in_dots && canonical(&format!("{above}/")).is_some() {
-            return Named::Longer;
+            return PathCoverage::Longer;
         }
         let is_resolved = |segment: &str| ["", ".", ".."].contains(&segment);
         let is_merged = above.split('/').skip(1).any(is_resolved);
-        if !text.starts_with('/') || is_merged { Named::Nothing } else { Named::Refused }
+        if !text.starts_with('/') || is_merged {
+            PathCoverage::Nothing
+        } else {
+            PathCoverage::Refused
+        }
     }
 }
 

@@ -4,44 +4,44 @@ use sidegate::policy::route::HostPattern;
 
 /// One name of a `server_name`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Name {
+pub enum ServerName {
     /// `ws.example.com`: this host alone.
     Exact(String),
     /// `*.example.com`: any number of labels before it.
-    Below(String),
+    Subdomains(String),
     /// `.example.com`: `example.com` and every host below it.
     Both(String),
     /// `www.example.*`, a regular expression, or `""` for requests without a host: no route's host
     /// can express these.
-    Odd(String),
+    Unsupported(String),
     /// `_` and the like: no request has this host.
-    Nobody,
+    Unmatchable,
 }
 
-impl Name {
+impl ServerName {
     /// Parses one word of a `server_name`.
-    pub fn parse(text: &str) -> Name {
+    pub fn parse(text: &str) -> ServerName {
         let lower = text.to_ascii_lowercase();
         if text.starts_with('~') || text.is_empty() {
-            return Name::Odd(text.to_owned());
+            return ServerName::Unsupported(text.to_owned());
         }
         if let Some(parent) = lower.strip_prefix("*.") {
-            return Name::host(parent, Name::Below);
+            return ServerName::host(parent, ServerName::Subdomains);
         }
         if let Some(parent) = lower.strip_prefix('.') {
-            return Name::host(parent, Name::Both);
+            return ServerName::host(parent, ServerName::Both);
         }
         if lower.ends_with(".*") || lower.starts_with('$') {
-            return Name::Odd(lower);
+            return ServerName::Unsupported(lower);
         }
-        Name::host(&lower, Name::Exact)
+        ServerName::host(&lower, ServerName::Exact)
     }
 
-    fn host(text: &str, name: impl Fn(String) -> Name) -> Name {
+    fn host(text: &str, name: impl Fn(String) -> ServerName) -> ServerName {
         match HostPattern::parse(text) {
             // `_` is a valid host by the grammar, and by convention matches no request.
             Ok(HostPattern::Exact(host)) if &*host != "_" => name(host.into()),
-            _ => Name::Nobody,
+            _ => ServerName::Unmatchable,
         }
     }
 }
@@ -51,20 +51,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_exact_below_another_or_nobodys() {
-        let exact = |name: &str| Name::Exact(name.into());
+    fn server_names_are_classified() {
+        let exact = |name: &str| ServerName::Exact(name.into());
         for (text, name) in [
             ("WS.Example.com", exact("ws.example.com")),
-            ("*.example.com", Name::Below("example.com".into())),
-            (".example.com", Name::Both("example.com".into())),
-            ("www.example.*", Name::Odd("www.example.*".into())),
-            ("~^(?<user>.+)\\.A$", Name::Odd("~^(?<user>.+)\\.A$".into())),
-            ("_", Name::Nobody),
-            ("", Name::Odd("".into())),
+            ("*.example.com", ServerName::Subdomains("example.com".into())),
+            (".example.com", ServerName::Both("example.com".into())),
+            ("www.example.*", ServerName::Unsupported("www.example.*".into())),
+            ("~^(?<user>.+)\\.A$", ServerName::Unsupported("~^(?<user>.+)\\.A$".into())),
+            ("_", ServerName::Unmatchable),
+            ("", ServerName::Unsupported("".into())),
             ("--", exact("--")),
-            ("!", Name::Nobody),
+            ("!", ServerName::Unmatchable),
         ] {
-            assert_eq!(Name::parse(text), name, "{text:?}");
+            assert_eq!(ServerName::parse(text), name, "{text:?}");
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A pattern becomes branches: a literal beginning, and how much of the following text it matches.
 //! Alternatives and small classes are expanded. Everything else of PCRE (look-around, back
-//! references, wide classes) leaves the branch at `Rest::Some`, which decides nothing: a reading
+//! references, wide classes) leaves the branch at `Suffix::Unknown`, which decides nothing: a reading
 //! may be vague, but must not be wrong.
 
 use std::fmt;
@@ -15,7 +15,7 @@ const MAX_CLASS: usize = 8;
 
 /// Paths for which nginx and Sidegate each give one answer, vague patterns aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cell {
+pub enum PathCell {
     /// This one path and no other.
     Exact(String),
     /// All paths that begin so and are longer, except where they begin with a longer text of the
@@ -23,18 +23,18 @@ pub enum Cell {
     Beyond(String),
 }
 
-impl Cell {
+impl PathCell {
     /// Returns the path, or the common beginning of the paths.
     pub fn text(&self) -> &str {
         match self {
-            Cell::Exact(text) | Cell::Beyond(text) => text,
+            PathCell::Exact(text) | PathCell::Beyond(text) => text,
         }
     }
 }
 
 /// Whether the paths of a cell match a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Match {
+pub enum CellMatch {
     /// No path of the cell matches.
     No,
     /// Some paths of the cell match, or it isn't known.
@@ -58,12 +58,12 @@ pub struct Branch {
     /// The beginning of every path of the branch, from its slash on.
     pub text: String,
     /// The part of the paths with this beginning that it matches.
-    pub rest: Rest,
+    pub rest: Suffix,
 }
 
 /// What may follow a literal beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rest {
+pub enum Suffix {
     /// Only the empty rest: `^/a$`.
     Nothing,
     /// Any rest, the empty one included: `^/a`.
@@ -71,7 +71,7 @@ pub enum Rest {
     /// Any rest but the empty one: `^/a.`.
     More,
     /// An unknown part of the rests; decides nothing.
-    Some,
+    Unknown,
 }
 
 impl Regex {
@@ -83,7 +83,7 @@ impl Regex {
             None => (pattern, false),
         };
         let branches = if body == "/" {
-            vec![Branch { text: "/".into(), rest: Rest::Anything }]
+            vec![Branch { text: "/".into(), rest: Suffix::Anything }]
         } else {
             branches(body)
         };
@@ -98,14 +98,14 @@ impl Regex {
 
     /// Returns whether every path matches.
     pub fn is_always(&self) -> bool {
-        self.branches.iter().any(|branch| branch.text == "/" && branch.rest == Rest::Anything)
+        self.branches.iter().any(|branch| branch.text == "/" && branch.rest == Suffix::Anything)
     }
 
     /// Returns whether the paths of `cell` match. The text of every branch must be a text of the
     /// cells.
-    pub fn matches(&self, cell: &Cell) -> Match {
+    pub fn matches(&self, cell: &PathCell) -> CellMatch {
         let all = self.branches.iter().map(|branch| branch.matches(cell, self.caseless));
-        all.max().unwrap_or(Match::No)
+        all.max().unwrap_or(CellMatch::No)
     }
 }
 
@@ -116,7 +116,7 @@ impl fmt::Display for Regex {
 }
 
 impl Branch {
-    fn matches(&self, cell: &Cell, caseless: bool) -> Match {
+    fn matches(&self, cell: &PathCell, caseless: bool) -> CellMatch {
         let begins = |text: &str, start: &str| match text.as_bytes().get(..start.len()) {
             Some(own) if caseless => own.eq_ignore_ascii_case(start.as_bytes()),
             Some(own) => own == start.as_bytes(),
@@ -130,14 +130,14 @@ impl Branch {
             || self.text.bytes().skip(cell.text().len()).any(|byte| byte.is_ascii_alphabetic());
         let spelled = caseless && begins(&self.text, cell.text()) && has_other;
         match (cell, self.rest) {
-            (_, Rest::Some) if inside => Match::Maybe,
-            (Cell::Exact(_), Rest::Nothing) if inside && same_length => Match::Yes,
-            (Cell::Exact(_), Rest::Anything) if inside => Match::Yes,
-            (Cell::Exact(_), Rest::More) if inside && !same_length => Match::Yes,
-            (Cell::Exact(_), _) => Match::No,
-            (Cell::Beyond(_), Rest::Anything | Rest::More) if inside => Match::Yes,
-            (Cell::Beyond(_), _) if spelled && !same_length => Match::Maybe,
-            (Cell::Beyond(_), _) => Match::No,
+            (_, Suffix::Unknown) if inside => CellMatch::Maybe,
+            (PathCell::Exact(_), Suffix::Nothing) if inside && same_length => CellMatch::Yes,
+            (PathCell::Exact(_), Suffix::Anything) if inside => CellMatch::Yes,
+            (PathCell::Exact(_), Suffix::More) if inside && !same_length => CellMatch::Yes,
+            (PathCell::Exact(_), _) => CellMatch::No,
+            (PathCell::Beyond(_), Suffix::Anything | Suffix::More) if inside => CellMatch::Yes,
+            (PathCell::Beyond(_), _) if spelled && !same_length => CellMatch::Maybe,
+            (PathCell::Beyond(_), _) => CellMatch::No,
         }
     }
 }
@@ -297,25 +297,27 @@ impl Parser {
 
 /// A branch under construction.
 #[derive(Debug, Clone)]
-struct State {
+struct PartialBranch {
     text: String,
     anchored: bool,
     /// `None` means that the text may still grow.
-    rest: Option<Rest>,
+    rest: Option<Suffix>,
 }
 
-impl State {
-    fn vague(mut self) -> State {
-        self.rest = Some(Rest::Some);
+impl PartialBranch {
+    fn vague(mut self) -> PartialBranch {
+        self.rest = Some(Suffix::Unknown);
         self
     }
 
-    fn then(self, node: &Node) -> Vec<State> {
+    fn then(self, node: &Node) -> Vec<PartialBranch> {
         let any = |node: &Node| *node == Node::Dot;
         match (self.rest, node) {
             (Some(_), Node::End) => vec![self],
             (Some(_), _) => vec![self.vague()],
-            (None, Node::Start) if self.text.is_empty() => vec![State { anchored: true, ..self }],
+            (None, Node::Start) if self.text.is_empty() => {
+                vec![PartialBranch { anchored: true, ..self }]
+            }
             (None, Node::Group(all)) => {
                 all.iter().flat_map(|nodes| sequence(vec![self.clone()], nodes)).collect()
             }
@@ -324,18 +326,20 @@ impl State {
                 with.into_iter().chain([self]).collect()
             }
             (None, Node::Repeat(one, 0, None)) if any(one) => {
-                vec![State { rest: Some(Rest::Anything), ..self }]
+                vec![PartialBranch { rest: Some(Suffix::Anything), ..self }]
             }
             (None, _) if !self.anchored => vec![self.vague()],
             (None, Node::Repeat(one, 1, None)) if any(one) => {
-                vec![State { rest: Some(Rest::More), ..self }]
+                vec![PartialBranch { rest: Some(Suffix::More), ..self }]
             }
-            (None, Node::Char(c)) => vec![State { text: format!("{}{c}", self.text), ..self }],
+            (None, Node::Char(c)) => {
+                vec![PartialBranch { text: format!("{}{c}", self.text), ..self }]
+            }
             (None, Node::Class(chars)) => {
-                let grown = |c| State { text: format!("{}{c}", self.text), ..self.clone() };
+                let grown = |c| PartialBranch { text: format!("{}{c}", self.text), ..self.clone() };
                 chars.iter().map(grown).collect()
             }
-            (None, Node::End) => vec![State { rest: Some(Rest::Nothing), ..self }],
+            (None, Node::End) => vec![PartialBranch { rest: Some(Suffix::Nothing), ..self }],
             (None, Node::Start | Node::Dot | Node::Repeat(..) | Node::Unknown) => {
                 vec![self.vague()]
             }
@@ -355,12 +359,12 @@ impl Node {
     }
 }
 
-fn sequence(mut states: Vec<State>, nodes: &[Node]) -> Vec<State> {
+fn sequence(mut states: Vec<PartialBranch>, nodes: &[Node]) -> Vec<PartialBranch> {
     for node in nodes {
         let before = states.clone();
         states = states.into_iter().flat_map(|state| state.then(node)).collect();
         if states.len() > MAX_BRANCHES {
-            return before.into_iter().map(State::vague).collect();
+            return before.into_iter().map(PartialBranch::vague).collect();
         }
     }
     states
@@ -372,14 +376,14 @@ fn branches(pattern: &str) -> Vec<Branch> {
     if parser.at < parser.chars.len() {
         nodes = vec![vec![Node::Unknown]]; // an unbalanced `)`
     }
-    let start = State { text: String::new(), anchored: false, rest: None };
+    let start = PartialBranch { text: String::new(), anchored: false, rest: None };
     let states = sequence(vec![start], &[Node::Group(nodes)]);
     let mut branches = Vec::new();
-    for State { text, rest, .. } in states {
-        let rest = rest.unwrap_or(Rest::Anything);
+    for PartialBranch { text, rest, .. } in states {
+        let rest = rest.unwrap_or(Suffix::Anything);
         let (text, rest) = match (text.is_empty(), rest) {
-            (true, Rest::Nothing) => continue,
-            (true, Rest::More) => ("/".to_owned(), Rest::Anything),
+            (true, Suffix::Nothing) => continue,
+            (true, Suffix::More) => ("/".to_owned(), Suffix::Anything),
             (true, rest) => ("/".to_owned(), rest),
             (false, rest) => (text, rest),
         };
@@ -387,7 +391,7 @@ fn branches(pattern: &str) -> Vec<Branch> {
             continue; // no path begins so
         }
         // PCRE's `$` also matches before a line feed at the end.
-        let line = (rest == Rest::Nothing).then(|| Branch { text: format!("{text}\n"), rest });
+        let line = (rest == Suffix::Nothing).then(|| Branch { text: format!("{text}\n"), rest });
         branches.extend([Branch { text, rest }].into_iter().chain(line));
     }
     branches.dedup();
@@ -403,10 +407,10 @@ mod tests {
         let regex = Regex::parse(pattern, false);
         let plain = regex.branches.iter().filter(|branch| !branch.text.ends_with('\n'));
         let shown = plain.map(|Branch { text, rest }| match rest {
-            Rest::Nothing => format!("{text}$"),
-            Rest::Anything => format!("{text}*"),
-            Rest::More => format!("{text}+"),
-            Rest::Some => format!("{text}?"),
+            Suffix::Nothing => format!("{text}$"),
+            Suffix::Anything => format!("{text}*"),
+            Suffix::More => format!("{text}+"),
+            Suffix::Unknown => format!("{text}?"),
         });
         shown.collect::<Vec<_>>().join(" ")
     }
@@ -449,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_leaves_its_literal_beginning() {
+    fn unparsed_pattern_keeps_its_literal_prefix() {
         for (pattern, expected) in [
             (r"\.php$", "/?"),
             ("internal", "/?"),
@@ -479,23 +483,24 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_matches_wholly_in_part_or_not() {
-        let (exact, beyond) = (|p: &str| Cell::Exact(p.into()), |p: &str| Cell::Beyond(p.into()));
+    fn cell_matches_fully_partly_or_not() {
+        let (exact, beyond) =
+            (|p: &str| PathCell::Exact(p.into()), |p: &str| PathCell::Beyond(p.into()));
         for (pattern, caseless, cell, expected) in [
-            ("^/a$", false, exact("/a"), Match::Yes),
-            ("^/a$", false, exact("/a\n"), Match::Yes),
-            ("^/a$", false, beyond("/a"), Match::No),
-            ("^/a/", false, beyond("/a/"), Match::Yes),
-            ("^/a/", false, beyond("/"), Match::No),
-            ("^/a/", true, beyond("/"), Match::Maybe),
-            ("^/a/", true, beyond("/b"), Match::No),
-            ("^/a/", true, beyond("/a"), Match::No),
-            ("^/a/", true, beyond("/A"), Match::Maybe),
-            ("^/a/", true, exact("/A/"), Match::Yes),
-            ("^/a/.+", false, exact("/a/"), Match::No),
-            (r"\.php$", false, exact("/a"), Match::Maybe),
-            (r"^/a/x.y", false, beyond("/a/"), Match::No),
-            (r"^/a/x.y", false, beyond("/a/x"), Match::Maybe),
+            ("^/a$", false, exact("/a"), CellMatch::Yes),
+            ("^/a$", false, exact("/a\n"), CellMatch::Yes),
+            ("^/a$", false, beyond("/a"), CellMatch::No),
+            ("^/a/", false, beyond("/a/"), CellMatch::Yes),
+            ("^/a/", false, beyond("/"), CellMatch::No),
+            ("^/a/", true, beyond("/"), CellMatch::Maybe),
+            ("^/a/", true, beyond("/b"), CellMatch::No),
+            ("^/a/", true, beyond("/a"), CellMatch::No),
+            ("^/a/", true, beyond("/A"), CellMatch::Maybe),
+            ("^/a/", true, exact("/A/"), CellMatch::Yes),
+            ("^/a/.+", false, exact("/a/"), CellMatch::No),
+            (r"\.php$", false, exact("/a"), CellMatch::Maybe),
+            (r"^/a/x.y", false, beyond("/a/"), CellMatch::No),
+            (r"^/a/x.y", false, beyond("/a/x"), CellMatch::Maybe),
         ] {
             let regex = Regex::parse(pattern, caseless);
             assert_eq!(regex.matches(&cell), expected, "{regex} on {cell:?}");

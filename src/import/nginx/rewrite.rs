@@ -2,26 +2,26 @@
 //!
 //! Doesn't know what the new location admits.
 
-use crate::import::nginx::matches::Matches;
+use crate::import::nginx::location_pattern::LocationPattern;
 use crate::import::nginx::regex::Regex;
-use crate::import::tree::{Directive, Id};
+use crate::import::tree::{Directive, DirectiveId};
 
 /// A `rewrite` with pattern, replacement and flag.
 #[derive(Debug, Clone)]
 pub struct Rewrite {
     /// Number of the `rewrite` directive.
-    pub id: Id,
+    pub id: DirectiveId,
     /// The pattern for the paths.
     pub regex: Regex,
     /// The replacement as written, with its variables.
     pub to: String,
     /// The step after a match, set by the flag.
-    pub then: Then,
+    pub then: AfterRewrite,
 }
 
 /// The step after a matching `rewrite`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
+pub enum AfterRewrite {
     /// A redirect to the client: `redirect`, `permanent`, or a replacement with a scheme.
     Redirect,
     /// A search for the location of the new path: `last`.
@@ -29,7 +29,7 @@ pub enum Then {
     /// No further directive of the rewrite module: `break`.
     Break,
     /// The next directive, then a search for the location of the new path: no flag.
-    On,
+    Continue,
 }
 
 impl Rewrite {
@@ -38,11 +38,11 @@ impl Rewrite {
         let [pattern, to, rest @ ..] = &directive.words[..] else { return None };
         let outside = ["http://", "https://", "$scheme"].iter().any(|start| to.starts_with(start));
         let then = match rest.first().map(String::as_str) {
-            Some("redirect" | "permanent") => Then::Redirect,
-            _ if outside => Then::Redirect,
-            Some("last") => Then::Last,
-            Some("break") => Then::Break,
-            _ => Then::On,
+            Some("redirect" | "permanent") => AfterRewrite::Redirect,
+            _ if outside => AfterRewrite::Redirect,
+            Some("last") => AfterRewrite::Last,
+            Some("break") => AfterRewrite::Break,
+            _ => AfterRewrite::Continue,
         };
         let regex = Regex::parse(pattern, false);
         let is_rewrite = directive.name == "rewrite";
@@ -51,13 +51,14 @@ impl Rewrite {
 
     /// Returns whether it redirects every request.
     pub fn ends(&self) -> bool {
-        self.then == Then::Redirect && self.regex.is_always()
+        self.then == AfterRewrite::Redirect && self.regex.is_always()
     }
 
     /// Returns the literal beginning of every new path. `None` means not known.
     pub fn beginning(&self) -> Option<&str> {
         let end = self.to.find(['$', '?']).unwrap_or(self.to.len());
-        Some(&self.to[..end]).filter(|text| self.then != Then::On && text.starts_with('/'))
+        Some(&self.to[..end])
+            .filter(|text| self.then != AfterRewrite::Continue && text.starts_with('/'))
     }
 
     /// Returns its redirect. `None` means that it doesn't redirect, or not certainly to the same
@@ -65,7 +66,7 @@ impl Rewrite {
     pub fn redirect(&self) -> Option<Redirect> {
         // nginx appends the query by itself, unless the replacement ends with `?`.
         let to = self.to.strip_suffix('?').unwrap_or(&self.to);
-        if self.then == Then::Redirect { Redirect::parse(to) } else { None }
+        if self.then == AfterRewrite::Redirect { Redirect::parse(to) } else { None }
     }
 
     /// Returns whether the new path is always the same.
@@ -121,7 +122,7 @@ impl Redirect {
 
 /// Returns whether a `rewrite` strips the location's own path and does nothing else: `rewrite
 /// ^/a/(.*)$ /$1 break`.
-pub fn cuts_off(directive: &Directive, matches: &Matches) -> bool {
+pub fn cuts_off(directive: &Directive, matches: &LocationPattern) -> bool {
     let (Some(path), [regex, to, flag]) = (matches.path(), &directive.words[..]) else {
         return false;
     };

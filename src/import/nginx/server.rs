@@ -1,50 +1,50 @@
 //! A `server`: its names, its sockets and its locations.
 
-use crate::import::nginx::backend::{To, Upstreams};
-use crate::import::nginx::level::Level;
+use crate::import::nginx::backend::{PassTarget, Upstreams};
+use crate::import::nginx::context::ContextSettings;
+use crate::import::nginx::import_context::ImportContext;
 use crate::import::nginx::listen::Listen;
-use crate::import::nginx::location::{Location, Serves};
-use crate::import::nginx::matches::Matches;
-use crate::import::nginx::name::Name;
-use crate::import::nginx::reading::Reading;
+use crate::import::nginx::location::{Location, LocationHandler};
+use crate::import::nginx::location_pattern::LocationPattern;
+use crate::import::nginx::name::ServerName;
 use crate::import::nginx::rewrite::{Redirect, Rewrite, cuts_off};
-use crate::import::report::Word;
-use crate::import::tree::{Directive, Id};
+use crate::import::report::DirectiveOutcome;
+use crate::import::tree::{Directive, DirectiveId};
 
 /// One `server` block, its settings inherited and resolved.
 #[derive(Debug)]
 pub struct Server {
     /// Number of the `server` directive.
-    pub id: Id,
+    pub id: DirectiveId,
     /// `server_name`: each name with its directive.
-    pub names: Vec<(Id, Name)>,
+    pub names: Vec<(DirectiveId, ServerName)>,
     /// The sockets of its `listen` directives, or the implied one.
     pub listens: Vec<Listen>,
     /// The settings in force outside its locations.
-    pub level: Level,
+    pub level: ContextSettings,
     /// All locations, nested ones included.
     pub locations: Vec<Location>,
     /// Indices of the locations that are not nested.
     pub outermost: Vec<usize>,
     /// The `return` or `rewrite` that answers every request.
-    pub answer: Option<Id>,
+    pub answer: Option<DirectiveId>,
     /// Each `if`, which may refuse a request and isn't carried over.
-    pub hurdles: Vec<Id>,
+    pub hurdles: Vec<DirectiveId>,
     /// Each `rewrite` that runs before nginx looks for a location.
     pub rewrites: Vec<Rewrite>,
     /// The directive that redirects clients to https.
-    pub to_https: Option<Id>,
+    pub to_https: Option<DirectiveId>,
     /// `ssl_reject_handshake on`: unknown names get no certificate.
-    pub strict_sni: Option<Id>,
+    pub strict_sni: Option<DirectiveId>,
 }
 
 impl Server {
     /// Reads a `server` inside the level `http`.
     pub fn read(
         directive: &Directive,
-        http: &Level,
+        http: &ContextSettings,
         upstreams: &Upstreams,
-        reading: &mut Reading<'_>,
+        reading: &mut ImportContext<'_>,
     ) -> Server {
         let level = http.inside(directive.inside(), reading);
         let id = directive.id;
@@ -74,7 +74,7 @@ impl Server {
                     server.strict_sni = Some(inner.id);
                 }
                 "server_name" => {
-                    let names = inner.words.iter().map(|word| Name::parse(word));
+                    let names = inner.words.iter().map(|word| ServerName::parse(word));
                     server.names.extend(names.map(|name| (inner.id, name)));
                 }
                 "location" => {
@@ -95,7 +95,7 @@ impl Server {
             server.listens.push(Listen::implied(id));
         }
         if let Some(id) = tls {
-            reading.notes.say(id, Word::Carried, "its listeners speak TLS");
+            reading.notes.add(id, DirectiveOutcome::Carried, "its listeners speak TLS");
             server.listens.iter_mut().for_each(|listen| listen.tls = true);
         }
         server
@@ -103,16 +103,17 @@ impl Server {
 
     /// Returns whether any location passes requests on.
     pub fn proxies(&self) -> bool {
-        let passes =
-            |location: &Location| matches!(location.serves, Serves::Proxy(_) | Serves::Named(..));
+        let passes = |location: &Location| {
+            matches!(location.serves, LocationHandler::Proxy(_) | LocationHandler::Named(..))
+        };
         self.answer.is_none() && self.locations.iter().any(passes)
     }
 
     /// Returns the index of the location `@name`.
     pub fn named(&self, name: &str) -> Option<usize> {
-        self.locations
-            .iter()
-            .position(|location| matches!(&location.matches, Matches::Named(own) if own == name))
+        self.locations.iter().position(
+            |location| matches!(&location.matches, LocationPattern::Named(own) if own == name),
+        )
     }
 
     fn answers(&mut self, directive: &Directive) {
@@ -129,11 +130,11 @@ impl Server {
     fn location(
         &mut self,
         directive: &Directive,
-        outer: &Level,
+        outer: &ContextSettings,
         upstreams: &Upstreams,
-        reading: &mut Reading<'_>,
+        reading: &mut ImportContext<'_>,
     ) -> Option<usize> {
-        let matches = match Matches::parse(&directive.words) {
+        let matches = match LocationPattern::parse(&directive.words) {
             Ok(matches) => matches,
             Err(what) => {
                 reading.fault(directive.id, what);
@@ -142,14 +143,14 @@ impl Server {
         };
         let level = outer.inside(directive.inside(), reading);
         let serves = self.serves(directive, &matches, upstreams, reading);
-        let serves = level.internal.map_or(serves, Serves::Answer);
+        let serves = level.internal.map_or(serves, LocationHandler::Answer);
         // A `break` before the `return` would keep it from being reached.
         let may_skip =
             |inner: &Directive| ["if", "rewrite", "break"].contains(&inner.name.as_str());
         let fine = |id| directive.inside().iter().any(|inner| inner.id == id && is_fine(inner));
-        let answers_all = matches!(serves, Serves::Answer(id) if fine(id))
+        let answers_all = matches!(serves, LocationHandler::Answer(id) if fine(id))
             && !directive.inside().iter().any(may_skip);
-        let tries = matches!(serves, Serves::Proxy(_));
+        let tries = matches!(serves, LocationHandler::Proxy(_));
         let redirect = redirect(directive, &serves);
         let hurdle = |inner: &&Directive| match inner.name.as_str() {
             "if" | "limit_except" => true,
@@ -184,13 +185,18 @@ impl Server {
         Some(self.locations.len() - 1)
     }
 
-    fn check_twins(&self, id: Id, matches: &Matches, reading: &mut Reading<'_>) {
-        let around = |id: Id| reading.tree.lines[id].within.last().copied();
-        let plain = |matches: &Matches| match matches {
-            Matches::Prefix(path, _) => Some((0, path.clone())),
-            Matches::Exact(path) => Some((1, path.clone())),
-            Matches::Named(path) => Some((2, path.clone())),
-            Matches::Regex(_) => None,
+    fn check_twins(
+        &self,
+        id: DirectiveId,
+        matches: &LocationPattern,
+        reading: &mut ImportContext<'_>,
+    ) {
+        let around = |id: DirectiveId| reading.tree.lines[id].within.last().copied();
+        let plain = |matches: &LocationPattern| match matches {
+            LocationPattern::Prefix(path, _) => Some((0, path.clone())),
+            LocationPattern::Exact(path) => Some((1, path.clone())),
+            LocationPattern::Named(path) => Some((2, path.clone())),
+            LocationPattern::Regex(_) => None,
         };
         let same = |other: &&Location| {
             around(other.id) == around(id) && plain(&other.matches) == plain(matches)
@@ -206,11 +212,11 @@ impl Server {
     fn serves(
         &mut self,
         directive: &Directive,
-        matches: &Matches,
+        matches: &LocationPattern,
         upstreams: &Upstreams,
-        reading: &mut Reading<'_>,
-    ) -> Serves {
-        let mut serves = Serves::Other;
+        reading: &mut ImportContext<'_>,
+    ) -> LocationHandler {
+        let mut serves = LocationHandler::Other;
         let mut cut_by = None;
         for inner in directive.inside() {
             match inner.name.as_str() {
@@ -218,14 +224,14 @@ impl Server {
                     if is_https(inner) {
                         self.to_https = self.to_https.or(Some(inner.id));
                     }
-                    return Serves::Answer(inner.id);
+                    return LocationHandler::Answer(inner.id);
                 }
                 "rewrite" => {
                     if is_https(inner) {
                         self.to_https = self.to_https.or(Some(inner.id));
                     }
                     if Rewrite::read(inner).is_some_and(|rewrite| rewrite.ends()) {
-                        return Serves::Answer(inner.id);
+                        return LocationHandler::Answer(inner.id);
                     }
                     if cuts_off(inner, matches) {
                         cut_by = Some(inner.id);
@@ -233,25 +239,25 @@ impl Server {
                 }
                 "proxy_pass" => {
                     if let Some(pass) = upstreams.pass(inner, reading) {
-                        if let To::Unknown(why) = &pass.to {
+                        if let PassTarget::Unknown(why) = &pass.to {
                             let text = format!("{why}; until then no request reaches a backend");
-                            reading.notes.say(inner.id, Word::Closes, text);
+                            reading.notes.add(inner.id, DirectiveOutcome::Closes, text);
                         }
                         serves = match serves {
-                            Serves::Named(..) => serves,
-                            _ => Serves::Proxy(pass),
+                            LocationHandler::Named(..) => serves,
+                            _ => LocationHandler::Proxy(pass),
                         };
                     }
                 }
                 "try_files" => {
                     if let Some(name) = inner.words.last().filter(|name| name.starts_with('@')) {
-                        serves = Serves::Named(inner.id, name.clone());
+                        serves = LocationHandler::Named(inner.id, name.clone());
                     }
                 }
                 _ => {}
             }
         }
-        if let Serves::Proxy(pass) = &mut serves {
+        if let LocationHandler::Proxy(pass) = &mut serves {
             pass.cut_by = cut_by;
         }
         serves
@@ -259,8 +265,8 @@ impl Server {
 }
 
 /// Returns the redirect that answers every request of a location that `serves` nothing else.
-fn redirect(location: &Directive, serves: &Serves) -> Option<Redirect> {
-    let Serves::Answer(id) = serves else { return None };
+fn redirect(location: &Directive, serves: &LocationHandler) -> Option<Redirect> {
+    let LocationHandler::Answer(id) = serves else { return None };
     let answers = |inner: &&Directive| inner.id == *id;
     let before: Vec<_> = location.inside().iter().take_while(|inner| !answers(inner)).collect();
     if before.iter().any(|inner| ["if", "rewrite", "break"].contains(&inner.name.as_str())) {
@@ -287,9 +293,9 @@ fn is_https(directive: &Directive) -> bool {
 
 /// Parses a server with `text` in its block and nothing around it.
 #[cfg(test)]
-pub fn of(text: &str) -> Server {
-    let tree = crate::import::tree::of(&format!("server {{ listen 80; {text} }}")).unwrap();
-    let mut reading = Reading { tree: &tree, notes: Default::default(), faults: Vec::new() };
+pub fn parse(text: &str) -> Server {
+    let tree = crate::import::tree::parse(&format!("server {{ listen 80; {text} }}")).unwrap();
+    let mut reading = ImportContext { tree: &tree, notes: Default::default(), faults: Vec::new() };
     let nginx = crate::import::nginx::read(Default::default(), &mut reading);
     assert!(reading.faults.is_empty(), "{:?}", reading.faults);
     nginx.servers.into_iter().next().unwrap()

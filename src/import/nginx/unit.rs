@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 /// Largest number that nginx reads.
-const LARGEST: u64 = i64::MAX as u64;
+const MAX_NUMBER: u64 = i64::MAX as u64;
 
 /// Parses `60`, `250ms`, `1h30m` or `1h 30m`; a number without a unit is in seconds.
 ///
@@ -18,7 +18,7 @@ pub fn time(text: &str) -> Option<Duration> {
     while let Some(byte) = rest.next() {
         if byte.is_ascii_digit() {
             number = number.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
-            number = Some(number).filter(|number| *number <= LARGEST)?;
+            number = Some(number).filter(|number| *number <= MAX_NUMBER)?;
             any = true;
             continue;
         }
@@ -45,7 +45,7 @@ pub fn time(text: &str) -> Option<Duration> {
 }
 
 fn sum(total: u64, number: u64, unit: u64) -> Option<u64> {
-    total.checked_add(number.checked_mul(unit)?).filter(|sum| *sum <= LARGEST)
+    total.checked_add(number.checked_mul(unit)?).filter(|sum| *sum <= MAX_NUMBER)
 }
 
 /// Parses `512`, `8k`, `1m` or `2G` into bytes.
@@ -56,7 +56,7 @@ pub fn size(text: &str) -> Option<u64> {
         (at, 'g' | 'G') => (&text[..at], 1 << 30),
         _ => (text, 1),
     };
-    number(digits)?.checked_mul(unit).filter(|size| *size <= LARGEST)
+    number(digits)?.checked_mul(unit).filter(|size| *size <= MAX_NUMBER)
 }
 
 /// Parses `10r/s`, `30r/m`, or `10` as per second; returns requests and their period.
@@ -72,7 +72,7 @@ pub fn rate(text: &str) -> Option<(u64, Duration)> {
 /// Parses digits alone, up to nginx' largest number.
 pub fn number(text: &str) -> Option<u64> {
     let is_number = text.bytes().all(|digit| digit.is_ascii_digit());
-    if is_number { text.parse().ok().filter(|number| *number <= LARGEST) } else { None }
+    if is_number { text.parse().ok().filter(|number| *number <= MAX_NUMBER) } else { None }
 }
 
 /// Parses a [`number`] that fits into 32 bits.
@@ -81,7 +81,7 @@ pub fn count(text: &str) -> Option<u32> {
 }
 
 /// Formats a duration for `sidegate.toml`, in the largest unit that divides it.
-pub fn written(time: Duration) -> String {
+pub fn format_duration(time: Duration) -> String {
     let milliseconds = time.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
     let holds = |(unit, _): &(u128, &str)| milliseconds > 0 && milliseconds.is_multiple_of(*unit);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// From this version on, nginx keeps connections to backends and speaks HTTP/1.1 to them by
 /// default.
-pub const KEEPS_CONNECTIONS: Version = Version(1, 29, 7);
+pub const KEEP_ALIVE_SINCE: Version = Version(1, 29, 7);
 
 /// A version of nginx; defaults to 0.0.0, older than any.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ mod tests {
     fn versions_are_compared_number_by_number() {
         let version = |text: &str| text.parse::<Version>();
         assert!(version("1.30.0") > version("1.29.7") && version("1.9.15") < version("1.29.7"));
-        assert_eq!(version("nginx/1.29.7"), Ok(KEEPS_CONNECTIONS));
+        assert_eq!(version("nginx/1.29.7"), Ok(KEEP_ALIVE_SINCE));
         for wrong in ["", "1", "1.29", "1.29.7.1", "one", "1.29.x", "-1.2.3"] {
             assert!(version(wrong).is_err(), "{wrong}");
         }

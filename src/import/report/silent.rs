@@ -2,19 +2,19 @@
 //!
 //! A directive that is in no list here never counts as needless or harmless.
 
-use crate::import::report::word::Word;
-use crate::import::tree::{Id, Tree};
+use crate::import::report::word::DirectiveOutcome;
+use crate::import::tree::{DirectiveId, Tree};
 
 /// Blocks whose lines are table entries rather than directives; the block's own line reports for
 /// all of them.
-const TABLES: [&str; 6] = ["map", "geo", "types", "split_clients", "charset_map", "match"];
+const TABLE_BLOCKS: [&str; 6] = ["map", "geo", "types", "split_clients", "charset_map", "match"];
 
 /// Blocks of other protocols, unrelated to HTTP.
-const FOREIGN: [&str; 3] = ["stream", "mail", "rtmp"];
+const OTHER_PROTOCOL_BLOCKS: [&str; 3] = ["stream", "mail", "rtmp"];
 
 /// Directives whose task doesn't exist in Sidegate or needs no setting, with the reason. A trailing
 /// `*` matches any rest.
-const NEEDLESS: [(&str, &str); 29] = [
+const NEEDLESS_DIRECTIVES: [(&str, &str); 29] = [
     (
         "accept_mutex* daemon debug_connection env error_log events google_perftools* load_module lock_file master_process multi_accept pcre_jit pid \
       ssl_engine thread_pool timer_resolution use user worker_*",
@@ -105,7 +105,7 @@ const NEEDLESS: [(&str, &str); 29] = [
 ];
 
 /// Directives that are left out and never refuse a request.
-const HARMLESS: &str = "add_header* add_trailer* auth_basic_user_file auth_delay auth_jwt_key_* auth_jwt_leeway auth_jwt_type break early_hints error_page limit_rate limit_rate_after proxy_limit_rate max_ranges mirror* proxy_hide_header \
+const HARMLESS_DIRECTIVES: &str = "add_header* add_trailer* auth_basic_user_file auth_delay auth_jwt_key_* auth_jwt_leeway auth_jwt_type break early_hints error_page limit_rate limit_rate_after proxy_limit_rate max_ranges mirror* proxy_hide_header \
     real_ip_recursive rewrite_log set ssl_trusted_certificate ssl_client_certificate ssl_verify_depth ssl_crl ssl_ocsp* ssl_password_file \
     status_zone stub_status api uninitialized_variable_warn userid* health_check keyval_zone perl_modules perl_require lua_* init_by_lua* \
     init_worker_by_lua* log_by_lua* balancer_by_lua* js_import js_path js_preload_object js_shared_dict_zone js_header_filter js_body_filter \
@@ -113,49 +113,54 @@ const HARMLESS: &str = "add_header* add_trailer* auth_basic_user_file auth_delay
     referer_hash_* limit_conn_log_level post_action include upstream match state sticky* subrequest_output_buffer_size";
 
 /// Directives that set variables, on which an `if`, a limit or another module may depend.
-const VARIABLES: &str = "map geo split_clients auth_request_set auth_jwt_claim_set auth_jwt_header_set ancient_browser* modern_browser* geoip* keyval \
+const VARIABLE_DIRECTIVES: &str = "map geo split_clients auth_request_set auth_jwt_claim_set auth_jwt_header_set ancient_browser* modern_browser* geoip* keyval \
     js_set js_var perl_set secure_link* set_by_lua* valid_referers";
 
 /// Directives that are carried over wherever they apply to a location that passes requests on.
-const UNUSED: &str = "allow auth_* client_body_timeout client_max_body_size deny limit_conn limit_conn_zone limit_req limit_req_zone listen location proxy_connect_timeout \
+const UNUSED_DIRECTIVES: &str = "allow auth_* client_body_timeout client_max_body_size deny limit_conn limit_conn_zone limit_req limit_req_zone listen location proxy_connect_timeout \
     proxy_http_version proxy_pass proxy_read_timeout proxy_send_timeout proxy_set_header real_ip_header return rewrite server server_name \
     send_timeout set_real_ip_from ssl_certificate ssl_certificate_key ssl_protocols ssl_reject_handshake ssl_verify_client if limit_except internal";
 
 /// Returns word and text for the directive `id`. `None` means that it gets no line of its own.
-pub fn of(tree: &Tree, id: Id) -> Option<(Word, &'static str)> {
+pub fn classify(tree: &Tree, id: DirectiveId) -> Option<(DirectiveOutcome, &'static str)> {
     let line = &tree.lines[id];
     let around = |names: &[&str]| {
         line.within.iter().any(|outer| names.contains(&tree.lines[*outer].name.as_str()))
     };
-    if around(&TABLES) || around(&["if", "limit_except"]) {
+    if around(&TABLE_BLOCKS) || around(&["if", "limit_except"]) {
         return None; // said of the block
     }
-    if FOREIGN.contains(&line.name.as_str()) || around(&FOREIGN) {
-        return Some((Word::Dropped, "Sidegate speaks HTTP and WebSocket alone"));
+    if OTHER_PROTOCOL_BLOCKS.contains(&line.name.as_str()) || around(&OTHER_PROTOCOL_BLOCKS) {
+        return Some((DirectiveOutcome::Dropped, "Sidegate speaks HTTP and WebSocket alone"));
     }
     if around(&["events"]) {
-        return Some((Word::Needless, NEEDLESS[0].1));
+        return Some((DirectiveOutcome::Needless, NEEDLESS_DIRECTIVES[0].1));
     }
     let is_in = |names: &str| names.split_whitespace().any(|name| is_meant(name, &line.name));
-    if is_in(UNUSED) {
-        return Some((Word::Dropped, "it holds for nothing that is passed on"));
+    if is_in(UNUSED_DIRECTIVES) {
+        return Some((DirectiveOutcome::Dropped, "it holds for nothing that is passed on"));
     }
     if line.name == "error_page" && leads_on(&line.text) {
         return Some((
-            Word::Closes,
+            DirectiveOutcome::Closes,
             "an error leads nowhere else: what was passed on after one is refused",
         ));
     }
-    if is_in(HARMLESS) {
-        return Some((Word::Dropped, "Sidegate has no equivalent"));
+    if is_in(HARMLESS_DIRECTIVES) {
+        return Some((DirectiveOutcome::Dropped, "Sidegate has no equivalent"));
     }
-    if is_in(VARIABLES) {
-        return Some((Word::Differs, "variables are not carried over: see what decides by it"));
+    if is_in(VARIABLE_DIRECTIVES) {
+        return Some((
+            DirectiveOutcome::Differs,
+            "variables are not carried over: see what decides by it",
+        ));
     }
-    let known = NEEDLESS.iter().find(|(names, _)| is_in(names));
-    let unknown =
-        (Word::Differs, "not known here, and left out; it holds for nothing that is passed on");
-    Some(known.map_or(unknown, |(_, why)| (Word::Needless, *why)))
+    let known = NEEDLESS_DIRECTIVES.iter().find(|(names, _)| is_in(names));
+    let unknown = (
+        DirectiveOutcome::Differs,
+        "not known here, and left out; it holds for nothing that is passed on",
+    );
+    Some(known.map_or(unknown, |(_, why)| (DirectiveOutcome::Needless, *why)))
 }
 
 /// Returns whether an `error_page` replaces the error's answer: by a named location, or with `=` by
@@ -169,16 +174,23 @@ fn leads_on(text: &str) -> bool {
 /// Returns whether `name` is a known directive, of nginx or of a module, that refuses no request by
 /// itself or is handled elsewhere.
 pub fn is_known(name: &str) -> bool {
-    let lists = NEEDLESS.iter().map(|(names, _)| *names).chain([HARMLESS, VARIABLES, UNUSED]);
+    let lists = NEEDLESS_DIRECTIVES.iter().map(|(names, _)| *names).chain([
+        HARMLESS_DIRECTIVES,
+        VARIABLE_DIRECTIVES,
+        UNUSED_DIRECTIVES,
+    ]);
     let mut names = lists.flat_map(str::split_whitespace);
     let listed = names.any(|pattern| pattern != "auth_*" && is_meant(pattern, name));
-    listed || TABLES.contains(&name) || FOREIGN.contains(&name) || name == "http"
+    listed
+        || TABLE_BLOCKS.contains(&name)
+        || OTHER_PROTOCOL_BLOCKS.contains(&name)
+        || name == "http"
 }
 
 /// Returns whether a directive inside an `if` sends a request elsewhere than the others go.
 pub fn leads_away(name: &str) -> bool {
     let plain = ["set", "break", "proxy_pass"].contains(&name);
-    let settles = UNUSED.split_whitespace().any(|pattern| is_meant(pattern, name));
+    let settles = UNUSED_DIRECTIVES.split_whitespace().any(|pattern| is_meant(pattern, name));
     !plain && (settles || !is_known(name))
 }
 

@@ -3,7 +3,7 @@
 /// Outcome of a directive, ordered from the mildest to the gravest. The words are stable and have
 /// the same column in every line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Word {
+pub enum DirectiveOutcome {
     /// Sidegate does it by default, or has no such setting.
     Needless,
     /// Carried over with the same meaning.
@@ -22,60 +22,64 @@ pub enum Word {
     Opens,
 }
 
-impl Word {
+impl DirectiveOutcome {
     /// All words, the gravest first.
-    pub const ALL: [Word; 8] = [
-        Word::Opens,
-        Word::FailsOpen,
-        Word::Closes,
-        Word::Upgrades,
-        Word::Differs,
-        Word::Dropped,
-        Word::Carried,
-        Word::Needless,
+    pub const ALL: [DirectiveOutcome; 8] = [
+        DirectiveOutcome::Opens,
+        DirectiveOutcome::FailsOpen,
+        DirectiveOutcome::Closes,
+        DirectiveOutcome::Upgrades,
+        DirectiveOutcome::Differs,
+        DirectiveOutcome::Dropped,
+        DirectiveOutcome::Carried,
+        DirectiveOutcome::Needless,
     ];
 
     /// The word in a report for people; in capitals where the line needs a look.
     pub const fn shown(self) -> &'static str {
         match self {
-            Word::Needless => "needless",
-            Word::Carried => "carried",
-            Word::Dropped => "dropped",
-            Word::Differs => "DIFFERS",
-            Word::Upgrades => "UPGRADES",
-            Word::Closes => "CLOSES",
-            Word::FailsOpen => "FAILS OPEN",
-            Word::Opens => "OPENS",
+            DirectiveOutcome::Needless => "needless",
+            DirectiveOutcome::Carried => "carried",
+            DirectiveOutcome::Dropped => "dropped",
+            DirectiveOutcome::Differs => "DIFFERS",
+            DirectiveOutcome::Upgrades => "UPGRADES",
+            DirectiveOutcome::Closes => "CLOSES",
+            DirectiveOutcome::FailsOpen => "FAILS OPEN",
+            DirectiveOutcome::Opens => "OPENS",
         }
     }
 
     /// The word in JSON.
     pub const fn key(self) -> &'static str {
         match self {
-            Word::Needless => "needless",
-            Word::Carried => "carried",
-            Word::Dropped => "dropped",
-            Word::Differs => "differs",
-            Word::Upgrades => "upgrades",
-            Word::Closes => "closes",
-            Word::FailsOpen => "fails_open",
-            Word::Opens => "opens",
+            DirectiveOutcome::Needless => "needless",
+            DirectiveOutcome::Carried => "carried",
+            DirectiveOutcome::Dropped => "dropped",
+            DirectiveOutcome::Differs => "differs",
+            DirectiveOutcome::Upgrades => "upgrades",
+            DirectiveOutcome::Closes => "closes",
+            DirectiveOutcome::FailsOpen => "fails_open",
+            DirectiveOutcome::Opens => "opens",
         }
     }
 
     /// Its meaning, for the summary of the report.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Word::Needless => "Sidegate does this by default, or has no equivalent setting",
-            Word::Carried => "means the same",
-            Word::Dropped => "left out; no decision changes",
-            Word::Differs => "carried over with a difference",
-            Word::Upgrades => {
+            DirectiveOutcome::Needless => {
+                "Sidegate does this by default, or has no equivalent setting"
+            }
+            DirectiveOutcome::Carried => "means the same",
+            DirectiveOutcome::Dropped => "left out; no decision changes",
+            DirectiveOutcome::Differs => "carried over with a difference",
+            DirectiveOutcome::Upgrades => {
                 "nginx forwarded only plain HTTP here; Sidegate also forwards WebSockets"
             }
-            Word::Closes => "Sidegate refuses requests that nginx admits",
-            Word::FailsOpen => "carried over as nginx applies it, which was probably not intended",
-            Word::Opens => {
+            DirectiveOutcome::Closes => "Sidegate refuses requests that nginx admits",
+            DirectiveOutcome::FailsOpen => {
+                "carried over as nginx applies it, which was probably not intended"
+            }
+            DirectiveOutcome::Opens => {
                 "Sidegate would admit requests that nginx refuses: nothing is written without \
                  --accept-opens"
             }

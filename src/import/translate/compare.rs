@@ -3,46 +3,46 @@
 //! Anything unknown counts as refused by nginx and as admitted by the route.
 
 use crate::import::access::{admits_beyond, admits_some};
-use crate::import::nginx::Nginx;
-use crate::import::nginx::level::Level;
-use crate::import::nginx::location::{Location, Serves};
-use crate::import::nginx::model::{End, Model, Outcome};
+use crate::import::nginx::HttpBlock;
+use crate::import::nginx::context::ContextSettings;
+use crate::import::nginx::location::{Location, LocationHandler};
+use crate::import::nginx::model::{RequestEnd, RequestOutcome, ServerModel};
 use crate::import::nginx::server::Server;
 use crate::import::translate::guard::guards;
-use crate::import::tree::{Id, Tree};
+use crate::import::tree::{DirectiveId, Tree};
 
 /// A server as nginx sees it: its answers, and for each location the guards that aren't carried
 /// over.
-pub struct Side<'n> {
+pub struct ModelledServer<'n> {
     /// nginx' answers for every path of the server.
-    pub model: Model<'n>,
-    guards: Vec<Vec<Id>>,
+    pub model: ServerModel<'n>,
+    guards: Vec<Vec<DirectiveId>>,
 }
 
 /// Why a route admits requests that nginx refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
+pub enum OpeningReason {
     /// nginx passes none of them on.
     Refused,
     /// These guards aren't carried over.
-    Guards(Vec<Id>),
+    Guards(Vec<DirectiveId>),
     /// The route admits networks that nginx refuses.
     Networks,
     /// The route has weaker limits than nginx.
     Limits,
 }
 
-impl<'n> Side<'n> {
+impl<'n> ModelledServer<'n> {
     /// Models `server` and collects the guards of its locations.
-    pub fn new(nginx: &'n Nginx, server: &'n Server, tree: &Tree) -> Side<'n> {
+    pub fn new(nginx: &'n HttpBlock, server: &'n Server, tree: &Tree) -> ModelledServer<'n> {
         let places = 0..server.locations.len();
         let guards = places.map(|place| guards(nginx, server, place, tree)).collect();
-        Side { model: Model::new(server), guards }
+        ModelledServer { model: ServerModel::new(server), guards }
     }
 
     /// Adds the texts of `other`, so that cells also distinguish what its routes distinguish.
-    pub fn with_texts_of(self, other: &Side<'_>) -> Side<'n> {
-        Side { model: self.model.with_texts_of(&other.model), ..self }
+    pub fn with_texts_of(self, other: &ModelledServer<'_>) -> ModelledServer<'n> {
+        ModelledServer { model: self.model.with_texts_of(&other.model), ..self }
     }
 
     /// Returns the server that is modelled.
@@ -51,7 +51,7 @@ impl<'n> Side<'n> {
     }
 
     /// Returns the guards of a location that aren't carried over.
-    pub fn guards(&self, place: usize) -> &[Id] {
+    pub fn guards(&self, place: usize) -> &[DirectiveId] {
         &self.guards[place]
     }
 
@@ -60,50 +60,50 @@ impl<'n> Side<'n> {
     pub fn passes(&self, place: usize) -> bool {
         let location = &self.server().locations[place];
         match &location.serves {
-            Serves::Proxy(_) => true,
-            Serves::Named(_, name) => self.server().named(name).is_some_and(|named| {
+            LocationHandler::Proxy(_) => true,
+            LocationHandler::Named(_, name) => self.server().named(name).is_some_and(|named| {
                 let named = &self.server().locations[named];
-                matches!(named.serves, Serves::Proxy(_))
+                matches!(named.serves, LocationHandler::Proxy(_))
                     && named.level.access == location.level.access
             }),
-            Serves::Answer(_) | Serves::Other => false,
+            LocationHandler::Answer(_) | LocationHandler::Other => false,
         }
     }
 
     /// Returns whether nginx passes requests on by `outcome`, for at least one client.
-    pub fn passes_some(&self, outcome: &Outcome) -> bool {
+    pub fn passes_some(&self, outcome: &RequestOutcome) -> bool {
         let mut stages = outcome.stages.iter().map(|place| &self.server().locations[*place].level);
-        outcome.end == End::Passed && stages.all(|stage| admits_some(&stage.access))
+        outcome.end == RequestEnd::Passed && stages.all(|stage| admits_some(&stage.access))
     }
 
     /// Returns why a route with the rules of `route` admits requests that `outcome` refuses. `None`
     /// means that it admits none of them.
-    pub fn opens(&self, outcome: &Outcome, route: &Location) -> Option<Reason> {
+    pub fn opens(&self, outcome: &RequestOutcome, route: &Location) -> Option<OpeningReason> {
         if !admits_some(&route.level.access) {
             return None;
         }
-        if outcome.end == End::Refused {
-            return Some(Reason::Refused);
+        if outcome.end == RequestEnd::Refused {
+            return Some(OpeningReason::Refused);
         }
         let guards = outcome.stages.iter().flat_map(|place| self.guards(*place));
         let mut guards: Vec<_> = guards.copied().collect();
         guards.dedup();
         if !guards.is_empty() {
-            return Some(Reason::Guards(guards));
+            return Some(OpeningReason::Guards(guards));
         }
-        if outcome.end == End::Answered {
+        if outcome.end == RequestEnd::Answered {
             return None; // by a `return`, before networks and limits are asked
         }
         let stages = || outcome.stages.iter().map(|place| &self.server().locations[*place].level);
         if stages().any(|stage| admits_beyond(&route.level.access, &stage.access)) {
-            return Some(Reason::Networks);
+            return Some(OpeningReason::Networks);
         }
-        (!stages().all(|stage| limited(&route.level, stage))).then_some(Reason::Limits)
+        (!stages().all(|stage| limited(&route.level, stage))).then_some(OpeningReason::Limits)
     }
 }
 
 /// Returns `client_max_body_size` in bytes, or nginx' default of 1 MiB.
-fn longest_body(level: &Level) -> u64 {
+fn longest_body(level: &ContextSettings) -> u64 {
     match level.max_body {
         None => 1 << 20,
         Some(set) if set.value == 0 => u64::MAX,
@@ -112,7 +112,7 @@ fn longest_body(level: &Level) -> u64 {
 }
 
 /// Returns whether the limits of `route` are at least as strict as those of `stage`.
-fn limited(route: &Level, stage: &Level) -> bool {
+fn limited(route: &ContextSettings, stage: &ContextSettings) -> bool {
     let (dry, route_dry) = (stage.dry_rates == Some(true), route.dry_rates == Some(true));
     let rates = stage.rates.iter().all(|rate| {
         let mut own = route.rates.iter();

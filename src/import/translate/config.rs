@@ -5,29 +5,29 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::import::translate::policy::Policy;
-use crate::import::translate::route::Route;
+use crate::import::translate::policy::OutputPolicy;
+use crate::import::translate::route::OutputRoute;
 
 /// One `sidegate.toml` with its policies.
 #[derive(Debug)]
-pub struct Config {
+pub struct OutputConfig {
     /// Directory of its own, relative to the output. `None` means the output directory itself.
     pub folder: Option<String>,
     /// The `[[listener]]` tables, one per socket.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<OutputListener>,
     /// Chain and key of each certificate, the default one first.
     pub certificates: Vec<(PathBuf, PathBuf)>,
     /// The `[[route]]` tables in the order in which they are written.
-    pub routes: Vec<Route>,
+    pub routes: Vec<OutputRoute>,
     /// The policies that its routes name.
-    pub policies: Vec<Policy>,
+    pub policies: Vec<OutputPolicy>,
     /// The hosts of its routes as `server_name` writes them; `_` means every other host.
     pub hosts: Vec<String>,
     /// `set_real_ip_from` and its header. `None` means that nginx trusts no forwarder.
-    pub forwarded: Option<Forwarded>,
+    pub forwarded: Option<TrustedForwarders>,
 }
 
-impl Config {
+impl OutputConfig {
     /// Returns its path, listeners and hosts as JSON for the report.
     pub fn json(&self, path: &Path) -> Value {
         let listen: Vec<_> =
@@ -38,18 +38,18 @@ impl Config {
 
 /// A `[[listener]]` table of `sidegate.toml`.
 #[derive(Debug)]
-pub struct Listener {
+pub struct OutputListener {
     /// Unique name, such as `tls-443`.
     pub name: String,
     /// Address and port to listen on.
     pub address: SocketAddr,
     /// The protocol spoken on it.
-    pub speaks: Speaks,
+    pub speaks: OutputProtocol,
 }
 
 /// The protocol of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Speaks {
+pub enum OutputProtocol {
     /// TLS, with the listener's settings.
     Tls {
         /// `tls_min = "1.3"`: TLS 1.2 is refused.
@@ -65,7 +65,7 @@ pub enum Speaks {
 
 /// The forwarders that nginx trusted for the client's address.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Forwarded {
+pub struct TrustedForwarders {
     /// The header that holds the client's address, in lower case.
     pub header: String,
     /// Addresses of the forwarders, as `set_real_ip_from` has them.

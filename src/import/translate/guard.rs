@@ -4,24 +4,24 @@
 //! A location with such a guard is closed, or carried over without it if that was accepted. An
 //! unknown directive counts as a guard.
 
-use crate::import::nginx::level::{Level, is_guard};
-use crate::import::nginx::limit::{Key, Rate, Zone, Zones};
-use crate::import::nginx::location::{Location, Serves};
-use crate::import::nginx::rewrite::Then;
+use crate::import::nginx::context::{ContextSettings, is_guard};
+use crate::import::nginx::limit::{ReqLimit, Zone, ZoneKey, Zones};
+use crate::import::nginx::location::{Location, LocationHandler};
+use crate::import::nginx::rewrite::AfterRewrite;
 use crate::import::nginx::server::Server;
-use crate::import::nginx::{Nginx, Reading};
-use crate::import::report::{Scope, Word, silent};
-use crate::import::tree::{Id, Tree};
+use crate::import::nginx::{HttpBlock, ImportContext};
+use crate::import::report::{DirectiveOutcome, NoteScope, silent};
+use crate::import::tree::{DirectiveId, Tree};
 
 /// Returns the directives that may refuse a request at the location `place` and aren't carried
 /// over.
-pub fn guards(nginx: &Nginx, server: &Server, place: usize, tree: &Tree) -> Vec<Id> {
+pub fn guards(nginx: &HttpBlock, server: &Server, place: usize, tree: &Tree) -> Vec<DirectiveId> {
     let location = &server.locations[place];
     let mut ids = of_location(nginx, location, tree);
     // Before nginx looks for a location, a `rewrite … break` may still lead elsewhere.
-    let leads = |id: &Id| refuses(*id, tree) || rewrites(*id, tree);
+    let leads = |id: &DirectiveId| refuses(*id, tree) || rewrites(*id, tree);
     ids.extend(server.hurdles.iter().filter(|id| leads(id)));
-    if let Serves::Named(_, name) = &location.serves
+    if let LocationHandler::Named(_, name) = &location.serves
         && let Some(named) = server.named(name).map(|place| &server.locations[place])
     {
         ids.extend(of_location(nginx, named, tree));
@@ -38,28 +38,30 @@ pub fn guards(nginx: &Nginx, server: &Server, place: usize, tree: &Tree) -> Vec<
     ids
 }
 
-fn of_location(nginx: &Nginx, location: &Location, tree: &Tree) -> Vec<Id> {
+fn of_location(nginx: &HttpBlock, location: &Location, tree: &Tree) -> Vec<DirectiveId> {
     let level = &location.level;
     let mut ids = level.binding_guards();
     ids.extend(&level.unknown);
     // An `if` that holds is a location of its own, which inherits `proxy_pass` but no `try_files`.
-    let tries = matches!(location.serves, Serves::Named(..));
+    let tries = matches!(location.serves, LocationHandler::Named(..));
     ids.extend(location.hurdles.iter().filter(|id| tries || refuses(**id, tree)));
     ids.extend(uncarried_limits(level, &nginx.zones));
     ids
 }
 
-/// Returns the limits of `level` that its policy doesn't have.
-fn uncarried_limits(level: &Level, zones: &Zones) -> Vec<Id> {
+/// Returns the limits of `context` that its policy doesn't have.
+fn uncarried_limits(level: &ContextSettings, zones: &Zones) -> Vec<DirectiveId> {
     let mut ids = Vec::new();
     if level.dry_rates != Some(true) {
         let known = level.rates.iter().filter_map(|rate| Some((rate, zones.rate(&rate.zone)?)));
-        let (own, other): (Vec<_>, Vec<_>) = known.partition(|(_, zone)| zone.key == Key::Client);
+        let (own, other): (Vec<_>, Vec<_>) =
+            known.partition(|(_, zone)| zone.key == ZoneKey::Client);
         ids.extend(other.iter().map(|(rate, _)| rate.id));
         // A policy keeps only the slowest rate. It covers a faster one, unless that has a smaller
         // burst.
-        let kept = own.iter().min_by_key(|(_, zone)| zone.pace());
-        let stricter = |one: &(&Rate, &Zone), other: &(&Rate, &Zone)| one.0.burst <= other.0.burst;
+        let kept = own.iter().min_by_key(|(_, zone)| zone.requests_per_hour());
+        let stricter =
+            |one: &(&ReqLimit, &Zone), other: &(&ReqLimit, &Zone)| one.0.burst <= other.0.burst;
         ids.extend(
             own.iter()
                 .filter(|one| kept.is_some_and(|kept| !stricter(kept, one)))
@@ -67,7 +69,7 @@ fn uncarried_limits(level: &Level, zones: &Zones) -> Vec<Id> {
         );
     }
     if level.dry_counts != Some(true) {
-        let is_other = |zone: &Zone| zone.key == Key::Other;
+        let is_other = |zone: &Zone| zone.key == ZoneKey::Other;
         let counts =
             level.counts.iter().filter(|count| zones.count(&count.zone).is_some_and(is_other));
         ids.extend(counts.map(|count| count.id));
@@ -77,7 +79,7 @@ fn uncarried_limits(level: &Level, zones: &Zones) -> Vec<Id> {
 
 /// Returns whether an `if`, a `limit_except` or a `try_files` may refuse a request or lead it
 /// elsewhere.
-fn refuses(id: Id, tree: &Tree) -> bool {
+fn refuses(id: DirectiveId, tree: &Tree) -> bool {
     tree.lines[id].name != "if" || inside(id, tree).any(|(name, text)| leads_away(name, text))
 }
 
@@ -96,37 +98,42 @@ fn is_fine(text: &str) -> bool {
 }
 
 /// Returns whether a condition of a server may lead a request elsewhere.
-pub fn rewrites(id: Id, tree: &Tree) -> bool {
+pub fn rewrites(id: DirectiveId, tree: &Tree) -> bool {
     inside(id, tree).any(|(name, _)| name == "rewrite")
 }
 
 /// Returns whether a condition of a server may answer a request.
-pub fn returns(id: Id, tree: &Tree) -> bool {
+pub fn returns(id: DirectiveId, tree: &Tree) -> bool {
     inside(id, tree).any(|(name, _)| name == "return")
 }
 
 /// Yields name and text of the directives in the block of the directive `id`.
-fn inside(id: Id, tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
+fn inside(id: DirectiveId, tree: &Tree) -> impl Iterator<Item = (&str, &str)> {
     let lines = tree.lines.iter().filter(move |line| line.within.contains(&id));
     lines.map(|line| (line.name.as_str(), line.text.as_str()))
 }
 
 /// Notes the `guards` that the attempts `scopes` meet; `open` if they are carried over without
 /// them.
-pub fn note(guards: &[Id], open: bool, scopes: &[Scope], reading: &mut Reading<'_>) {
+pub fn note(
+    guards: &[DirectiveId],
+    open: bool,
+    scopes: &[NoteScope],
+    reading: &mut ImportContext<'_>,
+) {
     for id in guards {
-        let what = what(*id, reading.tree);
+        let what = describe_guard(*id, reading.tree);
         let (word, then) = match open {
             true => (
-                Word::Opens,
+                DirectiveOutcome::Opens,
                 "clients that it refused are admitted, unless the backend checks as well",
             ),
             false => (
-                Word::Closes,
+                DirectiveOutcome::Closes,
                 "where it holds, all is closed; `--accept-opens` carries it over without it",
             ),
         };
-        reading.notes.say_of(*id, word, format!("{what}: {then}"), scopes.to_vec());
+        reading.notes.add_scoped(*id, word, format!("{what}: {then}"), scopes.to_vec());
     }
 }
 
@@ -135,9 +142,9 @@ pub fn note(guards: &[Id], open: bool, scopes: &[Scope], reading: &mut Reading<'
 pub fn note_rest(
     server: &Server,
     location: &Location,
-    guards: &[Id],
-    scopes: &[Scope],
-    reading: &mut Reading<'_>,
+    guards: &[DirectiveId],
+    scopes: &[NoteScope],
+    reading: &mut ImportContext<'_>,
 ) {
     note_either(location, guards, scopes, reading);
     let harmless =
@@ -147,25 +154,32 @@ pub fn note_rest(
             inside(*id, reading.tree).any(|(name, _)| name == "return" || name == "proxy_pass");
         if differs {
             let text = "conditions are not carried over: what this one answered or led elsewhere goes where all others go";
-            reading.notes.say_of(*id, Word::Differs, text, scopes.to_vec());
+            reading.notes.add_scoped(*id, DirectiveOutcome::Differs, text, scopes.to_vec());
         } else {
             let text = "conditions are not carried over; this one refuses no request by itself";
-            reading.notes.say(*id, Word::Dropped, text);
+            reading.notes.add(*id, DirectiveOutcome::Dropped, text);
         }
     }
     for rewrite in &location.rewrites {
         let text = match rewrite.then {
-            Then::Break => "paths are never rewritten: the backend gets the path as it came",
+            AfterRewrite::Break => {
+                "paths are never rewritten: the backend gets the path as it came"
+            }
             _ => {
                 "paths are never rewritten: what it led elsewhere goes to this location's backend, by its own path"
             }
         };
-        reading.notes.say_of(rewrite.id, Word::Differs, text, scopes.to_vec());
+        reading.notes.add_scoped(rewrite.id, DirectiveOutcome::Differs, text, scopes.to_vec());
     }
 }
 
 /// Notes a `satisfy any` whose networks are enough, and the guards beside it.
-fn note_either(location: &Location, guards: &[Id], scopes: &[Scope], reading: &mut Reading<'_>) {
+fn note_either(
+    location: &Location,
+    guards: &[DirectiveId],
+    scopes: &[NoteScope],
+    reading: &mut ImportContext<'_>,
+) {
     let level = &location.level;
     let Some(any) = level.satisfy.filter(|set| set.value) else { return };
     for id in level.guards.values().flatten().filter(|id| !guards.contains(*id)) {
@@ -173,14 +187,14 @@ fn note_either(location: &Location, guards: &[Id], scopes: &[Scope], reading: &m
         let text = format!(
             "either of `{name}` and the networks was enough; here the networks decide alone"
         );
-        reading.notes.say_of(any.id, Word::Closes, text, scopes.to_vec());
+        reading.notes.add_scoped(any.id, DirectiveOutcome::Closes, text, scopes.to_vec());
         let text = "Sidegate asks for no such thing: the networks decide alone";
-        reading.notes.say_of(*id, Word::Closes, text, scopes.to_vec());
+        reading.notes.add_scoped(*id, DirectiveOutcome::Closes, text, scopes.to_vec());
     }
 }
 
 /// Describes a guard, as the beginning of a sentence.
-fn what(id: Id, tree: &Tree) -> String {
+fn describe_guard(id: DirectiveId, tree: &Tree) -> String {
     let line = &tree.lines[id];
     match line.name.as_str() {
         "if" if line.text.contains("$http_origin") => {
@@ -199,14 +213,14 @@ fn what(id: Id, tree: &Tree) -> String {
 
 /// Notes the directives that led attempts from `location`, which passes nothing on, to a place that
 /// did.
-pub fn note_led_away(location: &Location, scopes: &[Scope], reading: &mut Reading<'_>) {
-    let leads = |id: &Id| {
+pub fn note_led_away(location: &Location, scopes: &[NoteScope], reading: &mut ImportContext<'_>) {
+    let leads = |id: &DirectiveId| {
         inside(*id, reading.tree).any(|(name, _)| name == "proxy_pass" || name == "rewrite")
     };
     let conditions = location.hurdles.iter().filter(|id| leads(id)).copied();
     let rewrites = location.rewrites.iter().map(|rewrite| rewrite.id);
     for id in conditions.chain(rewrites).collect::<Vec<_>>() {
         let text = "not carried over: what it led elsewhere, perhaps to a backend, is refused";
-        reading.notes.say_of(id, Word::Closes, text, scopes.to_vec());
+        reading.notes.add_scoped(id, DirectiveOutcome::Closes, text, scopes.to_vec());
     }
 }

@@ -3,16 +3,16 @@
 //! Notes the names that no route's host can express: several labels under a `*`, a regular
 //! expression.
 
-use crate::import::nginx::name::Name;
-use crate::import::nginx::{Nginx, Reading};
-use crate::import::report::Word;
+use crate::import::nginx::name::ServerName;
+use crate::import::nginx::{HttpBlock, ImportContext};
+use crate::import::report::DirectiveOutcome;
 use crate::import::translate::paths::regex_escaped;
-use crate::import::translate::socket::Group;
-use crate::import::tree::Id;
+use crate::import::translate::socket::SocketGroup;
+use crate::import::tree::DirectiveId;
 
 /// A host of routes, and the server that answers for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub struct RouteHost {
     /// The host in the form of a route's `host`.
     pub pattern: String,
     /// The host as `server_name` writes it; `_` for the default server.
@@ -23,9 +23,9 @@ pub struct Host {
     pub server: usize,
 }
 
-impl Host {
+impl RouteHost {
     /// Returns whether requests for `other` fall to this host when `other` has no matching route.
-    pub fn is_around(&self, other: &Host) -> bool {
+    pub fn is_around(&self, other: &RouteHost) -> bool {
         if self.pattern == "*" {
             return other.pattern != "*";
         }
@@ -37,9 +37,9 @@ impl Host {
 
 /// Hosts that no route can express; their requests follow the routes of `*`.
 #[derive(Debug, Clone)]
-pub struct Stray {
+pub struct UnsupportedHosts {
     /// Number of the `server_name` directive.
-    pub id: Id,
+    pub id: DirectiveId,
     /// Index of the server that answers them in nginx.
     pub server: usize,
     /// The hosts as `server_name` writes them.
@@ -50,18 +50,22 @@ pub struct Stray {
 
 /// Returns the hosts of a group in the order of nginx' files, the default server's `*` last, and
 /// the names that no route can express.
-pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> (Vec<Host>, Vec<Stray>) {
+pub fn hosts(
+    nginx: &HttpBlock,
+    group: &SocketGroup,
+    reading: &mut ImportContext<'_>,
+) -> (Vec<RouteHost>, Vec<UnsupportedHosts>) {
     let Some(default) = group.default() else { return (Vec::new(), Vec::new()) };
-    let (mut hosts, mut strays) = (Vec::<Host>::new(), Vec::new());
-    let taken = taken(nginx, group, reading);
-    for Taken { id, server, pattern } in &taken {
+    let (mut hosts, mut strays) = (Vec::<RouteHost>::new(), Vec::new());
+    let taken = claim_names(nginx, group, reading);
+    for NameClaim { id, server, pattern } in &taken {
         if *server == default && !is_between(pattern, default, &taken) {
             let said =
                 "host = \"*\": it is the default server, to which every other host comes, too";
-            reading.notes.say(*id, Word::Carried, said);
+            reading.notes.add(*id, DirectiveOutcome::Carried, said);
             continue;
         }
-        reading.notes.say(*id, Word::Carried, format!("host = \"{pattern}\""));
+        reading.notes.add(*id, DirectiveOutcome::Carried, format!("host = \"{pattern}\""));
         if let Some(parent) = pattern.strip_prefix("*.")
             && *server != default
         {
@@ -69,10 +73,10 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> (Vec<Ho
             let said = format!(
                 "`{pattern}` is one label before {parent}: a host with more of them goes to the default server's routes"
             );
-            strays.push(Stray { id: *id, server: *server, scope, said });
+            strays.push(UnsupportedHosts { id: *id, server: *server, scope, said });
         }
         let (scope, label) = (pattern.clone(), pattern.replace('*', "all"));
-        hosts.push(Host { pattern: pattern.clone(), scope, label, server: *server });
+        hosts.push(RouteHost { pattern: pattern.clone(), scope, label, server: *server });
     }
     let others = group
         .servers()
@@ -80,44 +84,56 @@ pub fn hosts(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> (Vec<Ho
         .flat_map(|server| other_names(nginx, *server).map(|name| (*server, name)));
     for (server, (id, name)) in others {
         match name {
-            Name::Odd(text) if !nginx.servers[default].names.contains(&(id, name.clone())) => {
+            ServerName::Unsupported(text)
+                if !nginx.servers[default].names.contains(&(id, name.clone())) =>
+            {
                 let said = format!(
                     "a route's host is exact or one label after a `*`: what `{text}` matched goes to the default server's routes"
                 );
-                strays.push(Stray { id, server, scope: text.clone(), said });
+                strays.push(UnsupportedHosts { id, server, scope: text.clone(), said });
             }
-            Name::Nobody if !nginx.servers[default].names.contains(&(id, name.clone())) => {
-                reading.notes.say(id, Word::Dropped, "no request has such a host");
+            ServerName::Unmatchable
+                if !nginx.servers[default].names.contains(&(id, name.clone())) =>
+            {
+                reading.notes.add(id, DirectiveOutcome::Dropped, "no request has such a host");
             }
-            _ => reading.notes.say(id, Word::Carried, "host = \"*\": it is the default server"),
+            _ => reading.notes.add(
+                id,
+                DirectiveOutcome::Carried,
+                "host = \"*\": it is the default server",
+            ),
         }
     }
     let exact = nginx.servers[default]
         .names
         .iter()
-        .find_map(|(_, name)| if let Name::Exact(host) = name { Some(host) } else { None });
+        .find_map(|(_, name)| if let ServerName::Exact(host) = name { Some(host) } else { None });
     let label = exact.cloned().unwrap_or_else(|| "default".into());
-    hosts.push(Host { pattern: "*".into(), scope: "_".into(), label, server: default });
+    hosts.push(RouteHost { pattern: "*".into(), scope: "_".into(), label, server: default });
     (hosts, strays)
 }
 
 /// A name, and the server that claimed it first.
-struct Taken {
-    id: Id,
+struct NameClaim {
+    id: DirectiveId,
     server: usize,
     pattern: String,
 }
 
 /// Assigns each name to the first server that claims it.
-fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> {
-    let mut taken = Vec::<Taken>::new();
+fn claim_names(
+    nginx: &HttpBlock,
+    group: &SocketGroup,
+    reading: &mut ImportContext<'_>,
+) -> Vec<NameClaim> {
+    let mut taken = Vec::<NameClaim>::new();
     for server in group.servers().iter().copied() {
         for (id, name) in &nginx.servers[server].names {
             let patterns = match name {
-                Name::Exact(host) => vec![host.clone()],
-                Name::Below(parent) => vec![format!("*.{parent}")],
-                Name::Both(parent) => vec![parent.clone(), format!("*.{parent}")],
-                Name::Odd(_) | Name::Nobody => continue,
+                ServerName::Exact(host) => vec![host.clone()],
+                ServerName::Subdomains(parent) => vec![format!("*.{parent}")],
+                ServerName::Both(parent) => vec![parent.clone(), format!("*.{parent}")],
+                ServerName::Unsupported(_) | ServerName::Unmatchable => continue,
             };
             // nginx ignores both halves of `.example.com` if another server has one of them.
             match taken.iter().find(|taken| patterns.contains(&taken.pattern)) {
@@ -127,9 +143,9 @@ fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> 
                         "another server has `{}` there already: nginx ignores this one",
                         first.pattern
                     );
-                    reading.notes.say(*id, Word::Dropped, said);
+                    reading.notes.add(*id, DirectiveOutcome::Dropped, said);
                 }
-                None => taken.extend(patterns.into_iter().map(|pattern| Taken {
+                None => taken.extend(patterns.into_iter().map(|pattern| NameClaim {
                     id: *id,
                     server,
                     pattern,
@@ -141,15 +157,18 @@ fn taken(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Taken> 
 }
 
 /// Yields the names of a server that can't be a route's host.
-fn other_names(nginx: &Nginx, server: usize) -> impl Iterator<Item = (Id, &Name)> {
+fn other_names(
+    nginx: &HttpBlock,
+    server: usize,
+) -> impl Iterator<Item = (DirectiveId, &ServerName)> {
     let names = nginx.servers[server].names.iter();
     names
-        .filter(|(_, name)| matches!(name, Name::Odd(_) | Name::Nobody))
+        .filter(|(_, name)| matches!(name, ServerName::Unsupported(_) | ServerName::Unmatchable))
         .map(|(id, name)| (*id, name))
 }
 
 /// Returns whether another server's `*` would take the name `pattern` of the default server.
-fn is_between(pattern: &str, default: usize, taken: &[Taken]) -> bool {
+fn is_between(pattern: &str, default: usize, taken: &[NameClaim]) -> bool {
     let below =
         |parent: &str| pattern.strip_suffix(parent).is_some_and(|start| start.ends_with('.'));
     let others = taken.iter().filter(|taken| taken.server != default);

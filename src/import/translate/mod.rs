@@ -15,16 +15,20 @@ pub mod route;
 mod socket;
 mod tls;
 
-pub use self::config::{Config, Forwarded, Listener, Speaks};
+pub use self::config::{OutputConfig, OutputListener, OutputProtocol, TrustedForwarders};
 use self::naming::free_name;
-pub use self::paths::Unsaid;
-use self::socket::Group;
-use crate::import::nginx::{Nginx, Reading};
-use crate::import::report::{Scope, Word};
+pub use self::paths::GuardHandling;
+use self::socket::SocketGroup;
+use crate::import::nginx::{HttpBlock, ImportContext};
+use crate::import::report::{DirectiveOutcome, NoteScope};
 
 /// Translates all servers; `unsaid` decides about guards that can't be carried over.
-pub fn translate(nginx: &Nginx, unsaid: Unsaid, reading: &mut Reading<'_>) -> Vec<Config> {
-    let mut configs = Vec::<Config>::new();
+pub fn translate(
+    nginx: &HttpBlock,
+    unsaid: GuardHandling,
+    reading: &mut ImportContext<'_>,
+) -> Vec<OutputConfig> {
+    let mut configs = Vec::<OutputConfig>::new();
     let groups = socket::groups(nginx, reading);
     note_unreached(nginx, &groups, reading);
     for group in &groups {
@@ -39,7 +43,7 @@ pub fn translate(nginx: &Nginx, unsaid: Unsaid, reading: &mut Reading<'_>) -> Ve
                 let text = format!(
                     "other servers answer there, so it gets a Sidegate of its own: {folder}/sidegate.toml"
                 );
-                reading.notes.say(*id, Word::Carried, text);
+                reading.notes.add(*id, DirectiveOutcome::Carried, text);
             }
         }
         let certificates = tls::certificates(nginx, group, reading);
@@ -48,7 +52,7 @@ pub fn translate(nginx: &Nginx, unsaid: Unsaid, reading: &mut Reading<'_>) -> Ve
             route::routes(nginx, &hosts, &strays, unsaid, configs.len(), reading);
         let names = hosts.iter().map(|host| host.scope.clone()).collect();
         let forwarded = forwarded(nginx, group, reading);
-        configs.push(Config {
+        configs.push(OutputConfig {
             folder,
             listeners,
             certificates,
@@ -61,8 +65,12 @@ pub fn translate(nginx: &Nginx, unsaid: Unsaid, reading: &mut Reading<'_>) -> Ve
     configs
 }
 
-fn listeners(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Listener> {
-    let mut listeners = Vec::<Listener>::new();
+fn listeners(
+    nginx: &HttpBlock,
+    group: &SocketGroup,
+    reading: &mut ImportContext<'_>,
+) -> Vec<OutputListener> {
+    let mut listeners = Vec::<OutputListener>::new();
     let sockets = group
         .sockets
         .iter()
@@ -71,56 +79,60 @@ fn listeners(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Vec<Lis
     for (socket, redirects) in sockets {
         let server = &nginx.servers[socket.default];
         let speaks = match (redirects, socket.tls) {
-            (true, _) => Speaks::Redirect,
-            (false, true) => Speaks::Tls {
+            (true, _) => OutputProtocol::Redirect,
+            (false, true) => OutputProtocol::Tls {
                 only_13: server.level.only_13.is_some_and(|set| set.value),
                 strict_sni: server.strict_sni.is_some(),
             },
-            (false, false) => Speaks::Plain,
+            (false, false) => OutputProtocol::Plain,
         };
         let kind = if socket.tls { "tls" } else { "plain" };
         let name = free_name(&format!("{kind}-{}", socket.address.port()), |name| {
             listeners.iter().any(|listener| listener.name == name)
         });
         let said = match speaks {
-            Speaks::Redirect => {
+            OutputProtocol::Redirect => {
                 format!("listener `{name}`, which answers everything with a redirect to https")
             }
-            Speaks::Tls { .. } | Speaks::Plain => format!("listener `{name}`"),
+            OutputProtocol::Tls { .. } | OutputProtocol::Plain => format!("listener `{name}`"),
         };
         for id in &socket.ids {
-            reading.notes.say(*id, Word::Carried, said.clone());
+            reading.notes.add(*id, DirectiveOutcome::Carried, said.clone());
         }
-        if let (Speaks::Tls { strict_sni: true, .. }, Some(id)) = (speaks, server.strict_sni) {
-            reading.notes.say(id, Word::Carried, "`strict_sni` of the listener");
+        if let (OutputProtocol::Tls { strict_sni: true, .. }, Some(id)) =
+            (speaks, server.strict_sni)
+        {
+            reading.notes.add(id, DirectiveOutcome::Carried, "`strict_sni` of the listener");
         }
-        if speaks == Speaks::Redirect {
+        if speaks == OutputProtocol::Redirect {
             for server in socket.servers.iter().map(|server| &nginx.servers[*server]) {
                 for id in server.to_https.iter().chain(&server.answer) {
-                    reading.notes.say(
+                    reading.notes.add(
                         *id,
-                        Word::Carried,
+                        DirectiveOutcome::Carried,
                         "`redirect = \"https\"` of the listener, which answers 308",
                     );
                 }
             }
         }
-        listeners.push(Listener { name, address: socket.address, speaks });
+        listeners.push(OutputListener { name, address: socket.address, speaks });
     }
     listeners
 }
 
 /// Notes the servers that no request reaches.
-fn note_unreached(nginx: &Nginx, groups: &[Group], reading: &mut Reading<'_>) {
+fn note_unreached(nginx: &HttpBlock, groups: &[SocketGroup], reading: &mut ImportContext<'_>) {
     for (place, server) in nginx.servers.iter().enumerate() {
-        let named =
-            server.names.iter().any(|(_, name)| *name != crate::import::nginx::name::Name::Nobody);
+        let named = server
+            .names
+            .iter()
+            .any(|(_, name)| *name != crate::import::nginx::name::ServerName::Unmatchable);
         let default = groups.iter().any(|group| group.default() == Some(place));
         let answers = groups.iter().any(|group| group.servers().contains(&place));
         if answers && !named && !default {
-            reading.notes.say(
+            reading.notes.add(
                 server.id,
-                Word::Dropped,
+                DirectiveOutcome::Dropped,
                 "no request comes to it: it has no name and is nowhere the default server",
             );
         }
@@ -128,7 +140,11 @@ fn note_unreached(nginx: &Nginx, groups: &[Group], reading: &mut Reading<'_>) {
 }
 
 /// Returns where nginx took the client's address from. `None` means from the connection.
-fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<Forwarded> {
+fn forwarded(
+    nginx: &HttpBlock,
+    group: &SocketGroup,
+    reading: &mut ImportContext<'_>,
+) -> Option<TrustedForwarders> {
     let mut found = None;
     for server in group.servers().iter().map(|server| &nginx.servers[*server]) {
         let inside = server.locations.iter().map(|location| &location.level);
@@ -136,9 +152,9 @@ fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<
             let header = level.real_ip_header.as_ref();
             if level.forwarders.is_empty() {
                 if let Some(header) = header {
-                    reading.notes.say(
+                    reading.notes.add(
                         header.id,
-                        Word::Dropped,
+                        DirectiveOutcome::Dropped,
                         "without a `set_real_ip_from` nginx trusts no peer",
                     );
                 }
@@ -149,12 +165,17 @@ fn forwarded(nginx: &Nginx, group: &Group, reading: &mut Reading<'_>) -> Option<
             for id in ids {
                 let text = "`forwarded` is not in this version: behind such a peer every client is that peer, for networks and for limits alike. \
                             The list is in sidegate.toml as a comment";
-                reading.notes.say_of(id, Word::Opens, text, vec![Scope::everything()]);
+                reading.notes.add_scoped(
+                    id,
+                    DirectiveOutcome::Opens,
+                    text,
+                    vec![NoteScope::everything()],
+                );
             }
             let from = level.forwarders.iter().map(|from| from.value.clone()).collect();
             let header =
                 header.map_or("x-real-ip".into(), |header| header.value.to_ascii_lowercase());
-            found.get_or_insert(Forwarded { header, from });
+            found.get_or_insert(TrustedForwarders { header, from });
         }
     }
     found

@@ -6,17 +6,17 @@
 
 use std::fmt;
 
-use crate::import::nginx::location::{Found, Serves};
-use crate::import::nginx::matches::{Matches, Regexes};
-use crate::import::nginx::model::{Named, Outcome, canonical};
-use crate::import::nginx::regex::{Cell, Regex, Rest};
+use crate::import::nginx::location::{LocationHandler, LocationMatch};
+use crate::import::nginx::location_pattern::{LocationPattern, RegexPrecedence};
+use crate::import::nginx::model::{PathCoverage, RequestOutcome, canonical};
+use crate::import::nginx::regex::{PathCell, Regex, Suffix};
 use crate::import::nginx::server::Server;
-use crate::import::translate::compare::{Reason, Side};
-use crate::import::tree::Id;
+use crate::import::translate::compare::{ModelledServer, OpeningReason};
+use crate::import::tree::DirectiveId;
 
 /// The destination of requests for a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
+pub enum PatternTarget {
     /// The location at this index passes them on.
     Open(usize),
     /// No location does: the requests are refused.
@@ -25,7 +25,7 @@ pub enum Target {
 
 /// Treatment of a guard that can't be carried over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unsaid {
+pub enum GuardHandling {
     /// The paths that it guards are closed.
     Closes,
     /// The paths that it guards are carried over without it.
@@ -34,22 +34,22 @@ pub enum Unsaid {
 
 /// Paths that Sidegate may treat differently from nginx.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct Divergence {
     /// One outcome that nginx may have.
-    pub nginx: Outcome,
+    pub nginx: RequestOutcome,
     /// The destination in Sidegate.
-    pub sidegate: Target,
+    pub sidegate: PatternTarget,
     /// The direction of the difference.
-    pub verdict: Verdict,
+    pub verdict: DivergenceKind,
     /// The cells of the paths.
-    pub cells: Vec<Cell>,
+    pub cells: Vec<PathCell>,
 }
 
 /// The direction of a difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DivergenceKind {
     /// Sidegate admits what nginx refuses.
-    Opens(Reason),
+    Opens(OpeningReason),
     /// Sidegate refuses what nginx may pass on.
     Closes,
     /// Sidegate passes on what nginx answers by itself or passes on elsewhere.
@@ -58,125 +58,127 @@ pub enum Verdict {
 
 /// A set of paths. Displays as the `location` that matches them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Region {
+pub enum PathRegion {
     /// This one path and no other.
     Exact(String),
     /// All paths that begin so.
-    From(String),
+    Prefix(String),
     /// All paths that begin so and continue with anything but a slash.
-    GoesOn(String),
+    LongerPrefix(String),
 }
 
-impl From<&Cell> for Region {
-    fn from(cell: &Cell) -> Region {
+impl From<&PathCell> for PathRegion {
+    fn from(cell: &PathCell) -> PathRegion {
         match cell {
-            Cell::Exact(path) => Region::Exact(path.clone()),
-            Cell::Beyond(path) if path.ends_with('/') => Region::From(path.clone()),
-            Cell::Beyond(path) => Region::GoesOn(path.clone()),
+            PathCell::Exact(path) => PathRegion::Exact(path.clone()),
+            PathCell::Beyond(path) if path.ends_with('/') => PathRegion::Prefix(path.clone()),
+            PathCell::Beyond(path) => PathRegion::LongerPrefix(path.clone()),
         }
     }
 }
 
-impl fmt::Display for Region {
+impl fmt::Display for PathRegion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Region::Exact(path) => write!(f, "= {path}"),
-            Region::From(path) => f.write_str(path),
-            Region::GoesOn(path) => write!(f, "~ ^{}[^/]", regex_escaped(path)),
+            PathRegion::Exact(path) => write!(f, "= {path}"),
+            PathRegion::Prefix(path) => f.write_str(path),
+            PathRegion::LongerPrefix(path) => write!(f, "~ ^{}[^/]", regex_escaped(path)),
         }
     }
 }
 
 /// A server's routes without their host.
 #[derive(Debug, Default)]
-pub struct Paths {
+pub struct RoutePatterns {
     /// Canonical patterns, the shortest first; a path that matches none is closed.
-    pub patterns: Vec<(String, Target)>,
+    pub patterns: Vec<(String, PatternTarget)>,
     /// Beginnings that are closed because of a pattern that may match below them.
     pub shut: Vec<String>,
     /// Locations whose path no request can have.
     pub unheard: Vec<usize>,
     /// Locations whose paths Sidegate answers with 400.
     pub refused: Vec<usize>,
-    written: Written,
+    written: EmittedPatterns,
 }
 
 /// A pattern before escaping: an exact path, or a beginning up to a slash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Raw {
+enum RawPattern {
     Exact(String),
     Below(String),
 }
 
 /// Returns the patterns of a server, the shortest first.
-pub fn paths(side: &Side<'_>, unsaid: Unsaid) -> Paths {
+pub fn paths(side: &ModelledServer<'_>, unsaid: GuardHandling) -> RoutePatterns {
     let server = side.server();
-    let mut paths = Paths::default();
+    let mut paths = RoutePatterns::default();
     if server.answer.is_some() {
         return paths;
     }
     for (place, location) in server.locations.iter().enumerate() {
         match named(&location.matches) {
-            Named::Nothing => paths.unheard.push(place),
-            Named::Refused => paths.refused.push(place),
-            Named::Paths | Named::Longer => {}
+            PathCoverage::Nothing => paths.unheard.push(place),
+            PathCoverage::Refused => paths.refused.push(place),
+            PathCoverage::Paths | PathCoverage::Longer => {}
         }
     }
-    let mut raws: Vec<_> = side.model.cells().filter_map(|cell| Raw::of(&cell)).collect();
+    let mut raws: Vec<_> = side.model.cells().filter_map(|cell| RawPattern::of(&cell)).collect();
     raws.sort_by_key(|raw| raw.text().len());
-    let draft = Draft { side, unsaid };
+    let draft = PatternDraft { side, unsaid };
     for raw in raws {
         let target = match &raw {
-            Raw::Exact(path) => draft.at(&Cell::Exact(path.clone())),
-            Raw::Below(path) => {
+            RawPattern::Exact(path) => draft.at(&PathCell::Exact(path.clone())),
+            RawPattern::Below(path) => {
                 let below = draft.below(path);
                 let shuts = draft.shuts(path, below);
                 paths.shut.extend(shuts.then(|| path.clone()));
-                if shuts { Target::Closed } else { below }
+                if shuts { PatternTarget::Closed } else { below }
             }
         };
         // Shorter patterns come first, so `before` is the target that applies without this pattern.
         let before = paths.written.find(&raw.inside());
         // A path that ends in a line feed needs a route only to refuse it.
-        let idle = before == Target::Closed && raw.text().ends_with('\n');
+        let idle = before == PatternTarget::Closed && raw.text().ends_with('\n');
         if before != target && !idle {
             paths.written.0.push((raw, target));
         }
     }
     paths.shut_slashes(side);
-    let escaped = |(raw, target): &(Raw, Target)| Some((canonical(raw.text())?, *target));
+    let escaped =
+        |(raw, target): &(RawPattern, PatternTarget)| Some((canonical(raw.text())?, *target));
     paths.patterns = paths.written.0.iter().filter_map(escaped).collect();
     paths
 }
 
-impl Paths {
+impl RoutePatterns {
     /// Returns the destination of requests for the paths of `cell`.
-    pub fn find(&self, cell: &Cell) -> Target {
+    pub fn find(&self, cell: &PathCell) -> PatternTarget {
         self.written.find(cell)
     }
 
     /// Returns whether Sidegate redirects plain HTTP for `path` to the same path with a slash
     /// appended: no pattern matches `path`, and an open one begins at the slash.
     pub fn adds_slash(&self, path: &str) -> bool {
-        let slashed = Cell::Exact(format!("{path}/"));
-        !self.matches(&Cell::Exact(path.to_owned()))
-            && matches!(self.find(&slashed), Target::Open(_))
+        let slashed = PathCell::Exact(format!("{path}/"));
+        !self.matches(&PathCell::Exact(path.to_owned()))
+            && matches!(self.find(&slashed), PatternTarget::Open(_))
     }
 
     /// Closes each path that Sidegate would redirect to its slash and nginx wouldn't.
-    fn shut_slashes(&mut self, side: &Side<'_>) {
+    fn shut_slashes(&mut self, side: &ModelledServer<'_>) {
         let below = self.written.0.iter().filter_map(|(raw, _)| match raw {
-            Raw::Below(path) => path.strip_suffix('/').filter(|bare| !bare.is_empty()),
-            Raw::Exact(_) => None,
+            RawPattern::Below(path) => path.strip_suffix('/').filter(|bare| !bare.is_empty()),
+            RawPattern::Exact(_) => None,
         });
         let bare = below.filter(|bare| self.adds_slash(bare) && !side.model.adds_slash(bare));
-        let shut: Vec<_> = bare.map(|bare| (Raw::Exact(bare.to_owned()), Target::Closed)).collect();
+        let shut: Vec<_> =
+            bare.map(|bare| (RawPattern::Exact(bare.to_owned()), PatternTarget::Closed)).collect();
         self.written.0.extend(shut);
         self.written.0.sort_by_key(|(raw, _)| raw.text().len());
     }
 
     /// Returns whether any pattern matches the paths of `cell`, open or closed.
-    pub fn matches(&self, cell: &Cell) -> bool {
+    pub fn matches(&self, cell: &PathCell) -> bool {
         self.written.matching(cell).is_some()
     }
 
@@ -185,23 +187,25 @@ impl Paths {
     pub fn findings(
         &self,
         server: &Server,
-        side: &Side<'_>,
-        alike: impl Fn(usize, &Outcome) -> bool,
-    ) -> Vec<Finding> {
-        let mut findings = Vec::<Finding>::new();
+        side: &ModelledServer<'_>,
+        alike: impl Fn(usize, &RequestOutcome) -> bool,
+    ) -> Vec<Divergence> {
+        let mut findings = Vec::<Divergence>::new();
         for cell in side.model.cells() {
             let sidegate = self.find(&cell);
             let answers = side.model.answers(&cell);
             for nginx in answers.sure.into_iter().chain(answers.maybe) {
                 let verdict = match sidegate {
-                    Target::Closed => {
+                    PatternTarget::Closed => {
                         let closes = side.passes_some(&nginx) && !cell.text().ends_with('\n');
-                        closes.then_some(Verdict::Closes)
+                        closes.then_some(DivergenceKind::Closes)
                     }
-                    Target::Open(place) => match side.opens(&nginx, &server.locations[place]) {
-                        Some(reason) => Some(Verdict::Opens(reason)),
-                        None => (!alike(place, &nginx)).then_some(Verdict::Differs),
-                    },
+                    PatternTarget::Open(place) => {
+                        match side.opens(&nginx, &server.locations[place]) {
+                            Some(reason) => Some(DivergenceKind::Opens(reason)),
+                            None => (!alike(place, &nginx)).then_some(DivergenceKind::Differs),
+                        }
+                    }
                 };
                 let Some(verdict) = verdict else { continue };
                 let same = findings.iter_mut().find(|finding| {
@@ -211,7 +215,7 @@ impl Paths {
                 });
                 match same {
                     Some(finding) => finding.cells.push(cell.clone()),
-                    None => findings.push(Finding {
+                    None => findings.push(Divergence {
                         nginx,
                         sidegate,
                         verdict,
@@ -225,128 +229,141 @@ impl Paths {
 }
 
 /// Returns which requests the text of a location can match.
-fn named(matches: &Matches) -> Named {
-    match (matches.path().map(Named::by), matches) {
-        (Some(Named::Longer), Matches::Exact(_)) => Named::Nothing,
+fn named(matches: &LocationPattern) -> PathCoverage {
+    match (matches.path().map(PathCoverage::classify), matches) {
+        (Some(PathCoverage::Longer), LocationPattern::Exact(_)) => PathCoverage::Nothing,
         (Some(named), _) => named,
-        (None, _) => Named::Paths,
+        (None, _) => PathCoverage::Paths,
     }
 }
 
 /// A server while its patterns are made.
-struct Draft<'s, 'n> {
-    side: &'s Side<'n>,
-    unsaid: Unsaid,
+struct PatternDraft<'s, 'n> {
+    side: &'s ModelledServer<'n>,
+    unsaid: GuardHandling,
 }
 
-impl Draft<'_, '_> {
+impl PatternDraft<'_, '_> {
     /// Returns where nginx leads the paths of a cell, vague patterns aside; closed if a route there
     /// would admit more than nginx.
-    fn at(&self, cell: &Cell) -> Target {
+    fn at(&self, cell: &PathCell) -> PatternTarget {
         let place = match self.side.model.find(cell) {
-            Found::Location(place) if self.side.passes(place) => place,
-            Found::Location(_) | Found::Redirect(_) | Found::None => return Target::Closed,
+            LocationMatch::Location(place) if self.side.passes(place) => place,
+            LocationMatch::Location(_) | LocationMatch::Redirect(_) | LocationMatch::None => {
+                return PatternTarget::Closed;
+            }
         };
         let route = &self.side.server().locations[place];
         let sure = self.side.model.answers(cell).sure;
         let opens = sure.iter().any(|outcome| self.side.opens(outcome, route).is_some());
-        if opens && self.unsaid == Unsaid::Closes { Target::Closed } else { Target::Open(place) }
+        if opens && self.unsaid == GuardHandling::Closes {
+            PatternTarget::Closed
+        } else {
+            PatternTarget::Open(place)
+        }
     }
 
     /// Returns the destination of everything that begins with `path`, which ends in a slash. One
     /// pattern covers both `path` itself and the paths below it.
-    fn below(&self, path: &str) -> Target {
-        let beyond = Cell::Beyond(path.to_owned());
-        let (at, below) = (self.at(&Cell::Exact(path.to_owned())), self.at(&beyond));
+    fn below(&self, path: &str) -> PatternTarget {
+        let beyond = PathCell::Beyond(path.to_owned());
+        let (at, below) = (self.at(&PathCell::Exact(path.to_owned())), self.at(&beyond));
         let refuses = match self.side.model.find(&beyond) {
-            Found::Location(place) => {
-                matches!(self.side.server().locations[place].serves, Serves::Answer(_))
+            LocationMatch::Location(place) => {
+                matches!(self.side.server().locations[place].serves, LocationHandler::Answer(_))
             }
-            Found::Redirect(_) | Found::None => false,
+            LocationMatch::Redirect(_) | LocationMatch::None => false,
         };
         // Once opening was accepted, serving this path outweighs that nothing is served below it.
         // It doesn't outweigh a refusal by nginx below it.
-        let keeps = self.unsaid == Unsaid::Opens && below == Target::Closed && !refuses;
+        let keeps =
+            self.unsaid == GuardHandling::Opens && below == PatternTarget::Closed && !refuses;
         if keeps { at } else { below }
     }
 
     /// Returns whether everything below `path` must be closed, because a vague pattern with this
     /// beginning may refuse what a route to `target` admits. A location of its own that nginx
     /// serves below `path` keeps it open.
-    fn shuts(&self, path: &str, target: Target) -> bool {
-        let Target::Open(place) = target else { return false };
+    fn shuts(&self, path: &str, target: PatternTarget) -> bool {
+        let PatternTarget::Open(place) = target else { return false };
         let server = self.side.server();
         let route = &server.locations[place];
         let vague = self.vague_at(path);
         if vague.is_empty() {
             return false;
         }
-        let cells = [Cell::Exact(path.to_owned()), Cell::Beyond(path.to_owned())];
+        let cells = [PathCell::Exact(path.to_owned()), PathCell::Beyond(path.to_owned())];
         let maybe = cells.iter().flat_map(|cell| self.side.model.answers(cell).maybe);
         let mut own = maybe.filter(|outcome| vague.contains(&outcome.by));
         let opens = own.any(|outcome| self.side.opens(&outcome, route).is_some());
-        let has_own = |cell: Cell| match self.at(&cell) {
-            Target::Open(place) => {
+        let has_own = |cell: PathCell| match self.at(&cell) {
+            PatternTarget::Open(place) => {
                 server.locations[place].matches.texts().iter().any(|text| text.starts_with(path))
             }
-            Target::Closed => false,
+            PatternTarget::Closed => false,
         };
         opens && !self.side.model.cells().filter(|cell| cell.text().starts_with(path)).any(has_own)
     }
 
     /// Returns the patterns that aren't fully understood and begin with `path`.
-    fn vague_at(&self, path: &str) -> Vec<Id> {
+    fn vague_at(&self, path: &str) -> Vec<DirectiveId> {
         let server = self.side.server();
         let patterns = server.locations.iter().filter_map(|location| match &location.matches {
-            Matches::Regex(regex) => Some((location.id, regex)),
+            LocationPattern::Regex(regex) => Some((location.id, regex)),
             _ => None,
         });
         let rewrites = server.rewrites.iter().map(|rewrite| (rewrite.id, &rewrite.regex));
         let is_vague = |regex: &Regex| {
-            regex.branches().iter().any(|branch| branch.rest == Rest::Some && branch.text == path)
+            regex
+                .branches()
+                .iter()
+                .any(|branch| branch.rest == Suffix::Unknown && branch.text == path)
         };
         patterns.chain(rewrites).filter(|(_, regex)| is_vague(regex)).map(|(id, _)| id).collect()
     }
 }
 
 /// Groups cells into regions, each with the regions to be excluded from it.
-pub fn regions(side: &Side<'_>, cells: &[Cell]) -> Vec<(Region, Vec<Region>)> {
-    let (mut regions, mut absorbed) = (Vec::new(), Vec::<Cell>::new());
-    for cell in cells.iter().filter(|cell| matches!(cell, Cell::Beyond(_))) {
+pub fn regions(
+    side: &ModelledServer<'_>,
+    cells: &[PathCell],
+) -> Vec<(PathRegion, Vec<PathRegion>)> {
+    let (mut regions, mut absorbed) = (Vec::new(), Vec::<PathCell>::new());
+    for cell in cells.iter().filter(|cell| matches!(cell, PathCell::Beyond(_))) {
         if !absorbed.contains(cell) {
             let mut but = Vec::new();
             absorb(side, cells, cell.text(), &mut but, &mut absorbed);
-            regions.push((Region::from(cell), but));
+            regions.push((PathRegion::from(cell), but));
         }
     }
-    let alone = |cell: &&Cell| match cell {
-        Cell::Exact(path) => {
-            let goes_on = path.ends_with('/') && cells.contains(&Cell::Beyond(path.clone()));
+    let alone = |cell: &&PathCell| match cell {
+        PathCell::Exact(path) => {
+            let goes_on = path.ends_with('/') && cells.contains(&PathCell::Beyond(path.clone()));
             !goes_on && !absorbed.contains(*cell)
         }
-        Cell::Beyond(_) => false,
+        PathCell::Beyond(_) => false,
     };
-    regions.extend(cells.iter().filter(alone).map(|cell| (Region::from(cell), Vec::new())));
+    regions.extend(cells.iter().filter(alone).map(|cell| (PathRegion::from(cell), Vec::new())));
     regions
 }
 
 /// Absorbs the longer texts whose cells are all in `cells`, and adds the other ones to `but`.
 fn absorb(
-    side: &Side<'_>,
-    cells: &[Cell],
+    side: &ModelledServer<'_>,
+    cells: &[PathCell],
     text: &str,
-    but: &mut Vec<Region>,
-    absorbed: &mut Vec<Cell>,
+    but: &mut Vec<PathRegion>,
+    absorbed: &mut Vec<PathCell>,
 ) {
     let is_slashed = text.ends_with('/');
     for longer in side.model.longer(text) {
-        let both = [Cell::Exact(longer.to_owned()), Cell::Beyond(longer.to_owned())];
+        let both = [PathCell::Exact(longer.to_owned()), PathCell::Beyond(longer.to_owned())];
         let goes_on = is_slashed || !longer[text.len()..].starts_with('/');
         if goes_on && both.iter().all(|cell| cells.contains(cell)) {
             absorbed.extend(both);
             absorb(side, cells, longer, but, absorbed);
         } else {
-            but.push(Region::From(longer.to_owned()));
+            but.push(PathRegion::Prefix(longer.to_owned()));
         }
     }
 }
@@ -364,19 +381,17 @@ pub fn regex_escaped(text: &str) -> String {
 
 /// The patterns so far, with Sidegate's lookup.
 #[derive(Debug, Default)]
-struct Written(Vec<(Raw, Target)>);
+struct EmittedPatterns(Vec<(RawPattern, PatternTarget)>);
 
-impl Written {
-    fn find(&self, cell: &Cell) -> Target {
-        self.matching(cell).unwrap_or(Target::Closed)
+impl EmittedPatterns {
+    fn find(&self, cell: &PathCell) -> PatternTarget {
+        self.matching(cell).unwrap_or(PatternTarget::Closed)
     }
 
     /// Returns the target of the pattern that matches: the exact one, else the longest beginning.
-    fn matching(&self, cell: &Cell) -> Option<Target> {
-        let own =
-            |raw: &Raw| matches!((raw, cell), (Raw::Exact(own), Cell::Exact(path)) if own == path);
-        let around =
-            |raw: &Raw| matches!(raw, Raw::Below(own) if cell.text().starts_with(own.as_str()));
+    fn matching(&self, cell: &PathCell) -> Option<PatternTarget> {
+        let own = |raw: &RawPattern| matches!((raw, cell), (RawPattern::Exact(own), PathCell::Exact(path)) if own == path);
+        let around = |raw: &RawPattern| matches!(raw, RawPattern::Below(own) if cell.text().starts_with(own.as_str()));
         let exact = self.0.iter().find(|(raw, _)| own(raw));
         let below = self.0.iter().filter(|(raw, _)| around(raw));
         let found = exact.or_else(|| below.max_by_key(|(raw, _)| raw.text().len()));
@@ -384,45 +399,45 @@ impl Written {
     }
 }
 
-impl Raw {
+impl RawPattern {
     /// Returns the pattern for a cell. One pattern covers a path with a final slash and everything
     /// below it, so `None` means that another cell has it.
-    fn of(cell: &Cell) -> Option<Raw> {
+    fn of(cell: &PathCell) -> Option<RawPattern> {
         match cell {
-            Cell::Exact(path) if !path.ends_with('/') => Some(Raw::Exact(path.clone())),
-            Cell::Beyond(path) if path.ends_with('/') => Some(Raw::Below(path.clone())),
-            Cell::Exact(_) | Cell::Beyond(_) => None,
+            PathCell::Exact(path) if !path.ends_with('/') => Some(RawPattern::Exact(path.clone())),
+            PathCell::Beyond(path) if path.ends_with('/') => Some(RawPattern::Below(path.clone())),
+            PathCell::Exact(_) | PathCell::Beyond(_) => None,
         }
     }
 
     fn text(&self) -> &str {
         match self {
-            Raw::Exact(path) | Raw::Below(path) => path,
+            RawPattern::Exact(path) | RawPattern::Below(path) => path,
         }
     }
 
     /// Returns a cell that the pattern matches.
-    fn inside(&self) -> Cell {
+    fn inside(&self) -> PathCell {
         match self {
-            Raw::Exact(path) => Cell::Exact(path.clone()),
-            Raw::Below(path) => Cell::Beyond(path.clone()),
+            RawPattern::Exact(path) => PathCell::Exact(path.clone()),
+            RawPattern::Below(path) => PathCell::Beyond(path.clone()),
         }
     }
 }
 
 /// Returns the paths that no regular expression takes from their location.
-pub fn finals(side: &Side<'_>) -> Vec<Region> {
+pub fn regex_free_regions(side: &ModelledServer<'_>) -> Vec<PathRegion> {
     let model = &side.model;
     let all_below = |path: &str| {
         let mut cells = model.cells().filter(|cell| cell.text().starts_with(path));
         cells.all(|cell| !model.meets_regex(&cell))
     };
     let regions = side.server().locations.iter().filter_map(|location| match &location.matches {
-        Matches::Exact(path) if !model.meets_regex(&model.cell(path)) => {
-            Some(Region::Exact(path.clone()))
+        LocationPattern::Exact(path) if !model.meets_regex(&model.cell(path)) => {
+            Some(PathRegion::Exact(path.clone()))
         }
-        Matches::Prefix(path, Regexes::Skipped) if all_below(path) => {
-            Some(Region::From(path.clone()))
+        LocationPattern::Prefix(path, RegexPrecedence::Skipped) if all_below(path) => {
+            Some(PathRegion::Prefix(path.clone()))
         }
         _ => None,
     });
@@ -438,15 +453,16 @@ mod tests {
     use sidegate::policy::route::{HostPattern, PathPattern, Routes};
     use std::collections::BTreeSet;
 
-    use crate::import::nginx::{Nginx, Reading};
+    use crate::import::nginx::{HttpBlock, ImportContext};
     use crate::import::tree::{self, Tree};
 
     const PASS: &str = "{ proxy_pass http://127.0.0.1:1; }";
 
     /// A server with this in its braces.
-    fn nginx(text: &str) -> (Tree, Nginx) {
-        let tree = tree::of(&format!("server {{ listen 80; {text} }}")).unwrap();
-        let mut reading = Reading { tree: &tree, notes: Default::default(), faults: Vec::new() };
+    fn nginx(text: &str) -> (Tree, HttpBlock) {
+        let tree = tree::parse(&format!("server {{ listen 80; {text} }}")).unwrap();
+        let mut reading =
+            ImportContext { tree: &tree, notes: Default::default(), faults: Vec::new() };
         let nginx = crate::import::nginx::read(Default::default(), &mut reading);
         assert!(reading.faults.is_empty(), "{text}: {:?}", reading.faults);
         (tree, nginx)
@@ -454,13 +470,13 @@ mod tests {
 
     /// The patterns as `path location`, with `-` if closed; then the differences as `WORD location:
     /// paths`.
-    fn check_for(unsaid: Unsaid, locations: &str, patterns: &[&str], gaps: &[&str]) {
+    fn check_for(unsaid: GuardHandling, locations: &str, patterns: &[&str], gaps: &[&str]) {
         let (tree, nginx) = nginx(&locations.replace("PASS", PASS));
-        let side = Side::new(&nginx, &nginx.servers[0], &tree);
+        let side = ModelledServer::new(&nginx, &nginx.servers[0], &tree);
         let server = side.server();
-        let shown = |target: &Target| match target {
-            Target::Open(place) => server.locations[*place].matches.to_string(),
-            Target::Closed => "-".into(),
+        let shown = |target: &PatternTarget| match target {
+            PatternTarget::Open(place) => server.locations[*place].matches.to_string(),
+            PatternTarget::Closed => "-".into(),
         };
         let paths = paths(&side, unsaid);
         let written = paths.patterns.iter().filter(|(path, _)| !path.ends_with("%0A"));
@@ -472,9 +488,9 @@ mod tests {
             paths.findings(server, &side, |place, outcome| outcome.stages.first() == Some(&place))
         {
             let word = match finding.verdict {
-                Verdict::Opens(_) => "OPENS",
-                Verdict::Closes => "CLOSES",
-                Verdict::Differs => "DIFFERS",
+                DivergenceKind::Opens(_) => "OPENS",
+                DivergenceKind::Closes => "CLOSES",
+                DivergenceKind::Differs => "DIFFERS",
             };
             let by = tree.lines[finding.nginx.by].text.clone();
             let all = regions(&side, &finding.cells);
@@ -485,7 +501,7 @@ mod tests {
     }
 
     fn check(locations: &str, patterns: &[&str], gaps: &[&str]) {
-        check_for(Unsaid::Closes, locations, patterns, gaps);
+        check_for(GuardHandling::Closes, locations, patterns, gaps);
     }
 
     #[test]
@@ -497,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prefix_without_one_is_two_and_leaves_a_gap() {
+    fn prefix_without_a_slash_is_two_patterns_with_a_gap() {
         check("location /a PASS", &["/a /a", "/a/ /a"], &["CLOSES location /a: ~ ^/a[^/]"]);
         check(
             "location / PASS location /a { return 403; }",
@@ -507,11 +523,11 @@ mod tests {
     }
 
     #[test]
-    fn an_exact_path_with_a_slash_opens_nothing_below_unless_accepted() {
+    fn exact_path_with_a_slash_opens_nothing_unless_accepted() {
         check("location = / PASS", &[], &["CLOSES location = /: = /"]);
-        check_for(Unsaid::Opens, "location = / PASS", &["/ = /"], &["OPENS server: /"]);
+        check_for(GuardHandling::Opens, "location = / PASS", &["/ = /"], &["OPENS server: /"]);
         let refused = "location = /a/ PASS location /a/ { return 403; }";
-        check_for(Unsaid::Opens, refused, &[], &["CLOSES location = /a/: = /a/"]);
+        check_for(GuardHandling::Opens, refused, &[], &["CLOSES location = /a/: = /a/"]);
         check(
             "location = /a/ { return 403; } location /a/ PASS",
             &["/a/ /a/"],
@@ -526,7 +542,7 @@ mod tests {
         let closes = ["CLOSES location /a/: /a/"];
         check(guarded, &["/ /", "/a -", "/a/ -"], &closes);
         let opens = ["OPENS location /a/: /a/"];
-        check_for(Unsaid::Opens, guarded, &["/ /", "/a -", "/a/ /a/"], &opens);
+        check_for(GuardHandling::Opens, guarded, &["/ /", "/a -", "/a/ /a/"], &opens);
         for guard in [
             "auth_request /auth;",
             "auth_jwt a;",
@@ -567,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_not_read_closes_its_beginning_or_opens() {
+    fn unparsed_pattern_closes_its_prefix_or_is_reported() {
         let deny = "{ deny all; proxy_pass http://127.0.0.1:1; }";
         let below = format!("location / PASS location ~ ^/r/[0-9]+/x {deny}");
         check(&below, &["/ /", "/r/ -"], &["CLOSES location /: /r/"]);
@@ -608,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rewrite_leads_to_rules_that_count() {
+    fn rules_of_a_rewrite_target_count() {
         let deny = "location /p/ { deny all; proxy_pass http://127.0.0.1:1; }";
         let to = |to: &str| format!("rewrite ^/a/ {to} last; location / PASS {deny}");
         check(&to("/p/x"), &["/ /", "/p -", "/a/ -", "/p/ /p/"], &["CLOSES location /: /a/"]);
@@ -624,7 +640,10 @@ mod tests {
         let unheard = |path: &str| {
             let path = path.replace("'= ", "= '");
             let (tree, nginx) = nginx(&format!("location {path} {PASS}"));
-            let paths = paths(&Side::new(&nginx, &nginx.servers[0], &tree), Unsaid::Closes);
+            let paths = paths(
+                &ModelledServer::new(&nginx, &nginx.servers[0], &tree),
+                GuardHandling::Closes,
+            );
             (paths.unheard.len(), paths.refused.len())
         };
         let texts = [
@@ -645,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_that_ends_in_dots_is_not_lost() {
+    fn prefix_that_ends_in_dots_is_kept() {
         let deny = "{ deny all; proxy_pass http://127.0.0.1:1; }";
         let region = |text: &str| format!("~ ^{}[^/]", regex_escaped(text));
         for text in ["/.", "/..", "/a/.", "/a/.."] {
@@ -660,7 +679,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_nginx_does_not_send_to_its_slash_is_closed() {
+    fn path_without_a_slash_redirect_in_nginx_is_closed() {
         let shut = [
             "location = /a { return 403; }",
             "location = /a { return 301 /login; }",
@@ -676,10 +695,13 @@ mod tests {
         ];
         for beside in shut {
             let (tree, nginx) = nginx(&format!("{beside} location /a/ {PASS}"));
-            let paths = paths(&Side::new(&nginx, &nginx.servers[0], &tree), Unsaid::Closes);
+            let paths = paths(
+                &ModelledServer::new(&nginx, &nginx.servers[0], &tree),
+                GuardHandling::Closes,
+            );
             let has = |path: &str, closed: bool| {
-                let fits = |(own, target): &(String, Target)| {
-                    own == path && (*target == Target::Closed) == closed
+                let fits = |(own, target): &(String, PatternTarget)| {
+                    own == path && (*target == PatternTarget::Closed) == closed
                 };
                 paths.patterns.iter().any(fits)
             };
@@ -697,13 +719,16 @@ mod tests {
             "location / { return 403; }",
         ] {
             let (tree, nginx) = nginx(&format!("{beside} location /a/ {PASS}"));
-            let paths = paths(&Side::new(&nginx, &nginx.servers[0], &tree), Unsaid::Closes);
+            let paths = paths(
+                &ModelledServer::new(&nginx, &nginx.servers[0], &tree),
+                GuardHandling::Closes,
+            );
             assert!(paths.adds_slash("/a"), "{beside}: {:?}", paths.patterns);
         }
     }
 
     #[test]
-    fn a_server_that_answers_by_itself_has_no_pattern() {
+    fn server_without_proxy_pass_has_no_pattern() {
         check("return 403; location / PASS", &[], &[]);
     }
 
@@ -739,14 +764,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
         #[test]
-        fn routes_open_nothing_that_is_not_told(
+        fn routes_open_nothing_without_a_finding(
             locations in some_locations(),
             accepted in any::<bool>(),
             tried in prop::collection::vec("/([abcA]{1,3}/){0,3}[abc.]{0,3}", 30),
         ) {
             let (tree, nginx) = nginx(&locations);
-            let side = Side::new(&nginx, &nginx.servers[0], &tree);
-            let unsaid = if accepted { Unsaid::Opens } else { Unsaid::Closes };
+            let side = ModelledServer::new(&nginx, &nginx.servers[0], &tree);
+            let unsaid = if accepted { GuardHandling::Opens } else { GuardHandling::Closes };
             let paths = paths(&side, unsaid);
             let findings = paths.findings(side.server(), &side, |_, _| true);
             let pattern = |path: &str| PathPattern::parse(path).unwrap();
@@ -757,15 +782,15 @@ mod tests {
                 let cell = side.model.cell(&path);
                 let slashed = format!("{path}/");
                 let sends = routes.find("h", &path).is_none()
-                    && matches!(routes.find("h", &slashed), Some(Target::Open(_)));
+                    && matches!(routes.find("h", &slashed), Some(PatternTarget::Open(_)));
                 prop_assert!(!sends || side.model.adds_slash(&path), "{} in\n{}", path, locations);
-                let sidegate = routes.find("h", &path).copied().unwrap_or(Target::Closed);
+                let sidegate = routes.find("h", &path).copied().unwrap_or(PatternTarget::Closed);
                 prop_assert_eq!(sidegate, paths.find(&cell), "{} in\n{}", path, locations);
-                let Target::Open(place) = sidegate else { continue };
+                let PatternTarget::Open(place) = sidegate else { continue };
                 for outcome in side.model.answers(&cell).sure {
                     let opens = side.opens(&outcome, &side.server().locations[place]).is_some();
                     let told = findings.iter().any(|finding| {
-                        matches!(finding.verdict, Verdict::Opens(_)) && finding.cells.contains(&cell)
+                        matches!(finding.verdict, DivergenceKind::Opens(_)) && finding.cells.contains(&cell)
                     });
                     prop_assert!(!opens || told, "{} in\n{}", path, locations);
                 }

@@ -6,44 +6,44 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::import::access::{Decided, all_v4, all_v6, decided};
-use crate::import::nginx::level::Level;
-use crate::import::nginx::limit::{Key, Rate, Zone, Zones};
-use crate::import::nginx::{Nginx, Reading};
-use crate::import::report::{Scope, Word};
-use crate::import::translate::route::timeouts::LONGEST;
-use crate::import::tree::Id;
+use crate::import::access::{NetworkDecision, all_v4, all_v6, decide};
+use crate::import::nginx::context::ContextSettings;
+use crate::import::nginx::limit::{ReqLimit, Zone, ZoneKey, Zones};
+use crate::import::nginx::{HttpBlock, ImportContext};
+use crate::import::report::{DirectiveOutcome, NoteScope};
+use crate::import::translate::route::timeouts::MAX_DURATION;
+use crate::import::tree::DirectiveId;
 
 /// Time after which nginx closes an idle tunnel, unless `proxy_read_timeout` is set.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Largest number of tokens that Sidegate accepts in a limit.
-const MOST: u32 = 1_000_000;
+const MAX_TOKENS: u32 = 1_000_000;
 
 /// A policy as it is written to its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
+pub struct OutputPolicy {
     /// Unique name; empty until one is assigned.
     pub name: String,
     /// Decisions by network, for the `[client]` table.
-    pub access: Vec<Decided>,
+    pub access: Vec<NetworkDecision>,
     /// Value of both `upgrades` and `requests`. `None` means unlimited.
-    pub rate: Option<Tokens>,
+    pub rate: Option<TokenBucket>,
     /// Zone and value of `connections.per_client`. `None` means unlimited.
     pub per_client: Option<(String, u32)>,
     /// Server, zone and value of `connections.total`. `None` means unlimited.
-    pub total: Option<(Id, String, u32)>,
+    pub total: Option<(DirectiveId, String, u32)>,
     /// `idle` timeout of tunnels. `None` means unlimited.
     pub idle: Option<Duration>,
     /// Whether `idle` is nginx' own default, so that the comment can say so.
     pub idle_by_default: bool,
     /// The `limit_req` and `limit_conn` directives behind the limits, by zone.
-    pub limits: BTreeMap<String, Id>,
+    pub limits: BTreeMap<String, DirectiveId>,
 }
 
 /// A token bucket: rate and burst.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tokens {
+pub struct TokenBucket {
     /// The nginx zone of the rate.
     pub zone: String,
     /// Tokens added per period.
@@ -54,11 +54,11 @@ pub struct Tokens {
     pub burst: u32,
 }
 
-impl Policy {
+impl OutputPolicy {
     /// Returns whether two policies decide alike and count in the same zones. A network decided by
     /// a rule differs from one decided by default.
-    pub fn is_like(&self, other: &Policy) -> bool {
-        let bare = |policy: &Policy| {
+    pub fn can_share(&self, other: &OutputPolicy) -> bool {
+        let bare = |policy: &OutputPolicy| {
             let access: Vec<_> = policy
                 .access
                 .iter()
@@ -76,9 +76,9 @@ impl Policy {
     }
 
     /// Returns the policy that admits no client, for paths that nginx didn't pass on.
-    pub fn closed() -> Policy {
-        let nobody = |network| Decided { network, admits: false, by: None };
-        Policy {
+    pub fn closed() -> OutputPolicy {
+        let nobody = |network| NetworkDecision { network, admits: false, by: None };
+        OutputPolicy {
             name: "closed".into(),
             access: vec![nobody(all_v4()), nobody(all_v6())],
             rate: None,
@@ -90,28 +90,28 @@ impl Policy {
         }
     }
 
-    /// Builds the policy for clients at `level`. `passing`, often the same level, has the settings
+    /// Builds the policy for clients at `context`. `passing`, often the same level, has the settings
     /// towards the backend; `scopes` are the attempts that reach it.
-    pub fn of(
-        level: &Level,
-        passing: &Level,
-        server: Id,
-        nginx: &Nginx,
-        scopes: &[Scope],
-        reading: &mut Reading<'_>,
-    ) -> Policy {
+    pub fn from_level(
+        level: &ContextSettings,
+        passing: &ContextSettings,
+        server: DirectiveId,
+        nginx: &HttpBlock,
+        scopes: &[NoteScope],
+        reading: &mut ImportContext<'_>,
+    ) -> OutputPolicy {
         let (idle, idle_by_default) = match passing.read_timeout {
-            Some(set) => (Some(set.value.min(LONGEST)).filter(|idle| !idle.is_zero()), false),
-            None => (Some(READ_TIMEOUT), true),
+            Some(set) => (Some(set.value.min(MAX_DURATION)).filter(|idle| !idle.is_zero()), false),
+            None => (Some(DEFAULT_READ_TIMEOUT), true),
         };
         let rate = rate(level, &nginx.zones, scopes, reading);
-        let mut policy = Policy {
+        let mut policy = OutputPolicy {
             name: String::new(),
-            access: decided(&level.access),
+            access: decide(&level.access),
             rate: None,
             idle,
             idle_by_default,
-            ..Policy::closed()
+            ..OutputPolicy::closed()
         };
         policy.name.clear();
         if let Some((id, tokens)) = rate {
@@ -124,11 +124,11 @@ impl Policy {
 
     fn counts(
         &mut self,
-        level: &Level,
-        server: Id,
+        level: &ContextSettings,
+        server: DirectiveId,
         zones: &Zones,
-        scopes: &[Scope],
-        reading: &mut Reading<'_>,
+        scopes: &[NoteScope],
+        reading: &mut ImportContext<'_>,
     ) {
         for count in &level.counts {
             let Some(zone) = zones.count(&count.zone) else {
@@ -136,51 +136,58 @@ impl Policy {
                 continue;
             };
             if level.dry_counts == Some(true) {
-                reading.notes.say(
+                reading.notes.add(
                     count.id,
-                    Word::Dropped,
+                    DirectiveOutcome::Dropped,
                     "a dry run: nginx refuses no request by it",
                 );
                 continue;
             }
             match zone.key {
-                Key::Client
+                ZoneKey::Client
                     if self.per_client.as_ref().is_none_or(|(_, most)| count.most < *most) =>
                 {
                     self.per_client = Some((count.zone.clone(), count.most));
                     let text = "the policy's `connections.per_client`, which counts tunnels and no plain requests; an IPv6 client is its /64";
-                    reading.notes.say(count.id, Word::Differs, text);
-                    reading.notes.say(
+                    reading.notes.add(count.id, DirectiveOutcome::Differs, text);
+                    reading.notes.add(
                         zone.id,
-                        Word::Carried,
+                        DirectiveOutcome::Carried,
                         "clients are counted by their address (IPv6: its /64)",
                     );
                 }
-                Key::Server if self.total.as_ref().is_none_or(|(.., most)| count.most < *most) => {
+                ZoneKey::Server
+                    if self.total.as_ref().is_none_or(|(.., most)| count.most < *most) =>
+                {
                     self.total = Some((server, count.zone.clone(), count.most));
                     let text = "the policy's `connections.total`, which counts the tunnels of its routes and no plain requests";
-                    reading.notes.say(count.id, Word::Differs, text);
-                    reading.notes.say(
+                    reading.notes.add(count.id, DirectiveOutcome::Differs, text);
+                    reading.notes.add(
                         zone.id,
-                        Word::Carried,
+                        DirectiveOutcome::Carried,
                         "the tunnels of a policy are counted",
                     );
                 }
-                Key::Client | Key::Server => {
-                    reading.notes.say(
+                ZoneKey::Client | ZoneKey::Server => {
+                    reading.notes.add(
                         count.id,
-                        Word::Dropped,
+                        DirectiveOutcome::Dropped,
                         "another `limit_conn` here is stricter",
                     );
                     continue;
                 }
-                Key::Other => {
+                ZoneKey::Other => {
                     let text =
                         "tunnels are counted by client or in all, not by this key: no such limit";
-                    reading.notes.say_of(count.id, Word::Opens, text, scopes.to_vec());
-                    reading.notes.say(
+                    reading.notes.add_scoped(
+                        count.id,
+                        DirectiveOutcome::Opens,
+                        text,
+                        scopes.to_vec(),
+                    );
+                    reading.notes.add(
                         zone.id,
-                        Word::Dropped,
+                        DirectiveOutcome::Dropped,
                         "see the `limit_conn`s that count in it",
                     );
                     continue;
@@ -191,34 +198,42 @@ impl Policy {
     }
 }
 
-/// Returns the rate of `level`, the strictest one if there are several.
+/// Returns the rate of `context`, the strictest one if there are several.
 fn rate(
-    level: &Level,
+    level: &ContextSettings,
     zones: &Zones,
-    scopes: &[Scope],
-    reading: &mut Reading<'_>,
-) -> Option<(Id, Tokens)> {
-    let mut strictest: Option<(&Rate, &Zone)> = None;
+    scopes: &[NoteScope],
+    reading: &mut ImportContext<'_>,
+) -> Option<(DirectiveId, TokenBucket)> {
+    let mut strictest: Option<(&ReqLimit, &Zone)> = None;
     for rate in &level.rates {
         let Some(zone) = zones.rate(&rate.zone) else {
             reading.faults.push(Zones::missing(reading.tree, rate.id, &rate.zone));
             continue;
         };
         if level.dry_rates == Some(true) {
-            reading.notes.say(rate.id, Word::Dropped, "a dry run: nginx refuses no request by it");
+            reading.notes.add(
+                rate.id,
+                DirectiveOutcome::Dropped,
+                "a dry run: nginx refuses no request by it",
+            );
             continue;
         }
-        if zone.key != Key::Client {
+        if zone.key != ZoneKey::Client {
             let text = "rates are counted by client, not by this key: no such limit";
-            reading.notes.say_of(rate.id, Word::Opens, text, scopes.to_vec());
-            reading.notes.say(zone.id, Word::Dropped, "see the `limit_req`s that count in it");
+            reading.notes.add_scoped(rate.id, DirectiveOutcome::Opens, text, scopes.to_vec());
+            reading.notes.add(
+                zone.id,
+                DirectiveOutcome::Dropped,
+                "see the `limit_req`s that count in it",
+            );
             continue;
         }
         if let Some((other, _)) = &strictest {
             let text = "a policy has one rate for each kind of request: the slower one is kept";
-            reading.notes.say(other.id.max(rate.id), Word::Differs, text);
+            reading.notes.add(other.id.max(rate.id), DirectiveOutcome::Differs, text);
         }
-        if strictest.is_none_or(|(_, other)| zone.pace() < other.pace()) {
+        if strictest.is_none_or(|(_, other)| zone.requests_per_hour() < other.requests_per_hour()) {
             strictest = Some((rate, zone));
         }
     }
@@ -227,16 +242,21 @@ fn rate(
     note_rate(rate, zone, (tokens, per), reading);
     // nginx lets one request through at the rate, and `burst` more.
     let burst = bounded(rate.burst.saturating_add(1));
-    Some((rate.id, Tokens { zone: rate.zone.clone(), tokens: bounded(tokens), per, burst }))
+    Some((rate.id, TokenBucket { zone: rate.zone.clone(), tokens: bounded(tokens), per, burst }))
 }
 
-/// Limits a number to `MOST`.
+/// Limits a number to `MAX_TOKENS`.
 fn bounded(tokens: u64) -> u32 {
-    u32::try_from(tokens).map_or(MOST, |tokens| tokens.min(MOST))
+    u32::try_from(tokens).map_or(MAX_TOKENS, |tokens| tokens.min(MAX_TOKENS))
 }
 
 /// Notes the strictest rate, and each of its values that Sidegate can't express.
-fn note_rate(rate: &Rate, zone: &Zone, (tokens, per): (u64, Duration), reading: &mut Reading<'_>) {
+fn note_rate(
+    rate: &ReqLimit,
+    zone: &Zone,
+    (tokens, per): (u64, Duration),
+    reading: &mut ImportContext<'_>,
+) {
     let unit = if per.as_secs() == 60 { "m" } else { "s" };
     let burst = rate.burst.saturating_add(1);
     let mut text = format!(
@@ -245,31 +265,31 @@ fn note_rate(rate: &Rate, zone: &Zone, (tokens, per): (u64, Duration), reading: 
         bounded(tokens),
         bounded(burst),
     );
-    let mut word = Word::Carried;
+    let mut word = DirectiveOutcome::Carried;
     if !rate.at_once {
-        word = Word::Differs;
+        word = DirectiveOutcome::Differs;
         text.push_str(
             "; without `nodelay` nginx held requests of the burst back to the rate, where Sidegate lets \
              them through at once and refuses the rest",
         );
     }
-    if burst > u64::from(MOST) {
-        word = Word::Differs;
+    if burst > u64::from(MAX_TOKENS) {
+        word = DirectiveOutcome::Differs;
         text.push_str(&format!(
-            "; nginx had burst={}, and Sidegate takes {MOST} at most",
+            "; nginx had burst={}, and Sidegate takes {MAX_TOKENS} at most",
             rate.burst
         ));
     }
-    reading.notes.say(rate.id, word, text);
-    if tokens > u64::from(MOST) {
+    reading.notes.add(rate.id, word, text);
+    if tokens > u64::from(MAX_TOKENS) {
         let text = format!(
-            "{MOST}/{unit} in the policies, the most that Sidegate takes; nginx had {tokens}r/{unit}"
+            "{MAX_TOKENS}/{unit} in the policies, the most that Sidegate takes; nginx had {tokens}r/{unit}"
         );
-        return reading.notes.say(zone.id, Word::Differs, text);
+        return reading.notes.add(zone.id, DirectiveOutcome::Differs, text);
     }
-    reading.notes.say(
+    reading.notes.add(
         zone.id,
-        Word::Carried,
+        DirectiveOutcome::Carried,
         "its rate is in the policies whose clients it counts",
     );
 }

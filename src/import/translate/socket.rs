@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::import::nginx::listen::Listen;
-use crate::import::nginx::{Nginx, Reading};
-use crate::import::report::{Scope, Word};
-use crate::import::tree::Id;
+use crate::import::nginx::{HttpBlock, ImportContext};
+use crate::import::report::{DirectiveOutcome, NoteScope};
+use crate::import::tree::DirectiveId;
 
 /// A socket that nginx listens on.
 #[derive(Debug)]
-pub struct Socket {
+pub struct NginxSocket {
     /// Address and port of the socket.
     pub address: SocketAddr,
     /// The servers that answer there, by place.
@@ -26,19 +26,19 @@ pub struct Socket {
     /// Whether an IPv6 socket also accepts IPv4 clients.
     pub both_families: bool,
     /// The `listen` directives behind it.
-    pub ids: Vec<Id>,
+    pub ids: Vec<DirectiveId>,
 }
 
 /// Sockets that one Sidegate serves.
 #[derive(Debug)]
-pub struct Group {
+pub struct SocketGroup {
     /// Sockets with the same servers, and the same default server.
-    pub sockets: Vec<Socket>,
+    pub sockets: Vec<NginxSocket>,
     /// Sockets on which nginx only redirects to https.
-    pub redirects: Vec<Socket>,
+    pub redirects: Vec<NginxSocket>,
 }
 
-impl Group {
+impl SocketGroup {
     /// Returns the indices of the servers that answer on its sockets.
     pub fn servers(&self) -> &[usize] {
         self.sockets.first().map(|socket| &socket.servers[..]).unwrap_or_default()
@@ -51,10 +51,10 @@ impl Group {
 }
 
 /// Returns all groups, in the order of nginx' files.
-pub fn groups(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Group> {
+pub fn groups(nginx: &HttpBlock, reading: &mut ImportContext<'_>) -> Vec<SocketGroup> {
     let sockets = sockets(nginx, reading);
     note_overlaps(&sockets, reading);
-    let (mut groups, mut redirects) = (Vec::<Group>::new(), Vec::new());
+    let (mut groups, mut redirects) = (Vec::<SocketGroup>::new(), Vec::new());
     for socket in sockets {
         let servers = || socket.servers.iter().map(|server| &nginx.servers[*server]);
         if !servers().any(|server| server.proxies()) {
@@ -62,9 +62,9 @@ pub fn groups(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Group> {
                 redirects.push(socket);
             } else {
                 for id in &socket.ids {
-                    reading.notes.say(
+                    reading.notes.add(
                         *id,
-                        Word::Dropped,
+                        DirectiveOutcome::Dropped,
                         "no server there passes anything on: no listener",
                     );
                 }
@@ -76,10 +76,10 @@ pub fn groups(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Group> {
         });
         match same {
             Some(group) => group.sockets.push(socket),
-            None => groups.push(Group { sockets: vec![socket], redirects: Vec::new() }),
+            None => groups.push(SocketGroup { sockets: vec![socket], redirects: Vec::new() }),
         }
     }
-    let is_tls = |group: &Group| group.sockets.iter().any(|socket| socket.tls);
+    let is_tls = |group: &SocketGroup| group.sockets.iter().any(|socket| socket.tls);
     // Sockets that only redirect to https join the first group that serves TLS.
     let with_tls = groups.iter().position(is_tls).unwrap_or(0);
     if let Some(group) = groups.get_mut(with_tls) {
@@ -92,15 +92,16 @@ pub fn groups(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Group> {
     groups
 }
 
-fn sockets(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Socket> {
-    let (mut sockets, mut explicit) = (Vec::<Socket>::new(), BTreeMap::<SocketAddr, Id>::new());
+fn sockets(nginx: &HttpBlock, reading: &mut ImportContext<'_>) -> Vec<NginxSocket> {
+    let (mut sockets, mut explicit) =
+        (Vec::<NginxSocket>::new(), BTreeMap::<SocketAddr, DirectiveId>::new());
     for (place, server) in nginx.servers.iter().enumerate() {
         for listen in &server.listens {
             let socket = match sockets.iter_mut().find(|socket| socket.address == listen.address) {
                 Some(socket) => socket,
                 None => {
                     let address = listen.address;
-                    let new = Socket {
+                    let new = NginxSocket {
                         address,
                         servers: Vec::new(),
                         default: place,
@@ -141,32 +142,37 @@ fn sockets(nginx: &Nginx, reading: &mut Reading<'_>) -> Vec<Socket> {
     sockets
 }
 
-fn note_listen(listen: &Listen, reading: &mut Reading<'_>) {
+fn note_listen(listen: &Listen, reading: &mut ImportContext<'_>) {
     if listen.proxy_protocol {
         let text = "the PROXY protocol is not in this version: no request that comes with such a header is understood";
-        reading.notes.say_of(listen.id, Word::Closes, text, vec![Scope::everything()]);
+        reading.notes.add_scoped(
+            listen.id,
+            DirectiveOutcome::Closes,
+            text,
+            vec![NoteScope::everything()],
+        );
     }
 }
 
 /// Merges `0.0.0.0:80` into `[::]:80`: the latter accepts both families, so Sidegate can't bind
 /// both.
-fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
-    let both = |socket: &Socket| socket.address.ip().is_unspecified();
+fn merge(sockets: &mut Vec<NginxSocket>, reading: &mut ImportContext<'_>) {
+    let both = |socket: &NginxSocket| socket.address.ip().is_unspecified();
     let twins: Vec<_> = sockets
         .iter()
         .filter(|socket| both(socket) && socket.address.is_ipv6())
         .map(|socket| socket.address.port())
         .collect();
     for port in twins {
-        let v4 = |socket: &Socket| {
+        let v4 = |socket: &NginxSocket| {
             both(socket) && socket.address.is_ipv4() && socket.address.port() == port
         };
         let Some(at) = sockets.iter().position(v4) else { continue };
         let v4 = sockets.remove(at);
         for id in &v4.ids {
-            reading.notes.say(
+            reading.notes.add(
                 *id,
-                Word::Carried,
+                DirectiveOutcome::Carried,
                 format!("the listener at [::]:{port} takes IPv4 clients as well"),
             );
         }
@@ -184,14 +190,14 @@ fn merge(sockets: &mut Vec<Socket>, reading: &mut Reading<'_>) {
     {
         for id in &socket.ids {
             let text = "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel is configured otherwise (net.ipv6.bindv6only)";
-            reading.notes.say(*id, Word::Differs, text);
+            reading.notes.add(*id, DirectiveOutcome::Differs, text);
         }
     }
 }
 
 /// Notes sockets that nginx serves through a wildcard socket and that Sidegate can't bind beside
 /// it.
-fn note_overlaps(sockets: &[Socket], reading: &mut Reading<'_>) {
+fn note_overlaps(sockets: &[NginxSocket], reading: &mut ImportContext<'_>) {
     for socket in sockets.iter().filter(|socket| !socket.address.ip().is_unspecified()) {
         let holds = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || socket.address.is_ipv4());
         let around = sockets.iter().find(|other| {
@@ -203,7 +209,7 @@ fn note_overlaps(sockets: &[Socket], reading: &mut Reading<'_>) {
                 "{} and {} can't both be bound: give one of them another port",
                 around.address, socket.address
             );
-            reading.notes.say(*id, Word::Closes, text);
+            reading.notes.add(*id, DirectiveOutcome::Closes, text);
         }
     }
 }

@@ -3,17 +3,17 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::import::nginx::level::Set;
-use crate::import::nginx::{Nginx, Reading};
-use crate::import::report::Word;
-use crate::import::translate::socket::Group;
+use crate::import::nginx::context::Setting;
+use crate::import::nginx::{HttpBlock, ImportContext};
+use crate::import::report::DirectiveOutcome;
+use crate::import::translate::socket::SocketGroup;
 
 /// Returns chain and key of each certificate of a group, the default one first; empty if no socket
 /// speaks TLS.
 pub fn certificates(
-    nginx: &Nginx,
-    group: &Group,
-    reading: &mut Reading<'_>,
+    nginx: &HttpBlock,
+    group: &SocketGroup,
+    reading: &mut ImportContext<'_>,
 ) -> Vec<(PathBuf, PathBuf)> {
     let Some(socket) = group.sockets.iter().find(|socket| socket.tls) else { return Vec::new() };
     // A client without SNI gets the first certificate, so the default server's must come first.
@@ -44,9 +44,9 @@ pub fn certificates(
             };
             if let (Some(chain_path), Some(key_path)) = (path(chain, reading), path(key, reading)) {
                 for id in [chain.id, key.id] {
-                    reading.notes.say(
+                    reading.notes.add(
                         id,
-                        Word::Carried,
+                        DirectiveOutcome::Carried,
                         "a [[certificate]]; the names that it carries decide who gets it",
                     );
                 }
@@ -56,7 +56,11 @@ pub fn certificates(
             }
         }
         if let Some(only_13) = level.only_13 {
-            reading.notes.say(only_13.id, Word::Carried, "`tls_min` of the listeners, 1.2 or 1.3");
+            reading.notes.add(
+                only_13.id,
+                DirectiveOutcome::Carried,
+                "`tls_min` of the listeners, 1.2 or 1.3",
+            );
         }
     }
     pairs
@@ -64,13 +68,13 @@ pub fn certificates(
 
 /// Returns the absolute path of a file. `None` means that the value is no file, or that the file
 /// can't be read.
-fn path(set: &Set<String>, reading: &mut Reading<'_>) -> Option<PathBuf> {
+fn path(set: &Setting<String>, reading: &mut ImportContext<'_>) -> Option<PathBuf> {
     if set.value.contains('$')
         || ["data:", "engine:", "store:"].iter().any(|start| set.value.starts_with(start))
     {
-        reading.notes.say(
+        reading.notes.add(
             set.id,
-            Word::Differs,
+            DirectiveOutcome::Differs,
             "a certificate is a file: write a [[certificate]] for each name",
         );
         return None;

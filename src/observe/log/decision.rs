@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::close::{By, Closed, ExchangePhase, ExchangeReason, Traffic};
-use crate::observe::log::cap::{About, Cap};
-use crate::observe::metrics::{Difference, NO_ROUTE, RequestKind, RequestResult};
+use crate::close::{Closed, ExchangePhase, ExchangeReason, Initiator, Traffic};
+use crate::observe::log::throttle::{LogThrottle, SummaryFields};
+use crate::observe::metrics::{CandidateDifference, NO_ROUTE, RequestKind, RequestResult};
 use crate::policy::Policy;
-use crate::policy::decisive::Decisive;
+use crate::policy::deciding_rule::DecidingRule;
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
 use crate::snapshot::route::{BackendAddress, Route};
-use crate::tunnels::Entry;
+use crate::tunnels::LiveEntry;
 
 /// The client of a connection, and the listener that accepted it.
 #[derive(Debug, Clone, Copy)]
-pub struct Party<'d> {
+pub struct LogContext<'d> {
     /// The listener's name, as in `sidegate.toml`.
     pub listener: &'d str,
     /// The client's address: the peer itself, or the address that a trusted proxy named.
@@ -31,9 +31,9 @@ pub struct Party<'d> {
 
 /// The outcome of one request.
 #[derive(Debug, Clone, Copy)]
-pub struct Decision<'d> {
+pub struct DecisionRecord<'d> {
     /// Client, peer and listener of the request.
-    pub party: Party<'d>,
+    pub party: LogContext<'d>,
     /// WebSocket upgrade or plain HTTP.
     pub kind: RequestKind,
     /// The requested host; unnormalized if the head didn't pass the gate.
@@ -64,17 +64,17 @@ pub struct Decision<'d> {
     pub error: Option<&'d str>,
 }
 
-impl Decision<'_> {
-    /// Logs the decision, unless it is a refusal beyond `cap`.
-    pub fn log(&self, cap: &Cap) {
-        let Decision { party: Party { listener, client, peer }, .. } = *self;
+impl DecisionRecord<'_> {
+    /// Logs the decision, unless it is a refusal beyond `throttle`.
+    pub fn log(&self, cap: &LogThrottle) {
+        let DecisionRecord { party: LogContext { listener, client, peer }, .. } = *self;
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
         let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
         // A failure is no refusal: the backend had the request, and each has its line.
         if let Some(refusal) = self.refusal
-            && !cap.lets_through(
+            && !cap.admits(
                 client,
-                About { route, listener, reason: refusal.word() },
+                SummaryFields { route, listener, reason: refusal.word() },
                 Instant::now(),
             )
         {
@@ -112,7 +112,7 @@ impl Decision<'_> {
             rule = decisive.map(|decisive| display(decisive.place)),
             list = by.map(|by| &*by.list.name),
             entry = by.map(|by| display(by.entry)),
-            entry_at = by.map(|by| display(by.place())),
+            entry_at = by.map(|by| display(by.source_line())),
             owner = by.and_then(|by| by.entry.owner()),
             ticket = by.and_then(|by| by.entry.ticket()),
             expires = by.and_then(|by| by.entry.expiry()).map(display),
@@ -125,27 +125,27 @@ impl Decision<'_> {
 
     /// Logs that the policy's candidate would have decided differently. `refusal` comes from the
     /// one of the two that refuses.
-    pub fn log_difference(&self, difference: Difference, cap: &Cap) {
-        let Decision { party: Party { listener, client, peer }, .. } = *self;
+    pub fn log_difference(&self, difference: CandidateDifference, cap: &LogThrottle) {
+        let DecisionRecord { party: LogContext { listener, client, peer }, .. } = *self;
         let (Some(policy), Some(refusal), Some((generation, now))) =
             (self.policy, self.refusal, self.judged)
         else {
             return;
         };
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
-        if !cap.lets_through(
+        if !cap.admits(
             client,
-            About { route, listener, reason: difference.word() },
+            SummaryFields { route, listener, reason: difference.word() },
             Instant::now(),
         ) {
             return;
         }
         let refusing = match difference {
-            Difference::WouldRefuse => policy.candidate.as_deref(),
-            Difference::WouldAdmit => Some(policy),
+            CandidateDifference::WouldRefuse => policy.candidate.as_deref(),
+            CandidateDifference::WouldAdmit => Some(policy),
         };
         let decisive = refusing.and_then(|policy| {
-            policy.decisive(client, self.kind == RequestKind::Plain, Err(refusal), now)
+            policy.deciding_rule(client, self.kind == RequestKind::Plain, Err(refusal), now)
         });
         let by = decisive.and_then(|decisive| decisive.by);
         tracing::info!(
@@ -165,7 +165,7 @@ impl Decision<'_> {
             rule = decisive.map(|decisive| display(decisive.place)),
             list = by.map(|by| &*by.list.name),
             entry = by.map(|by| display(by.entry)),
-            entry_at = by.map(|by| display(by.place())),
+            entry_at = by.map(|by| display(by.source_line())),
             owner = by.and_then(|by| by.entry.owner()),
             ticket = by.and_then(|by| by.entry.ticket()),
             expires = by.and_then(|by| by.entry.expiry()).map(display),
@@ -174,28 +174,33 @@ impl Decision<'_> {
     }
 
     /// The rule and entry that decided, as of the time of the verdict.
-    fn decisive(&self) -> Option<Decisive<'_>> {
+    fn decisive(&self) -> Option<DecidingRule<'_>> {
         let (_, judged) = self.judged?;
         let verdict = match self.refusal {
             // The failure came after the verdict, which was to permit.
             None | Some(Refusal::Backend(_)) => Ok(()),
             Some(refusal) => Err(refusal),
         };
-        self.policy?.decisive(self.party.client, self.kind == RequestKind::Plain, verdict, judged)
+        self.policy?.deciding_rule(
+            self.party.client,
+            self.kind == RequestKind::Plain,
+            verdict,
+            judged,
+        )
     }
 }
 
 /// Logs a connection that is refused before its first request.
-pub fn turned_away(
-    party: Party<'_>,
+pub fn log_refused_connection(
+    party: LogContext<'_>,
     refusal: Refusal,
-    decisive: Option<Decisive<'_>>,
+    decisive: Option<DecidingRule<'_>>,
     error: Option<&str>,
-    cap: &Cap,
+    cap: &LogThrottle,
 ) {
-    let Party { listener, client, peer } = party;
+    let LogContext { listener, client, peer } = party;
     let (route, reason, result) = (NO_ROUTE, refusal.word(), RequestResult::Refused.word());
-    if !cap.lets_through(client, About { route, listener, reason }, Instant::now()) {
+    if !cap.admits(client, SummaryFields { route, listener, reason }, Instant::now()) {
         return;
     }
     let by = decisive.and_then(|decisive| decisive.by);
@@ -209,7 +214,7 @@ pub fn turned_away(
         rule = decisive.map(|decisive| display(decisive.place)),
         list = by.map(|by| &*by.list.name),
         entry = by.map(|by| display(by.entry)),
-        entry_at = by.map(|by| display(by.place())),
+        entry_at = by.map(|by| display(by.source_line())),
         owner = by.and_then(|by| by.entry.owner()),
         ticket = by.and_then(|by| by.entry.ticket()),
         expires = by.and_then(|by| by.entry.expiry()).map(display),
@@ -219,11 +224,11 @@ pub fn turned_away(
 }
 
 /// Logs a TLS handshake that waits because its client is over `handshakes_per_client`.
-pub fn delayed(party: Party<'_>, cap: &Cap) {
-    let Party { listener, client, peer } = party;
-    if cap.lets_through(
+pub fn log_delayed_handshake(party: LogContext<'_>, cap: &LogThrottle) {
+    let LogContext { listener, client, peer } = party;
+    if cap.admits(
         client,
-        About { route: NO_ROUTE, listener, reason: "delayed" },
+        SummaryFields { route: NO_ROUTE, listener, reason: "delayed" },
         Instant::now(),
     ) {
         tracing::info!(
@@ -239,7 +244,7 @@ pub fn delayed(party: Party<'_>, cap: &Cap) {
 #[derive(Debug, Clone, Copy)]
 pub struct ExchangeClosed {
     /// The side that acted first.
-    pub by: By,
+    pub by: Initiator,
     /// The one reason for the end.
     pub reason: ExchangeReason,
     /// The refusal, if a reload revoked the exchange.
@@ -253,12 +258,12 @@ pub struct ExchangeClosed {
 }
 
 /// Logs the end of an exchange whose answer had begun.
-pub fn exchange_closed(entry: &Entry, closed: &ExchangeClosed) {
-    let (last, route) = (entry.judged(), entry.route());
+pub fn log_exchange_closed(entry: &LiveEntry, closed: &ExchangeClosed) {
+    let (last, route) = (entry.latest_verdict(), entry.route());
     let revoked = last.refused.as_deref().filter(|_| closed.reason == ExchangeReason::Revoked);
     let policy = revoked.and_then(|refused| refused.policy.as_deref());
     let decisive = revoked.zip(policy).and_then(|(refused, policy)| {
-        policy.decisive(entry.client, true, Err(refused.refusal), refused.at)
+        policy.deciding_rule(entry.client, true, Err(refused.refusal), refused.at)
     });
     let by = decisive.and_then(|decisive| decisive.by);
     tracing::info!(
@@ -278,7 +283,7 @@ pub fn exchange_closed(entry: &Entry, closed: &ExchangeClosed) {
         rule = decisive.map(|decisive| display(decisive.place)),
         list = by.map(|by| &*by.list.name),
         entry = by.map(|by| display(by.entry)),
-        entry_at = by.map(|by| display(by.place())),
+        entry_at = by.map(|by| display(by.source_line())),
         owner = by.and_then(|by| by.entry.owner()),
         ticket = by.and_then(|by| by.entry.ticket()),
         expires = by.and_then(|by| by.entry.expiry()).map(display),
@@ -289,13 +294,18 @@ pub fn exchange_closed(entry: &Entry, closed: &ExchangeClosed) {
 }
 
 /// The line of a tunnel that is over; `route` is the one under which it ran last.
-pub fn closed(route: &str, entry: &Entry, closed: &Closed, refusal: Option<Refusal>) {
-    let last = entry.judged();
+pub fn log_tunnel_closed(
+    route: &str,
+    entry: &LiveEntry,
+    closed: &Closed,
+    refusal: Option<Refusal>,
+) {
+    let last = entry.latest_verdict();
     let revoked = last.refused.as_deref().filter(|_| refusal.is_some());
     let policy = revoked.and_then(|refused| refused.policy.as_deref());
     let decisive = revoked.zip(policy);
     let decisive = decisive.and_then(|(refused, policy)| {
-        policy.decisive(entry.client, false, Err(refused.refusal), refused.at)
+        policy.deciding_rule(entry.client, false, Err(refused.refusal), refused.at)
     });
     let by = decisive.and_then(|decisive| decisive.by);
     tracing::info!(
@@ -314,7 +324,7 @@ pub fn closed(route: &str, entry: &Entry, closed: &Closed, refusal: Option<Refus
         rule = decisive.map(|decisive| display(decisive.place)),
         list = by.map(|by| &*by.list.name),
         entry = by.map(|by| display(by.entry)),
-        entry_at = by.map(|by| display(by.place())),
+        entry_at = by.map(|by| display(by.source_line())),
         owner = by.and_then(|by| by.entry.owner()),
         ticket = by.and_then(|by| by.entry.ticket()),
         expires = by.and_then(|by| by.entry.expiry()).map(display),

@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 
 /// The way in which a format quotes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Quoting {
+pub enum QuoteStyle {
     /// Unquoted; only invisible characters are escaped. For a message, or a field with a line of
     /// its own.
     Bare,
@@ -20,34 +20,35 @@ pub enum Quoting {
 /// and ends with `…`.
 pub fn escape(
     out: &mut String,
-    quoting: Quoting,
+    quoting: QuoteStyle,
     most: usize,
     say: impl Fn(&mut dyn fmt::Write) -> fmt::Result,
 ) {
     let start = out.len();
     // Fast path: nearly every value needs no escape, and one scan of the whole is cheaper than one
     // for each piece.
-    if say(&mut Bounded { end: start.saturating_add(most), out }).is_ok()
-        && stands(&out[start..], quoting)
+    if say(&mut BoundedString { end: start.saturating_add(most), out }).is_ok()
+        && needs_no_escape(&out[start..], quoting)
     {
         return;
     }
     out.truncate(start);
-    let mut escaping = Escaping { end: start.saturating_add(most), out, quoting, is_cut: false };
+    let mut escaping =
+        EscapingWriter { end: start.saturating_add(most), out, quoting, is_cut: false };
     // The error says that there is no room for more.
     let _ = say(&mut escaping);
     if escaping.is_cut {
         out.push('…');
     }
-    if quoting == Quoting::Word && !is_word(&out[start..]) {
+    if quoting == QuoteStyle::Word && !is_word(&out[start..]) {
         out.insert(start, '"');
         out.push('"');
     }
 }
 
 /// Like [`escape`], for a finished string: nearly every one needs no escape and is copied.
-pub fn escape_text(out: &mut String, quoting: Quoting, most: usize, text: &str) {
-    if text.len() <= most && stands(text, quoting) {
+pub fn escape_text(out: &mut String, quoting: QuoteStyle, most: usize, text: &str) {
+    if text.len() <= most && needs_no_escape(text, quoting) {
         out.push_str(text);
     } else {
         escape(out, quoting, most, |out| out.write_str(text));
@@ -60,8 +61,8 @@ pub fn is_word(escaped: &str) -> bool {
 }
 
 /// Whether `text` needs neither an escape nor quotes.
-fn stands(text: &str, quoting: Quoting) -> bool {
-    is_plain(text) && (quoting != Quoting::Word || is_word(text))
+fn needs_no_escape(text: &str, quoting: QuoteStyle) -> bool {
+    is_plain(text) && (quoting != QuoteStyle::Word || is_word(text))
 }
 
 /// Whether no character of `text` needs an escape under any quoting.
@@ -75,12 +76,12 @@ fn all(text: &str, is_so: impl Fn(u8) -> bool) -> bool {
 }
 
 /// A string with a fixed maximum length; writes beyond it fail.
-struct Bounded<'o> {
+struct BoundedString<'o> {
     out: &'o mut String,
     end: usize,
 }
 
-impl Write for Bounded<'_> {
+impl Write for BoundedString<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if self.out.len().saturating_add(text.len()) > self.end {
             return Err(fmt::Error);
@@ -91,15 +92,15 @@ impl Write for Bounded<'_> {
 }
 
 /// A writer that escapes all text on its way into `out`.
-struct Escaping<'o> {
+struct EscapingWriter<'o> {
     out: &'o mut String,
-    quoting: Quoting,
+    quoting: QuoteStyle,
     /// Maximum length of `out`, in bytes.
     end: usize,
     is_cut: bool,
 }
 
-impl Write for Escaping<'_> {
+impl Write for EscapingWriter<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         // Fast path: nearly all text is plain.
         if is_plain(text) {
@@ -118,11 +119,11 @@ impl Write for Escaping<'_> {
     }
 }
 
-impl Escaping<'_> {
+impl EscapingWriter<'_> {
     /// Whether `c` is written unescaped.
     fn passes(&self, c: char) -> bool {
         match c {
-            '"' | '\\' => self.quoting == Quoting::Bare,
+            '"' | '\\' => self.quoting == QuoteStyle::Bare,
             ' '..='~' => true,
             // `escape_debug` escapes controls, bidi marks, zero-width characters and combining
             // marks.
@@ -147,12 +148,12 @@ impl Escaping<'_> {
         let before = self.out.len();
         match (self.quoting, c) {
             (_, '"' | '\\') => self.out.extend(['\\', c]),
-            (Quoting::Json, c) => {
+            (QuoteStyle::Json, c) => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     write!(self.out, "\\u{unit:04x}")?;
                 }
             }
-            (Quoting::Bare | Quoting::Word, c) => self.out.extend(c.escape_debug()),
+            (QuoteStyle::Bare | QuoteStyle::Word, c) => self.out.extend(c.escape_debug()),
         }
         if self.out.len() > self.end {
             self.out.truncate(before);
@@ -174,7 +175,7 @@ mod tests {
 
     fn check(value: &str, bare: &str, word: &str, json: &str) {
         for (quoting, escaped) in
-            [(Quoting::Bare, bare), (Quoting::Word, word), (Quoting::Json, json)]
+            [(QuoteStyle::Bare, bare), (QuoteStyle::Word, word), (QuoteStyle::Json, json)]
         {
             let mut out = String::new();
             escape(&mut out, quoting, 64, |out| out.write_str(value));
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_seen_stands_for_itself() {
+    fn visible_characters_are_not_escaped() {
         check(
             "ws.example.com:8443",
             "ws.example.com:8443",
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_ends_a_line_or_a_string_or_moves_a_terminal() {
+    fn escaped_text_has_no_newline_quote_or_control() {
         check("a\nPRIORITY=0", r"a\nPRIORITY=0", r#""a\nPRIORITY=0""#, r"a\u000aPRIORITY=0");
         check(
             "\x1b[2J\0\x7f",
@@ -235,29 +236,29 @@ mod tests {
     }
 
     #[test]
-    fn a_long_value_is_cut_and_says_so() {
+    fn long_value_is_cut_with_a_mark() {
         let mut out = "path=".to_owned();
-        escape(&mut out, Quoting::Word, 8, |out| out.write_str("/12345678"));
+        escape(&mut out, QuoteStyle::Word, 8, |out| out.write_str("/12345678"));
         assert_eq!(out, "path=/1234567…");
         let mut out = String::new();
-        escape(&mut out, Quoting::Json, 8, |out| out.write_str("日本語")); // nine bytes
+        escape(&mut out, QuoteStyle::Json, 8, |out| out.write_str("日本語")); // nine bytes
         assert_eq!(out, "日本…");
         let mut out = String::new();
-        escape(&mut out, Quoting::Json, 8, |out| write!(out, "{}\n\n", "ab".to_owned()));
+        escape(&mut out, QuoteStyle::Json, 8, |out| write!(out, "{}\n\n", "ab".to_owned()));
         assert_eq!(out, r"ab\u000a…");
     }
 
     proptest! {
         #[test]
-        fn json_reads_back_what_was_written(value in any::<String>()) {
+        fn escaped_json_round_trips(value in any::<String>()) {
             let mut out = String::new();
-            escape(&mut out, Quoting::Json, usize::MAX, |out| out.write_str(&value));
+            escape(&mut out, QuoteStyle::Json, usize::MAX, |out| out.write_str(&value));
             prop_assert_eq!(serde_json::from_str::<String>(&format!("\"{out}\"")).unwrap(), value);
         }
 
         #[test]
-        fn no_control_gets_through_and_no_bound_is_passed(value in any::<String>(), most in 0usize..40) {
-            for quoting in [Quoting::Bare, Quoting::Word, Quoting::Json] {
+        fn no_control_passes_and_no_bound_is_exceeded(value in any::<String>(), most in 0usize..40) {
+            for quoting in [QuoteStyle::Bare, QuoteStyle::Word, QuoteStyle::Json] {
                 let mut out = String::new();
                 escape(&mut out, quoting, most, |out| out.write_str(&value));
                 prop_assert!(!out.chars().any(char::is_control), "{out:?}");

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 /// Where the journal listens (systemd.journal-fields(7)).
-pub const SOCKET: &str = "/run/systemd/journal/socket";
+pub const SOCKET_PATH: &str = "/run/systemd/journal/socket";
 
 /// The journal's socket; each write is one entry.
 pub struct Journal {
@@ -60,7 +60,7 @@ mod tests {
     use tempfile::TempDir;
     use tracing_subscriber::layer::SubscriberExt;
 
-    use super::super::line::{Lines, Shape};
+    use super::super::line::{LineFormat, LineLayer};
     use super::super::sink::Sink;
     use super::super::worker;
 
@@ -85,8 +85,8 @@ mod tests {
         let journal = listening(&folder);
         let sink = Sink::new(Journal::open(folder.path().join("socket")).unwrap(), Arc::default());
         let (writer, _guard) = worker(sink, 16);
-        let subscriber = tracing_subscriber::registry().with(Lines::new(
-            Shape::Journald,
+        let subscriber = tracing_subscriber::registry().with(LineLayer::new(
+            LineFormat::Journald,
             writer,
             Timestamp::now,
         ));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_comes_back_gets_what_is_logged_from_then_on() {
+    fn returning_journal_gets_later_entries() {
         let folder = TempDir::new().unwrap();
         let first = listening(&folder);
         let lost = Arc::<AtomicU64>::default();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nobody_listens_there_is_no_journal() {
+    fn journal_without_a_listener_is_an_error() {
         let folder = TempDir::new().unwrap();
         assert!(Journal::open(folder.path().join("socket")).is_err());
         drop(listening(&folder));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn standard_error_is_the_journal_only_where_systemd_names_that_very_file() {
+    fn stderr_is_the_journal_only_when_journal_stream_names_it() {
         let file = tempfile::tempfile().unwrap();
         let stat = file.metadata().unwrap();
         let named =

@@ -13,23 +13,23 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::Context;
 
-use crate::observe::log::escape::{Quoting, escape, escape_text, is_word};
+use crate::observe::log::escape::{QuoteStyle, escape, escape_text, is_word};
 
 /// Most bytes of one escaped value.
-const MOST_VALUE: usize = 1024;
+const MAX_VALUE_BYTES: usize = 1024;
 
 /// Most bytes of all fields together. The first field beyond it and all later ones are left out.
-const MOST_FIELDS: usize = 8 * 1024;
+const MAX_FIELDS_BYTES: usize = 8 * 1024;
 
 /// Most bytes of the escaped message.
-const MOST_MESSAGE: usize = 4 * 1024;
+const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// Initial capacity of a line's fields, in bytes.
-const ROOM: usize = 768;
+const INITIAL_CAPACITY: usize = 768;
 
 /// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum LineFormat {
     /// `2026-12-31T23:59:59.999Z INFO refused route=ticks reason=network …`
     Text {
         /// Whether ANSI escapes color time, level and names.
@@ -43,22 +43,22 @@ pub enum Shape {
 }
 
 /// A `tracing` layer that writes each event as one line.
-pub struct Lines<W> {
-    shape: Shape,
+pub struct LineLayer<W> {
+    shape: LineFormat,
     writer: W,
     clock: fn() -> Timestamp,
 }
 
-impl<W> Lines<W> {
+impl<W> LineLayer<W> {
     /// Creates a layer for lines of this shape, with timestamps from `clock`.
-    pub fn new(shape: Shape, writer: W, clock: fn() -> Timestamp) -> Self {
-        Lines { shape, writer, clock }
+    pub fn new(shape: LineFormat, writer: W, clock: fn() -> Timestamp) -> Self {
+        LineLayer { shape, writer, clock }
     }
 }
 
-impl<S: Subscriber, W: for<'w> MakeWriter<'w> + 'static> Layer<S> for Lines<W> {
+impl<S: Subscriber, W: for<'w> MakeWriter<'w> + 'static> Layer<S> for LineLayer<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut fields = Fields::new(self.shape);
+        let mut fields = LineFields::new(self.shape);
         event.record(&mut fields);
         let line = fields.line(*event.metadata().level(), (self.clock)());
         // One write is one line. The sink counts the lines that it loses.
@@ -67,8 +67,8 @@ impl<S: Subscriber, W: for<'w> MakeWriter<'w> + 'static> Layer<S> for Lines<W> {
 }
 
 /// The fields of an event recorded so far, escaped.
-struct Fields {
-    shape: Shape,
+struct LineFields {
+    shape: LineFormat,
     message: String,
     /// ` route=ticks reason=network`: for people, so empty in JSON.
     words: String,
@@ -77,38 +77,39 @@ struct Fields {
     is_cut: bool,
 }
 
-impl Fields {
-    fn new(shape: Shape) -> Self {
-        let room = |is_used| String::with_capacity(if is_used { ROOM } else { 0 });
-        let (words, own) = (room(shape != Shape::Json), room(!matches!(shape, Shape::Text { .. })));
-        Fields { shape, message: String::new(), words, own, is_cut: false }
+impl LineFields {
+    fn new(shape: LineFormat) -> Self {
+        let room = |is_used| String::with_capacity(if is_used { INITIAL_CAPACITY } else { 0 });
+        let (words, own) =
+            (room(shape != LineFormat::Json), room(!matches!(shape, LineFormat::Text { .. })));
+        LineFields { shape, message: String::new(), words, own, is_cut: false }
     }
 
     fn line(mut self, level: Level, now: Timestamp) -> String {
         if self.is_cut {
-            self.put("cut", Value::Plain(&true), usize::MAX);
+            self.put("cut", FieldValue::Plain(&true), usize::MAX);
         }
-        let Fields { shape, message, words, own, .. } = self;
+        let LineFields { shape, message, words, own, .. } = self;
         let mut line = String::with_capacity(words.len() + own.len() + message.len() + 96);
         // Writing to a string doesn't fail.
         let _ = match shape {
-            Shape::Text { colours: false } => {
+            LineFormat::Text { colours: false } => {
                 writeln!(line, "{now:.3} {level:>5} {message}{words}")
             }
-            Shape::Text { colours: true } => {
+            LineFormat::Text { colours: true } => {
                 writeln!(
                     line,
-                    "{DIM}{now:.3}{PLAIN} {}{level:>5}{PLAIN} {message}{words}",
+                    "{DIM}{now:.3}{RESET} {}{level:>5}{RESET} {message}{words}",
                     colour(level)
                 )
             }
-            Shape::Json => {
+            LineFormat::Json => {
                 writeln!(
                     line,
                     r#"{{"timestamp":"{now:.3}","level":"{level}","message":"{message}"{own}}}"#
                 )
             }
-            Shape::Journald => {
+            LineFormat::Journald => {
                 let priority = priority(level);
                 write!(
                     line,
@@ -120,39 +121,40 @@ impl Fields {
     }
 
     /// Adds a field, or leaves it out if an earlier one was already left out.
-    fn field(&mut self, field: &Field, value: Value<'_>) {
+    fn field(&mut self, field: &Field, value: FieldValue<'_>) {
         if field.name() == "message" {
-            let quoting = if self.shape == Shape::Json { Quoting::Json } else { Quoting::Bare };
-            value.put(&mut self.message, quoting, MOST_MESSAGE);
+            let quoting =
+                if self.shape == LineFormat::Json { QuoteStyle::Json } else { QuoteStyle::Bare };
+            value.put(&mut self.message, quoting, MAX_MESSAGE_BYTES);
         } else if !self.is_cut {
-            self.put(field.name(), value, MOST_FIELDS);
+            self.put(field.name(), value, MAX_FIELDS_BYTES);
         }
     }
 
-    fn put(&mut self, name: &str, value: Value<'_>, most: usize) {
-        let Fields { words, own, .. } = self;
+    fn put(&mut self, name: &str, value: FieldValue<'_>, most: usize) {
+        let LineFields { words, own, .. } = self;
         let before = (words.len(), own.len());
         match self.shape {
-            Shape::Text { colours } => {
-                let (dim, plain) = if colours { (DIM, PLAIN) } else { ("", "") };
+            LineFormat::Text { colours } => {
+                let (dim, plain) = if colours { (DIM, RESET) } else { ("", "") };
                 words.extend([" ", dim, name, "=", plain]);
-                value.put(words, Quoting::Word, MOST_VALUE);
+                value.put(words, QuoteStyle::Word, MAX_VALUE_BYTES);
             }
-            Shape::Json => {
+            LineFormat::Json => {
                 let quote = if value.is_plain() { "" } else { "\"" };
                 own.extend([",\"", name, "\":", quote]);
-                value.put(own, Quoting::Json, MOST_VALUE);
+                value.put(own, QuoteStyle::Json, MAX_VALUE_BYTES);
                 own.push_str(quote);
             }
-            Shape::Journald => {
+            LineFormat::Journald => {
                 own.extend(name.bytes().map(journal_letter));
                 own.push('=');
                 let start = own.len();
-                value.put(own, Quoting::Bare, MOST_VALUE);
+                value.put(own, QuoteStyle::Bare, MAX_VALUE_BYTES);
                 words.extend([" ", name, "="]);
                 match &own[start..] {
                     word if is_word(word) => words.push_str(word),
-                    _ => value.put(words, Quoting::Word, MOST_VALUE),
+                    _ => value.put(words, QuoteStyle::Word, MAX_VALUE_BYTES),
                 }
                 own.push('\n');
             }
@@ -167,57 +169,57 @@ impl Fields {
 
 /// The value of a field.
 #[derive(Clone, Copy)]
-enum Value<'v> {
+enum FieldValue<'v> {
     Text(&'v str),
     Count(u64),
     /// A number or a boolean, which JSON doesn't quote.
     Plain(&'v dyn fmt::Display),
     /// A `Debug` value. `tracing` passes `Display` values in this form too.
-    Shown(&'v dyn fmt::Debug),
+    Debug(&'v dyn fmt::Debug),
 }
 
-impl Value<'_> {
+impl FieldValue<'_> {
     /// Appends the value, escaped, as at most `most` bytes.
-    fn put(&self, out: &mut String, quoting: Quoting, most: usize) {
+    fn put(&self, out: &mut String, quoting: QuoteStyle, most: usize) {
         match self {
-            Value::Text(text) => escape_text(out, quoting, most, text),
-            Value::Count(count) => out.push_str(itoa::Buffer::new().format(*count)),
-            Value::Plain(value) => escape(out, quoting, most, |out| write!(out, "{value}")),
-            Value::Shown(value) => escape(out, quoting, most, |out| write!(out, "{value:?}")),
+            FieldValue::Text(text) => escape_text(out, quoting, most, text),
+            FieldValue::Count(count) => out.push_str(itoa::Buffer::new().format(*count)),
+            FieldValue::Plain(value) => escape(out, quoting, most, |out| write!(out, "{value}")),
+            FieldValue::Debug(value) => escape(out, quoting, most, |out| write!(out, "{value:?}")),
         }
     }
 
     fn is_plain(&self) -> bool {
-        matches!(self, Value::Count(_) | Value::Plain(_))
+        matches!(self, FieldValue::Count(_) | FieldValue::Plain(_))
     }
 }
 
-impl Visit for Fields {
+impl Visit for LineFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.field(field, Value::Shown(value));
+        self.field(field, FieldValue::Debug(value));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.field(field, Value::Text(value));
+        self.field(field, FieldValue::Text(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.field(field, Value::Count(value));
+        self.field(field, FieldValue::Count(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.field(field, Value::Plain(&value));
+        self.field(field, FieldValue::Plain(&value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.field(field, Value::Plain(&value));
+        self.field(field, FieldValue::Plain(&value));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no literal for infinity or NaN, so they become strings.
         self.field(
             field,
-            if value.is_finite() { Value::Plain(&value) } else { Value::Shown(&value) },
+            if value.is_finite() { FieldValue::Plain(&value) } else { FieldValue::Debug(&value) },
         );
     }
 }
@@ -238,7 +240,7 @@ const fn priority(level: Level) -> u8 {
 }
 
 const DIM: &str = "\x1b[2m";
-const PLAIN: &str = "\x1b[0m";
+const RESET: &str = "\x1b[0m";
 
 const fn colour(level: Level) -> &'static str {
     match level {
@@ -273,25 +275,28 @@ mod tests {
     }
 
     /// What `log` writes, at one instant of 2026.
-    fn written(shape: Shape, log: &dyn Fn()) -> String {
+    fn written(shape: LineFormat, log: &dyn Fn()) -> String {
         let kept = Kept::default();
         let writer = kept.clone();
         let clock = || "2026-11-22T20:05:01.0005Z".parse().unwrap();
-        let subscriber =
-            tracing_subscriber::registry().with(Lines::new(shape, move || writer.clone(), clock));
+        let subscriber = tracing_subscriber::registry().with(LineLayer::new(
+            shape,
+            move || writer.clone(),
+            clock,
+        ));
         tracing::subscriber::with_default(subscriber, log);
         String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
     }
 
     fn check(log: &dyn Fn(), text: &str, json: &str, journald: &str) {
-        assert_eq!(written(Shape::Text { colours: false }, log), text);
-        assert_eq!(written(Shape::Json, log), json);
-        assert_eq!(written(Shape::Journald, log), journald);
+        assert_eq!(written(LineFormat::Text { colours: false }, log), text);
+        assert_eq!(written(LineFormat::Json, log), json);
+        assert_eq!(written(LineFormat::Journald, log), journald);
         serde_json::from_str::<serde_json::Value>(json).unwrap();
     }
 
     #[test]
-    fn a_line_says_what_the_event_holds_in_each_shape() {
+    fn line_has_the_event_in_each_format() {
         check(
             &|| tracing::info!(route = "ticks", client = %"192.0.2.1", status = 403, reason = None::<&str>, seconds = 0.25, "refused"),
             "2026-11-22T20:05:01.000Z  INFO refused route=ticks client=192.0.2.1 status=403 seconds=0.25\n",
@@ -319,8 +324,9 @@ mod tests {
 
     #[test]
     fn colours_are_for_terminals() {
-        let line =
-            written(Shape::Text { colours: true }, &|| tracing::warn!(route = "ticks", "refused"));
+        let line = written(LineFormat::Text { colours: true }, &|| {
+            tracing::warn!(route = "ticks", "refused")
+        });
         assert_eq!(
             line,
             "\x1b[2m2026-11-22T20:05:01.000Z\x1b[0m \x1b[33m WARN\x1b[0m refused \x1b[2mroute=\x1b[0mticks\n"
@@ -328,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_line_is_cut_and_says_so() {
+    fn endless_line_is_cut_with_a_mark() {
         let (path, short) = ("/a".repeat(4096), "x".repeat(1000));
         let (a, b) = (&*path, &*short);
         let log = || {
@@ -347,20 +353,24 @@ mod tests {
                 "{a}"
             );
         };
-        for shape in [Shape::Text { colours: false }, Shape::Json, Shape::Journald] {
+        for shape in [LineFormat::Text { colours: false }, LineFormat::Json, LineFormat::Journald] {
             let line = written(shape, &log);
-            assert!(line.len() < 2 * (MOST_FIELDS + MOST_MESSAGE), "{} bytes", line.len());
+            assert!(
+                line.len() < 2 * (MAX_FIELDS_BYTES + MAX_MESSAGE_BYTES),
+                "{} bytes",
+                line.len()
+            );
             assert!(
                 line.contains("/a…") && line.contains("cut") && !line.contains("last"),
                 "{line}"
             );
         }
-        serde_json::from_str::<serde_json::Value>(&written(Shape::Json, &log)).unwrap();
+        serde_json::from_str::<serde_json::Value>(&written(LineFormat::Json, &log)).unwrap();
     }
 
     #[test]
-    fn what_has_no_number_in_json_is_a_string() {
-        let line = written(Shape::Json, &|| {
+    fn non_finite_numbers_are_json_strings() {
+        let line = written(LineFormat::Json, &|| {
             tracing::info!(seconds = f64::INFINITY, open = true, left = -1, "odd");
         });
         assert!(line.ends_with("\"seconds\":\"inf\",\"open\":true,\"left\":-1}\n"), "{line}");

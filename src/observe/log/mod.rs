@@ -5,14 +5,14 @@
 //! hold whole heads. A slow or full sink loses lines, which are counted. The thread that logs never
 //! blocks.
 
-pub mod cap;
 pub mod decision;
 mod escape;
-pub mod field;
+pub mod fields;
 mod filter;
 mod journald;
 mod line;
 mod sink;
+pub mod throttle;
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -29,21 +29,21 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::observe::log::journald::Journal;
-use crate::observe::log::line::{Lines, Shape};
+use crate::observe::log::line::{LineFormat, LineLayer};
 use crate::observe::log::sink::{Descriptor, Sink};
 
 /// Lines that wait for a slow sink before further ones are dropped.
-const WAITING_LINES: usize = 16_384;
+const MAX_QUEUED_LINES: usize = 16_384;
 
 /// Time for writing the last lines at exit.
-const LAST_LINES: Duration = Duration::from_millis(1200);
+const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_millis(1200);
 
 /// Prefix of the targets of this program's own events.
-const OWN: &str = "sidegate";
+const OWN_TARGET_PREFIX: &str = "sidegate";
 
 /// The format of lines, and where they go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum LogFormat {
     /// For people, on standard error; in colours on a terminal.
     Text,
     /// One JSON object a line, on standard error.
@@ -60,7 +60,7 @@ pub enum LogError {
     /// Standard error cannot be written to.
     NoDescriptor(io::Error),
     /// A subscriber is already installed in this process.
-    Twice,
+    AlreadyInstalled,
 }
 
 impl fmt::Display for LogError {
@@ -69,29 +69,29 @@ impl fmt::Display for LogError {
             LogError::NoJournal(error) => write!(
                 f,
                 "the journal cannot be reached at {}: {error}; leave `--log journald` out where no journald runs",
-                journald::SOCKET
+                journald::SOCKET_PATH
             ),
             LogError::NoDescriptor(error) => write!(f, "standard error cannot be used: {error}"),
-            LogError::Twice => f.write_str("this process logs already"),
+            LogError::AlreadyInstalled => f.write_str("this process logs already"),
         }
     }
 }
 
 impl std::error::Error for LogError {}
 
-impl Format {
+impl LogFormat {
     /// Chooses the format by standard error: the journal's own form if it is the journal, text on a
     /// terminal, else JSON.
-    pub fn fitting() -> Self {
+    pub fn detect() -> Self {
         let stderr = io::stderr();
         if journald::is_stream(&stderr, std::env::var_os("JOURNAL_STREAM"))
-            && Journal::open(journald::SOCKET).is_ok()
+            && Journal::open(journald::SOCKET_PATH).is_ok()
         {
-            Format::Journald
+            LogFormat::Journald
         } else if stderr.is_terminal() {
-            Format::Text
+            LogFormat::Text
         } else {
-            Format::Json
+            LogFormat::Json
         }
     }
 }
@@ -99,7 +99,7 @@ impl Format {
 /// The running log. Dropping it writes the lines that still wait.
 pub struct Log {
     guard: Option<WorkerGuard>,
-    drops: Drops,
+    drops: DropCounter,
 }
 
 impl Log {
@@ -108,33 +108,42 @@ impl Log {
     ///
     /// # Errors
     /// See [`LogError`].
-    pub fn start(format: Format) -> Result<Log, LogError> {
+    pub fn start(format: LogFormat) -> Result<Log, LogError> {
         let lost = Arc::<AtomicU64>::default();
         let (shape, (writer, guard)) = match format {
-            Format::Journald => {
-                let journal = Journal::open(journald::SOCKET).map_err(LogError::NoJournal)?;
-                (Shape::Journald, worker(Sink::new(journal, Arc::clone(&lost)), WAITING_LINES))
+            LogFormat::Journald => {
+                let journal = Journal::open(journald::SOCKET_PATH).map_err(LogError::NoJournal)?;
+                (
+                    LineFormat::Journald,
+                    worker(Sink::new(journal, Arc::clone(&lost)), MAX_QUEUED_LINES),
+                )
             }
-            Format::Text | Format::Json => {
+            LogFormat::Text | LogFormat::Json => {
                 let stderr = Descriptor::stderr().map_err(LogError::NoDescriptor)?;
                 let colours = io::stderr().is_terminal()
                     && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-                let shape =
-                    if format == Format::Json { Shape::Json } else { Shape::Text { colours } };
-                (shape, worker(Sink::new(stderr, Arc::clone(&lost)).in_bursts(), WAITING_LINES))
+                let shape = if format == LogFormat::Json {
+                    LineFormat::Json
+                } else {
+                    LineFormat::Text { colours }
+                };
+                (
+                    shape,
+                    worker(Sink::new(stderr, Arc::clone(&lost)).with_bursts(), MAX_QUEUED_LINES),
+                )
             }
         };
-        let drops = Drops { queue: Some(writer.error_counter()), sink: lost };
+        let drops = DropCounter { queue: Some(writer.error_counter()), sink: lost };
         let directives = std::env::var(filter::VARIABLE).unwrap_or_default();
         let (filter, invalid) = filter::parse(&directives);
         let own = filter_fn(|metadata| is_own(metadata.target()));
-        let lines = Lines::new(shape, writer, Timestamp::now);
+        let lines = LineLayer::new(shape, writer, Timestamp::now);
         tracing_subscriber::registry()
             .with(filter)
             .with(own)
             .with(lines)
             .try_init()
-            .map_err(|_| LogError::Twice)?;
+            .map_err(|_| LogError::AlreadyInstalled)?;
         // The default hook prints to standard error from the panicking thread. A full pipe would
         // block the data plane there.
         std::panic::set_hook(Box::new(panicked));
@@ -148,13 +157,13 @@ impl Log {
     }
 
     /// A handle to the number of dropped lines.
-    pub fn drops(&self) -> Drops {
+    pub fn drops(&self) -> DropCounter {
         self.drops.clone()
     }
 }
 
 impl Drop for Log {
-    /// Waits for the last lines to be written, but not longer than `LAST_LINES`.
+    /// Waits for the last lines to be written, but not longer than `FINAL_FLUSH_TIMEOUT`.
     fn drop(&mut self) {
         let guard = self.guard.take();
         let (done, waits) = channel::<()>();
@@ -165,14 +174,16 @@ impl Drop for Log {
             drop(done);
         });
         if last.is_ok() {
-            let _ = waits.recv_timeout(LAST_LINES);
+            let _ = waits.recv_timeout(FINAL_FLUSH_TIMEOUT);
         }
     }
 }
 
 /// Whether an event is this program's own. Libraries may trace secrets.
 fn is_own(target: &str) -> bool {
-    target.strip_prefix(OWN).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    target
+        .strip_prefix(OWN_TARGET_PREFIX)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// Starts the thread that writes to `sink`; at most `lines` wait for it.
@@ -193,14 +204,14 @@ fn panicked(panic: &PanicHookInfo<'_>) {
 
 /// Number of lines dropped so far. Clones share the count.
 #[derive(Clone, Default)]
-pub struct Drops {
+pub struct DropCounter {
     /// Lines dropped because the queue was full; `None` means nothing is logged.
     queue: Option<ErrorCounter>,
     /// Lines lost because a write to the sink failed.
     sink: Arc<AtomicU64>,
 }
 
-impl Drops {
+impl DropCounter {
     /// Lines dropped since the start; 0 if nothing is logged.
     pub fn count(&self) -> u64 {
         let queue = self.queue.as_ref().map_or(0, |counter| counter.dropped_lines() as u64);

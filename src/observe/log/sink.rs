@@ -12,11 +12,11 @@ use std::thread;
 use std::time::Duration;
 
 /// Pause before a full non-blocking descriptor is tried again.
-const PAUSE: Duration = Duration::from_millis(10);
+const RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Most bytes of lines written together. A pipe keeps writes of this size whole, whatever other
 /// processes write (pipe(7), `PIPE_BUF`).
-const BURST: usize = 4096;
+const MAX_BURST_BYTES: usize = 4096;
 
 /// Counts the lines whose write to the inner sink fails; never fails itself.
 pub struct Sink<W> {
@@ -36,8 +36,8 @@ impl<W: Write> Sink<W> {
     }
 
     /// Writes the lines of a burst at once. For inner sinks that are byte streams.
-    pub fn in_bursts(self) -> Self {
-        Sink { most: BURST, ..self }
+    pub fn with_bursts(self) -> Self {
+        Sink { most: MAX_BURST_BYTES, ..self }
     }
 
     fn put(&mut self, line: &[u8]) {
@@ -98,7 +98,9 @@ impl Write for Descriptor {
             match self.0.write(bytes) {
                 // `O_NONBLOCK` belongs to the open file description, which the parent shares and
                 // may have set.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(PAUSE),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    thread::sleep(RETRY_INTERVAL)
+                }
                 other => return other,
             }
         }
@@ -115,14 +117,14 @@ mod tests {
     use std::io::Read;
     use std::sync::mpsc;
 
-    use super::super::{Drops, worker};
+    use super::super::{DropCounter, worker};
 
     fn lost(lost: &Arc<AtomicU64>) -> u64 {
         lost.load(Ordering::Relaxed)
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_any_more_loses_lines_and_counts_them() {
+    fn unread_pipe_loses_lines_and_counts_them() {
         let (reader, writer) = io::pipe().unwrap();
         let count = Arc::default();
         let mut sink =
@@ -136,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_come_in_a_burst_go_out_together_and_are_lost_one_by_one() {
+    fn burst_is_written_together_and_lost_line_by_line() {
         let (mut reader, writer) = io::pipe().unwrap();
         let count = Arc::default();
         let mut sink =
             Sink::new(Descriptor(std::os::fd::OwnedFd::from(writer).into()), Arc::clone(&count))
-                .in_bursts();
-        let long = format!("{}\n", "x".repeat(BURST));
+                .with_bursts();
+        let long = format!("{}\n", "x".repeat(MAX_BURST_BYTES));
         for line in ["one\n", "two\n", &*long, "three\n"] {
             sink.write_all(line.as_bytes()).unwrap();
         }
@@ -159,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_somebody_made_non_blocking_gets_every_line_whole() {
+    fn non_blocking_pipe_gets_every_line_whole() {
         let (mut reader, writer) = io::pipe().unwrap();
         let flags = rustix::fs::OFlags::NONBLOCK;
         rustix::fs::fcntl_setfl(&writer, flags).unwrap();
@@ -190,10 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_takes_nothing_makes_nobody_wait() {
+    fn blocked_sink_delays_no_caller() {
         let (take, slow) = mpsc::channel();
         let (mut writer, guard) = worker(Sink::new(Slow(slow), Arc::default()), 4);
-        let drops = Drops { queue: Some(writer.error_counter()), sink: Arc::default() };
+        let drops = DropCounter { queue: Some(writer.error_counter()), sink: Arc::default() };
         for _ in 0..1000 {
             writer.write_all(b"line\n").unwrap();
         }

@@ -8,7 +8,7 @@ pub struct Family {
     /// Name in a scrape.
     pub name: &'static str,
     /// Type, as in the `# TYPE` line.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// Names of its labels, in the order in which they are written.
     pub labels: &'static [&'static str],
     /// Text of the `# HELP` line: a sentence or two.
@@ -17,7 +17,7 @@ pub struct Family {
 
 /// The type of a family's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows, from 0 at the start of the process.
     Counter,
     /// Goes up and down.
@@ -26,13 +26,13 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// The type's name in Prometheus' text format.
     pub const fn word(self) -> &'static str {
         match self {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         }
     }
 }
@@ -44,7 +44,7 @@ pub fn table() -> Vec<Family> {
 
 macro_rules! families {
     ($($family:ident: $kind:ident $name:literal [$($label:literal)*] $help:literal;)*) => {
-        $(pub(super) const $family: Family = Family { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+        $(pub(super) const $family: Family = Family { name: $name, kind: MetricKind::$kind, labels: &[$($label),*], help: $help };)*
         const TABLE: &[Family] = &[$($family),*];
     };
 }
@@ -163,11 +163,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_family_is_named_as_prometheus_wants_it_and_says_what_it_is() {
+    fn every_family_has_a_valid_name_and_help() {
         for family in table() {
             let Family { name, kind, labels, help } = family;
-            assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
-            assert!(kind != Kind::Histogram || name.ends_with("_seconds"), "{name}");
+            assert_eq!(name.ends_with("_total"), kind == MetricKind::Counter, "{name}");
+            assert!(kind != MetricKind::Histogram || name.ends_with("_seconds"), "{name}");
             assert!(
                 help.ends_with('.') && help.len() > 20 && !help.contains(['\n', '|']),
                 "{name}: {help}"
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn no_family_is_there_twice() {
+    fn family_names_are_unique() {
         let names: std::collections::HashSet<_> =
             table().iter().map(|family| family.name).collect();
         assert_eq!(names.len(), table().len());

@@ -9,8 +9,8 @@ use rlimit::Resource;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::observe::metrics::exposition::Exposition;
 use crate::observe::metrics::family;
-use crate::observe::metrics::page::Page;
 
 /// The reported fields of /proc/self/stat, in the kernel's units (proc_pid_stat(5)).
 struct Stat {
@@ -32,9 +32,9 @@ pub fn start_time() -> Option<f64> {
 }
 
 /// Adds the figures that can be read; `started` comes from [`start_time`].
-pub fn put(page: &mut Page, started: Option<f64>) {
+pub fn put(page: &mut Exposition, started: Option<f64>) {
     if let Some(stat) = stat() {
-        page.put(&family::CPU_SECONDS, &[], seconds(stat.cpu_ticks));
+        page.sample(&family::CPU_SECONDS, &[], seconds(stat.cpu_ticks));
         page.count(&family::RESIDENT_MEMORY, &[], stat.resident_pages * page_size() as u64);
         page.count(&family::VIRTUAL_MEMORY, &[], stat.virtual_bytes);
         page.count(&family::THREADS, &[], stat.threads);
@@ -47,7 +47,7 @@ pub fn put(page: &mut Page, started: Option<f64>) {
         (&family::MAX_FDS, max.map(|max| max as f64)),
     ] {
         if let Some(value) = value {
-            page.put(family, &[], value);
+            page.sample(family, &[], value);
         }
     }
 }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_and_spaces_moves_no_field() {
+    fn command_name_with_parentheses_shifts_no_field() {
         let stat =
             parse("7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 150 25 0 0 20 0 9 0 4211 8192 33 18446744073709551615 1").unwrap();
         let Stat { cpu_ticks, threads, started, virtual_bytes, resident_pages } = stat;
@@ -99,12 +99,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_left_out() {
+    fn unreadable_figures_are_left_out() {
         assert!(parse("").is_none() && parse("7 (a) S 1 2").is_none());
     }
 
     #[test]
-    fn this_process_started_a_while_ago_and_is_alive() {
+    fn own_process_has_a_start_time_and_figures() {
         let started = start_time().unwrap();
         let now = Timestamp::now().as_millisecond() as f64 / 1e3;
         assert!(started < now && started > now - 86_400.0, "{started} at {now}");

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 
-use crate::observe::metrics::core::CoreMetrics;
+use crate::observe::metrics::labels::{CandidateDifference, ReloadResult};
 use crate::observe::metrics::process;
-use crate::observe::metrics::words::{Difference, ReloadResult};
+use crate::observe::metrics::thread::ThreadMetrics;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::route::BackendAddress;
@@ -17,7 +17,7 @@ use crate::sync::lock;
 /// All counters of the process, and the state that scrapes report.
 pub struct Metrics {
     /// The counters of each data-plane thread.
-    pub(super) cores: Mutex<Vec<Arc<CoreMetrics>>>,
+    pub(super) cores: Mutex<Vec<Arc<ThreadMetrics>>>,
     pub(super) connections_limits: Mutex<BTreeMap<Arc<str>, usize>>,
     pub(super) backends: Mutex<HashMap<BackendAddress, Arc<BackendMetrics>>>,
     pub(super) reloads: [AtomicU64; ReloadResult::ALL.len()],
@@ -25,7 +25,7 @@ pub struct Metrics {
     /// Time of the last successful reload or start, in milliseconds of Unix time.
     pub(super) reload_succeeded: AtomicI64,
     pub(super) lists_modified: Mutex<Vec<ListModified>>,
-    pub(super) differences: Mutex<BTreeMap<(Arc<str>, Difference, &'static str), u64>>,
+    pub(super) differences: Mutex<BTreeMap<(Arc<str>, CandidateDifference, &'static str), u64>>,
     pub(super) would_revoke: Mutex<HashMap<Arc<str>, usize>>,
     pub(super) watch_degraded: AtomicBool,
     pub(super) panics: AtomicU64,
@@ -58,8 +58,8 @@ impl Metrics {
     }
 
     /// Adds the counters of a data-plane thread. Only that thread may write them.
-    pub fn core(&self) -> Arc<CoreMetrics> {
-        let core = Arc::new(CoreMetrics::default());
+    pub fn core(&self) -> Arc<ThreadMetrics> {
+        let core = Arc::new(ThreadMetrics::default());
         lock(&self.cores).push(Arc::clone(&core));
         core
     }
@@ -109,7 +109,12 @@ impl Metrics {
 
     /// Counts a decision that the candidate of `policy` would have made differently. `reason` is
     /// the refusal of the one of the two that refuses.
-    pub fn candidate_differs(&self, policy: &Arc<str>, difference: Difference, reason: Refusal) {
+    pub fn candidate_differs(
+        &self,
+        policy: &Arc<str>,
+        difference: CandidateDifference,
+        reason: Refusal,
+    ) {
         *lock(&self.differences)
             .entry((Arc::clone(policy), difference, reason.word()))
             .or_default() += 1;
@@ -122,7 +127,7 @@ impl Metrics {
 
     /// Decisions since the start that each candidate would have made differently, by policy and
     /// difference.
-    pub fn candidate_differences(&self) -> BTreeMap<(Arc<str>, Difference), u64> {
+    pub fn candidate_differences(&self) -> BTreeMap<(Arc<str>, CandidateDifference), u64> {
         let mut sums = BTreeMap::new();
         for ((policy, difference, _), count) in lock(&self.differences).iter() {
             *sums.entry((Arc::clone(policy), *difference)).or_default() += count;
@@ -212,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backend_is_up_until_a_dial_fails_and_only_changes_are_told() {
+    fn backend_is_up_until_a_dial_fails() {
         let backend = BackendMetrics::default();
         let dials = [(true, false), (false, true), (false, false), (true, true), (true, false)];
         assert!(

@@ -6,27 +6,27 @@ use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::close::{By, ExchangeReason, Phase, Reason, Traffic};
-use crate::observe::metrics::core::{ListenerMetrics, RouteMetrics, Sums};
-use crate::observe::metrics::count::{Count, LATENCY, LIFETIME};
+use crate::close::{CloseReason, ExchangeReason, Initiator, Traffic, TunnelPhase};
+use crate::observe::metrics::counter::{Counter, LATENCY_BOUNDS, LIFETIME_BOUNDS};
+use crate::observe::metrics::exposition::Exposition;
 use crate::observe::metrics::family::Family;
-use crate::observe::metrics::page::Page;
-use crate::observe::metrics::registry::Metrics;
-use crate::observe::metrics::words::{
+use crate::observe::metrics::labels::{
     ConnectionEnd, Direction, DiscardEnd, NO_ROUTE, ReloadResult, RequestKind, RequestResult,
     TlsResult,
 };
+use crate::observe::metrics::registry::Metrics;
+use crate::observe::metrics::thread::{ListenerMetrics, MetricTotals, RouteMetrics};
 use crate::observe::metrics::{family, process};
 use crate::policy::limit::{LimiterId, RateLimit};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
-use crate::snapshot::listener::Speaks;
+use crate::snapshot::listener::Protocol;
 use crate::sync::lock;
 use crate::tunnels::Tunnels;
 use crate::tunnels::budget::Budgets;
 
 /// An entry counts as lapsing if it expires within this time.
-const LAPSING: SignedDuration = SignedDuration::from_hours(30 * 24);
+const LAPSING_PERIOD: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 /// Totals of a route since the start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -47,7 +47,7 @@ impl Metrics {
     /// All metrics at `now` in Prometheus' text format 0.0.4. Counters of removed routes go on.
     /// Figures of a generation (backends, lists, certificates, limits) are those of the running one
     /// only.
-    pub fn scrape(&self, facts: &Facts<'_>, now: Timestamp) -> String {
+    pub fn scrape(&self, facts: &ScrapeFacts<'_>, now: Timestamp) -> String {
         text(self, facts, now)
     }
 
@@ -98,7 +98,7 @@ fn connections(metrics: &Metrics) -> Vec<(Arc<str>, u64, usize)> {
 }
 
 /// Facts for a scrape that [`Metrics`] doesn't hold.
-pub struct Facts<'s> {
+pub struct ScrapeFacts<'s> {
     /// Snapshot of the running generation.
     pub snapshot: &'s Snapshot,
     /// The used part of every limit.
@@ -109,19 +109,20 @@ pub struct Facts<'s> {
     pub log_drops: u64,
 }
 
-fn text(metrics: &Metrics, facts: &Facts<'_>, now: Timestamp) -> String {
+fn text(metrics: &Metrics, facts: &ScrapeFacts<'_>, now: Timestamp) -> String {
     let snapshot = facts.snapshot;
-    let mut page = Page::default();
+    let mut page = Exposition::default();
     let mut sums = sums(metrics);
     for (name, limit) in lock(&metrics.connections_limits).iter() {
-        page.put(&family::CONNECTIONS_LIMIT, &[name], *limit as f64);
+        page.sample(&family::CONNECTIONS_LIMIT, &[name], *limit as f64);
         // A series exists before its first count, so that `increase()` sees it; likewise for
         // routes.
         sums.listeners.entry(Arc::clone(name)).or_default();
     }
     for (name, listener) in &sums.listeners {
         let rules = snapshot.listeners.get(name);
-        let has_tls = rules.is_some_and(|rules| matches!(rules.listener.speaks, Speaks::Tls(_)));
+        let has_tls =
+            rules.is_some_and(|rules| matches!(rules.listener.protocol, Protocol::Tls(_)));
         put_listener(&mut page, name, listener, has_tls);
     }
     for route in &snapshot.route_list {
@@ -138,20 +139,20 @@ fn text(metrics: &Metrics, facts: &Facts<'_>, now: Timestamp) -> String {
     put_candidates(&mut page, metrics);
     put_control(&mut page, metrics, facts);
     page.count(&family::LOG_DROPS, &[], facts.log_drops);
-    page.put(&family::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    page.sample(&family::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     process::put(&mut page, metrics.process_started);
     page.text()
 }
 
-fn sums(metrics: &Metrics) -> Sums {
-    let mut sums = Sums::default();
+fn sums(metrics: &Metrics) -> MetricTotals {
+    let mut sums = MetricTotals::default();
     for core in lock(&metrics.cores).iter() {
         core.add_to(&mut sums);
     }
     sums
 }
 
-fn put_listener(page: &mut Page, name: &str, listener: &ListenerMetrics, has_tls: bool) {
+fn put_listener(page: &mut Exposition, name: &str, listener: &ListenerMetrics, has_tls: bool) {
     page.count(&family::CONNECTIONS_ACCEPTED, &[name], listener.accepted.sum());
     page.count(&family::CONNECTIONS_OPEN, &[name], listener.open());
     page.count(&family::CONNECTIONS_DISCARDING, &[name], listener.discarding());
@@ -178,13 +179,13 @@ fn put_listener(page: &mut Page, name: &str, listener: &ListenerMetrics, has_tls
         page.histogram(
             &family::TLS_HANDSHAKE_SECONDS,
             &[name],
-            &LATENCY,
+            &LATENCY_BOUNDS,
             &listener.tls_handshake_seconds,
         );
     }
 }
 
-fn put_requests(page: &mut Page, name: &str, route: &RouteMetrics) {
+fn put_requests(page: &mut Exposition, name: &str, route: &RouteMetrics) {
     for kind in RequestKind::ALL {
         for result in RequestResult::ALL {
             let count = route.requests[kind as usize][result as usize].sum();
@@ -201,12 +202,12 @@ fn put_requests(page: &mut Page, name: &str, route: &RouteMetrics) {
             is_of_a_route(refusal),
         );
     }
-    page.histogram(&family::DIAL_SECONDS, &[name], &LATENCY, &route.dial_seconds);
-    page.histogram(&family::UPGRADE_SECONDS, &[name], &LATENCY, &route.upgrade_seconds);
+    page.histogram(&family::DIAL_SECONDS, &[name], &LATENCY_BOUNDS, &route.dial_seconds);
+    page.histogram(&family::UPGRADE_SECONDS, &[name], &LATENCY_BOUNDS, &route.upgrade_seconds);
 }
 
 /// Adds the requests without a route, which can only be refused.
-fn put_refused(page: &mut Page, name: &str, route: &RouteMetrics) {
+fn put_refused(page: &mut Exposition, name: &str, route: &RouteMetrics) {
     let refused = RequestResult::Refused;
     for kind in RequestKind::ALL {
         let count = route.requests[kind as usize][refused as usize].sum();
@@ -227,11 +228,11 @@ fn put_refused(page: &mut Page, name: &str, route: &RouteMetrics) {
 /// Adds a series if it has counts or is `expected`. An expected series exists from the start, so
 /// that `increase()` sees its first count.
 fn put_counted(
-    page: &mut Page,
+    page: &mut Exposition,
     family: &Family,
     name: &str,
     refusal: Refusal,
-    counts: &[Count],
+    counts: &[Counter],
     expected: bool,
 ) {
     let count = counts[refusal.number()].sum();
@@ -240,9 +241,9 @@ fn put_counted(
     }
 }
 
-fn put_exchanges(page: &mut Page, name: &str, route: &RouteMetrics) {
+fn put_exchanges(page: &mut Exposition, name: &str, route: &RouteMetrics) {
     page.count(&family::EXCHANGES_OPEN, &[name], route.exchanges_open());
-    for by in By::ALL {
+    for by in Initiator::ALL {
         for reason in ExchangeReason::ALL {
             let count = route.exchanges_closed[by as usize][reason as usize].sum();
             page.count_any(&family::EXCHANGES_CLOSED, &[name, by.word(), reason.word()], count);
@@ -250,12 +251,12 @@ fn put_exchanges(page: &mut Page, name: &str, route: &RouteMetrics) {
     }
 }
 
-fn put_tunnels(page: &mut Page, name: &str, route: &RouteMetrics) {
+fn put_tunnels(page: &mut Exposition, name: &str, route: &RouteMetrics) {
     page.count(&family::TUNNELS_OPENED, &[name], route.opened.sum());
     page.count(&family::TUNNELS_OPEN, &[name], route.open());
-    for by in By::ALL {
-        for phase in Phase::ALL {
-            for reason in Reason::ALL {
+    for by in Initiator::ALL {
+        for phase in TunnelPhase::ALL {
+            for reason in CloseReason::ALL {
                 let count = route.closed[by as usize][phase as usize][reason as usize].sum();
                 page.count_any(
                     &family::TUNNELS_CLOSED,
@@ -265,7 +266,12 @@ fn put_tunnels(page: &mut Page, name: &str, route: &RouteMetrics) {
             }
         }
     }
-    page.histogram(&family::TUNNEL_LIFETIME_SECONDS, &[name], &LIFETIME, &route.lifetime_seconds);
+    page.histogram(
+        &family::TUNNEL_LIFETIME_SECONDS,
+        &[name],
+        &LIFETIME_BOUNDS,
+        &route.lifetime_seconds,
+    );
     for direction in Direction::ALL {
         let Traffic { bytes, messages } = route.traffic(direction);
         page.count(&family::BYTES, &[name, direction.word()], bytes);
@@ -333,7 +339,7 @@ const fn revokes(refusal: Refusal) -> bool {
 
 /// Adds the backends of the running routes only: an alert on a removed backend that is down would
 /// never end.
-fn put_backends(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
+fn put_backends(page: &mut Exposition, metrics: &Metrics, snapshot: &Snapshot) {
     for route in &snapshot.route_list {
         let mut told: Vec<&_> = Vec::new();
         for address in &route.backends {
@@ -343,7 +349,7 @@ fn put_backends(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
             told.push(address);
             let backend = metrics.backend(address);
             let name = address.to_string();
-            page.put(
+            page.sample(
                 &family::BACKEND_UP,
                 &[&route.name, &name],
                 f64::from(u8::from(backend.is_up())),
@@ -357,18 +363,18 @@ fn put_backends(page: &mut Page, metrics: &Metrics, snapshot: &Snapshot) {
     }
 }
 
-fn put_policies(page: &mut Page, facts: &Facts<'_>, now: Timestamp) {
-    let until = now.saturating_add(LAPSING).unwrap_or(Timestamp::MAX);
+fn put_policies(page: &mut Exposition, facts: &ScrapeFacts<'_>, now: Timestamp) {
+    let until = now.saturating_add(LAPSING_PERIOD).unwrap_or(Timestamp::MAX);
     for policy in facts.snapshot.all_policies() {
         if let Some(total) = policy.limits.total {
-            page.put(&family::TUNNELS_LIMIT, &[&policy.name], f64::from(total));
+            page.sample(&family::TUNNELS_LIMIT, &[&policy.name], f64::from(total));
         }
         if let Some(total) = policy.limits.streams_total {
-            page.put(&family::STREAMS_LIMIT, &[&policy.name], f64::from(total));
+            page.sample(&family::STREAMS_LIMIT, &[&policy.name], f64::from(total));
         }
         for list in policy.lists() {
-            page.put(&family::LIST_ENTRIES, &[&list.name, &policy.name], list.len() as f64);
-            page.put(
+            page.sample(&family::LIST_ENTRIES, &[&list.name, &policy.name], list.len() as f64);
+            page.sample(
                 &family::ENTRIES_LAPSING,
                 &[&list.name, &policy.name],
                 list.lapsing(now, until) as f64,
@@ -381,23 +387,23 @@ fn put_policies(page: &mut Page, facts: &Facts<'_>, now: Timestamp) {
             let id = LimiterId { policy: &policy.name, is_candidate: false, limit };
             let used = facts.budgets.used(id);
             let labels: &[&str] = &[&policy.name, limit.word()];
-            page.put(&family::LIMITER_KEYS, labels, used.keys as f64);
+            page.sample(&family::LIMITER_KEYS, labels, used.keys as f64);
             // A limiter whose rate no policy uses any more is gone, and so is its count.
             page.count(&family::LIMITER_OVERFLOW, labels, used.overflowed);
         }
     }
 }
 
-fn put_candidates(page: &mut Page, metrics: &Metrics) {
+fn put_candidates(page: &mut Exposition, metrics: &Metrics) {
     for ((policy, difference, reason), count) in lock(&metrics.differences).iter() {
         page.count(&family::CANDIDATE_DIFFERENCES, &[policy, difference.word(), reason], *count);
     }
     for (policy, tunnels) in lock(&metrics.would_revoke).iter() {
-        page.put(&family::CANDIDATE_WOULD_REVOKE, &[policy], *tunnels as f64);
+        page.sample(&family::CANDIDATE_WOULD_REVOKE, &[policy], *tunnels as f64);
     }
 }
 
-fn put_control(page: &mut Page, metrics: &Metrics, facts: &Facts<'_>) {
+fn put_control(page: &mut Exposition, metrics: &Metrics, facts: &ScrapeFacts<'_>) {
     let snapshot = facts.snapshot;
     let flag = |flag: bool| f64::from(u8::from(flag));
     for result in ReloadResult::ALL {
@@ -408,29 +414,29 @@ fn put_control(page: &mut Page, metrics: &Metrics, facts: &Facts<'_>) {
         );
     }
     page.count(&family::GENERATION, &[], snapshot.generation);
-    page.put(
+    page.sample(
         &family::RELOAD_SUCCESSFUL,
         &[],
         flag(!metrics.reload_rejected.load(Ordering::Relaxed)),
     );
-    page.put(
+    page.sample(
         &family::RELOAD_SUCCESS_TIMESTAMP,
         &[],
         metrics.reload_succeeded.load(Ordering::Relaxed) as f64 / 1000.0,
     );
-    page.put(&family::CONFIG_INFO, &[&snapshot.digest], 1.0);
+    page.sample(&family::CONFIG_INFO, &[&snapshot.digest], 1.0);
     for certificate in snapshot.certificates.iter() {
-        page.put(
+        page.sample(
             &family::CERTIFICATE_NOT_AFTER,
             &[&certificate.label],
             certificate.not_after.as_second() as f64,
         );
     }
     for (list, policy, modified) in lock(&metrics.lists_modified).iter() {
-        page.put(&family::LIST_MODIFIED, &[list, policy], modified.as_second() as f64);
+        page.sample(&family::LIST_MODIFIED, &[list, policy], modified.as_second() as f64);
     }
-    page.put(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
-    page.put(&family::DRAINING, &[], flag(facts.is_draining));
+    page.sample(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
+    page.sample(&family::DRAINING, &[], flag(facts.is_draining));
     page.count(&family::PANICS, &[], metrics.panics());
     page.count(&family::SCRAPES_REFUSED, &[], metrics.scrapes_refused.load(Ordering::Relaxed));
 }

@@ -14,19 +14,19 @@ use crate::policy::network::Client;
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
     /// The share of a client that no exception names.
-    pub share: Share,
+    pub share: ClientLimits,
     /// Tunnels of all clients at once.
     pub total: Option<u32>,
     /// Streams of all clients at once: exchanges of plain HTTP that have lasted 5 s.
     pub streams_total: Option<u32>,
     /// `[[limits.for]]`: other shares for the clients of some networks. No network is in two of
     /// them.
-    pub exceptions: Box<[Exception]>,
+    pub exceptions: Box<[LimitException]>,
 }
 
 /// What one client may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Share {
+pub struct ClientLimits {
     /// Rate of WebSocket upgrade requests that the rules permit.
     pub upgrades: Option<Rate>,
     /// Rate of plain HTTP requests that the rules permit.
@@ -61,7 +61,7 @@ impl RateLimit {
     }
 
     /// The rate of `share`. `None` means unlimited.
-    pub const fn of(self, share: &Share) -> Option<Rate> {
+    pub const fn of(self, share: &ClientLimits) -> Option<Rate> {
         match self {
             RateLimit::Upgrades => share.upgrades,
             RateLimit::Requests => share.requests,
@@ -93,11 +93,11 @@ impl<'a> LimiterId<'a> {
 
 /// One `[[limits.for]]`, with all that it leaves out filled in from `[limits]`.
 #[derive(Debug, Clone)]
-pub struct Exception {
+pub struct LimitException {
     /// The clients that this exception applies to: those in one of these lists.
     pub clients: Vec<Arc<List>>,
     /// The share of each of these clients.
-    pub share: Share,
+    pub share: ClientLimits,
     /// Its line in the policy's file, from 1.
     pub line: u32,
 }
@@ -106,7 +106,7 @@ impl Limits {
     /// Returns the index of the exception for `client` at the time `now`: among all that name it,
     /// the one with the longest network.
     pub fn exception(&self, client: Client, now: Timestamp) -> Option<usize> {
-        let longest = |exception: &Exception| {
+        let longest = |exception: &LimitException| {
             exception.clients.iter().filter_map(|list| list.holds(client, now)).max()
         };
         let named = self
@@ -118,14 +118,14 @@ impl Limits {
     }
 
     /// Returns the share of an exception. `None` means the share of clients without one.
-    pub fn share(&self, exception: Option<usize>) -> &Share {
+    pub fn share(&self, exception: Option<usize>) -> &ClientLimits {
         exception
             .and_then(|at| self.exceptions.get(at))
             .map_or(&self.share, |exception| &exception.share)
     }
 
     /// Returns the share of `client` at the time `now`.
-    pub fn of(&self, client: Client, now: Timestamp) -> &Share {
+    pub fn client_limits(&self, client: Client, now: Timestamp) -> &ClientLimits {
         self.share(self.exception(client, now))
     }
 
@@ -141,7 +141,7 @@ impl Limits {
     }
 
     /// Iterates over every share, first the one of clients without an exception.
-    pub fn shares(&self) -> impl Iterator<Item = &Share> {
+    pub fn shares(&self) -> impl Iterator<Item = &ClientLimits> {
         std::iter::once(&self.share).chain(self.exceptions.iter().map(|exception| &exception.share))
     }
 }
@@ -169,7 +169,7 @@ pub struct TunnelLimits {
 }
 
 /// More such frames than any client needs, and far fewer than a thread can handle.
-const FRAMES: Rate = Rate {
+const DEFAULT_FRAMES: Rate = Rate {
     tokens: NonZeroU32::new(2_000).unwrap(),
     per: Duration::from_secs(1),
     burst: NonZeroU32::new(10_000).unwrap(),
@@ -182,7 +182,7 @@ impl Default for TunnelLimits {
         TunnelLimits {
             message_max: None,
             message_rate: None,
-            frames: Some(FRAMES),
+            frames: Some(DEFAULT_FRAMES),
             idle: None,
             lifetime: None,
             ping: Some(Duration::from_secs(25)),
@@ -195,14 +195,14 @@ impl Default for TunnelLimits {
 mod tests {
     use super::*;
 
-    use crate::policy::list::Entry;
+    use crate::policy::list::ListEntry;
 
-    fn exception(line: u32, networks: &[&str]) -> Exception {
-        let entries = networks.iter().map(|text| (Entry::parse(text).unwrap().unwrap(), 1));
+    fn exception(line: u32, networks: &[&str]) -> LimitException {
+        let entries = networks.iter().map(|text| (ListEntry::parse(text).unwrap().unwrap(), 1));
         let list = List::new("nets", "policies/chat.toml", entries.collect()).unwrap();
-        Exception {
+        LimitException {
             clients: vec![Arc::new(list)],
-            share: Share { per_client: Some(line), ..Share::default() },
+            share: ClientLimits { per_client: Some(line), ..ClientLimits::default() },
             line,
         }
     }
@@ -213,18 +213,18 @@ mod tests {
         let exceptions =
             exceptions.iter().map(|(line, networks)| exception(*line, networks)).collect();
         let limits = Limits {
-            share: Share { per_client: Some(1), ..Share::default() },
+            share: ClientLimits { per_client: Some(1), ..ClientLimits::default() },
             total: None,
             streams_total: None,
             exceptions,
         };
         let (client, now) =
             (Client::new(client.parse().unwrap()), "2027-01-01T00:00:00Z".parse().unwrap());
-        assert_eq!(limits.of(client, now).per_client, Some(line), "{client}");
+        assert_eq!(limits.client_limits(client, now).per_client, Some(line), "{client}");
     }
 
     #[test]
-    fn the_longest_network_says_whose_share_it_is_whatever_the_order() {
+    fn longest_network_decides_the_share_in_any_order() {
         let both: [(u32, &[&str]); 2] =
             [(10, &["192.0.2.0/24", "!192.0.2.9"]), (20, &["192.0.2.8/30", "10.0.0.0/8"])];
         let swapped = [both[1], both[0]];
@@ -238,18 +238,19 @@ mod tests {
     }
 
     #[test]
-    fn what_has_lapsed_or_is_carved_out_is_as_everybody_else() {
+    fn lapsed_or_carved_out_client_gets_the_common_limits() {
         check(&[(10, &["192.0.2.1 expires=2026-12-31"])], "192.0.2.1", 1);
         check(&[(10, &["192.0.2.0/24", "!192.0.2.1"])], "192.0.2.1", 1);
     }
 
     #[test]
-    fn every_share_is_told() {
+    fn shares_lists_every_share() {
         let rate =
             Rate { tokens: NonZeroU32::MIN, per: Duration::from_secs(1), burst: NonZeroU32::MIN };
         let one = exception(10, &["192.0.2.1"]);
         let exceptions =
-            [Exception { share: Share { upgrades: Some(rate), ..one.share }, ..one }].into();
+            [LimitException { share: ClientLimits { upgrades: Some(rate), ..one.share }, ..one }]
+                .into();
         let limits = Limits { exceptions, ..Limits::default() };
         assert_eq!(
             limits.shares().map(|share| share.upgrades).collect::<Vec<_>>(),
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_the_pulse_is_taken_and_empty_frames_are_limited() {
+    fn pings_and_frame_limits_are_on_by_default() {
         let limits = Limits::default();
         assert_eq!(
             (limits.share.upgrades, limits.share.requests, limits.share.per_client, limits.total),
@@ -269,7 +270,7 @@ mod tests {
             pong: Duration::from_secs(20),
             ..limits.share.tunnel
         };
-        assert_eq!((limits.share.tunnel, pulse.frames), (pulse, Some(FRAMES)));
+        assert_eq!((limits.share.tunnel, pulse.frames), (pulse, Some(DEFAULT_FRAMES)));
         assert_eq!(
             (pulse.message_max, pulse.message_rate, pulse.idle, pulse.lifetime),
             (None, None, None, None)

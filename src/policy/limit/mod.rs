@@ -6,5 +6,5 @@
 mod limits;
 mod rate;
 
-pub use self::limits::{Exception, LimiterId, Limits, RateLimit, Share, TunnelLimits};
-pub use self::rate::{CENTURY, Rate};
+pub use self::limits::{ClientLimits, LimitException, LimiterId, Limits, RateLimit, TunnelLimits};
+pub use self::rate::{MAX_REFILL_TIME, Rate};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use governor::Quota;
 
 /// governor counts nanoseconds in 64 bits and panics, or wraps, past 584 years.
-pub const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+pub const MAX_REFILL_TIME: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// A token rate: `tokens` per `per`, and at most `burst` saved up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Rate {
     /// that.
     pub fn quota(self) -> Quota {
         let token = self.token();
-        let most = u32::try_from(CENTURY.as_nanos() / token.as_nanos()).unwrap_or(u32::MAX);
+        let most = u32::try_from(MAX_REFILL_TIME.as_nanos() / token.as_nanos()).unwrap_or(u32::MAX);
         // `with_period` returns `None` only for a period of zero, which `token` excludes.
         let quota = Quota::with_period(token).unwrap_or(Quota::per_second(self.tokens));
         quota.allow_burst(self.burst.min(NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN)))
@@ -33,7 +33,7 @@ impl Rate {
 
     /// The time in which one token arrives.
     pub fn token(self) -> Duration {
-        (self.per / self.tokens.get()).clamp(Duration::from_nanos(1), CENTURY)
+        (self.per / self.tokens.get()).clamp(Duration::from_nanos(1), MAX_REFILL_TIME)
     }
 }
 

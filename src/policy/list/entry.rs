@@ -18,18 +18,18 @@ use crate::policy::network::fold;
 
 /// One network of a list, with its sign and annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ListEntry {
     /// Without host bits, and folded (see [`fold`]).
     pub network: IpNet,
     /// Whether the list includes this network. `false` means a `!` carve-out.
     pub admits: bool,
     /// Annotations of the entry. Most entries of a large list have none, and allocate nothing.
-    notes: Option<Box<Notes>>,
+    notes: Option<Box<Annotations>>,
 }
 
 /// The annotations of an entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Notes {
+struct Annotations {
     expires: Option<Timestamp>,
     owner: Option<Box<str>>,
     ticket: Option<Box<str>>,
@@ -37,7 +37,7 @@ struct Notes {
 
 /// The fault of a line, and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EntryFault {
+pub struct EntryError {
     /// Position of the fault, in bytes of the line.
     pub span: Range<usize>,
     /// The fault, in one sentence without its full stop. It quotes from the line only text between
@@ -47,9 +47,9 @@ pub struct EntryFault {
     pub remedy: Cow<'static, str>,
 }
 
-impl Entry {
+impl ListEntry {
     /// Parses one line, with or without its line end. `None` means a blank line or only a comment.
-    pub fn parse(line: &str) -> Result<Option<Entry>, EntryFault> {
+    pub fn parse(line: &str) -> Result<Option<ListEntry>, EntryError> {
         let mut tokens = tokens(line);
         let Some(first) = tokens.next() else { return Ok(None) };
         let mut entry = first.entry()?;
@@ -92,7 +92,7 @@ impl Entry {
 }
 
 /// The network and its sign, as at the start of a list's line: `!203.0.113.66`.
-impl fmt::Display for Entry {
+impl fmt::Display for ListEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.admits { "" } else { "!" })?;
         match self.network.prefix_len() == self.network.max_prefix_len() {
@@ -121,46 +121,44 @@ impl fmt::Display for Expiry {
 
 /// A run of characters without a blank, and its offset in the line.
 #[derive(Clone, Copy)]
-struct Token<'a> {
+struct EntryToken<'a> {
     text: &'a str,
     start: usize,
 }
 
 /// The tokens of a line up to its comment.
-fn tokens(line: &str) -> impl Iterator<Item = Token<'_>> {
+fn tokens(line: &str) -> impl Iterator<Item = EntryToken<'_>> {
     let runs = line.split_ascii_whitespace();
     // Each token is a slice of `line`, so the difference of their addresses is its offset.
     let tokens =
-        runs.map(|text| Token { text, start: text.as_ptr().addr() - line.as_ptr().addr() });
+        runs.map(|text| EntryToken { text, start: text.as_ptr().addr() - line.as_ptr().addr() });
     tokens.take_while(|token| !token.text.starts_with(['#', ';']))
 }
 
-impl Token<'_> {
+impl EntryToken<'_> {
     /// Parses the first token of a line: a network and its sign.
-    fn entry(self) -> Result<Entry, EntryFault> {
+    fn entry(self) -> Result<ListEntry, EntryError> {
         let (admits, network) = match self.text.strip_prefix('!') {
             Some("") => {
                 return self
                     .fault("`!` has no network", "write the network right after it: `!192.0.2.1`");
             }
-            Some(network) => (false, Token { text: network, start: self.start + 1 }),
+            Some(network) => (false, EntryToken { text: network, start: self.start + 1 }),
             None => (true, self),
         };
         let network = network.network(if admits { "" } else { "!" })?;
-        Ok(Entry { network, admits, notes: None })
+        Ok(ListEntry { network, admits, notes: None })
     }
 
     /// Parses a network without host bits. `sign` is repeated in the remedy.
-    fn network(self, sign: &str) -> Result<IpNet, EntryFault> {
+    fn network(self, sign: &str) -> Result<IpNet, EntryError> {
         let (address, length) = self
             .text
             .split_once('/')
             .map_or((self.text, None), |(address, length)| (address, Some(length)));
         let Ok(address) = address.parse::<IpAddr>() else {
-            return self.fault(
-                format!("`{}` is not an address", shown(address)),
-                self.instead_of_address(),
-            );
+            return self
+                .fault(format!("`{}` is not an address", shown(address)), self.address_remedy());
         };
         let Some(length) = length else { return Ok(fold(address.into())) };
         let network = self.prefix(address, length, sign)?;
@@ -177,7 +175,7 @@ impl Token<'_> {
     }
 
     /// Combines `address` with the prefix length after the `/`.
-    fn prefix(self, address: IpAddr, length: &str, sign: &str) -> Result<IpNet, EntryFault> {
+    fn prefix(self, address: IpAddr, length: &str, sign: &str) -> Result<IpNet, EntryError> {
         let (family, longest) = if address.is_ipv4() { ("IPv4", 32) } else { ("IPv6", 128) };
         let masked = length.parse().ok().and_then(|mask| IpNet::with_netmask(address, mask).ok());
         if let Some(network) = masked {
@@ -196,11 +194,11 @@ impl Token<'_> {
     }
 
     /// The remedy for text that is not an address.
-    fn instead_of_address(self) -> Cow<'static, str> {
+    fn address_remedy(self) -> Cow<'static, str> {
         // As in `192.0.2.0/24#office`: the comment needs a space before its mark.
         let glued = self.text.find(['#', ';']);
-        if let Some(end) =
-            glued.filter(|end| (Token { text: &self.text[..*end], ..self }).network("").is_ok())
+        if let Some(end) = glued
+            .filter(|end| (EntryToken { text: &self.text[..*end], ..self }).network("").is_ok())
         {
             return format!("put a space before the `{}` of a comment", &self.text[end..=end])
                 .into();
@@ -215,10 +213,10 @@ impl Token<'_> {
     }
 
     /// Parses a later token of a line: an annotation of `entry`.
-    fn annotate(self, entry: &mut Entry) -> Result<(), EntryFault> {
+    fn annotate(self, entry: &mut ListEntry) -> Result<(), EntryError> {
         let Some((key, value)) = self.text.split_once('=').filter(|(key, _)| !key.is_empty())
         else {
-            return self.stray();
+            return self.unexpected();
         };
         let value = || match value {
             "" => self.fault(
@@ -242,14 +240,14 @@ impl Token<'_> {
     }
 
     /// Parses a day, which includes its last second in UTC, or an instant (RFC 3339 §5.6).
-    fn expiry(self, value: &str) -> Result<Timestamp, EntryFault> {
+    fn expiry(self, value: &str) -> Result<Timestamp, EntryError> {
         expiry(value).ok_or_else(|| {
             let fault = format!("`{}` is not a date", shown(value));
             self.at(fault, "write expires=2026-12-31 (through the end of that day in UTC) or expires=2026-12-31T18:00:00Z")
         })
     }
 
-    fn stray<T>(self) -> Result<T, EntryFault> {
+    fn unexpected<T>(self) -> Result<T, EntryError> {
         let bare = self.text.strip_prefix('!').unwrap_or(self.text);
         let address = bare.split_once('/').map_or(bare, |(address, _)| address);
         if address.parse::<IpAddr>().is_ok() {
@@ -264,7 +262,7 @@ impl Token<'_> {
         )
     }
 
-    fn unknown<T>(self, key: &str) -> Result<T, EntryFault> {
+    fn unknown<T>(self, key: &str) -> Result<T, EntryError> {
         let written = key.to_ascii_lowercase();
         let meant =
             ["owner", "ticket", "expires"].into_iter().find(|known| distance(&written, known) <= 2);
@@ -275,7 +273,7 @@ impl Token<'_> {
             }
         };
         let span = self.start..self.start + key.len();
-        Err(EntryFault {
+        Err(EntryError {
             span,
             fault: format!("unknown annotation `{}`", shown(key)).into(),
             remedy,
@@ -286,7 +284,7 @@ impl Token<'_> {
         self,
         fault: impl Into<Cow<'static, str>>,
         remedy: impl Into<Cow<'static, str>>,
-    ) -> Result<T, EntryFault> {
+    ) -> Result<T, EntryError> {
         Err(self.at(fault, remedy))
     }
 
@@ -294,8 +292,8 @@ impl Token<'_> {
         self,
         fault: impl Into<Cow<'static, str>>,
         remedy: impl Into<Cow<'static, str>>,
-    ) -> EntryFault {
-        EntryFault {
+    ) -> EntryError {
+        EntryError {
             span: self.start..self.start + self.text.len(),
             fault: fault.into(),
             remedy: remedy.into(),
@@ -346,9 +344,10 @@ fn distance(word: &str, known: &str) -> usize {
 
 /// Text from the file, fit for a message: short, and without control characters.
 fn shown(text: &str) -> String {
-    const MOST: usize = 48;
-    let mut shown: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
-    if text.chars().nth(MOST).is_some() {
+    const MAX_SHOWN_CHARS: usize = 48;
+    let mut shown: String =
+        text.chars().take(MAX_SHOWN_CHARS).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_SHOWN_CHARS).is_some() {
         shown.push('…');
     }
     shown
@@ -362,7 +361,7 @@ mod tests {
     /// What `line` reads as: the entry in one word per part, `-` for nothing,
     /// or `[what the span holds] the fault: the remedy`.
     fn check(line: &str, reads: &str) {
-        let read = match Entry::parse(line) {
+        let read = match ListEntry::parse(line) {
             Ok(None) => "-".to_owned(),
             Ok(Some(entry)) => {
                 let sign = if entry.admits { "" } else { "!" };
@@ -384,13 +383,13 @@ mod tests {
 
     /// How the entry of `line` is written back.
     fn check_shown(line: &str, shown: &str) {
-        let entry = Entry::parse(line).unwrap().unwrap();
+        let entry = ListEntry::parse(line).unwrap().unwrap();
         let expires = entry.expiry().map(|expiry| format!(" expires={expiry}"));
         assert_eq!(format!("{entry}{}", expires.unwrap_or_default()), shown, "of {line:?}");
     }
 
     #[test]
-    fn an_entry_is_shown_as_a_line_says_it() {
+    fn entry_displays_like_its_line() {
         check_shown("!203.0.113.66/32 ticket=SEC-1", "!203.0.113.66");
         check_shown("2001:db8::/32", "2001:db8::/32");
         check_shown("192.0.2.1 expires=2026-12-31", "192.0.2.1 expires=2026-12-31");
@@ -460,14 +459,14 @@ mod tests {
 
     #[test]
     fn an_entry_lapses_when_its_last_second_is_over() {
-        let entry = Entry::parse("192.0.2.1 expires=2026-12-31").unwrap().unwrap();
+        let entry = ListEntry::parse("192.0.2.1 expires=2026-12-31").unwrap().unwrap();
         assert!(!entry.lapsed("2026-12-31T23:59:59.999Z".parse().unwrap()));
         assert!(entry.lapsed("2027-01-01T00:00:00Z".parse().unwrap()));
         assert!(!entry.lapsed(Timestamp::MIN));
     }
 
     #[test]
-    fn what_is_no_date_is_a_fault() {
+    fn invalid_expiry_is_a_fault() {
         let remedy = "write expires=2026-12-31 (through the end of that day in UTC) or expires=2026-12-31T18:00:00Z";
         for value in [
             "2026-02-30",
@@ -527,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_a_fault() {
+    fn invalid_address_is_a_fault() {
         let remedy =
             "write an address such as 192.0.2.1 or 2001:db8::1, or a network such as 192.0.2.0/24";
         for (line, named) in [
@@ -577,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_annotation_is_a_fault_that_guesses() {
+    fn unknown_annotation_is_a_fault_with_a_suggestion() {
         check(
             "192.0.2.1 expire=2026-12-31",
             "[expire] unknown annotation `expire`: did you mean `expires`?",
@@ -622,16 +621,16 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1024) })]
 
         #[test]
-        fn no_line_makes_it_panic_and_every_span_lies_in_the_line(line in "(?s).{0,60}|[!0-9a-f:./ =#;\t\r-]{0,60}|(owner|ticket|expires)=.{0,20}") {
+        fn any_line_parses_and_spans_lie_within_it(line in "(?s).{0,60}|[!0-9a-f:./ =#;\t\r-]{0,60}|(owner|ticket|expires)=.{0,20}") {
             for line in [line.clone(), format!("192.0.2.1 {line}"), format!("192.0.2.1 expires={line}")] {
-                if let Err(fault) = Entry::parse(&line) {
+                if let Err(fault) = ListEntry::parse(&line) {
                     prop_assert!(line.get(fault.span).is_some_and(|text| !text.is_empty()));
                 }
             }
         }
 
         #[test]
-        fn what_is_displayed_reads_back(bits: u128, length in 0u8..=128, v6: bool, admits: bool) {
+        fn displayed_entry_round_trips(bits: u128, length in 0u8..=128, v6: bool, admits: bool) {
             let written = if v6 {
                 IpNet::new(IpAddr::V6(bits.into()), length)
             } else {
@@ -639,7 +638,7 @@ mod tests {
             };
             let network = written.unwrap().trunc();
             let line = format!("{}{network}", if admits { "" } else { "!" });
-            let entry = Entry::parse(&line).unwrap().unwrap();
+            let entry = ListEntry::parse(&line).unwrap().unwrap();
             prop_assert_eq!((entry.network, entry.admits), (fold(network), admits));
         }
     }

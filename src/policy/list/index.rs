@@ -11,60 +11,60 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::policy::list::entry::Entry;
+use crate::policy::list::entry::ListEntry;
 
 /// Networks in a block, which a lookup reads at once. Their heads fill four cache lines (IPv4) or
 /// eight (IPv6).
-const BLOCK: usize = 64;
+const BLOCK_LENGTH: usize = 64;
 
-/// Heads of a block in one or two cache lines. A lookup reads every `STRIDE`th head first, then
-/// `STRIDE` of them.
-const STRIDE: usize = 8;
+/// Heads of a block in one or two cache lines. A lookup reads every `STRIDE_LENGTH`th head first,
+/// then `STRIDE_LENGTH` of them.
+const STRIDE_LENGTH: usize = 8;
 
-/// Each rung of the ladder holds every `STEP`th head of the rung below.
-const STEP: usize = 16;
+/// Each rung of the ladder holds every `RUNG_LENGTH`th head of the rung below.
+const RUNG_LENGTH: usize = 16;
 
 /// The networks of one list, by family.
 pub struct Index {
-    v4: Family<u32>,
-    v6: Family<u128>,
+    v4: FamilyIndex<u32>,
+    v6: FamilyIndex<u128>,
 }
 
 /// The networks of one family, sorted by first address, then the widest first.
-struct Family<A: Address> {
-    blocks: Box<[Block<A::Head>]>,
-    /// Bottom rung first: the first head of each block, then each `STEP`th of those, and so on,
-    /// until few are left.
+struct FamilyIndex<A: IndexAddress> {
+    blocks: Box<[HeadBlock<A::Head>]>,
+    /// Bottom rung first: the first head of each block, then each `RUNG_LENGTH`th of those, and so
+    /// on, until few are left.
     ladder: Vec<Box<[A::Head]>>,
     /// The part of each first address after its head. Empty for IPv4, where the head is the whole
     /// address.
     tails: Box<[u64]>,
-    rest: Box<[Rest]>,
+    rest: Box<[NetworkRest]>,
 }
 
 /// The part that every lookup reads. The last block is padded with heads that `last` leaves out.
 #[repr(align(64))]
-struct Block<H> {
-    heads: [H; BLOCK],
-    marks: [Mark; BLOCK],
+struct HeadBlock<H> {
+    heads: [H; BLOCK_LENGTH],
+    marks: [NetworkMark; BLOCK_LENGTH],
 }
 
-/// The prefix length of a network, and facts about its entry as bits (`ADMITS`, `EXPIRES`,
-/// `INSIDE`).
+/// The prefix length of a network, and facts about its entry as bits (`ADMITS_BIT`, `EXPIRES_BIT`,
+/// `NESTED_BIT`).
 #[derive(Clone, Copy)]
-struct Mark {
+struct NetworkMark {
     length: u8,
     flags: u8,
 }
 
-const ADMITS: u8 = 1;
-const EXPIRES: u8 = 2;
+const ADMITS_BIT: u8 = 1;
+const EXPIRES_BIT: u8 = 2;
 /// Set if another network is around this one.
-const INSIDE: u8 = 4;
+const NESTED_BIT: u8 = 4;
 
 /// The part that few lookups read.
 #[derive(Clone, Copy)]
-struct Rest {
+struct NetworkRest {
     /// Index, in this order, of the nearest network around this one.
     around: u32,
     /// Index of its entry in the slice that the index was built from.
@@ -72,15 +72,15 @@ struct Rest {
 }
 
 /// A network while the index is being sorted.
-struct Network<A> {
+struct IndexedNetwork<A> {
     start: A,
-    mark: Mark,
-    rest: Rest,
+    mark: NetworkMark,
+    rest: NetworkRest,
 }
 
 /// A network that holds the address looked up, and what a decision needs of its entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
+pub struct NetworkMatch {
     /// Prefix length in bits.
     pub length: u8,
     /// Whether its entry admits; `false` for a carve-out.
@@ -95,7 +95,7 @@ pub struct Held {
 /// An integer whose leading bits identify a network.
 trait Bits: Copy + Ord {
     /// The greatest value in this order.
-    const LAST: Self;
+    const GREATEST: Self;
 
     /// Whether the first `length` bits of both are the same.
     fn agrees(self, other: Self, length: u8) -> bool;
@@ -104,7 +104,7 @@ trait Bits: Copy + Ord {
 macro_rules! bits {
     ($($number:ty)*) => {
         $(impl Bits for $number {
-            const LAST: Self = Self::MAX;
+            const GREATEST: Self = Self::MAX;
 
             fn agrees(self, other: Self, length: u8) -> bool {
                 (self ^ other).leading_zeros() >= u32::from(length)
@@ -115,10 +115,10 @@ macro_rules! bits {
 bits!(u32 u64 u128);
 
 /// An address as a number, and its head: the leading part by which networks are found.
-trait Address: Bits {
+trait IndexAddress: Bits {
     type Head: Bits;
     /// Length of the head in bits.
-    const HEAD: u8;
+    const HEAD_BITS: u8;
 
     fn head(self) -> Self::Head;
 
@@ -126,9 +126,9 @@ trait Address: Bits {
     fn tail(self) -> Option<u64>;
 }
 
-impl Address for u32 {
+impl IndexAddress for u32 {
     type Head = u32;
-    const HEAD: u8 = 32;
+    const HEAD_BITS: u8 = 32;
 
     fn head(self) -> u32 {
         self
@@ -139,11 +139,11 @@ impl Address for u32 {
     }
 }
 
-impl Address for u128 {
+impl IndexAddress for u128 {
     /// Half of the address: few networks are longer than /64, and a cache line holds twice as many
     /// heads.
     type Head = u64;
-    const HEAD: u8 = 64;
+    const HEAD_BITS: u8 = 64;
 
     fn head(self) -> u64 {
         (self >> 64) as u64
@@ -160,72 +160,74 @@ impl Index {
     ///
     /// # Errors
     /// For each network that more than one entry names, the indexes of all of them, in order.
-    pub fn new(entries: &[(Entry, u32)]) -> Result<Index, Vec<Vec<u32>>> {
+    pub fn new(entries: &[(ListEntry, u32)]) -> Result<Index, Vec<Vec<u32>>> {
         let in_v4 =
             entries.iter().filter(|(entry, _)| matches!(entry.network, IpNet::V4(_))).count();
         // With exact capacity: there may be a million entries.
         let (mut v4, mut v6) =
             (Vec::with_capacity(in_v4), Vec::with_capacity(entries.len() - in_v4));
         for (place, (entry, _)) in (0..).zip(entries) {
-            let flags = if entry.admits { ADMITS } else { 0 }
-                | if entry.expires().is_some() { EXPIRES } else { 0 };
-            let (mark, rest) =
-                (Mark { length: entry.network.prefix_len(), flags }, Rest { around: 0, place });
+            let flags = if entry.admits { ADMITS_BIT } else { 0 }
+                | if entry.expires().is_some() { EXPIRES_BIT } else { 0 };
+            let (mark, rest) = (
+                NetworkMark { length: entry.network.prefix_len(), flags },
+                NetworkRest { around: 0, place },
+            );
             match entry.network {
                 IpNet::V4(network) => {
-                    v4.push(Network { start: network.addr().to_bits(), mark, rest });
+                    v4.push(IndexedNetwork { start: network.addr().to_bits(), mark, rest });
                 }
                 IpNet::V6(network) => {
-                    v6.push(Network { start: network.addr().to_bits(), mark, rest });
+                    v6.push(IndexedNetwork { start: network.addr().to_bits(), mark, rest });
                 }
             }
         }
         order(&mut v4);
         order(&mut v6);
-        let twins: Vec<_> = twins(&v4).chain(twins(&v6)).collect();
+        let twins: Vec<_> = duplicates(&v4).chain(duplicates(&v6)).collect();
         if twins.is_empty() {
-            Ok(Index { v4: Family::new(v4), v6: Family::new(v6) })
+            Ok(Index { v4: FamilyIndex::new(v4), v6: FamilyIndex::new(v6) })
         } else {
             Err(twins)
         }
     }
 
     /// Returns the networks that hold `address`, the longest prefix first.
-    pub fn holding(&self, address: IpAddr) -> impl Iterator<Item = Held> {
+    pub fn holding(&self, address: IpAddr) -> impl Iterator<Item = NetworkMatch> {
         let (v4, v6) = match address.to_canonical() {
             IpAddr::V4(address) => (Some(self.v4.holding(address.to_bits())), None),
             IpAddr::V6(address) => (None, Some(self.v6.holding(address.to_bits()))),
         };
-        let held = |at, Mark { length, flags }, is_v6| {
-            let [admits, expires] = [ADMITS, EXPIRES].map(|flag| flags & flag != 0);
-            Held { length, admits, expires, at, is_v6 }
+        let held = |at, NetworkMark { length, flags }, is_v6| {
+            let [admits, expires] = [ADMITS_BIT, EXPIRES_BIT].map(|flag| flags & flag != 0);
+            NetworkMatch { length, admits, expires, at, is_v6 }
         };
         let v4 = v4.into_iter().flatten().map(move |(at, mark)| held(at, mark, false));
         v4.chain(v6.into_iter().flatten().map(move |(at, mark)| held(at, mark, true)))
     }
 
     /// Returns the index of its entry in the slice that the index was built from.
-    pub fn place(&self, held: Held) -> usize {
+    pub fn place(&self, held: NetworkMatch) -> usize {
         let rest = if held.is_v6 { &self.v6.rest } else { &self.v4.rest };
         rest[held.at].place as usize
     }
 }
 
-fn order<A: Bits>(networks: &mut [Network<A>]) {
+fn order<A: Bits>(networks: &mut [IndexedNetwork<A>]) {
     networks
         .sort_unstable_by_key(|network| (network.start, network.mark.length, network.rest.place));
 }
 
-fn twins<A: Bits>(networks: &[Network<A>]) -> impl Iterator<Item = Vec<u32>> {
+fn duplicates<A: Bits>(networks: &[IndexedNetwork<A>]) -> impl Iterator<Item = Vec<u32>> {
     let same = networks
         .chunk_by(|one, other| (one.start, one.mark.length) == (other.start, other.mark.length));
     same.filter(|same| same.len() > 1)
         .map(|same| same.iter().map(|network| network.rest.place).collect())
 }
 
-impl<A: Address> Family<A> {
+impl<A: IndexAddress> FamilyIndex<A> {
     /// Builds the family from sorted networks without duplicates.
-    fn new(mut networks: Vec<Network<A>>) -> Self {
+    fn new(mut networks: Vec<IndexedNetwork<A>>) -> Self {
         for at in 1..networks.len() {
             let start = networks[at].start;
             // The network around this one is the network before it, or one around that.
@@ -233,23 +235,23 @@ impl<A: Address> Family<A> {
             while let Some(other) = wider {
                 if start.agrees(networks[other].start, networks[other].mark.length) {
                     networks[at].rest.around = other as u32;
-                    networks[at].mark.flags |= INSIDE;
+                    networks[at].mark.flags |= NESTED_BIT;
                     break;
                 }
-                let is_inside = networks[other].mark.flags & INSIDE != 0;
+                let is_inside = networks[other].mark.flags & NESTED_BIT != 0;
                 wider = is_inside.then_some(networks[other].rest.around as usize);
             }
         }
-        let blocks: Box<[_]> = networks.chunks(BLOCK).map(Block::new).collect();
+        let blocks: Box<[_]> = networks.chunks(BLOCK_LENGTH).map(HeadBlock::new).collect();
         let mut rung: Box<[_]> = blocks.iter().map(|block| block.heads[0]).collect();
         let mut ladder = Vec::new();
-        while rung.len() > STEP {
-            let next = rung.iter().copied().step_by(STEP).collect();
+        while rung.len() > RUNG_LENGTH {
+            let next = rung.iter().copied().step_by(RUNG_LENGTH).collect();
             ladder.push(std::mem::replace(&mut rung, next));
         }
         ladder.push(rung);
         let tails = networks.iter().filter_map(|network| network.start.tail()).collect();
-        Family {
+        FamilyIndex {
             blocks,
             ladder,
             tails,
@@ -260,12 +262,12 @@ impl<A: Address> Family<A> {
     /// Indexes, in order, of the networks that hold `address`, the longest first. The surrounding
     /// network is looked up lazily: it lies elsewhere in memory, and most decisions end with the
     /// first.
-    fn holding(&self, address: A) -> impl Iterator<Item = (usize, Mark)> {
+    fn holding(&self, address: A) -> impl Iterator<Item = (usize, NetworkMark)> {
         let first = self.last(address).map(|at| (at, self.mark(at)));
         let mut inner = first;
         let outer = iter::from_fn(move || {
             let (at, mark) = inner?;
-            inner = (mark.flags & INSIDE != 0)
+            inner = (mark.flags & NESTED_BIT != 0)
                 .then(|| self.rest[at].around as usize)
                 .map(|at| (at, self.mark(at)));
             inner
@@ -277,9 +279,11 @@ impl<A: Address> Family<A> {
     }
 
     fn holds(&self, at: usize, length: u8, address: A) -> bool {
-        address.head().agrees(self.head(at), length.min(A::HEAD))
+        address.head().agrees(self.head(at), length.min(A::HEAD_BITS))
             && match address.tail() {
-                Some(tail) if length > A::HEAD => tail.agrees(self.tails[at], length - A::HEAD),
+                Some(tail) if length > A::HEAD_BITS => {
+                    tail.agrees(self.tails[at], length - A::HEAD_BITS)
+                }
                 _ => true,
             }
     }
@@ -288,19 +292,20 @@ impl<A: Address> Family<A> {
     fn last(&self, address: A) -> Option<usize> {
         let mut block = 0;
         for rung in self.ladder.iter().rev() {
-            let from = block * STEP;
-            block =
-                (from + begun(rung[from..].iter().take(STEP), address.head())).checked_sub(1)?;
+            let from = block * RUNG_LENGTH;
+            block = (from + begun(rung[from..].iter().take(RUNG_LENGTH), address.head()))
+                .checked_sub(1)?;
         }
         let heads = &self.blocks.get(block)?.heads;
-        let from = begun(heads.iter().step_by(STRIDE), address.head()).saturating_sub(1) * STRIDE;
-        let begun = from + begun(heads[from..].iter().take(STRIDE), address.head());
+        let from = begun(heads.iter().step_by(STRIDE_LENGTH), address.head()).saturating_sub(1)
+            * STRIDE_LENGTH;
+        let begun = from + begun(heads[from..].iter().take(STRIDE_LENGTH), address.head());
         // `min` leaves out the padding of the last block, whose heads equal the highest address.
-        let last = (block * BLOCK + begun).min(self.rest.len()).checked_sub(1)?;
+        let last = (block * BLOCK_LENGTH + begun).min(self.rest.len()).checked_sub(1)?;
         let is_after = |at: usize| {
             (self.head(at), self.tails.get(at).copied()) > (address.head(), address.tail())
         };
-        if self.mark(last).length <= A::HEAD || !is_after(last) {
+        if self.mark(last).length <= A::HEAD_BITS || !is_after(last) {
             return Some(last);
         }
         // Among networks with the same head, those with a higher tail come after the address.
@@ -313,18 +318,20 @@ impl<A: Address> Family<A> {
     }
 
     fn head(&self, at: usize) -> A::Head {
-        self.blocks[at / BLOCK].heads[at % BLOCK]
+        self.blocks[at / BLOCK_LENGTH].heads[at % BLOCK_LENGTH]
     }
 
-    fn mark(&self, at: usize) -> Mark {
-        self.blocks[at / BLOCK].marks[at % BLOCK]
+    fn mark(&self, at: usize) -> NetworkMark {
+        self.blocks[at / BLOCK_LENGTH].marks[at % BLOCK_LENGTH]
     }
 }
 
-impl<H: Bits> Block<H> {
-    fn new<A: Address<Head = H>>(networks: &[Network<A>]) -> Self {
-        let mut block =
-            Block { heads: [H::LAST; BLOCK], marks: [Mark { length: 0, flags: 0 }; BLOCK] };
+impl<H: Bits> HeadBlock<H> {
+    fn new<A: IndexAddress<Head = H>>(networks: &[IndexedNetwork<A>]) -> Self {
+        let mut block = HeadBlock {
+            heads: [H::GREATEST; BLOCK_LENGTH],
+            marks: [NetworkMark { length: 0, flags: 0 }; BLOCK_LENGTH],
+        };
         for ((network, head), mark) in networks.iter().zip(&mut block.heads).zip(&mut block.marks) {
             (*head, *mark) = (network.start.head(), network.mark);
         }
@@ -344,10 +351,12 @@ mod tests {
     use proptest::prelude::*;
 
     /// Entries that admit these networks, all on line 1.
-    fn entries(networks: impl IntoIterator<Item = impl std::fmt::Display>) -> Vec<(Entry, u32)> {
+    fn entries(
+        networks: impl IntoIterator<Item = impl std::fmt::Display>,
+    ) -> Vec<(ListEntry, u32)> {
         networks
             .into_iter()
-            .map(|network| (Entry::parse(&network.to_string()).unwrap().unwrap(), 1))
+            .map(|network| (ListEntry::parse(&network.to_string()).unwrap().unwrap(), 1))
             .collect()
     }
 
@@ -366,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_comes_first_and_what_is_around_it_follows() {
+    fn longest_prefix_comes_first_then_those_around_it() {
         let nested = ["10.1.0.0/16", "10.0.0.0/8", "0.0.0.0/0", "10.1.2.3/32", "10.2.0.0/16"];
         check(&nested, "10.1.2.3", &[3, 0, 1, 2]);
         check(&nested, "10.1.2.4", &[0, 1, 2]);
@@ -376,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_of_all_is_in_none() {
+    fn address_outside_all_networks_has_no_match() {
         check(&[], "10.0.0.1", &[]);
         check(&["10.0.0.0/8"], "9.255.255.255", &[]);
         check(&["10.0.0.0/8", "10.255.255.255/32"], "11.0.0.0", &[]);
@@ -385,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_decision_needs_stands_beside_the_network() {
+    fn match_has_the_facts_of_its_entry() {
         let index = index(["10.0.0.0/8 expires=2026-12-31", "!10.1.0.0/16 owner=acme"]);
         let held = index
             .holding("10.1.0.1".parse().unwrap())
@@ -394,14 +403,14 @@ mod tests {
     }
 
     #[test]
-    fn networks_that_stand_there_twice_are_told_with_all_their_places() {
+    fn repeated_networks_are_returned_with_all_places() {
         let networks =
             ["10.0.0.0/8", "::/0", "!10.0.0.0/8", "10.0.0.0/16", "::/0 owner=acme", "10.0.0.0/8"];
         assert_eq!(Index::new(&entries(networks)).err(), Some(vec![vec![0, 2, 5], vec![1, 4]]));
     }
 
     #[test]
-    fn each_of_many_is_found_however_high_the_ladder() {
+    fn every_network_is_found_at_any_ladder_height() {
         for count in [1, 63, 64, 65, 1023, 1024, 1025, 20_000] {
             let v4 = |number: u32| IpAddr::V4((0x0a00_0000 + number).into());
             let v6 = |number: u32| IpAddr::V6((0x2001_0db8 << 96 | u128::from(number)).into()); // all in one /64
@@ -417,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_address_space_are_like_the_rest_of_it() {
+    fn first_and_last_addresses_are_found() {
         check(&["0.0.0.0", "255.255.255.255", "255.255.255.254/31"], "255.255.255.255", &[1, 2]);
         check(&["0.0.0.0", "255.255.255.255"], "0.0.0.0", &[0]);
         check(&["255.255.255.254"], "255.255.255.255", &[]);
@@ -458,7 +467,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4096))]
         #[test]
-        fn it_finds_what_a_naive_search_finds(
+        fn index_agrees_with_a_linear_search(
             networks in prop::collection::btree_set(network(), 0..200),
             asked in prop::collection::vec(address(), 1..20),
         ) {

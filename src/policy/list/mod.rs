@@ -12,10 +12,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::policy::list::index::{Held, Index};
+use crate::policy::list::index::{Index, NetworkMatch};
 use crate::policy::network::Client;
 
-pub use self::entry::{Entry, EntryFault};
+pub use self::entry::{EntryError, ListEntry};
 
 /// Entries under the name that a policy gives them.
 pub struct List {
@@ -32,7 +32,7 @@ pub struct List {
 /// between which the file has not changed.
 pub struct Entries {
     /// In the order written, each with its line.
-    all: Box<[(Entry, u32)]>,
+    all: Box<[(ListEntry, u32)]>,
     index: Index,
     /// Expiry of each entry that has one, in seconds of Unix time, in ascending order.
     expiries: Box<[i64]>,
@@ -40,7 +40,7 @@ pub struct Entries {
 
 /// A network that a list contains with both signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Clash {
+pub struct SignConflict {
     /// Line of the first entry, from 1.
     pub first: u32,
     /// Line of the entry with the opposite sign, from 1.
@@ -55,13 +55,13 @@ impl Entries {
     ///
     /// # Errors
     /// The list contains a network with both signs.
-    pub fn new(mut all: Vec<(Entry, u32)>) -> Result<Entries, Clash> {
+    pub fn new(mut all: Vec<(ListEntry, u32)>) -> Result<Entries, SignConflict> {
         let index = loop {
             // Removing the outlasted entries shifts the indexes of the rest, so the index is built
             // again.
             match Index::new(&all) {
                 Ok(index) => break index,
-                Err(twins) => drop_outlasted(&mut all, &twins)?,
+                Err(twins) => drop_earlier_expiries(&mut all, &twins)?,
             }
         };
         let mut expiries: Vec<_> =
@@ -71,7 +71,7 @@ impl Entries {
     }
 
     /// Iterates over the entries and their lines.
-    pub fn iter(&self) -> impl Iterator<Item = (&Entry, u32)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&ListEntry, u32)> {
         self.all.iter().map(|(entry, line)| (entry, *line))
     }
 
@@ -87,11 +87,11 @@ impl Entries {
         Timestamp::from_second(*self.expiries.get(next)?).ok()
     }
 
-    fn decide(&self, client: Client, now: Timestamp) -> Option<Held> {
+    fn decide(&self, client: Client, now: Timestamp) -> Option<NetworkMatch> {
         self.index.holding(client.ip()).find(|held| !held.expires || !self.at(*held).0.lapsed(now))
     }
 
-    fn at(&self, held: Held) -> (&Entry, u32) {
+    fn at(&self, held: NetworkMatch) -> (&ListEntry, u32) {
         let (entry, line) = &self.all[self.index.place(held)];
         (entry, *line)
     }
@@ -105,8 +105,8 @@ impl List {
     pub fn new(
         name: impl Into<Arc<str>>,
         file: impl Into<Arc<str>>,
-        entries: Vec<(Entry, u32)>,
-    ) -> Result<List, Clash> {
+        entries: Vec<(ListEntry, u32)>,
+    ) -> Result<List, SignConflict> {
         Ok(List {
             name: name.into(),
             file: file.into(),
@@ -153,19 +153,19 @@ impl List {
 
     /// Returns the entry that decides on `client`, and its line: the longest prefix that has not
     /// lapsed by `now`.
-    pub fn decide(&self, client: Client, now: Timestamp) -> Option<(&Entry, u32)> {
+    pub fn decide(&self, client: Client, now: Timestamp) -> Option<(&ListEntry, u32)> {
         self.entries.decide(client, now).map(|held| self.entries.at(held))
     }
 
     /// Returns every entry whose network holds `client`, lapsed ones too, the shortest prefix
     /// first.
-    pub fn covering(&self, client: Client) -> impl Iterator<Item = (&Entry, u32)> {
+    pub fn covering(&self, client: Client) -> impl Iterator<Item = (&ListEntry, u32)> {
         let longest_first: Vec<_> = self.entries.index.holding(client.ip()).collect();
         longest_first.into_iter().rev().map(|held| self.entries.at(held))
     }
 
     /// Iterates over the entries and their lines.
-    pub fn entries(&self) -> impl Iterator<Item = (&Entry, u32)> {
+    pub fn entries(&self) -> impl Iterator<Item = (&ListEntry, u32)> {
         self.entries.iter()
     }
 
@@ -187,7 +187,10 @@ fn second_of(expires: Timestamp) -> i64 {
 
 /// Removes from `all` the entries that another with the same network outlasts. `twins` are their
 /// indexes.
-fn drop_outlasted(all: &mut Vec<(Entry, u32)>, twins: &[Vec<u32>]) -> Result<(), Clash> {
+fn drop_earlier_expiries(
+    all: &mut Vec<(ListEntry, u32)>,
+    twins: &[Vec<u32>],
+) -> Result<(), SignConflict> {
     let mut outlasted = Vec::new();
     for same in twins {
         let mut kept = same[0];
@@ -195,7 +198,7 @@ fn drop_outlasted(all: &mut Vec<(Entry, u32)>, twins: &[Vec<u32>]) -> Result<(),
             let ((first, first_line), (second, second_line)) =
                 (&all[kept as usize], &all[*place as usize]);
             if first.admits != second.admits {
-                return Err(Clash {
+                return Err(SignConflict {
                     first: *first_line,
                     second: *second_line,
                     network: first.network,
@@ -213,7 +216,7 @@ fn drop_outlasted(all: &mut Vec<(Entry, u32)>, twins: &[Vec<u32>]) -> Result<(),
 }
 
 /// Whether `one` expires later than `other`. No expiry is the latest.
-fn outlasts(one: &Entry, other: &Entry) -> bool {
+fn outlasts(one: &ListEntry, other: &ListEntry) -> bool {
     match (one.expires(), other.expires()) {
         (_, None) => false,
         (None, Some(_)) => true,
@@ -248,11 +251,11 @@ mod tests {
         Client::new(address.parse().unwrap())
     }
 
-    fn list(lines: &[&str]) -> Result<List, Clash> {
+    fn list(lines: &[&str]) -> Result<List, SignConflict> {
         let entries = lines
             .iter()
             .zip(1..)
-            .map(|(line, number)| (Entry::parse(line).unwrap().unwrap(), number));
+            .map(|(line, number)| (ListEntry::parse(line).unwrap().unwrap(), number));
         List::new("partners", "lists/partners.cidr", entries.collect())
     }
 
@@ -269,14 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_outside_is_not_held() {
+    fn address_outside_the_list_is_not_held() {
         check(&[], "192.0.2.1", 0);
         check(&["192.0.2.0/24"], "192.0.3.1", 0);
         check(&["0.0.0.0/0"], "2001:db8::1", 0);
     }
 
     #[test]
-    fn the_longest_prefix_decides_whatever_the_order() {
+    fn longest_prefix_decides_in_any_order() {
         check(&["192.0.2.0/24", "!192.0.2.13"], "192.0.2.13", -2);
         check(&["!192.0.2.13", "192.0.2.0/24"], "192.0.2.13", -1);
         check(&["192.0.2.0/24", "!192.0.2.13"], "192.0.2.14", 1);
@@ -285,13 +288,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_mapped_client_meets_its_ipv4_network() {
+    fn ipv4_mapped_client_matches_its_ipv4_network() {
         check(&["10.0.0.0/16"], "::ffff:10.0.1.2", 1);
         check(&["::ffff:10.1.0.0/112"], "10.1.2.3", 1);
     }
 
     #[test]
-    fn of_a_lapsed_entry_the_next_shorter_decides() {
+    fn next_shorter_entry_decides_after_a_lapse() {
         check(&["10.0.0.0/8", "!10.1.0.0/16", "10.1.2.0/24 expires=2026-12-31"], "10.1.2.3", -2);
         check(&["10.0.0.0/8", "!10.1.2.3 expires=2026-12-31"], "10.1.2.3", 1);
         check(&["192.0.2.1 expires=2026-12-31"], "192.0.2.1", 0);
@@ -299,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_with_one_sign_the_latest_expiry_holds() {
+    fn latest_expiry_wins_among_entries_of_one_sign() {
         check(&["192.0.2.1 expires=2026-12-31", "192.0.2.1 expires=2027-12-31"], "192.0.2.1", 2);
         check(&["192.0.2.1 expires=2027-12-31", "192.0.2.1 expires=2026-12-31"], "192.0.2.1", 1);
         check(
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lapses_soon_is_counted_without_what_has_lapsed() {
+    fn lapsing_entries_are_counted_without_lapsed_ones() {
         let list = list(&[
             "192.0.2.1 expires=2026-12-31",
             "192.0.2.2 expires=2027-01-15",
@@ -391,7 +394,7 @@ mod tests {
         ]
     }
 
-    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    fn entries() -> impl Strategy<Value = Vec<ListEntry>> {
         let entry = (networks(), any::<bool>(), prop::option::of(0i64..4)).prop_map(
             |(network, admits, expires)| {
                 let expires = expires
@@ -401,14 +404,14 @@ mod tests {
                     if admits { "" } else { "!" },
                     expires.unwrap_or_default()
                 );
-                Entry::parse(&line).unwrap().unwrap()
+                ListEntry::parse(&line).unwrap().unwrap()
             },
         );
         proptest::collection::vec(entry, 0..24)
     }
 
     /// Reads all of `entries` from end to end: the longest that has not lapsed.
-    fn naive(entries: &[Entry], client: Client, now: Timestamp) -> Option<(IpNet, bool)> {
+    fn naive(entries: &[ListEntry], client: Client, now: Timestamp) -> Option<(IpNet, bool)> {
         let held = entries
             .iter()
             .filter(|entry| !entry.lapsed(now) && entry.network.contains(&client.ip()));
@@ -416,7 +419,7 @@ mod tests {
             .map(|entry| (entry.network, entry.admits))
     }
 
-    fn contradict(entries: &[Entry]) -> bool {
+    fn contradict(entries: &[ListEntry]) -> bool {
         entries.iter().any(|one| {
             entries.iter().any(|other| one.network == other.network && one.admits != other.admits)
         })
@@ -426,7 +429,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2048) })]
 
         #[test]
-        fn a_list_decides_as_a_naive_reading_does(
+        fn list_agrees_with_a_linear_search(
             entries in entries(),
             random in proptest::collection::vec(address(), 4),
             seconds in 0i64..5,

@@ -2,10 +2,10 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::refusal::{Head, Refusal};
+use crate::refusal::{HeadError, Refusal};
 
 /// The refusal of a head that is malformed or has two readings.
-pub const MALFORMED: Refusal = Refusal::Head(Head::Malformed);
+pub const MALFORMED: Refusal = Refusal::Head(HeadError::Malformed);
 
 /// The elements of a list field over all its lines, in order, without empty ones (RFC 9110 §5.6.1).
 pub fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {

@@ -7,15 +7,15 @@ use http::{Method, Version};
 use crate::policy::request::connection;
 use crate::policy::request::field::{MALFORMED, at_most_one, default_port, elements, token};
 use crate::policy::request::host::Host;
-use crate::policy::request::sent::RequestPath;
-use crate::policy::request::target::Tidied;
-use crate::refusal::{Head, Refusal};
+use crate::policy::request::request_path::RequestPath;
+use crate::policy::request::target::TargetEncoding;
+use crate::refusal::{HeadError, Refusal};
 
 /// The longest target accepted: path and query, in bytes as received.
-const TARGET_MAX: usize = 8 * 1024;
+const MAX_TARGET_BYTES: usize = 8 * 1024;
 
 /// The most subprotocols that an attempt may offer.
-const SUBPROTOCOLS_MAX: usize = 32;
+const MAX_SUBPROTOCOLS: usize = 32;
 
 /// A request that passed the gate. `path` is judged and forwarded. The query stays with the head
 /// and is forwarded as received, or percent-encoded (see `target`).
@@ -29,7 +29,7 @@ pub struct Request {
     /// that the value matches no origin but never counts as absent.
     pub origin: Option<Box<str>>,
     /// An upgrade to WebSocket, or plain HTTP.
-    pub kind: Kind,
+    pub kind: RequestType,
     /// The scheme that the client used.
     pub scheme: Scheme,
 }
@@ -45,7 +45,7 @@ pub enum Scheme {
 
 /// The kind of a request: an upgrade to WebSocket, or plain HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum RequestType {
     /// An upgrade to WebSocket. Its key, version and method are not checked yet.
     Attempt {
         /// The subprotocols offered, in order.
@@ -60,7 +60,7 @@ impl Request {
     /// Builds the request of a parsed head that arrived on a listener with this `scheme`.
     ///
     /// # Errors
-    /// [`Refusal::Head`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a `Connection` that names
+    /// [`Refusal::HeadError`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a `Connection` that names
     /// an end-to-end field (`docs/spec/wire.md`), or a target over 8 KiB. [`Refusal::Path`]: see
     /// [`RequestPath::read`]. [`Refusal::Handshake`]: an attempt whose subprotocols are too many or
     /// no tokens (RFC 6455 §4.2.1).
@@ -82,7 +82,7 @@ impl Request {
 
     /// Whether the request asks for an upgrade to WebSocket.
     pub fn is_attempt(&self) -> bool {
-        matches!(self.kind, Kind::Attempt { .. })
+        matches!(self.kind, RequestType::Attempt { .. })
     }
 
     /// Whether the request is plain HTTP.
@@ -125,7 +125,7 @@ fn host(parts: &Parts) -> Result<Host, Refusal> {
             Some(named.unwrap_or_else(Host::unnamed))
         }
         (Some(scheme), Some(authority), Some(host)) => {
-            agree(scheme, authority.as_str(), &host).then_some(host)
+            is_same_authority(scheme, authority.as_str(), &host).then_some(host)
         }
         (Some(scheme), Some(authority), None) => {
             default_port(scheme).and_then(|_| Host::parse(authority.as_str().as_bytes()))
@@ -143,7 +143,7 @@ fn is_for_server(parts: &Parts) -> bool {
 
 /// Whether an absolute-form target names the same host and port as the `Host` field. RFC 9112
 /// §3.2.2 gives the target precedence; a backend unaware of that would serve another host.
-fn agree(scheme: &str, authority: &str, host: &Host) -> bool {
+fn is_same_authority(scheme: &str, authority: &str, host: &Host) -> bool {
     let Some(default) = default_port(scheme) else { return false };
     let Some(target) = Host::parse(authority.as_bytes()) else { return false };
     target.name() == host.name()
@@ -151,20 +151,21 @@ fn agree(scheme: &str, authority: &str, host: &Host) -> bool {
 }
 
 fn path(parts: &Parts) -> Result<RequestPath, Refusal> {
-    let Tidied { kept, is_broken, .. } = parts.extensions.get().copied().unwrap_or_default();
+    let TargetEncoding { kept, is_broken, .. } =
+        parts.extensions.get().copied().unwrap_or_default();
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     // The limit applies to the target as received, without the bytes that encoding added.
-    if target.len().saturating_sub(kept) > TARGET_MAX {
-        return Err(Refusal::Head(Head::TargetTooLong));
+    if target.len().saturating_sub(kept) > MAX_TARGET_BYTES {
+        return Err(Refusal::Head(HeadError::TargetTooLong));
     }
     if is_broken {
-        return Err(Refusal::Head(Head::TargetBroken));
+        return Err(Refusal::Head(HeadError::InvalidTarget));
     }
     RequestPath::read(parts.uri.path())
 }
 
 /// An `Upgrade` counts only if `Connection` names it, and from HTTP/1.1 on (RFC 9110 §7.8).
-fn kind(parts: &Parts) -> Result<Kind, Refusal> {
+fn kind(parts: &Parts) -> Result<RequestType, Refusal> {
     let lists = |name, token: &str| {
         elements(&parts.headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
     };
@@ -172,16 +173,16 @@ fn kind(parts: &Parts) -> Result<Kind, Refusal> {
         || !lists(UPGRADE, "websocket")
         || !lists(CONNECTION, "upgrade")
     {
-        return Ok(Kind::Plain);
+        return Ok(RequestType::Plain);
     }
     let mut subprotocols = Vec::new();
     for element in elements(&parts.headers, SEC_WEBSOCKET_PROTOCOL) {
-        if subprotocols.len() == SUBPROTOCOLS_MAX {
+        if subprotocols.len() == MAX_SUBPROTOCOLS {
             return Err(Refusal::Handshake);
         }
         subprotocols.push(token(element).ok_or(Refusal::Handshake)?.into());
     }
-    Ok(Kind::Attempt { subprotocols: subprotocols.into_boxed_slice() })
+    Ok(RequestType::Attempt { subprotocols: subprotocols.into_boxed_slice() })
 }
 
 #[cfg(test)]
@@ -226,10 +227,10 @@ mod tests {
         let offered = lines.iter().map(|line| ("sec-websocket-protocol", *line));
         let fields: Vec<_> = UPGRADE_WEBSOCKET.iter().copied().chain(offered).collect();
         match read("GET /", &fields)?.kind {
-            Kind::Attempt { subprotocols } => {
+            RequestType::Attempt { subprotocols } => {
                 Ok(subprotocols.iter().map(|offered| offered.to_string()).collect())
             }
-            Kind::Plain => panic!("not an attempt"),
+            RequestType::Plain => panic!("not an attempt"),
         }
     }
 
@@ -322,7 +323,7 @@ mod tests {
 
     // C-H1-23, C-H1-27
     #[test]
-    fn a_method_and_a_target_form_that_do_not_go_together_are_malformed() {
+    fn method_with_a_wrong_target_form_is_malformed() {
         for line in [
             "GET */test",
             "GET *",
@@ -346,30 +347,33 @@ mod tests {
     // C-H1-20
     #[test]
     fn a_target_over_8_kib_is_too_long_its_query_counted() {
-        let too_long = Err(Refusal::Head(Head::TargetTooLong));
-        check(&format!("GET /?{}", "a".repeat(TARGET_MAX - 2)), &["a"], Ok("a /"));
-        check(&format!("GET /?{}", "a".repeat(TARGET_MAX - 1)), &["a"], too_long);
-        check(&format!("GET http://a/{}", "/".repeat(TARGET_MAX - 1)), &["a"], Ok("a /"));
-        check(&format!("GET http://a/{}", "/".repeat(TARGET_MAX)), &["a"], too_long);
+        let too_long = Err(Refusal::Head(HeadError::TargetTooLong));
+        check(&format!("GET /?{}", "a".repeat(MAX_TARGET_BYTES - 2)), &["a"], Ok("a /"));
+        check(&format!("GET /?{}", "a".repeat(MAX_TARGET_BYTES - 1)), &["a"], too_long);
+        check(&format!("GET http://a/{}", "/".repeat(MAX_TARGET_BYTES - 1)), &["a"], Ok("a /"));
+        check(&format!("GET http://a/{}", "/".repeat(MAX_TARGET_BYTES)), &["a"], too_long);
     }
 
     #[test]
-    fn a_target_is_measured_as_it_came() {
-        let read = |length: usize, tidied: Tidied| {
+    fn target_length_is_measured_before_encoding() {
+        let read = |length: usize, tidied: TargetEncoding| {
             let uri = format!("/?{}", "a".repeat(length - 2));
             let head = http::Request::builder().uri(uri).header("host", "a").extension(tidied);
             Request::read(&head.body(()).unwrap().into_parts().0, Scheme::Unknown)
                 .map(|request| request.path)
         };
-        let tidied = |grown, is_broken| Tidied { grown, kept: grown, is_broken };
-        assert_eq!(read(TARGET_MAX + 2, tidied(2, false)), Ok("/".into()));
-        assert_eq!(read(TARGET_MAX + 3, tidied(2, false)), Err(Refusal::Head(Head::TargetTooLong)));
-        assert_eq!(read(9, tidied(2, true)), Err(Refusal::Head(Head::TargetBroken)));
+        let tidied = |grown, is_broken| TargetEncoding { grown, kept: grown, is_broken };
+        assert_eq!(read(MAX_TARGET_BYTES + 2, tidied(2, false)), Ok("/".into()));
+        assert_eq!(
+            read(MAX_TARGET_BYTES + 3, tidied(2, false)),
+            Err(Refusal::Head(HeadError::TargetTooLong))
+        );
+        assert_eq!(read(9, tidied(2, true)), Err(Refusal::Head(HeadError::InvalidTarget)));
     }
 
     // C-RT-01, C-RT-07, C-RT-08, C-RT-11
     #[test]
-    fn the_path_is_canonical_and_the_query_is_not_looked_at() {
+    fn path_is_canonical_and_the_query_is_ignored() {
         check("GET /a/../b?x=/../%zz%2f\\", &["a"], Ok("a /b"));
         check("GET /a#/../b", &["a"], Ok("a /a"));
         check("GET http://a/x/./%7ey", &["a"], Ok("a /x/~y"));
@@ -448,7 +452,7 @@ mod tests {
     proptest! {
         // C-RT-12
         #[test]
-        fn what_was_judged_is_what_a_backend_judges(path in "/([a.%/~;]|%2[015e]|%7[eE]|%c3%A9|\\.\\.|//){0,10}", query in "(\\?[a-z%/?.]{0,8})?") {
+        fn judged_request_is_a_fixed_point_of_the_gate(path in "/([a.%/~;]|%2[015e]|%7[eE]|%c3%A9|\\.\\.|//){0,10}", query in "(\\?[a-z%/?.]{0,8})?") {
             let target = format!("{path}{query}");
             if let Ok(request) = read(&format!("GET {target}"), UPGRADE_WEBSOCKET) {
                 for as_is in [false, true] {

@@ -6,10 +6,10 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 /// The longest name, without the trailing dot (RFC 1035 §2.3.4).
-const NAME_MAX: usize = 253;
+const MAX_NAME_BYTES: usize = 253;
 
 /// The longest label (RFC 1035 §2.3.4).
-const LABEL_MAX: usize = 63;
+const MAX_LABEL_BYTES: usize = 63;
 
 /// The host of a `Host` field or an authority (RFC 9110 §7.2), and its port if one is written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -90,13 +90,13 @@ impl fmt::Display for Host {
 
 fn canonical_name(name: &str) -> Option<String> {
     let name = name.strip_suffix('.').unwrap_or(name);
-    let sound = name.len() <= NAME_MAX && name.split('.').all(is_label);
+    let sound = name.len() <= MAX_NAME_BYTES && name.split('.').all(is_label);
     sound.then(|| name.to_ascii_lowercase())
 }
 
 fn is_label(label: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    !label.is_empty() && label.len() <= LABEL_MAX && label.bytes().all(legal)
+    !label.is_empty() && label.len() <= MAX_LABEL_BYTES && label.bytes().all(legal)
 }
 
 /// Digits only: Rust's integer parser would accept `+80`.
@@ -154,7 +154,7 @@ mod tests {
 
     // C-RT-14
     #[test]
-    fn what_is_not_plainly_a_host_is_none() {
+    fn invalid_host_is_none() {
         for odd in [
             "",
             ".",
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_told_from_a_name() {
+    fn address_is_distinguished_from_a_name() {
         for (value, is_address) in [
             ("192.0.2.1", true),
             ("0.2.1", true),
@@ -220,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_host_read_from_what_it_writes_is_the_same(value in "[a-zA-Z0-9_.-]{0,12}|\\[[0-9a-fA-F:.]{2,12}\\]", port in "(:[0-9]{0,6})?") {
+        fn host_round_trips(value in "[a-zA-Z0-9_.-]{0,12}|\\[[0-9a-fA-F:.]{2,12}\\]", port in "(:[0-9]{0,6})?") {
             if let Some(host) = Host::parse(format!("{value}{port}").as_bytes()) {
                 prop_assert_eq!(Host::parse(host.to_string().as_bytes()), Some(host.clone()));
                 prop_assert_eq!(Host::parse(host.name().as_bytes()).map(|again| again.name), Some(host.name));
@@ -228,7 +228,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_upset_the_reader(value in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn any_bytes_parse_without_a_panic(value in prop::collection::vec(any::<u8>(), 0..40)) {
             let _ = Host::parse(&value);
         }
     }

@@ -9,13 +9,13 @@ mod gate;
 mod host;
 mod path;
 pub mod reading;
-mod sent;
+mod request_path;
 pub mod target;
 mod url;
 
 pub use self::connection::options;
-pub use self::gate::{Kind, Request, Scheme};
+pub use self::gate::{Request, RequestType, Scheme};
 pub use self::host::Host;
 pub use self::path::{canonical_path, decoded};
-pub use self::sent::{RequestPath, has_dots};
-pub use self::url::UrlFault;
+pub use self::request_path::{RequestPath, has_dots};
+pub use self::url::UrlError;

@@ -76,7 +76,7 @@ fn unreserved_decoded(path: &str) -> Result<Cow<'_, str>, Refusal> {
             continue;
         }
         let escaped =
-            escape(&bytes[at..]).filter(|&escaped| !deceives(escaped)).ok_or(Refusal::Path)?;
+            escape(&bytes[at..]).filter(|&escaped| !is_deceptive(escaped)).ok_or(Refusal::Path)?;
         // `%25` stays, since `%` is not unreserved: decoding never produces a new escape.
         if is_unreserved(escaped) {
             out.push_str(&path[copied..at]);
@@ -107,7 +107,7 @@ fn is_plain(byte: u8) -> bool {
 
 /// Bytes that a backend which decodes first would take for the end of a segment, a path or a
 /// string.
-fn deceives(byte: u8) -> bool {
+fn is_deceptive(byte: u8) -> bool {
     matches!(byte, b'/' | b'\\' | b'#' | b'?' | 0)
 }
 
@@ -116,7 +116,7 @@ fn is_unreserved(byte: u8) -> bool {
 }
 
 /// The meaning of a segment to a server that cuts path parameters before it resolves dots.
-enum Dots {
+enum DotSegment {
     /// An ordinary name, not a dot segment.
     No,
     /// `.` or `..` on its own.
@@ -126,14 +126,14 @@ enum Dots {
     WithParameter,
 }
 
-fn dots(segment: &str) -> Dots {
+fn dots(segment: &str) -> DotSegment {
     let Some(rest) = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.')) else {
-        return Dots::No;
+        return DotSegment::No;
     };
     match rest.as_bytes() {
-        [] => Dots::Plain,
-        [b';', ..] | [b'%', b'3', b'b' | b'B', ..] => Dots::WithParameter,
-        _ => Dots::No,
+        [] => DotSegment::Plain,
+        [b';', ..] | [b'%', b'3', b'b' | b'B', ..] => DotSegment::WithParameter,
+        _ => DotSegment::No,
     }
 }
 
@@ -143,9 +143,9 @@ fn is_resolved(path: &str) -> Result<bool, Refusal> {
     for segment in path.split('/').skip(1) {
         is_resolved &= !last.is_empty();
         match dots(segment) {
-            Dots::No => {}
-            Dots::Plain => is_resolved = false,
-            Dots::WithParameter => return Err(Refusal::Path),
+            DotSegment::No => {}
+            DotSegment::Plain => is_resolved = false,
+            DotSegment::WithParameter => return Err(Refusal::Path),
         }
         last = segment;
     }
@@ -236,7 +236,7 @@ mod tests {
 
     // C-RT-08
     #[test]
-    fn an_escape_that_hides_a_separator_is_refused() {
+    fn escaped_separator_is_refused() {
         for path in
             ["/a%2fb", "/a%2Fb", "/a%5cb", "/a%5C", "/a%00", "/%00%zz", "/a%23b", "/a%3fb", "/a%3F"]
         {
@@ -277,7 +277,7 @@ mod tests {
 
     // C-RT-11
     #[test]
-    fn a_raw_byte_that_a_path_cannot_hold_is_refused() {
+    fn invalid_raw_byte_is_refused() {
         for path in [
             "/a\\b", "/\\..\\b", "/a b", "/a\0", "/a\n", "/\u{7f}", "/a?b", "/a#b", "a", "a/b",
             "*", "%2f",
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn decoding_shows_what_a_backend_sees() {
+    fn decoded_path_is_that_of_a_backend() {
         assert_eq!(*decoded("/a%20b%2541%c3%A9"), *b"/a b%41\xc3\xa9");
         assert!(matches!(decoded("/plain"), Cow::Borrowed(b"/plain")));
     }
@@ -341,10 +341,10 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_climbs_or_vanishes_is_left(path in odd_path()) {
+        fn canonical_path_has_no_dot_or_empty_segment(path in odd_path()) {
             if let Ok(canonical) = canonical_path(&path) {
                 prop_assert!(canonical.starts_with('/') && !canonical.contains("//"));
-                prop_assert!(canonical.split('/').all(|segment| matches!(dots(segment), Dots::No)));
+                prop_assert!(canonical.split('/').all(|segment| matches!(dots(segment), DotSegment::No)));
                 let decoded = decoded(&canonical);
                 prop_assert!(!decoded.split(|byte| *byte == b'/').any(|segment| segment == b"." || segment == b".."));
                 let slashes = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'/').count();
@@ -353,7 +353,7 @@ mod tests {
         }
 
         #[test]
-        fn no_string_upsets_the_reader(path in any::<String>()) {
+        fn any_string_parses_without_a_panic(path in any::<String>()) {
             let _ = canonical_path(&path);
             let _ = decoded(&path);
         }

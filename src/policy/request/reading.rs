@@ -14,22 +14,22 @@ use super::path::{escape, resolve};
 const MAX_READINGS: usize = 64;
 
 /// The most bytes of all readings of one path together: eight times the longest target.
-const MAX_BYTES: usize = 64 * 1024;
+const MAX_READINGS_BYTES: usize = 64 * 1024;
 
 /// How often a path is decoded: once as every backend does, and once more.
 const MAX_DECODINGS: u8 = 2;
 
 /// One way in which a server changes a path before it acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum ReadingStep {
     /// Escapes are decoded. Routing performs the first decoding too.
     Decoded,
     /// Each segment ends at its first `;` (RFC 3986 §3.3).
     ParametersCut,
     /// UTF-8 sequences longer than necessary are decoded as ASCII, against RFC 3629 §3.
-    OverlongTaken,
+    OverlongDecoded,
     /// `\` separates segments, as on Windows.
-    BackslashesTurned,
+    BackslashesReplaced,
     /// Segments end before trailing dots and spaces.
     Trimmed,
     /// The path ends at a `?`, `#` or NUL that was escaped twice.
@@ -38,62 +38,62 @@ pub enum Step {
     Resolved,
 }
 
-impl Step {
-    const ALL: [Step; 7] = [
-        Step::Decoded,
-        Step::ParametersCut,
-        Step::OverlongTaken,
-        Step::BackslashesTurned,
-        Step::Trimmed,
-        Step::Ended,
-        Step::Resolved,
+impl ReadingStep {
+    const ALL: [ReadingStep; 7] = [
+        ReadingStep::Decoded,
+        ReadingStep::ParametersCut,
+        ReadingStep::OverlongDecoded,
+        ReadingStep::BackslashesReplaced,
+        ReadingStep::Trimmed,
+        ReadingStep::Ended,
+        ReadingStep::Resolved,
     ];
 
     /// The step in words, for messages.
     const fn words(self) -> &'static str {
         match self {
-            Step::Decoded => "decoded",
-            Step::ParametersCut => "parameters cut",
-            Step::OverlongTaken => "overlong UTF-8 taken for ASCII",
-            Step::BackslashesTurned => "backslashes as slashes",
-            Step::Trimmed => "trailing dots and spaces cut",
-            Step::Ended => "ended at an escaped `?`, `#` or NUL",
-            Step::Resolved => "dot segments resolved",
+            ReadingStep::Decoded => "decoded",
+            ReadingStep::ParametersCut => "parameters cut",
+            ReadingStep::OverlongDecoded => "overlong UTF-8 taken for ASCII",
+            ReadingStep::BackslashesReplaced => "backslashes as slashes",
+            ReadingStep::Trimmed => "trailing dots and spaces cut",
+            ReadingStep::Ended => "ended at an escaped `?`, `#` or NUL",
+            ReadingStep::Resolved => "dot segments resolved",
         }
     }
 
     /// Returns the path after this step. `None` means that the step changes nothing.
     fn of(self, path: &[u8]) -> Option<Vec<u8>> {
         match self {
-            Step::Decoded => decoded(path),
-            Step::ParametersCut => parameters_cut(path),
-            Step::OverlongTaken => overlong_taken(path),
-            Step::BackslashesTurned => backslashes_turned(path),
-            Step::Trimmed => trimmed(path),
-            Step::Ended => ended(path),
-            Step::Resolved => resolved(path),
+            ReadingStep::Decoded => decoded(path),
+            ReadingStep::ParametersCut => parameters_cut(path),
+            ReadingStep::OverlongDecoded => overlong_taken(path),
+            ReadingStep::BackslashesReplaced => backslashes_turned(path),
+            ReadingStep::Trimmed => trimmed(path),
+            ReadingStep::Ended => ended(path),
+            ReadingStep::Resolved => resolved(path),
         }
     }
 }
 
 /// A path as some servers interpret it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
+pub struct PathReading {
     /// The path, decoded and without dot segments.
     pub path: Vec<u8>,
     /// The steps that lead from the canonical path to this one, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<ReadingStep>,
 }
 
-impl fmt::Display for Reading {
+impl fmt::Display for PathReading {
     /// `decoded, then decoded once more: /admin/x`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut decoded = false;
         for (nth, step) in self.steps.iter().enumerate() {
             let then = if nth > 0 { ", then " } else { "" };
-            let again = if decoded && *step == Step::Decoded { " once more" } else { "" };
+            let again = if decoded && *step == ReadingStep::Decoded { " once more" } else { "" };
             write!(f, "{then}{}{again}", step.words())?;
-            decoded |= *step == Step::Decoded;
+            decoded |= *step == ReadingStep::Decoded;
         }
         write!(f, ": {}", String::from_utf8_lossy(&self.path).escape_debug())
     }
@@ -101,7 +101,7 @@ impl fmt::Display for Reading {
 
 /// The path has more readings than are considered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMany;
+pub struct TooManyReadings;
 
 /// Whether the canonical `path` has no reading other than the one used for routing.
 pub fn is_plain(path: &str) -> bool {
@@ -124,14 +124,14 @@ pub fn is_plain(path: &str) -> bool {
 pub fn find<T>(
     path: &str,
     mut found: impl FnMut(&[u8]) -> Option<T>,
-) -> Result<Option<(Reading, T)>, TooMany> {
-    let mut known = vec![Known { path: path.as_bytes().into(), decodings: 0, from: None }];
+) -> Result<Option<(PathReading, T)>, TooManyReadings> {
+    let mut known = vec![ReachedPath { path: path.as_bytes().into(), decodings: 0, from: None }];
     let (mut at, mut bytes) = (0, path.len());
     // Breadth first, so that the first hit has the fewest steps.
     while at < known.len() {
-        for step in Step::ALL {
-            let Known { path, decodings, .. } = &known[at];
-            let decodings = decodings + u8::from(step == Step::Decoded);
+        for step in ReadingStep::ALL {
+            let ReachedPath { path, decodings, .. } = &known[at];
+            let decodings = decodings + u8::from(step == ReadingStep::Decoded);
             let Some(next) = step.of(path).filter(|_| decodings <= MAX_DECODINGS) else { continue };
             // A path counts as known only with equal decodings: decoded once, it may be decoded
             // again.
@@ -139,14 +139,14 @@ pub fn find<T>(
                 continue;
             }
             bytes += next.len();
-            if known.len() == MAX_READINGS || bytes > MAX_BYTES {
-                return Err(TooMany);
+            if known.len() == MAX_READINGS || bytes > MAX_READINGS_BYTES {
+                return Err(TooManyReadings);
             }
-            known.push(Known { path: next, decodings, from: Some((at, step)) });
+            known.push(ReachedPath { path: next, decodings, from: Some((at, step)) });
             let last = known.len() - 1;
             for path in known[last].routed() {
                 if let Some(found) = found(&path) {
-                    return Ok(Some((Reading { path, steps: steps(&known, last) }, found)));
+                    return Ok(Some((PathReading { path, steps: steps(&known, last) }, found)));
                 }
             }
         }
@@ -156,13 +156,13 @@ pub fn find<T>(
 }
 
 /// A path that was reached, and the step that led to it.
-struct Known {
+struct ReachedPath {
     path: Vec<u8>,
     decodings: u8,
-    from: Option<(usize, Step)>,
+    from: Option<(usize, ReadingStep)>,
 }
 
-impl Known {
+impl ReachedPath {
     /// The path as a server acts on it: decoded at least once, and without dot segments. Servers
     /// differ in whether `//` counts as a segment for a following `..`.
     fn routed(&self) -> Vec<Vec<u8>> {
@@ -178,7 +178,7 @@ impl Known {
     }
 }
 
-fn steps(known: &[Known], mut at: usize) -> Vec<Step> {
+fn steps(known: &[ReachedPath], mut at: usize) -> Vec<ReadingStep> {
     let mut steps = Vec::new();
     while let Some((before, step)) = known[at].from {
         steps.push(step);
@@ -313,7 +313,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Every reading of `path`, as `steps: path`.
-    fn all(path: &str) -> Result<Vec<String>, TooMany> {
+    fn all(path: &str) -> Result<Vec<String>, TooManyReadings> {
         let mut seen = Vec::new();
         find(path, |path| {
             seen.push(String::from_utf8_lossy(path).into_owned());
@@ -379,18 +379,21 @@ mod tests {
     }
 
     #[test]
-    fn three_encodings_are_one_more_than_is_looked_at() {
+    fn third_encoding_is_not_decoded() {
         let all = all("/%252561dmin/x").unwrap();
         assert_eq!(all, ["/%2561dmin/x", "/%61dmin/x"]);
     }
 
     #[test]
-    fn the_steps_of_a_reading_are_the_fewest() {
+    fn reading_has_the_fewest_steps() {
         let admin = |path: &[u8]| (path == b"/admin/x").then_some(());
         let steps = |path| find(path, admin).unwrap().map(|(reading, ())| reading.steps);
-        assert_eq!(steps("/admin;a/x"), Some(vec![Step::ParametersCut]));
-        assert_eq!(steps("/%2561dmin/x"), Some(vec![Step::Decoded, Step::Decoded]));
-        assert_eq!(steps("/admin.;a/x"), Some(vec![Step::ParametersCut, Step::Trimmed]));
+        assert_eq!(steps("/admin;a/x"), Some(vec![ReadingStep::ParametersCut]));
+        assert_eq!(steps("/%2561dmin/x"), Some(vec![ReadingStep::Decoded, ReadingStep::Decoded]));
+        assert_eq!(
+            steps("/admin.;a/x"),
+            Some(vec![ReadingStep::ParametersCut, ReadingStep::Trimmed])
+        );
         assert_eq!(steps("/public/x;a"), None);
     }
 
@@ -418,7 +421,7 @@ mod tests {
             let (readings, bytes) = work(&long("/", piece));
             // Each is looked at with its empty segments and without.
             assert!(
-                readings <= 2 * MAX_READINGS && bytes <= 2 * MAX_BYTES,
+                readings <= 2 * MAX_READINGS && bytes <= 2 * MAX_READINGS_BYTES,
                 "{piece}: {readings}, {bytes}"
             );
         }
@@ -428,8 +431,8 @@ mod tests {
         {
             assert!(all(&long("/", piece)).is_ok(), "{piece}");
         }
-        assert_eq!(all(&long("/", ODD)), Err(TooMany));
-        assert_eq!(all(&format!("/{ODD}")), Err(TooMany));
+        assert_eq!(all(&long("/", ODD)), Err(TooManyReadings));
+        assert_eq!(all(&format!("/{ODD}")), Err(TooManyReadings));
         assert!(all("/a%2520b;x=1/v1./c%20/%c3%a9").is_ok_and(|all| all.len() > 8));
     }
 
@@ -443,7 +446,7 @@ mod tests {
         }
 
         #[test]
-        fn no_string_upsets_the_reader(path in any::<String>()) {
+        fn any_string_parses_without_a_panic(path in any::<String>()) {
             let _ = all(&format!("/{path}"));
         }
     }

@@ -11,7 +11,7 @@ use std::fmt::Write;
 
 /// The changes that [`encoded`] made to a target. It travels in the extensions of a request's head.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tidied {
+pub struct TargetEncoding {
     /// Bytes by which the target has grown.
     pub grown: usize,
     /// Bytes by which its path and query have grown: `http::Uri` drops a fragment.
@@ -22,20 +22,20 @@ pub struct Tidied {
 
 /// A request line that was changed, ready for the parser.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct EncodedRequestLine {
     /// The whole line, its line feed included.
     pub bytes: Vec<u8>,
     /// The changes to its target.
-    pub tidied: Tidied,
+    pub tidied: TargetEncoding,
 }
 
-/// Rewrites the request line `line`, its line feed included. The target is encoded, and a later
+/// Rewrites the request line `encode_request_line`, its line feed included. The target is encoded, and a later
 /// minor version becomes HTTP/1.1 (RFC 9110 §2.5). `None` means that nothing has to be changed, or
-/// that `line` is no request line of HTTP/1.
-pub fn line(line: &[u8]) -> Option<Line> {
+/// that `encode_request_line` is no request line of HTTP/1.
+pub fn encode_request_line(line: &[u8]) -> Option<EncodedRequestLine> {
     let (before, target, after) = split(line)?;
-    let (version, end) = after.split_at(VERSION);
-    let is_later = version[VERSION - 1] > b'1';
+    let (version, end) = after.split_at(VERSION_BYTES);
+    let is_later = version[VERSION_BYTES - 1] > b'1';
     let encoded = encoded(target);
     if encoded.is_none() && !is_later {
         return None;
@@ -43,13 +43,13 @@ pub fn line(line: &[u8]) -> Option<Line> {
     let version = if is_later { b" HTTP/1.1" } else { version };
     let tidied = encoded.as_ref().map(|(_, tidied)| *tidied).unwrap_or_default();
     let target = encoded.as_ref().map_or(target, |(target, _)| target.as_bytes());
-    Some(Line { bytes: [before, target, version, end].concat(), tidied })
+    Some(EncodedRequestLine { bytes: [before, target, version, end].concat(), tidied })
 }
 
 /// The length of the version with the space before it, in bytes.
-const VERSION: usize = b" HTTP/1.1".len();
+const VERSION_BYTES: usize = b" HTTP/1.1".len();
 
-/// Returns the query of the request line `line`, unchanged. `None` means that it has none.
+/// Returns the query of the request line `encode_request_line`, unchanged. `None` means that it has none.
 pub fn query(line: &[u8]) -> Option<&[u8]> {
     let (_, target, _) = split(line)?;
     let start = target.iter().position(|byte| matches!(byte, b'?' | b'#'))?;
@@ -62,7 +62,7 @@ pub fn query(line: &[u8]) -> Option<&[u8]> {
 fn split(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let text = line.strip_suffix(b"\n")?;
     let text = text.strip_suffix(b"\r").unwrap_or(text);
-    let version = text.len().checked_sub(VERSION)?;
+    let version = text.len().checked_sub(VERSION_BYTES)?;
     if !matches!(&text[version..], [b' ', b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0'..=b'9']) {
         return None;
     }
@@ -71,24 +71,24 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 }
 
 /// Encodes the bytes of `target` that `http::Uri` refuses. `None` means that it holds none.
-pub fn encoded(target: &[u8]) -> Option<(String, Tidied)> {
-    if target.iter().all(|byte| stands(*byte, true) && stands(*byte, false)) {
+pub fn encoded(target: &[u8]) -> Option<(String, TargetEncoding)> {
+    if target.iter().all(|byte| is_allowed(*byte, true) && is_allowed(*byte, false)) {
         return None;
     }
     let mut is_query = false;
     let fragment = target.iter().position(|byte| *byte == b'#').unwrap_or(target.len());
-    let mut tidied = Tidied::default();
+    let mut tidied = TargetEncoding::default();
     let mut out = String::with_capacity(target.len() + 16);
     for (at, &byte) in target.iter().enumerate() {
         if at == fragment {
             tidied.kept = out.len() - at;
         }
         is_query |= byte == b'?';
-        if stands(byte, is_query) {
+        if is_allowed(byte, is_query) {
             out.push(char::from(byte));
         } else {
             push_encoded(&mut out, byte);
-            tidied.is_broken |= breaks(byte);
+            tidied.is_broken |= is_terminator(byte);
         }
     }
     tidied.grown = out.len() - target.len();
@@ -100,7 +100,7 @@ pub fn encoded(target: &[u8]) -> Option<(String, Tidied)> {
 
 /// Encodes the bytes of `path` that a request's path can't hold.
 pub(super) fn encoded_path(path: &str) -> Cow<'_, str> {
-    let must = |byte: u8| !stands(byte, false) && !breaks(byte);
+    let must = |byte: u8| !is_allowed(byte, false) && !is_terminator(byte);
     if !path.bytes().any(must) {
         return Cow::Borrowed(path);
     }
@@ -117,7 +117,7 @@ pub(super) fn encoded_path(path: &str) -> Cow<'_, str> {
 
 /// Whether `http::Uri` accepts `byte` unescaped. It accepts `` ` `` only after a `?`, and `"` only
 /// before it.
-fn stands(byte: u8, is_query: bool) -> bool {
+fn is_allowed(byte: u8, is_query: bool) -> bool {
     match byte {
         b'<' | b'>' => false,
         b'"' => !is_query,
@@ -127,7 +127,7 @@ fn stands(byte: u8, is_query: bool) -> bool {
 }
 
 /// Whether a server may take the target to end at `byte`.
-fn breaks(byte: u8) -> bool {
+fn is_terminator(byte: u8) -> bool {
     byte == b' ' || byte.is_ascii_control()
 }
 
@@ -145,17 +145,18 @@ mod tests {
     /// The encoded target of a request line, and whether it is broken.
     fn check(target: &[u8], expected: &str, is_broken: bool) {
         let came = [b"GET ", target, b" HTTP/1.1\r\n"].concat();
-        let line = line(&came).unwrap_or_else(|| panic!("{target:?} is not changed"));
+        let line =
+            encode_request_line(&came).unwrap_or_else(|| panic!("{target:?} is not changed"));
         assert_eq!(String::from_utf8(line.bytes).unwrap(), format!("GET {expected} HTTP/1.1\r\n"));
         let grown = expected.len() - target.len();
         let before =
             |target: &[u8]| target.iter().position(|byte| *byte == b'#').unwrap_or(target.len());
         let kept = before(expected.as_bytes()) - before(target);
-        assert_eq!(line.tidied, Tidied { grown, kept, is_broken });
+        assert_eq!(line.tidied, TargetEncoding { grown, kept, is_broken });
     }
 
     #[test]
-    fn what_a_uri_refuses_is_encoded_as_browsers_do() {
+    fn invalid_uri_bytes_are_encoded_like_browsers_do() {
         check(b"/find?filter={\"a\":\"b\"}", "/find?filter={%22a%22:%22b%22}", false);
         check(b"/?<a>|^`'", "/?%3Ca%3E|^`'", false);
         check("/?q=é".as_bytes(), "/?q=%C3%A9", false);
@@ -182,7 +183,11 @@ mod tests {
             ("GET /?\" HTTP/1.9\n", "GET /?%22 HTTP/1.1\n"),
             ("GET /?\" HTTP/1.0\n", "GET /?%22 HTTP/1.0\n"),
         ] {
-            assert_eq!(line(came.as_bytes()).unwrap().bytes, expected.as_bytes(), "{came:?}");
+            assert_eq!(
+                encode_request_line(came.as_bytes()).unwrap().bytes,
+                expected.as_bytes(),
+                "{came:?}"
+            );
         }
         for came in [
             "GET / HTTP/1.10\r\n",
@@ -190,12 +195,12 @@ mod tests {
             "GET / HTTP/0.9\r\n",
             "GET / http/1.2\r\n",
         ] {
-            assert_eq!(line(came.as_bytes()), None, "{came:?}");
+            assert_eq!(encode_request_line(came.as_bytes()), None, "{came:?}");
         }
     }
 
     #[test]
-    fn a_line_that_is_sound_or_is_none_stays_as_it_is() {
+    fn sound_or_invalid_line_is_unchanged() {
         for came in [
             "GET /a\"{}?b={c}|^`'%22 HTTP/1.1\r\n",
             "GET /?\" HTTP/1.1",
@@ -207,13 +212,16 @@ mod tests {
             "\n",
             "",
         ] {
-            assert_eq!(line(came.as_bytes()), None, "{came:?}");
+            assert_eq!(encode_request_line(came.as_bytes()), None, "{came:?}");
         }
-        assert_eq!(line(b"GET /?\" HTTP/1.0\n").unwrap().bytes, b"GET /?%22 HTTP/1.0\n");
+        assert_eq!(
+            encode_request_line(b"GET /?\" HTTP/1.0\n").unwrap().bytes,
+            b"GET /?%22 HTTP/1.0\n"
+        );
     }
 
     #[test]
-    fn a_query_is_what_comes_between_the_marks() {
+    fn query_is_between_question_mark_and_fragment() {
         let check = |target: &str, expected: Option<&str>| {
             let came = format!("GET {target} HTTP/1.1\r\n");
             assert_eq!(query(came.as_bytes()), expected.map(str::as_bytes), "{target}");

@@ -6,22 +6,22 @@
 use http::Uri;
 
 use crate::policy::request::field::token;
-use crate::policy::request::gate::{Kind, Request, Scheme};
+use crate::policy::request::gate::{Request, RequestType, Scheme};
 use crate::policy::request::host::Host;
-use crate::policy::request::sent::RequestPath;
-use crate::policy::request::target::{Tidied, encoded};
+use crate::policy::request::request_path::RequestPath;
+use crate::policy::request::target::{TargetEncoding, encoded};
 use crate::refusal::Refusal;
 
 /// Why a text is not a URL for Sidegate, and what to write instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UrlFault {
+pub struct UrlError {
     /// The fault, in one sentence without its full stop.
     pub fault: &'static str,
     /// What to write instead.
     pub remedy: &'static str,
 }
 
-const EXAMPLE: &str = "write it as a page would: wss://ws.example.com/ticks/btc";
+const EXAMPLE_REMEDY: &str = "write it as a page would: wss://ws.example.com/ticks/btc";
 
 impl Request {
     /// Builds the request of a client that opens `url` from a page of `origin`, offering
@@ -34,8 +34,8 @@ impl Request {
         url: &str,
         origin: Option<&str>,
         subprotocol: Option<&str>,
-    ) -> Result<Result<Request, Refusal>, UrlFault> {
-        let fault = |fault, remedy| Err(UrlFault { fault, remedy });
+    ) -> Result<Result<Request, Refusal>, UrlError> {
+        let fault = |fault, remedy| Err(UrlError { fault, remedy });
         if url.contains('#') {
             return fault(
                 "a WebSocket's URL has no fragment",
@@ -43,7 +43,7 @@ impl Request {
             );
         }
         let Some((scheme, rest)) = url.split_once("://") else {
-            return fault("not a URL", EXAMPLE);
+            return fault("not a URL", EXAMPLE_REMEDY);
         };
         // Without TLS the request arrives on a plain listener.
         let (attempt, scheme) = match scheme.to_ascii_lowercase().as_str() {
@@ -51,18 +51,18 @@ impl Request {
             "wss" => (true, Scheme::Https),
             "http" => (false, Scheme::Unknown),
             "https" => (false, Scheme::Https),
-            _ => return fault("neither a WebSocket's URL nor plain HTTP's", EXAMPLE),
+            _ => return fault("neither a WebSocket's URL nor plain HTTP's", EXAMPLE_REMEDY),
         };
         let authority = rest.split(['/', '?', '\\']).next().unwrap_or_default();
         let Some(host) = Host::parse(authority.as_bytes()) else {
-            return fault("the host is neither a name nor an address", EXAMPLE);
+            return fault("the host is neither a name nor an address", EXAMPLE_REMEDY);
         };
         let target = &rest[authority.len()..];
         let path = target.split('?').next().unwrap_or_default();
         let path = if path.is_empty() { "/" } else { path };
         // A target that no head can carry cannot be judged.
         let sent = format!("/{}", target.replace('\\', "/"));
-        let (sent, tidied) = encoded(sent.as_bytes()).unwrap_or((sent, Tidied::default()));
+        let (sent, tidied) = encoded(sent.as_bytes()).unwrap_or((sent, TargetEncoding::default()));
         if tidied.is_broken || Uri::try_from(sent).is_err() {
             return fault(
                 "the path or the query holds what a URL cannot",
@@ -78,7 +78,7 @@ impl Request {
                 return fault("the subprotocol is no token", "letters, digits and !#$%&'*+-.^_`|~");
             }
         };
-        let kind = if attempt { Kind::Attempt { subprotocols } } else { Kind::Plain };
+        let kind = if attempt { RequestType::Attempt { subprotocols } } else { RequestType::Plain };
         let (path, origin) = (RequestPath::read(path), origin.map(Into::into));
         Ok(path.map(|path| Request { host, path, origin, kind, scheme }))
     }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_asks_what_its_request_asks() {
+    fn url_gives_the_request_of_a_client() {
         check("wss://ws.example.com/ticks/btc?x=/../y", "ws.example.com /ticks/btc");
         check("WSS://WS.Example.com.:8443", "ws.example.com:8443 /");
         check("ws://[2001:db8::1]/a/../b/%41", "[2001:db8::1] /b/A");
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_gate_refuses_is_refused_here_too() {
+    fn url_that_the_gate_refuses_is_refused() {
         check("wss://a.example/x%2f../y", "path");
         check("wss://a.example/x%2fy", "a.example /x%2fy");
         check("wss://a.example/x\\y", "path");
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_says_so() {
+    fn invalid_url_is_an_error() {
         check("ws.example.com/ticks", "not a URL");
         check("ftp://a.example/", "neither a WebSocket's URL nor plain HTTP's");
         check("wss:///ticks", "the host is neither a name nor an address");

@@ -4,18 +4,18 @@ use jiff::Timestamp;
 
 use crate::policy::Policy;
 use crate::policy::limit::{LimiterId, Rate, RateLimit};
-use crate::policy::network::{Client, Key};
+use crate::policy::network::{Client, ClientKey};
 use crate::policy::request::Request;
 use crate::policy::rule::Rule;
-use crate::snapshot::explanation::report::Limited;
+use crate::snapshot::explanation::report::LimitExplanation;
 
 /// The remainder of the limits of a running agent, which a snapshot does not know.
 pub trait Remaining {
     /// Tokens of `rate` that `client` has left in the limiters of `id`.
-    fn tokens(&self, id: LimiterId<'_>, rate: Rate, client: Key) -> u32;
+    fn tokens(&self, id: LimiterId<'_>, rate: Rate, client: ClientKey) -> u32;
 
     /// The number of open tunnels of `client` under the policy of this name.
-    fn tunnels_of(&self, policy: &str, client: Key) -> u32;
+    fn tunnels_of(&self, policy: &str, client: ClientKey) -> u32;
 
     /// The number of open tunnels under the policy of this name.
     fn tunnels(&self, policy: &str) -> u32;
@@ -30,7 +30,7 @@ pub fn limits(
     request: &Request,
     now: Timestamp,
     budgets: Option<&dyn Remaining>,
-) -> Vec<Limited> {
+) -> Vec<LimitExplanation> {
     let exception = policy.limits.exception(client, now);
     let line =
         exception.and_then(|at| policy.limits.exceptions.get(at)).map(|exception| exception.line);
@@ -39,8 +39,8 @@ pub fn limits(
     let limited = |limit: &str, written, own: bool, rule, left: Option<u64>| {
         let line = line.filter(|_| own);
         let place = line.map(|line| format!("{}:{line}", policy.file));
-        let place = place.or_else(|| policy.place(rule).map(|place| place.to_string()));
-        Limited { limit: limit.into(), written, place, exception: line.is_some(), left }
+        let place = place.or_else(|| policy.source_line(rule).map(|place| place.to_string()));
+        LimitExplanation { limit: limit.into(), written, place, exception: line.is_some(), left }
     };
     let rate = |limit: RateLimit, rule| {
         let rate = limit.of(share)?;

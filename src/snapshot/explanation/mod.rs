@@ -12,24 +12,27 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::policy::decisive::Listed;
+use crate::policy::deciding_rule::ListedEntry;
 use crate::policy::list::List;
 use crate::policy::network::Client;
-use crate::policy::origin::{Origins, Pattern};
-use crate::policy::request::{Kind, Request};
+use crate::policy::origin::{OriginPattern, Origins};
+use crate::policy::request::{Request, RequestType};
 use crate::policy::rule::Rule;
-use crate::policy::{Allow, Policy};
+use crate::policy::{AllowRule, Policy};
 use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::generation::Snapshot;
 use crate::snapshot::judge::Judgement;
 
 pub use self::limits::Remaining;
-pub use self::report::{Candidate, Entry, Explanation, Limited, ListSaid, Said};
+pub use self::report::{
+    CandidateExplanation, EntryExplanation, Explanation, LimitExplanation, ListExplanation,
+    RuleExplanation,
+};
 
 /// The question that an explanation answers.
 #[derive(Clone, Copy)]
-pub struct Question<'q> {
+pub struct ExplainInput<'q> {
     /// The client that makes the request.
     pub client: Client,
     /// The request, or the refusal by the gate.
@@ -44,8 +47,8 @@ pub struct Question<'q> {
 
 impl Snapshot {
     /// Returns the verdict of [`Snapshot::judge`] and the reasons for it.
-    pub fn explain(&self, question: Question<'_>) -> Explanation {
-        let Question { client, request, at, budgets, candidate } = question;
+    pub fn explain(&self, question: ExplainInput<'_>) -> Explanation {
+        let ExplainInput { client, request, at, budgets, candidate } = question;
         let now = at.unwrap_or(Timestamp::MIN);
         let mut explanation = Explanation {
             permitted: false,
@@ -65,10 +68,10 @@ impl Snapshot {
             limits: Vec::new(),
             candidate: None,
         };
-        let denied = self.denied(client, now);
+        let denied = self.denying_baseline(client, now);
         if let Some(baseline) = &self.baseline {
             let lists: Vec<_> =
-                baseline.deny.iter().map(|list| list_said(list, client, now)).collect();
+                baseline.deny.iter().map(|list| list_explanation(list, client, now)).collect();
             explanation.rules.push(networks("baseline", baseline, Rule::Deny, lists));
         }
         let request = match request {
@@ -86,8 +89,9 @@ impl Snapshot {
             }
         };
         explanation.kind = if request.is_plain() { "plain" } else { "upgrade" }.into();
-        explanation.slash = self.lacking_slash(request).map(|slashed| slashed.path.to_string());
-        let (sent, slashed) = (&request.path, self.slashed(request));
+        explanation.slash =
+            self.with_missing_slash(request).map(|slashed| slashed.path.to_string());
+        let (sent, slashed) = (&request.path, self.with_slash(request));
         let request = slashed.as_ref().unwrap_or(request);
         // Without a connection there is no certificate that could misdirect.
         let judgement = self.judge_by(client, request, None, now, candidate);
@@ -98,7 +102,7 @@ impl Snapshot {
         explanation.rules.extend(judgement.ambiguity.as_ref().map(ambiguous));
         if let Some(route) = &judgement.route {
             explanation.route = Some(route.name.to_string());
-            let policy = route.policy.named(candidate);
+            let policy = route.policy.as_promoted(candidate);
             explanation.rules.extend(rules(policy, client, request, now));
             let is_candidate = !Arc::ptr_eq(policy, &route.policy);
             explanation.limits =
@@ -122,7 +126,8 @@ impl Explanation {
         self.reason = verdict.err().map(|refusal| refusal.word().into());
         self.status = verdict.err().and_then(Refusal::status);
         self.policy = policy.map(|policy| policy.name.to_string());
-        let decisive = policy.and_then(|policy| policy.decisive(client, is_plain, verdict, now));
+        let decisive =
+            policy.and_then(|policy| policy.deciding_rule(client, is_plain, verdict, now));
         self.rule = decisive.map(|decisive| decisive.place.to_string());
     }
 
@@ -131,7 +136,7 @@ impl Explanation {
         self.decided(judgement.policy.as_ref(), client, request.is_plain(), verdict, now);
         let Some(policy) = &judgement.policy else { return };
         let candidate = policy.candidate.as_ref().zip(judgement.candidate);
-        self.candidate = candidate.map(|(candidate, verdict)| Candidate {
+        self.candidate = candidate.map(|(candidate, verdict)| CandidateExplanation {
             file: candidate.file.to_string(),
             permitted: verdict.is_ok(),
             reason: verdict.err().map(|refusal| refusal.word().into()),
@@ -140,22 +145,27 @@ impl Explanation {
 }
 
 /// The verdict of each rule of `policy` on its own.
-fn rules(policy: &Policy, client: Client, request: &Request, now: Timestamp) -> Vec<Said> {
+fn rules(
+    policy: &Policy,
+    client: Client,
+    request: &Request,
+    now: Timestamp,
+) -> Vec<RuleExplanation> {
     let mut rules = Vec::new();
     if !policy.deny.is_empty() {
-        let lists = policy.deny.iter().map(|list| list_said(list, client, now)).collect();
+        let lists = policy.deny.iter().map(|list| list_explanation(list, client, now)).collect();
         rules.push(networks("deny", policy, Rule::Deny, lists));
     }
     match &policy.allow {
-        Allow::Any => rules.push(Said {
+        AllowRule::Any => rules.push(RuleExplanation {
             rule: "allow".into(),
             place: place(policy, Rule::Allow),
             passes: true,
             says: "everyone: [\"any\"]".into(),
             lists: Vec::new(),
         }),
-        Allow::Lists(lists) => {
-            let lists = lists.iter().map(|list| list_said(list, client, now)).collect();
+        AllowRule::Lists(lists) => {
+            let lists = lists.iter().map(|list| list_explanation(list, client, now)).collect();
             rules.push(networks("allow", policy, Rule::Allow, lists));
         }
     }
@@ -165,20 +175,25 @@ fn rules(policy: &Policy, client: Client, request: &Request, now: Timestamp) -> 
 }
 
 /// The verdict of a rule of networks, with the text of its lists.
-fn networks(rule: &str, policy: &Policy, kind: Rule, lists: Vec<ListSaid>) -> Said {
+fn networks(
+    rule: &str,
+    policy: &Policy,
+    kind: Rule,
+    lists: Vec<ListExplanation>,
+) -> RuleExplanation {
     let held = lists.iter().any(|list| list.holds);
     let passes = held == matches!(kind, Rule::Allow);
     let says = text::lists(&lists, matches!(kind, Rule::Allow));
-    Said { rule: rule.into(), place: place(policy, kind), passes, says, lists }
+    RuleExplanation { rule: rule.into(), place: place(policy, kind), passes, says, lists }
 }
 
 /// The entry for an ambiguous path.
-fn ambiguous(ambiguity: &Ambiguity) -> Said {
+fn ambiguous(ambiguity: &Ambiguity) -> RuleExplanation {
     let says = ambiguity.to_string();
-    Said { rule: "path".into(), place: None, passes: false, says, lists: Vec::new() }
+    RuleExplanation { rule: "path".into(), place: None, passes: false, says, lists: Vec::new() }
 }
 
-fn origin(policy: &Policy, request: &Request) -> Option<Said> {
+fn origin(policy: &Policy, request: &Request) -> Option<RuleExplanation> {
     let origins = policy.origins.as_ref()?;
     let (passes, says) = match request.origin.as_deref() {
         None if request.is_plain() => {
@@ -187,20 +202,23 @@ fn origin(policy: &Policy, request: &Request) -> Option<Said> {
         origin => {
             let shown = origin
                 .map_or_else(|| "none sent".to_owned(), |origin| origin.escape_debug().to_string());
-            let written = |pattern: &Pattern| match pattern {
-                Pattern::Same => format!("\"same\" ({})", Origins::same(request)),
+            let written = |pattern: &OriginPattern| match pattern {
+                OriginPattern::Same => format!("\"same\" ({})", Origins::same_origins(request)),
                 other => format!("\"{other}\""),
             };
             match origins.admitting(request) {
                 Some(pattern) => (true, format!("{shown}: admitted by {}", written(pattern))),
                 None => (
                     false,
-                    format!("{shown}: not among {}", text::among(origins.iter().map(written))),
+                    format!(
+                        "{shown}: not among {}",
+                        text::first_eight(origins.iter().map(written))
+                    ),
                 ),
             }
         }
     };
-    Some(Said {
+    Some(RuleExplanation {
         rule: "origin".into(),
         place: place(policy, Rule::Origins),
         passes,
@@ -209,36 +227,37 @@ fn origin(policy: &Policy, request: &Request) -> Option<Said> {
     })
 }
 
-fn subprotocol(policy: &Policy, request: &Request) -> Option<Said> {
-    let (rule, Kind::Attempt { subprotocols }) = (policy.subprotocols.as_ref()?, &request.kind)
+fn subprotocol(policy: &Policy, request: &Request) -> Option<RuleExplanation> {
+    let (rule, RequestType::Attempt { subprotocols }) =
+        (policy.subprotocols.as_ref()?, &request.kind)
     else {
         return None;
     };
-    let or_none = if rule.admit(None) { ", or none" } else { "" };
+    let or_none = if rule.admits(None) { ", or none" } else { "" };
     let says = match (rule.first_of(subprotocols), &**subprotocols) {
         (Some(found), _) => {
             format!("{found}: admitted; the backend has to choose an admitted one{or_none}")
         }
-        (None, []) if rule.admit(None) => "none offered: admitted by \"none\"".into(),
-        (None, []) => format!("none offered; admitted: {}", text::among(rule.iter())),
+        (None, []) if rule.admits(None) => "none offered: admitted by \"none\"".into(),
+        (None, []) => format!("none offered; admitted: {}", text::first_eight(rule.iter())),
         (None, offered) => {
-            format!("{}: not among {}", text::among(offered), text::among(rule.iter()))
+            format!("{}: not among {}", text::first_eight(offered), text::first_eight(rule.iter()))
         }
     };
-    let (place, passes) = (place(policy, Rule::Subprotocols), rule.admit_offer(subprotocols));
-    Some(Said { rule: "subprotocol".into(), place, passes, says, lists: Vec::new() })
+    let (place, passes) = (place(policy, Rule::Subprotocols), rule.admits_offer(subprotocols));
+    Some(RuleExplanation { rule: "subprotocol".into(), place, passes, says, lists: Vec::new() })
 }
 
 /// The verdict of `list` on `client`.
-fn list_said(list: &List, client: Client, now: Timestamp) -> ListSaid {
+fn list_explanation(list: &List, client: Client, now: Timestamp) -> ListExplanation {
     let decides = list.decide(client, now);
     let holds = decides.is_some_and(|(entry, _)| entry.admits);
     let others = list.covering(client).filter(|(entry, _)| entry.admits && !holds);
     // For a carve-out: the nearest entry that it is carved out of. Without one: an entry that has
     // lapsed.
     let instead = others.filter(|(entry, _)| decides.is_none() || !entry.lapsed(now)).last();
-    let entry = |(entry, line)| said(Listed { list, entry, line }, now);
-    ListSaid {
+    let entry = |(entry, line)| entry_explanation(ListedEntry { list, entry, line }, now);
+    ListExplanation {
         list: list.name.to_string(),
         entries: list.len(),
         holds,
@@ -247,10 +266,10 @@ fn list_said(list: &List, client: Client, now: Timestamp) -> ListSaid {
     }
 }
 
-fn said(listed: Listed<'_>, now: Timestamp) -> Entry {
-    Entry {
+fn entry_explanation(listed: ListedEntry<'_>, now: Timestamp) -> EntryExplanation {
+    EntryExplanation {
         entry: listed.entry.to_string(),
-        place: listed.place().to_string(),
+        place: listed.source_line().to_string(),
         owner: listed.entry.owner().map(str::to_owned),
         ticket: listed.entry.ticket().map(str::to_owned),
         expires: listed.entry.expiry().map(|expiry| expiry.to_string()),
@@ -259,5 +278,5 @@ fn said(listed: Listed<'_>, now: Timestamp) -> Entry {
 }
 
 fn place(policy: &Policy, rule: Rule) -> Option<String> {
-    policy.place(rule).map(|place| place.to_string())
+    policy.source_line(rule).map(|place| place.to_string())
 }

@@ -34,16 +34,16 @@ pub struct Explanation {
     /// Name of the route found.
     pub route: Option<String>,
     /// The verdict of each rule on its own, in the order of evaluation.
-    pub rules: Vec<Said>,
+    pub rules: Vec<RuleExplanation>,
     /// The limits that the request would be charged to.
-    pub limits: Vec<Limited>,
+    pub limits: Vec<LimitExplanation>,
     /// The verdict of the policy's candidate. `None` means that there is none.
-    pub candidate: Option<Candidate>,
+    pub candidate: Option<CandidateExplanation>,
 }
 
 /// The verdict of one rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct RuleExplanation {
     /// Name of the rule: `baseline`, `path`, `deny`, `allow`, `origin` or `subprotocol`.
     pub rule: String,
     /// Place of the rule, as `file:line`.
@@ -53,12 +53,12 @@ pub struct Said {
     /// The value that the rule examined and its verdict, as text.
     pub says: String,
     /// The verdict of each list of the rule.
-    pub lists: Vec<ListSaid>,
+    pub lists: Vec<ListExplanation>,
 }
 
 /// The verdict of one list on the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListSaid {
+pub struct ListExplanation {
     /// Name of the list; `(allow)` and the like for entries in the rule itself.
     pub list: String,
     /// Number of entries in the list.
@@ -66,14 +66,14 @@ pub struct ListSaid {
     /// Whether the list holds the client.
     pub holds: bool,
     /// The entry that decides. `None` means that no entry matches the client.
-    pub by: Option<Entry>,
+    pub by: Option<EntryExplanation>,
     /// The entry that would hold the client without the carve-out or its own expiry.
-    pub instead: Option<Entry>,
+    pub instead: Option<EntryExplanation>,
 }
 
 /// One entry of a list, as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct EntryExplanation {
     /// Network and sign, as at the start of a list's line.
     pub entry: String,
     /// Place of the entry, as `file:line`.
@@ -90,7 +90,7 @@ pub struct Entry {
 
 /// One limit that the request would be charged to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limited {
+pub struct LimitExplanation {
     /// Key of the limit in `[limits]`.
     pub limit: String,
     /// Value of the limit, in words.
@@ -105,7 +105,7 @@ pub struct Limited {
 
 /// The verdict of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct CandidateExplanation {
     /// File of the candidate.
     pub file: String,
     /// Whether the candidate would permit the request.

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::snapshot::explanation::report::{Entry, Explanation, Limited, ListSaid};
+use crate::snapshot::explanation::report::{
+    EntryExplanation, Explanation, LimitExplanation, ListExplanation,
+};
 
 impl fmt::Display for Explanation {
     /// Several lines, without a final newline.
@@ -69,7 +71,7 @@ fn line(f: &mut fmt::Formatter<'_>, subject: &str, text: &dyn fmt::Display) -> f
 }
 
 /// The verdicts of a rule's lists. Lists without an entry for the client share one phrase.
-pub fn lists(lists: &[ListSaid], admits: bool) -> String {
+pub fn lists(lists: &[ListExplanation], admits: bool) -> String {
     if let Some(held) = lists.iter().find(|list| list.holds) {
         return match &held.by {
             Some(entry) => format!("in {}: {entry}", name(held)),
@@ -102,18 +104,18 @@ pub fn lists(lists: &[ListSaid], admits: bool) -> String {
 
 /// The count in words: `1,204 entries`.
 fn entries(count: usize) -> String {
-    format!("{} {}", grouped(count), if count == 1 { "entry" } else { "entries" })
+    format!("{} {}", group_digits(count), if count == 1 { "entry" } else { "entries" })
 }
 
 /// Name of the list, or a reference to the rule that contains its entries.
-fn name(list: &ListSaid) -> String {
+fn name(list: &ListExplanation) -> String {
     match list.list.strip_prefix('(') {
         Some(_) => "the rule itself".into(),
         None => format!("`{}`", list.list),
     }
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for EntryExplanation {
     /// As in `203.0.113.66 (policies/lists/partners.cidr:2, ticket SEC-2190)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}", self.entry, self.place)?;
@@ -128,7 +130,7 @@ impl fmt::Display for Entry {
     }
 }
 
-impl fmt::Display for Limited {
+impl fmt::Display for LimitExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.limit, self.written)?;
         if let Some(place) = &self.place {
@@ -136,14 +138,14 @@ impl fmt::Display for Limited {
             write!(f, " ({exception}{place})")?;
         }
         match self.left {
-            Some(left) => write!(f, "; {} left", grouped(left as usize)),
+            Some(left) => write!(f, "; {} left", group_digits(left as usize)),
             None => Ok(()),
         }
     }
 }
 
 /// Joins with commas: `a, b, c`. Of more than eight items it shows the first eight.
-pub fn among<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
+pub fn first_eight<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
     let items: Vec<_> = items.into_iter().map(|item| item.to_string()).collect();
     match items.len() {
         0 => "nothing".into(),
@@ -153,7 +155,7 @@ pub fn among<T: fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
 }
 
 /// Formats `1204` as `1,204`.
-fn grouped(number: usize) -> String {
+fn group_digits(number: usize) -> String {
     let digits = number.to_string();
     let groups =
         digits.as_bytes().rchunks(3).rev().map(|group| String::from_utf8_lossy(group).into_owned());

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::policy::network::Key;
+use crate::policy::network::ClientKey;
 use crate::sync::lock;
 
 const SHARDS: usize = 16;
@@ -18,7 +18,7 @@ const SHARDS: usize = 16;
 /// The open tunnels of a policy, or its open streams.
 #[derive(Default)]
 pub struct Counts {
-    clients: [Mutex<HashMap<Key, u32>>; SHARDS],
+    clients: [Mutex<HashMap<ClientKey, u32>>; SHARDS],
     shards: RandomState,
     total: AtomicU32,
 }
@@ -27,7 +27,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Count {
     counts: Arc<Counts>,
-    key: Key,
+    key: ClientKey,
 }
 
 /// Which count is full.
@@ -45,7 +45,7 @@ impl Counts {
     /// right from the start.
     pub fn enter(
         self: &Arc<Self>,
-        key: Key,
+        key: ClientKey,
         per_client: Option<u32>,
         total: Option<u32>,
     ) -> Result<Count, Full> {
@@ -65,7 +65,7 @@ impl Counts {
     }
 
     /// The number of places that `key` holds.
-    pub fn of(&self, key: Key) -> u32 {
+    pub fn of(&self, key: ClientKey) -> u32 {
         self.clients(key).get(&key).copied().unwrap_or(0)
     }
 
@@ -74,7 +74,7 @@ impl Counts {
         self.total.load(Ordering::Relaxed)
     }
 
-    fn leave(&self, key: Key) {
+    fn leave(&self, key: ClientKey) {
         let mut clients = self.clients(key);
         if let Entry::Occupied(mut tunnels) = clients.entry(key) {
             *tunnels.get_mut() -= 1;
@@ -88,7 +88,7 @@ impl Counts {
 
     /// Locks the shard of `key`. Counts are updated before anything can panic, so a poisoned lock
     /// is usable.
-    fn clients(&self, key: Key) -> MutexGuard<'_, HashMap<Key, u32>> {
+    fn clients(&self, key: ClientKey) -> MutexGuard<'_, HashMap<ClientKey, u32>> {
         let shard = self.shards.hash_one(key) as usize % SHARDS;
         lock(&self.clients[shard])
     }
@@ -111,15 +111,15 @@ mod tests {
     use super::*;
     use std::thread;
 
-    const ONE: Key = Key::V4(1);
-    const OTHER: Key = Key::V6(1);
+    const ONE: ClientKey = ClientKey::V4(1);
+    const OTHER: ClientKey = ClientKey::V6(1);
 
     fn clients(counts: &Counts) -> usize {
         counts.clients.iter().map(|clients| clients.lock().unwrap().len()).sum()
     }
 
     /// What entering says to each of `keys` in turn, while all that entered stay.
-    fn check(per_client: Option<u32>, total: Option<u32>, keys: &[(Key, Result<(), Full>)]) {
+    fn check(per_client: Option<u32>, total: Option<u32>, keys: &[(ClientKey, Result<(), Full>)]) {
         let counts = Arc::new(Counts::default());
         let mut open = Vec::new();
         for (key, says) in keys {
@@ -154,13 +154,13 @@ mod tests {
                 (ONE, Ok(())),
                 (OTHER, Ok(())),
                 (ONE, Err(Full::Total)),
-                (Key::V4(2), Err(Full::Total)),
+                (ClientKey::V4(2), Err(Full::Total)),
             ],
         );
     }
 
     #[test]
-    fn a_client_at_its_own_bound_hears_of_that_one() {
+    fn client_bound_is_reported_before_the_total() {
         check(
             Some(1),
             Some(1),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_total_costs_the_client_nothing() {
+    fn full_total_charges_the_client_nothing() {
         let counts = Arc::new(Counts::default());
         let first = counts.enter(ONE, Some(1), Some(1)).unwrap();
         assert_eq!(counts.enter(OTHER, Some(1), Some(1)).unwrap_err(), Full::Total);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_entered_without_a_bound_counts_under_a_later_one() {
+    fn places_taken_without_a_bound_count_under_a_later_one() {
         let counts = Arc::new(Counts::default());
         let _first = counts.enter(ONE, None, None).unwrap();
         assert_eq!(counts.enter(ONE, Some(1), None).unwrap_err(), Full::Client);
@@ -187,14 +187,14 @@ mod tests {
     }
 
     #[test]
-    fn of_many_that_enter_at_once_exactly_as_many_as_fit_get_in() {
+    fn concurrent_entries_fill_the_bound_exactly() {
         let counts = Arc::new(Counts::default());
         let enter = |thread: u32| {
             let counts = &counts;
             move || -> Vec<Count> {
                 (0..1000)
                     .filter_map(|at| {
-                        counts.enter(Key::V4((thread + at) % 7), Some(100), Some(650)).ok()
+                        counts.enter(ClientKey::V4((thread + at) % 7), Some(100), Some(650)).ok()
                     })
                     .collect()
             }
@@ -205,14 +205,14 @@ mod tests {
         });
         assert_eq!((counts.total(), open.len()), (650, 650));
         for key in 0..7 {
-            assert!(open.iter().filter(|count| count.key == Key::V4(key)).count() <= 100);
+            assert!(open.iter().filter(|count| count.key == ClientKey::V4(key)).count() <= 100);
         }
         drop(open);
         assert_eq!((counts.total(), clients(&counts)), (0, 0));
     }
 
     #[test]
-    fn while_many_come_and_go_no_bound_is_passed() {
+    fn no_bound_is_exceeded_under_churn() {
         let counts = Arc::new(Counts::default());
         let open = AtomicU32::new(0);
         thread::scope(|scope| {

@@ -18,7 +18,7 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 
 use crate::policy::limit::Rate;
-use crate::policy::network::Key;
+use crate::policy::network::ClientKey;
 use crate::sync::lock;
 
 /// Keys of one family that can have a budget of their own.
@@ -31,7 +31,7 @@ const LOOKS: usize = 8;
 /// One rate, and a budget for each client. All threads share it.
 pub struct Limiter<C: Clock = MonotonicClock> {
     rate: Rate,
-    governor: RateLimiter<Key, Store, C, NoOpMiddleware<C::Instant>>,
+    governor: RateLimiter<ClientKey, Store, C, NoOpMiddleware<C::Instant>>,
     table: Arc<Table>,
     start: C::Instant,
 }
@@ -60,7 +60,7 @@ impl<C: Clock> Limiter<C> {
 
     /// Takes one token of `key`. `Err` holds the time until the next token; a failed try costs
     /// nothing.
-    pub fn take(&self, key: Key) -> Result<(), Duration> {
+    pub fn take(&self, key: ClientKey) -> Result<(), Duration> {
         self.governor
             .check_key(&key)
             .map_err(|until| until.wait_time_from(self.governor.clock().now()))
@@ -68,10 +68,10 @@ impl<C: Clock> Limiter<C> {
 
     /// Returns the tokens that `key` has left and takes none. A key on a shared budget reports the
     /// full burst.
-    pub fn left(&self, key: Key) -> u32 {
+    pub fn left(&self, key: ClientKey) -> u32 {
         let full_at = match key {
-            Key::V4(address) => self.table.v4.shard(address).full_at(address),
-            Key::V6(network) => self.table.v6.shard(network).full_at(network),
+            ClientKey::V4(address) => self.table.v4.shard(address).full_at(address),
+            ClientKey::V6(network) => self.table.v6.shard(network).full_at(network),
         };
         let now = self.governor.clock().now().duration_since(self.start);
         let lacking = full_at.map_or(Nanos::default(), |full_at| full_at.saturating_sub(now));
@@ -103,10 +103,10 @@ impl<C: Clock> fmt::Debug for Limiter<C> {
 struct Store(Arc<Table>);
 
 impl StateStore for Store {
-    type Key = Key;
+    type Key = ClientKey;
 
     /// `spend` computes what a budget has left after one token is taken, or fails if it has none.
-    fn measure_and_replace<T, F, E>(&self, key: &Key, spend: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, key: &ClientKey, spend: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
@@ -114,16 +114,16 @@ impl StateStore for Store {
         // The shard's lock is held while `spend` runs, so that two takes of one key cannot both see
         // the last token.
         let own = match *key {
-            Key::V4(address) => v4.shard(address).spend(address, *token, &spend),
-            Key::V6(network) => v6.shard(network).spend(network, *token, &spend),
+            ClientKey::V4(address) => v4.shard(address).spend(address, *token, &spend),
+            ClientKey::V6(network) => v6.shard(network).spend(network, *token, &spend),
         };
         if let Some(outcome) = own {
             return outcome;
         }
         overflowed.fetch_add(1, Ordering::Relaxed);
         let shared = match key.block() {
-            Key::V4(block) => v4.shared(block),
-            Key::V6(block) => v6.shared(block),
+            ClientKey::V4(block) => v4.shared(block),
+            ClientKey::V6(block) => v6.shared(block),
         };
         shared.measure_and_replace(&NotKeyed::NonKey, spend)
     }
@@ -132,8 +132,8 @@ impl StateStore for Store {
 /// The budgets of all keys. The families are apart: IPv6 addresses are free, and a flood of them
 /// must not push out IPv4.
 struct Table {
-    v4: Family<u32>,
-    v6: Family<u64>,
+    v4: AddressFamily<u32>,
+    v6: AddressFamily<u64>,
     token: Nanos,
     overflowed: AtomicU64,
 }
@@ -141,8 +141,8 @@ struct Table {
 impl Table {
     fn new(token: Duration) -> Self {
         Table {
-            v4: Family::new(),
-            v6: Family::new(),
+            v4: AddressFamily::new(),
+            v6: AddressFamily::new(),
             token: token.into(),
             overflowed: AtomicU64::new(0),
         }
@@ -150,15 +150,15 @@ impl Table {
 }
 
 /// The budgets of one address family.
-struct Family<K> {
+struct AddressFamily<K> {
     shards: [Mutex<Shard<K>>; SHARDS],
     shared: Box<[InMemoryState]>,
     hasher: RandomState,
 }
 
-impl<K: Copy + Eq + Hash> Family<K> {
+impl<K: Copy + Eq + Hash> AddressFamily<K> {
     fn new() -> Self {
-        Family {
+        AddressFamily {
             shards: std::array::from_fn(|_| {
                 Mutex::new(Shard { by_key: HashMap::new(), budgets: Vec::new(), hand: 0 })
             }),
@@ -264,14 +264,14 @@ impl<K: Copy + Eq + Hash> Shard<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::limit::CENTURY;
+    use crate::policy::limit::MAX_REFILL_TIME;
     use crate::policy::network::Client;
     use governor::clock::FakeRelativeClock;
     use std::net::IpAddr;
     use std::num::NonZeroU32;
     use std::thread;
 
-    const CLIENT: Key = Key::V6(0x2001_0db8_ffff_ffff);
+    const CLIENT: ClientKey = ClientKey::V6(0x2001_0db8_ffff_ffff);
 
     fn rate(tokens: u32, per: Duration, burst: u32) -> Rate {
         Rate {
@@ -287,8 +287,8 @@ mod tests {
     }
 
     /// The `n`th /64 of 2001:db8::/32 and its neighbours; every one in a /48 of its own up to 2^24.
-    fn stranger(n: u64) -> Key {
-        Key::V6((0x2001_0db8_0000_0000 + ((n % (1 << 24)) << 16)) | (n >> 24))
+    fn stranger(n: u64) -> ClientKey {
+        ClientKey::V6((0x2001_0db8_0000_0000 + ((n % (1 << 24)) << 16)) | (n >> 24))
     }
 
     /// Takes a token at each of `times` (milliseconds) and returns the wait of each in the same
@@ -305,13 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_passes_and_the_next_is_told_how_long_to_wait() {
+    fn burst_passes_and_the_next_gets_a_wait() {
         check(rate(5, Duration::from_secs(1), 3), &[0, 0, 0, 0, 50], &[0, 0, 0, 200, 150]);
         check(rate(300, Duration::from_secs(60), 1), &[0, 0], &[0, 200]);
     }
 
     #[test]
-    fn it_recovers_after_one_over_the_rate_and_refused_tries_cost_nothing() {
+    fn budget_refills_at_the_rate_and_refusals_cost_nothing() {
         check(
             rate(5, Duration::from_secs(1), 1),
             &[0, 50, 100, 199, 200, 201, 400],
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_refills_the_burst_and_no_more() {
+    fn pause_refills_at_most_the_burst() {
         check(
             rate(5, Duration::from_secs(1), 2),
             &[0, 0, 60_000, 60_000, 60_000],
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn each_key_has_its_own_budget() {
         let (limiter, _) = limiter(rate(1, Duration::from_secs(1), 1));
-        for key in [Key::V4(1), Key::V4(2), Key::V6(1), Key::V6(2)] {
+        for key in [ClientKey::V4(1), ClientKey::V4(2), ClientKey::V6(1), ClientKey::V6(2)] {
             assert!(limiter.take(key).is_ok());
             assert_eq!(limiter.take(key), Err(Duration::from_secs(1)));
         }
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn under_a_million_strangers_a_known_client_keeps_its_own_budget() {
+    fn known_client_keeps_its_budget_under_a_million_others() {
         let (limiter, _) = limiter(rate(5, Duration::from_secs(1), 20));
         let mut got = 0;
         for n in 0..1_000_000 {
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_told_without_taking_any() {
+    fn remaining_takes_no_token() {
         let clock = FakeRelativeClock::default();
         let limiter = Limiter::by(rate(1, Duration::from_secs(1), 3), clock.clone());
         assert_eq!(limiter.left(CLIENT), 3);
@@ -387,12 +387,12 @@ mod tests {
         let (limiter, _) = limiter(rate(1, Duration::from_secs(1), 1));
         (0..200_000).for_each(|n| _ = limiter.take(stranger(n)));
         let before = limiter.overflowed();
-        assert!((0..10_000).all(|n| limiter.take(Key::V4(n)).is_ok()));
+        assert!((0..10_000).all(|n| limiter.take(ClientKey::V4(n)).is_ok()));
         assert_eq!(limiter.overflowed(), before);
     }
 
     #[test]
-    fn once_their_budgets_are_full_again_strangers_make_room() {
+    fn refilled_budgets_are_evicted() {
         let (limiter, clock) = limiter(rate(5, Duration::from_secs(1), 20));
         (0..200_000).for_each(|n| _ = limiter.take(stranger(n)));
         let before = limiter.overflowed();
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_that_come_one_by_one_need_no_more_room_than_one() {
+    fn sequential_clients_reuse_one_place() {
         let (limiter, clock) = limiter(rate(5, Duration::from_secs(1), 20));
         for n in 0..100_000 {
             clock.advance(Duration::from_millis(200));
@@ -424,12 +424,12 @@ mod tests {
     }
 
     #[test]
-    fn whoever_overflows_shares_with_its_48_and_recovers() {
+    fn overflowing_key_shares_the_budget_of_its_48() {
         let (limiter, clock) = limiter(rate(1, Duration::from_secs(1), 3));
         // Budgets that take 3 s to fill again fill the table.
         (0..200_000).for_each(|n| (0..3).for_each(|_| _ = limiter.take(stranger(n))));
         clock.advance(Duration::from_secs(2));
-        let neighbour = |n: u64| Key::V6(0x2001_0dbf_0001_0000 | n);
+        let neighbour = |n: u64| ClientKey::V6(0x2001_0dbf_0001_0000 | n);
         let got = (0..1000).filter(|n| limiter.take(neighbour(*n)).is_ok()).count();
         assert!(got <= 3, "{got} tokens for one /48");
         clock.advance(Duration::from_secs(1));
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_threads_exactly_the_burst_gets_through() {
+    fn concurrent_takes_pass_exactly_the_burst() {
         let (limiter, _) = limiter(rate(1, Duration::from_secs(1), 1000));
         let got: usize = thread::scope(|scope| {
             let take = || (0..1000).filter(|_| limiter.take(CLIENT).is_ok()).count();
@@ -454,7 +454,7 @@ mod tests {
                 Duration::ZERO,
                 Duration::from_nanos(1),
                 Duration::from_secs(1),
-                CENTURY,
+                MAX_REFILL_TIME,
                 Duration::MAX,
             ] {
                 for burst in [1, u32::MAX] {
@@ -464,7 +464,7 @@ mod tests {
                         let wait = first.err().unwrap_or_default();
                         clock.advance(wait);
                         assert!(limiter.take(CLIENT).is_ok() || first.is_ok());
-                        assert!(limiter.take(Key::V4(1)).is_ok() || wait.is_zero());
+                        assert!(limiter.take(ClientKey::V4(1)).is_ok() || wait.is_zero());
                     }
                 }
             }

@@ -56,9 +56,9 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
-    use crate::policy::network::Key;
+    use crate::policy::network::ClientKey;
 
-    const CLIENT: Key = Key::V4(1);
+    const CLIENT: ClientKey = ClientKey::V4(1);
 
     /// One token per `seconds`.
     fn slow(seconds: u64) -> Rate {

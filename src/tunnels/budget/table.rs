@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use crate::policy::Policy;
 use crate::policy::limit::{LimiterId, Rate, RateLimit};
-use crate::policy::network::Key;
+use crate::policy::network::ClientKey;
 use crate::snapshot::Snapshot;
 use crate::snapshot::explanation::Remaining;
 use crate::snapshot::listener::Listener;
@@ -71,7 +71,12 @@ impl Budgets {
     ///
     /// # Errors
     /// The time until the next token.
-    pub fn take(&self, id: LimiterId<'_>, rate: Option<Rate>, key: Key) -> Result<(), Duration> {
+    pub fn take(
+        &self,
+        id: LimiterId<'_>,
+        rate: Option<Rate>,
+        key: ClientKey,
+    ) -> Result<(), Duration> {
         let Some(rate) = rate else { return Ok(()) };
         if let Some(limiter) = self.table.load().limiter(id, rate) {
             return limiter.take(key);
@@ -86,7 +91,7 @@ impl Budgets {
     ///
     /// # Errors
     /// The time until the next token.
-    pub fn take_handshake(&self, listener: &Listener, key: Key) -> Result<(), Duration> {
+    pub fn take_handshake(&self, listener: &Listener, key: ClientKey) -> Result<(), Duration> {
         let Some(rate) = listener.handshakes_per_client else { return Ok(()) };
         let table = self.table.load();
         let limiters = table.listeners.get(&listener.name);
@@ -106,7 +111,7 @@ impl Budgets {
     pub fn enter_tunnel(
         &self,
         policy: &Policy,
-        key: Key,
+        key: ClientKey,
         most: Option<u32>,
     ) -> Result<Count, Full> {
         self.counts(policy, |budgets| &budgets.tunnels).enter(key, most, policy.limits.total)
@@ -119,7 +124,7 @@ impl Budgets {
     pub fn enter_stream(
         &self,
         policy: &Policy,
-        key: Key,
+        key: ClientKey,
         most: Option<u32>,
     ) -> Result<Count, Full> {
         let counts = self.counts(policy, |budgets| &budgets.streams);
@@ -139,7 +144,7 @@ impl Budgets {
     }
 
     /// The number of open tunnels of `key` under the policy of this name.
-    pub fn tunnels_of(&self, policy: &str, key: Key) -> u32 {
+    pub fn tunnels_of(&self, policy: &str, key: ClientKey) -> u32 {
         let table = self.table.load();
         table.policies.get(policy).map_or(0, |budgets| budgets.tunnels.of(key))
     }
@@ -189,13 +194,13 @@ impl Budgets {
 }
 
 impl Remaining for Budgets {
-    fn tokens(&self, id: LimiterId<'_>, rate: Rate, key: Key) -> u32 {
+    fn tokens(&self, id: LimiterId<'_>, rate: Rate, key: ClientKey) -> u32 {
         let table = self.table.load();
         let limiter = table.limiter(id, rate);
         limiter.map_or(rate.burst.get(), |limiter| limiter.left(key))
     }
 
-    fn tunnels_of(&self, policy: &str, key: Key) -> u32 {
+    fn tunnels_of(&self, policy: &str, key: ClientKey) -> u32 {
         Budgets::tunnels_of(self, policy, key)
     }
 
@@ -283,10 +288,10 @@ mod tests {
 
     use std::num::NonZeroU32;
 
-    use crate::policy::limit::{Limits, Share};
+    use crate::policy::limit::{ClientLimits, Limits};
     use crate::snapshot::tests::{generation, policy};
 
-    const CLIENT: Key = Key::V4(1);
+    const CLIENT: ClientKey = ClientKey::V4(1);
     const OWN: LimiterId<'_> =
         LimiterId { policy: "chat", is_candidate: false, limit: RateLimit::Upgrades };
     const CANDIDATE: LimiterId<'_> = LimiterId { is_candidate: true, ..OWN };
@@ -298,7 +303,7 @@ mod tests {
     }
 
     fn limits(upgrades: Option<Rate>) -> Limits {
-        Limits { share: Share { upgrades, ..Share::default() }, ..Limits::default() }
+        Limits { share: ClientLimits { upgrades, ..ClientLimits::default() }, ..Limits::default() }
     }
 
     /// A generation whose policy `chat` has this rate, as has its candidate.
@@ -344,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_kept_whatever_changes() {
+    fn counts_are_kept_under_any_change() {
         let first = with_rate(None);
         let chat = &first.policies["chat"];
         let budgets = Budgets::new(&first);

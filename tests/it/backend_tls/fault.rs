@@ -37,25 +37,25 @@ async fn hello(wire: &mut Wire) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_expired_is_told_with_its_date() {
+async fn expired_backend_certificate_is_logged_with_its_date() {
     let backend = with(certificate::expired(&["127.0.0.1"])).await;
     check(&backend, CA, "its certificate expired at 2021-01-01T00:00:00Z").await;
 }
 
 #[tokio::test]
-async fn one_of_another_name_is_told_with_both_names() {
+async fn backend_certificate_of_another_name_is_logged_with_both() {
     let backend = with(certificate::signed(&["app.internal", "127.0.0.2"])).await;
     check(&backend, CA, "its certificate is for app.internal, 127.0.0.2, not for 127.0.0.1").await;
 }
 
 #[tokio::test]
-async fn one_of_an_unknown_authority_is_nobody_s_whom_we_trust() {
+async fn backend_certificate_of_an_unknown_authority_is_logged() {
     let backend = with(certificate::unknown(&["127.0.0.1"])).await;
     check(&backend, CA, "its certificate is not signed by a trusted CA").await;
 }
 
 #[tokio::test]
-async fn a_backend_that_speaks_in_the_clear_does_not_speak_tls() {
+async fn clear_backend_is_logged_as_speaking_no_tls() {
     let answers = |mut wire: Wire| async move {
         hello(&mut wire).await;
         wire.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
@@ -64,34 +64,34 @@ async fn a_backend_that_speaks_in_the_clear_does_not_speak_tls() {
 }
 
 #[tokio::test]
-async fn or_hangs_up() {
+async fn backend_that_closes_in_the_handshake_is_logged() {
     let hangs_up = |mut wire: Wire| async move { drop(hello(&mut wire).await) };
     check(&backend::raw(hangs_up).run().await, CA, "it closed the connection in the TLS handshake")
         .await;
 }
 
 #[tokio::test]
-async fn one_that_demands_a_client_certificate_is_told_to_get_none() {
+async fn backend_that_requires_a_client_certificate_is_logged() {
     let backend = echo(certificate::server(&["127.0.0.1"], true)).await;
     check(&backend, CA, "it requires a client certificate, and none is configured").await;
 }
 
 #[tokio::test]
-async fn or_one_of_somebody_whom_it_does_not_know() {
+async fn backend_that_rejects_the_client_certificate_is_logged() {
     let backend = echo(certificate::server(&["127.0.0.1"], true)).await;
     let own = certificate::unknown(&["sidecar"]);
     check_as(&own, &backend, IDENTITY, "it rejected the client certificate: UnknownCA").await;
 }
 
 #[tokio::test]
-async fn one_that_speaks_http_2_alone_is_told_so() {
+async fn backend_with_http_2_only_is_logged() {
     let backend =
         echo(certificate::server_with(&certificate::signed(&["127.0.0.1"]), false, &["h2"])).await;
     check(&backend, CA, "it does not support http/1.1, the only protocol offered").await;
 }
 
 #[tokio::test]
-async fn one_that_chooses_what_was_not_offered_is_not_spoken_to() {
+async fn backend_that_selects_unoffered_alpn_is_refused() {
     // TLS 1.2, whose ServerHello (RFC 5246 §7.4.1.3) is in the clear: no session, a cipher, and
     // `h2` by ALPN (RFC 7301 §3.1).
     let rest = [&[0, 0xc0, 0x2f, 0, 0, 9][..], &[0, 16, 0, 5, 0, 3, 2, b'h', b'2']].concat();
@@ -109,7 +109,7 @@ async fn one_that_chooses_what_was_not_offered_is_not_spoken_to() {
 }
 
 #[tokio::test]
-async fn http_1_1_alone_is_offered() {
+async fn only_http_1_1_is_offered_to_backends() {
     let looks = |mut wire: Wire| async move {
         let mut acceptor = Acceptor::default();
         acceptor.read_tls(&mut &hello(&mut wire).await[..]).unwrap();
@@ -124,7 +124,7 @@ async fn http_1_1_alone_is_offered() {
 }
 
 #[tokio::test]
-async fn one_that_speaks_http_2_as_well_speaks_http_1_1_with_us() {
+async fn backend_with_both_versions_uses_http_1_1() {
     let config =
         certificate::server_with(&certificate::signed(&["127.0.0.1"]), false, &["h2", "http/1.1"]);
     assert!(super::opens(config, CA).await);

@@ -23,13 +23,13 @@ async fn after_a_dial(asks: bool, keys: &str) -> (Sidegate, Backend) {
 }
 
 #[tokio::test]
-async fn the_second_dial_resumes_what_the_first_began() {
+async fn second_dial_resumes_the_session_of_the_first() {
     let (sidegate, backend) = after_a_dial(false, CA).await;
     assert!(resumes(&sidegate, &backend).await);
 }
 
 #[tokio::test]
-async fn a_reload_that_changes_something_else_keeps_sessions() {
+async fn unrelated_reload_keeps_sessions() {
     let (sidegate, backend) = after_a_dial(true, IDENTITY).await;
     sidegate.policy().deny("192.0.2.1").write().await;
     assert!(resumes(&sidegate, &backend).await);
@@ -50,7 +50,7 @@ async fn a_session_under_former_authorities_is_not_resumed() {
 }
 
 #[tokio::test]
-async fn nor_one_of_a_former_client_certificate() {
+async fn session_of_a_former_client_certificate_is_not_resumed() {
     let (sidegate, backend) = after_a_dial(true, IDENTITY).await;
     let renewed = certificate::signed(&["sidecar"]);
     sidegate.put("certs/backend-client.key", &renewed.key);
@@ -59,7 +59,7 @@ async fn nor_one_of_a_former_client_certificate() {
 }
 
 #[tokio::test]
-async fn idle_connections_are_for_all_routes_that_agree_and_outlive_such_a_reload() {
+async fn idle_connections_are_shared_and_outlive_other_reloads() {
     let config = certificate::server(&["127.0.0.1"], false);
     let backend = backend::http(|_| backend::reply(204)).tls(config).run().await;
     let keys = format!("{CA}\nhttp = 'forward'");

@@ -14,8 +14,8 @@ use http::StatusCode;
 use sidegate::admin::wire::{
     self, Received, ReloadAnswer, ReloadRequest, StatusAnswer, StatusRequest,
 };
-use sidegate::control::reload::{Cause, Outcome};
-use sidegate::control::systemd::Sockets;
+use sidegate::control::reload::{ReloadOutcome, Trigger};
+use sidegate::control::systemd::PassedSockets;
 use sidegate::data::http::head::HeadReader;
 use sidegate::{Agent, StartError};
 use tempfile::TempDir;
@@ -222,14 +222,14 @@ impl Builder {
     /// Writes the files and starts the agent.
     pub async fn try_run(self) -> Result<Sidegate, StartError> {
         let (tls, heads) = (self.tls, self.heads);
-        let passed = Sockets::new(
+        let passed = PassedSockets::new(
             self.passed.iter().map(|(name, socket)| (name.clone(), socket.try_clone().unwrap())),
         );
         let folder = self.write();
         let agent = Agent::start(
             &folder.path().join("sidegate.toml"),
             passed,
-            sidegate::observe::log::Drops::default(),
+            sidegate::observe::log::DropCounter::default(),
             heads,
         )?;
         Ok(Sidegate { agent, folder, tls })
@@ -470,8 +470,8 @@ impl Sidegate {
     }
 
     /// Reloads the files now, and returns the outcome.
-    pub async fn reload(&self) -> Outcome {
-        within("a reload", self.agent.reload(Cause::Asked))
+    pub async fn reload(&self) -> ReloadOutcome {
+        within("a reload", self.agent.reload(Trigger::Requested))
             .await
             .expect("an agent that isn't ending")
     }

@@ -42,7 +42,7 @@ async fn expect_discarded(sidegate: &Sidegate) {
 }
 
 #[tokio::test]
-async fn alert_arrives_before_what_follows_a_hello_is_read() {
+async fn alert_arrives_before_bytes_behind_a_hello_are_read() {
     let no_tls = b"EHLO a.example\r\n".to_vec();
     for (bytes, alert) in [(old_hello().await, Some(PROTOCOL_VERSION)), (no_tls, None)] {
         let (sidegate, server) = agent().await;
@@ -76,18 +76,18 @@ async fn check_told(agent: impl Fn(Builder) -> Builder, sni: &str, alpn: &[u8], 
 }
 
 #[tokio::test]
-async fn client_of_another_protocol_is_told_so_while_it_sends() {
+async fn sending_client_of_another_alpn_gets_its_alert() {
     check_told(|agent| agent, "localhost", b"h2", "NoApplicationProtocol").await;
 }
 
 #[tokio::test]
-async fn client_of_an_unknown_name_is_told_so_while_it_sends() {
+async fn sending_client_of_an_unknown_name_gets_its_alert() {
     let strict = |agent: Builder| agent.on_listener("strict_sni = true");
     check_told(strict, "unknown.example", b"http/1.1", "AccessDenied").await;
 }
 
 #[tokio::test]
-async fn client_whose_record_is_broken_is_told_so_while_it_sends() {
+async fn sending_client_of_a_broken_record_gets_its_alert() {
     let (sidegate, server) = agent().await;
     let mut client = tls::begin(&sidegate, &TLS13).await;
     client.flush().await;
@@ -119,7 +119,7 @@ async fn check_broken(version: &'static SupportedProtocolVersion, begun: &[u8]) 
 }
 
 #[tokio::test]
-async fn broken_record_among_requests_is_told_while_the_client_sends() {
+async fn broken_record_among_requests_gets_its_alert() {
     for version in [&TLS13, &TLS12] {
         check_broken(version, b"").await;
         check_broken(version, b"GET /chat HTTP/1.1\r\nHost:").await;

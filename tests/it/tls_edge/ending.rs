@@ -119,7 +119,7 @@ async fn behind_a_fragment_of_a_handshake_message_both_ends_can_close() {
 }
 
 #[tokio::test]
-async fn a_broken_record_ends_the_tunnel_also_where_nothing_more_can_go_down() {
+async fn broken_record_ends_a_tunnel_with_a_blocked_client() {
     let Edge { sidegate, server, mut client, mut backend } = forged(&TLS13).await;
     let down = message(8 << 20).encode(false);
     let hostile = async {

@@ -17,7 +17,7 @@ async fn messages_of_all_sizes_pass_over_both_versions() {
 }
 
 #[tokio::test]
-async fn ciphertext_that_comes_byte_by_byte_is_the_same_from_the_first_on() {
+async fn ciphertext_is_decrypted_byte_by_byte() {
     for version in [&TLS13, &TLS12] {
         let mut edge = edge(version, 1, b"").await;
         for size in [64, 5000] {
@@ -27,7 +27,7 @@ async fn ciphertext_that_comes_byte_by_byte_is_the_same_from_the_first_on() {
 }
 
 #[tokio::test]
-async fn ciphertext_whose_pieces_match_no_record_is_the_same() {
+async fn ciphertext_is_decrypted_at_any_split() {
     for pieces in [7919, 16_405, 16_407, 100_003] {
         let mut edge = edge(&TLS13, pieces, b"").await;
         edge.expect_both_ways(1 << 20).await;
@@ -46,7 +46,7 @@ async fn data_in_the_same_record_as_the_request_comes_first() {
 }
 
 #[tokio::test]
-async fn the_client_may_update_its_keys_as_often_as_it_likes() {
+async fn client_may_update_its_keys_repeatedly() {
     let mut edge = edge(&TLS13, usize::MAX, b"").await;
     for _ in 0..50 {
         edge.client.tls.refresh_traffic_keys().unwrap();
@@ -101,7 +101,7 @@ pub async fn expect_stuck(sidegate: &Sidegate) {
 
 // C-TLS-13
 #[tokio::test]
-async fn a_key_update_in_fragments_of_any_size_passes_while_the_backend_talks() {
+async fn fragmented_key_update_passes_while_the_backend_sends() {
     for size in 1..=4 {
         let mut edge = forged(&TLS13).await;
         for piece in UPDATE_BOTH.chunks(size) {
@@ -116,7 +116,7 @@ async fn a_key_update_in_fragments_of_any_size_passes_while_the_backend_talks() 
 }
 
 #[tokio::test]
-async fn key_updates_in_fragments_and_the_data_behind_them_may_come_in_one_piece() {
+async fn fragmented_key_updates_and_data_may_come_in_one_piece() {
     let mut edge = forged(&TLS13).await;
     let mut bytes = edge.client.record(DATA, &Frame::text("before").encode(true));
     for _ in 0..20 {
@@ -146,7 +146,7 @@ async fn thirty_two_key_updates_without_data_between_them_pass() {
 }
 
 #[tokio::test]
-async fn a_fragment_that_never_ends_keeps_nothing_from_going_down() {
+async fn unfinished_fragment_does_not_block_the_other_direction() {
     let mut edge = forged(&TLS13).await;
     edge.client.send(HANDSHAKE, &[KEY_UPDATE]).await;
     for _ in 0..3 {
@@ -200,7 +200,7 @@ async fn a_few_empty_records_between_others_pass() {
 }
 
 #[tokio::test]
-async fn four_warnings_are_let_pass() {
+async fn four_warning_alerts_are_tolerated() {
     for (version, warning) in [(&TLS13, USER_CANCELED), (&TLS12, USER_CANCELED), (&TLS12, [1, 41])]
     {
         let mut edge = forged(version).await;

@@ -45,7 +45,7 @@ async fn proven(version: &'static SupportedProtocolVersion) -> Edge<Forger> {
 }
 
 #[tokio::test]
-async fn a_record_that_nobody_sealed_gets_bad_record_mac() {
+async fn forged_record_gets_bad_record_mac() {
     for version in [&TLS13, &TLS12] {
         check_below(version, &plain(DATA, &[7; 40]), Some(BAD_RECORD_MAC)).await;
         check_below(version, &plain(DATA, &[7; 3]), Some(BAD_RECORD_MAC)).await;
@@ -55,7 +55,7 @@ async fn a_record_that_nobody_sealed_gets_bad_record_mac() {
 }
 
 #[tokio::test]
-async fn a_broken_record_comes_to_rustls_clients_as_that_alert() {
+async fn rustls_client_sees_the_alert_of_a_broken_record() {
     let mut edge = edge(&TLS13, usize::MAX, b"").await;
     edge.expect_both_ways(64).await;
     edge.client.send_below(&plain(DATA, &[7; 40])).await;
@@ -64,7 +64,7 @@ async fn a_broken_record_comes_to_rustls_clients_as_that_alert() {
 }
 
 #[tokio::test]
-async fn what_is_no_record_gets_decode_error() {
+async fn invalid_record_gets_decode_error() {
     for version in [&TLS13, &TLS12] {
         check_below(version, b"GET / HTTP/1.1\r\n\r\n", Some(DECODE_ERROR)).await;
         check_below(version, &plain(99, b"what is this"), Some(DECODE_ERROR)).await;
@@ -97,7 +97,7 @@ async fn a_change_cipher_spec_in_the_tunnel_gets_unexpected_message() {
 }
 
 #[tokio::test]
-async fn handshake_messages_whose_time_is_over_get_an_alert() {
+async fn late_handshake_messages_get_an_alert() {
     check(&TLS13, &[(HANDSHAKE, &[99, 0, 0, 1, 0])], Some(UNEXPECTED_MESSAGE)).await;
     check(&TLS13, &[(HANDSHAKE, &[FINISHED, 0, 0, 0])], Some(UNEXPECTED_MESSAGE)).await;
     check(&TLS13, &[(HANDSHAKE, &[CLIENT_HELLO, 0, 0, 0])], Some(DECODE_ERROR)).await;
@@ -107,14 +107,14 @@ async fn handshake_messages_whose_time_is_over_get_an_alert() {
 }
 
 #[tokio::test]
-async fn a_key_update_that_is_none_gets_an_alert() {
+async fn invalid_key_update_gets_an_alert() {
     check(&TLS13, &[(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 2])], Some(ILLEGAL_PARAMETER)).await;
     check(&TLS13, &[(HANDSHAKE, &[KEY_UPDATE, 0, 0, 0])], Some(DECODE_ERROR)).await;
     check(&TLS13, &[(HANDSHAKE, &[KEY_UPDATE, 0, 0, 2, 1, 1])], Some(DECODE_ERROR)).await;
 }
 
 #[tokio::test]
-async fn a_key_update_with_something_behind_it_gets_unexpected_message() {
+async fn key_update_with_trailing_data_gets_unexpected_message() {
     check(
         &TLS13,
         &[(HANDSHAKE, &[&UPDATE_BOTH[..], &[KEY_UPDATE]].concat())],
@@ -125,14 +125,14 @@ async fn a_key_update_with_something_behind_it_gets_unexpected_message() {
 }
 
 #[tokio::test]
-async fn records_under_keys_that_are_over_get_bad_record_mac() {
+async fn records_under_old_keys_get_bad_record_mac() {
     check(&TLS13, &[(HANDSHAKE, &UPDATE), (DATA, b"under the old keys")], Some(BAD_RECORD_MAC))
         .await;
     check(&TLS13, &[(HANDSHAKE, &UPDATE_BOTH[..]); 10], Some(BAD_RECORD_MAC)).await;
 }
 
 #[tokio::test]
-async fn a_thirty_third_key_update_without_data_between_them_ends_the_connection() {
+async fn thirty_third_key_update_without_data_ends_the_connection() {
     let mut edge = forged(&TLS13).await;
     for _ in 0..1000 {
         edge.client.send(HANDSHAKE, &UPDATE_BOTH).await;
@@ -142,7 +142,7 @@ async fn a_thirty_third_key_update_without_data_between_them_ends_the_connection
 }
 
 #[tokio::test]
-async fn empty_records_without_an_end_end_the_connection() {
+async fn endless_empty_records_end_the_connection() {
     for version in [&TLS13, &TLS12] {
         check(version, &[(DATA, &b""[..]); 33], None).await;
         check(version, &[(DATA, &b""[..]); 1000], None).await;
@@ -150,13 +150,13 @@ async fn empty_records_without_an_end_end_the_connection() {
 }
 
 #[tokio::test]
-async fn alerts_without_an_end_end_the_connection() {
+async fn endless_alerts_end_the_connection() {
     check(&TLS13, &[(ALERT, &[1, 90][..]); 5], None).await;
     check(&TLS12, &[(ALERT, &[1, 41][..]); 5], None).await;
 }
 
 #[tokio::test]
-async fn an_alert_that_is_none_gets_one() {
+async fn invalid_alert_gets_an_alert() {
     check(&TLS13, &[(ALERT, &[1, 41])], Some(DECODE_ERROR)).await; // a warning, which TLS 1.3 has no more
     for version in [&TLS13, &TLS12] {
         check(version, &[(ALERT, &[9, 41])], Some(ILLEGAL_PARAMETER)).await;
@@ -187,7 +187,7 @@ async fn a_second_renegotiation_ends_the_connection() {
 
 // C-TLS-13
 #[tokio::test]
-async fn a_fragment_of_a_handshake_message_with_anything_else_behind_it_ends_the_connection() {
+async fn fragment_with_other_records_behind_ends_the_connection() {
     for (kind, content) in [(DATA, &b"x"[..]), (ALERT, &[1, 0]), (DATA, &[7; 16_384]), (99, b"x")] {
         check(&TLS13, &[(HANDSHAKE, &[KEY_UPDATE]), (kind, content)], None).await;
         check(&TLS13, &[(HANDSHAKE, &[KEY_UPDATE]), (HANDSHAKE, &[0, 0]), (kind, content)], None)
@@ -197,7 +197,7 @@ async fn a_fragment_of_a_handshake_message_with_anything_else_behind_it_ends_the
 
 // C-TLS-13
 #[tokio::test]
-async fn what_comes_later_behind_a_fragment_of_a_handshake_message_ends_the_connection() {
+async fn later_record_behind_a_fragment_ends_the_connection() {
     for version in [&TLS13, &TLS12] {
         for then in [
             plain(DATA, &[7; 40]),
@@ -217,7 +217,7 @@ async fn what_comes_later_behind_a_fragment_of_a_handshake_message_ends_the_conn
 
 // C-TLS-13
 #[tokio::test]
-async fn data_right_and_late_behind_a_fragment_ends_the_connection() {
+async fn data_behind_a_fragment_ends_the_connection() {
     let mut edge = forged(&TLS13).await;
     edge.client.send(HANDSHAKE, &[KEY_UPDATE]).await;
     edge.expect_down("in between").await;
@@ -226,7 +226,7 @@ async fn data_right_and_late_behind_a_fragment_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn an_empty_fragment_of_a_handshake_message_changes_nothing_about_that() {
+async fn data_behind_empty_handshake_fragments_ends_the_connection() {
     check(
         &TLS13,
         &[(HANDSHAKE, b""), (HANDSHAKE, &[KEY_UPDATE]), (HANDSHAKE, b""), (DATA, b"x")],
@@ -236,7 +236,7 @@ async fn an_empty_fragment_of_a_handshake_message_changes_nothing_about_that() {
 }
 
 #[tokio::test]
-async fn a_handshake_message_that_says_it_is_too_long_ends_the_connection_at_once() {
+async fn oversize_handshake_message_ends_the_connection() {
     for version in [&TLS13, &TLS12] {
         check(version, &[(HANDSHAKE, &[KEY_UPDATE, 1, 0, 0])], None).await;
         check(version, &[(HANDSHAKE, &[KEY_UPDATE]), (HANDSHAKE, &[255, 255, 255])], None).await;

@@ -58,7 +58,7 @@ async fn silent(sidegate: &Sidegate) -> Client {
 }
 
 #[tokio::test]
-async fn a_session_ticket_comes_with_the_answer_in_one_write() {
+async fn session_ticket_and_answer_leave_in_one_write() {
     let (sidegate, server) = agent().await;
     let mut client = silent(&sidegate).await;
     assert_eq!(client.tcp.try_read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
@@ -70,7 +70,7 @@ async fn a_session_ticket_comes_with_the_answer_in_one_write() {
 }
 
 #[tokio::test]
-async fn who_leaves_without_having_asked_gets_its_session_ticket_on_the_way() {
+async fn leaving_client_gets_its_session_ticket() {
     let (sidegate, _server) = agent().await;
     let mut client = silent(&sidegate).await;
     client.tls.send_close_notify();
@@ -97,7 +97,7 @@ async fn the_name_in_a_hello_of_many_records_chooses_the_certificate() {
 }
 
 #[tokio::test]
-async fn what_stands_between_the_records_of_a_hello_ends_the_handshake() {
+async fn record_between_hello_fragments_ends_the_handshake() {
     let hello = hello(&TLS13).await;
     for between in
         [plain(ALERT, &[1, 0]), plain(DATA, b"x"), plain(CHANGE_CIPHER_SPEC, &[1]), plain(99, b"x")]
@@ -108,7 +108,7 @@ async fn what_stands_between_the_records_of_a_hello_ends_the_handshake() {
 }
 
 #[tokio::test]
-async fn what_never_was_tls_gets_an_alert() {
+async fn garbage_gets_a_tls_alert() {
     for bytes in [
         &b"EHLO a.example\r\n"[..],
         b"\x16\x03\x01\xff\xff",
@@ -119,7 +119,7 @@ async fn what_never_was_tls_gets_an_alert() {
 }
 
 #[tokio::test]
-async fn other_records_in_the_place_of_a_hello_end_the_handshake() {
+async fn other_record_in_place_of_a_hello_ends_the_handshake() {
     for record in [
         plain(ALERT, &[2, 40]),
         plain(DATA, b"x"),
@@ -140,7 +140,7 @@ async fn tls_1_1_gets_protocol_version() {
 }
 
 #[tokio::test]
-async fn a_hello_that_says_it_is_too_long_ends_the_handshake_at_once() {
+async fn oversize_hello_ends_the_handshake() {
     check(&plain(HANDSHAKE, &[1, 1, 0, 0])).await;
     check(&in_records_of(1, &[1, 255, 255, 255])).await;
 }
@@ -155,7 +155,7 @@ async fn a_hello_of_the_largest_size_ends_the_handshake() {
 }
 
 #[tokio::test]
-async fn empty_records_without_an_end_end_the_handshake() {
+async fn endless_empty_records_end_the_handshake() {
     let hello = hello(&TLS13).await;
     check(&[plain(HANDSHAKE, &hello[..1]), plain(DATA, b"").repeat(1000)].concat()).await;
     check(&plain(HANDSHAKE, b"")).await;
@@ -176,7 +176,7 @@ async fn a_second_hello_ends_the_handshake() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_in_the_middle_of_the_handshake_is_counted() {
+async fn client_that_leaves_in_the_handshake_is_counted() {
     for version in [&TLS13, &TLS12] {
         let hello = plain(HANDSHAKE, &hello(version).await);
         for sent in [1, 5, 6, hello.len() - 1, hello.len()] {
@@ -205,7 +205,7 @@ async fn a_client_that_wants_another_certificate_is_counted() {
 }
 
 #[tokio::test]
-async fn a_last_flight_with_a_bit_turned_gets_bad_record_mac() {
+async fn corrupted_last_flight_gets_bad_record_mac() {
     for version in [&TLS13, &TLS12] {
         let (sidegate, server) = agent().await;
         let mut client = tls::begin(&sidegate, version).await;
@@ -241,14 +241,14 @@ async fn a_wrong_finished_gets_decrypt_error() {
 }
 
 #[tokio::test]
-async fn anything_else_in_the_place_of_finished_gets_unexpected_message() {
+async fn other_message_in_place_of_finished_gets_unexpected_message() {
     check_last_flight(|client, _| client.record(DATA, b"GET /"), Some(UNEXPECTED_MESSAGE)).await;
     check_last_flight(|client, _| client.record(HANDSHAKE, &UPDATE), Some(UNEXPECTED_MESSAGE))
         .await;
 }
 
 #[tokio::test]
-async fn finished_with_something_behind_it_in_its_record_gets_unexpected_message() {
+async fn finished_with_trailing_data_gets_unexpected_message() {
     let more = |client: &mut Forger, finished: &[u8]| {
         client.record(HANDSHAKE, &[finished, &[KEY_UPDATE]].concat())
     };
@@ -264,7 +264,7 @@ async fn finished_broken_off_by_data_ends_the_handshake() {
 }
 
 #[tokio::test]
-async fn a_record_that_nobody_sealed_in_the_place_of_finished_gets_bad_record_mac() {
+async fn forged_record_in_place_of_finished_gets_bad_record_mac() {
     check_last_flight(|_, _| plain(DATA, &[7; 40]), Some(BAD_RECORD_MAC)).await;
     check_last_flight(
         |client, finished| {
@@ -276,12 +276,12 @@ async fn a_record_that_nobody_sealed_in_the_place_of_finished_gets_bad_record_ma
 }
 
 #[tokio::test]
-async fn change_cipher_specs_without_an_end_end_the_handshake() {
+async fn endless_change_cipher_specs_end_the_handshake() {
     check_last_flight(|_, _| plain(CHANGE_CIPHER_SPEC, &[1]).repeat(10), None).await;
 }
 
 #[tokio::test]
-async fn finished_in_fragments_the_request_and_data_may_come_in_one_piece() {
+async fn fragmented_finished_request_and_data_may_come_together() {
     for size in [1, 3, 51] {
         let (sidegate, server) = agent().await;
         let mut client = tls::begin(&sidegate, &TLS13).await;

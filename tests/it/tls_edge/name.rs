@@ -143,7 +143,7 @@ async fn of_a_handshake(mut client: Client) -> rustls::pki_types::CertificateDer
 }
 
 #[tokio::test]
-async fn under_strict_sni_a_name_that_is_none_ends_the_handshake() {
+async fn strict_sni_ends_the_handshake_for_invalid_names() {
     let server = backend::manual().run().await;
     let sidegate =
         sidegate::new().tls().route("/chat", &server).on_listener("strict_sni = true").run().await;
@@ -155,7 +155,7 @@ async fn under_strict_sni_a_name_that_is_none_ends_the_handshake() {
 }
 
 #[tokio::test]
-async fn a_hello_that_is_changed_on_the_way_ends_the_handshake() {
+async fn altered_hello_ends_the_handshake() {
     // The transcript is of what came: the client thinks that it has sent another name.
     let (sidegate, server) = agent().await;
     let names: &'static Names = Box::leak(Box::new(("n".repeat(13), "localhost:443")));
@@ -176,7 +176,7 @@ async fn a_hello_that_is_changed_on_the_way_ends_the_handshake() {
 const NAMES: [&str; 4] = ["localhost:443", "[::1]", "-x.example", "a..example"];
 
 #[tokio::test]
-async fn hello_with_such_a_name_may_lie_in_several_records() {
+async fn hello_with_an_invalid_name_may_span_records() {
     for (name, size) in NAMES.into_iter().zip([1, 40, 100, 200]) {
         for version in [&TLS13, &TLS12] {
             let (sidegate, server) = agent().await;
@@ -211,7 +211,7 @@ fn asked_twice() -> CryptoProvider {
 }
 
 #[tokio::test]
-async fn such_a_name_may_come_again_behind_a_hello_retry_request() {
+async fn invalid_name_may_be_repeated_after_a_hello_retry_request() {
     for (name, size) in NAMES.into_iter().zip([usize::MAX, 1, 50, 150]) {
         for has_ours in [true, false] {
             let (sidegate, server) = agent().await;
@@ -233,7 +233,7 @@ async fn such_a_name_may_come_again_behind_a_hello_retry_request() {
 }
 
 #[tokio::test]
-async fn second_hello_that_is_changed_on_the_way_ends_the_handshake() {
+async fn altered_second_hello_ends_the_handshake() {
     // Another odd name than the client thinks that it has sent, and a usual one.
     for other in ["localhost:444", "localhostx443"] {
         let (sidegate, server) = agent().await;

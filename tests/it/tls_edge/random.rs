@@ -97,7 +97,7 @@ fn records(client: &mut Forger, random: &mut StdRng) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn records_at_random_harm_nobody() {
+async fn random_records_cause_no_panic_or_leak() {
     let (sidegate, server) = agent().await;
     let mut tunnels = 0;
     for (seed, mut random) in cases(600) {
@@ -164,7 +164,7 @@ fn greeting(mut hello: Vec<u8>, random: &mut StdRng) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn handshakes_at_random_harm_nobody() {
+async fn random_handshakes_cause_no_panic_or_leak() {
     let (sidegate, server) = agent().await;
     for (seed, mut random) in cases(1000) {
         let mut client = tls::begin(&sidegate, one(&mut random, &[&TLS13, &TLS12])).await;
@@ -183,7 +183,7 @@ async fn handshakes_at_random_harm_nobody() {
 /// Last flights of TLS 1.3 at random: Finished whole, in pieces or wrong, with any records between
 /// and behind them.
 #[tokio::test]
-async fn last_flights_at_random_harm_nobody() {
+async fn random_last_flights_cause_no_panic_or_leak() {
     let (sidegate, server) = agent().await;
     for (seed, mut random) in cases(400) {
         let mut client = tls::begin(&sidegate, &TLS13).await;

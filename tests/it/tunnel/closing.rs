@@ -12,7 +12,7 @@ async fn revoke(ends: &Ends) {
 
 // C-WS-21
 #[tokio::test]
-async fn a_close_of_the_client_passes_is_answered_by_the_backend_and_we_end_tcp_first() {
+async fn client_close_is_relayed_and_sidegate_ends_tcp_first() {
     both(
         |sidegate| sidegate,
         async |mut ends| {
@@ -28,7 +28,7 @@ async fn a_close_of_the_client_passes_is_answered_by_the_backend_and_we_end_tcp_
 
 // C-WS-21
 #[tokio::test]
-async fn a_close_of_the_backend_passes_and_the_client_answers() {
+async fn backend_close_is_relayed_and_answered() {
     both(
         |sidegate| sidegate,
         async |mut ends| {
@@ -45,7 +45,7 @@ async fn a_close_of_the_backend_passes_and_the_client_answers() {
 }
 
 #[tokio::test]
-async fn a_close_without_a_code_passes_as_it_came() {
+async fn close_without_a_code_passes_unchanged() {
     let mut ends = open(|sidegate| sidegate).await;
     ends.client.send_frame(Frame::new(0x88, "")).await;
     assert_eq!(ends.backend.frame().await, Frame::new(0x88, ""));
@@ -55,7 +55,7 @@ async fn a_close_without_a_code_passes_as_it_came() {
 }
 
 #[tokio::test]
-async fn what_the_other_had_begun_when_a_side_said_close_is_delivered() {
+async fn begun_message_is_delivered_after_a_close() {
     let mut ends = open(|sidegate| sidegate.timeouts("grace = '400ms'")).await;
     ends.client.send_frame(Frame::close(1000, "")).await;
     assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
@@ -71,7 +71,7 @@ async fn what_the_other_had_begun_when_a_side_said_close_is_delivered() {
 }
 
 #[tokio::test]
-async fn what_follows_a_close_is_dropped() {
+async fn bytes_behind_a_close_are_dropped() {
     let mut ends = open(|sidegate| sidegate).await;
     ends.client.send_frame(Frame::close(1000, "")).await;
     ends.client.send_frame(Frame::text("after the end")).await;
@@ -83,7 +83,7 @@ async fn what_follows_a_close_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_client_that_says_close_and_leaves_at_once_still_has_it_delivered() {
+async fn close_of_a_client_that_leaves_is_delivered() {
     both(
         |sidegate| sidegate,
         async |mut ends| {
@@ -101,7 +101,7 @@ async fn a_client_that_says_close_and_leaves_at_once_still_has_it_delivered() {
 }
 
 #[tokio::test]
-async fn a_peer_that_never_answers_a_close_is_let_go_after_the_grace() {
+async fn peer_that_answers_no_close_is_dropped_after_the_grace() {
     both(
         |sidegate| sidegate.timeouts("grace = '200ms'"),
         async |mut ends| {
@@ -130,7 +130,7 @@ async fn a_revoked_tunnel_gets_1008_with_the_word_on_both_sides() {
 }
 
 #[tokio::test]
-async fn after_our_close_nothing_more_is_relayed() {
+async fn nothing_is_relayed_after_an_own_close() {
     let mut ends = open(|sidegate| sidegate).await;
     revoke(&ends).await;
     for (wire, other) in [(&mut ends.client, "client"), (&mut ends.backend, "backend")] {
@@ -146,7 +146,7 @@ async fn after_our_close_nothing_more_is_relayed() {
 }
 
 #[tokio::test]
-async fn a_revoked_peer_that_answers_nothing_is_let_go_after_the_grace() {
+async fn revoked_peer_that_answers_nothing_is_dropped_after_grace() {
     let mut ends = open(|sidegate| sidegate.timeouts("grace = '200ms'")).await;
     revoke(&ends).await;
     assert_eq!(ends.client.frame().await, Frame::close(1008, "network"));
@@ -158,7 +158,7 @@ async fn a_revoked_peer_that_answers_nothing_is_let_go_after_the_grace() {
 }
 
 #[tokio::test]
-async fn our_close_to_the_client_waits_for_the_end_of_the_frame_that_is_on_its_way() {
+async fn own_close_to_the_client_waits_for_the_end_of_a_frame() {
     both(
         |sidegate| sidegate,
         async |mut ends| {
@@ -184,7 +184,7 @@ async fn our_close_to_the_client_waits_for_the_end_of_the_frame_that_is_on_its_w
 }
 
 #[tokio::test]
-async fn our_close_to_the_backend_waits_for_the_end_of_the_frame_that_is_on_its_way() {
+async fn own_close_to_the_backend_waits_for_the_end_of_a_frame() {
     let mut ends = open(|sidegate| sidegate).await;
     let frame = Frame::new(0x02, vec![7; 200_000]).encode(true);
     ends.client.send(&frame[..150_000]).await;
@@ -199,7 +199,7 @@ async fn our_close_to_the_backend_waits_for_the_end_of_the_frame_that_is_on_its_
 }
 
 #[tokio::test]
-async fn a_frame_that_never_ends_is_cut_after_the_grace_and_not_padded() {
+async fn unfinished_frame_is_cut_after_the_grace() {
     both(
         |sidegate| sidegate.timeouts("grace = '300ms'"),
         async |mut ends| {
@@ -216,7 +216,7 @@ async fn a_frame_that_never_ends_is_cut_after_the_grace_and_not_padded() {
 }
 
 #[tokio::test]
-async fn no_close_of_ours_follows_one_that_has_passed() {
+async fn no_own_close_follows_a_relayed_one() {
     let mut ends = open(|sidegate| sidegate.timeouts("grace = '400ms'")).await;
     ends.client.send_frame(Frame::close(1000, "")).await;
     assert_eq!(ends.backend.frame().await, Frame::close(1000, ""));
@@ -247,14 +247,13 @@ async fn check_talkative(limits: &str, happens: impl AsyncFnOnce(&Ends)) {
 }
 
 #[tokio::test]
-async fn a_backend_that_goes_on_after_the_clients_close_outlives_neither_a_revocation_nor_the_lifetime()
- {
+async fn closed_tunnel_still_ends_by_revocation_and_lifetime() {
     check_talkative("", async |ends| revoke(ends).await).await;
     check_talkative("lifetime = '700ms'", async |_| {}).await;
 }
 
 #[tokio::test]
-async fn our_closes_to_the_backend_have_a_mask_of_their_own_each() {
+async fn own_closes_to_the_backend_have_random_masks() {
     let mut masks = std::collections::HashSet::new();
     for _ in 0..3 {
         let mut ends = open(|sidegate| sidegate).await;

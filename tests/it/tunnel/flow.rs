@@ -140,7 +140,7 @@ fn far_off() -> Instant {
 
 // C-WS-24, C-WS-30
 #[tokio::test]
-async fn large_transfers_both_ways_at_once_arrive_whole_and_are_counted_exactly() {
+async fn large_transfers_both_ways_arrive_and_are_counted() {
     both(
         |sidegate| sidegate,
         async |Ends { sidegate, client, backend, server }| {
@@ -159,7 +159,7 @@ async fn large_transfers_both_ways_at_once_arrive_whole_and_are_counted_exactly(
 
 // C-WS-18, C-WS-24
 #[tokio::test]
-async fn two_hundred_tunnels_of_random_frames_in_random_pieces_arrive_whole() {
+async fn random_frames_of_two_hundred_tunnels_arrive_whole() {
     let server = backend::manual().run().await;
     let sidegate = sidegate::new().threads(2).route("/chat", &server).run().await;
     let mut open = Vec::new();
@@ -188,7 +188,7 @@ async fn two_hundred_tunnels_of_random_frames_in_random_pieces_arrive_whole() {
 
 // C-WS-07
 #[tokio::test]
-async fn what_both_sides_send_behind_their_heads_comes_first_and_whole() {
+async fn bytes_behind_both_heads_arrive_first() {
     for tls in [true, false] {
         let server = backend::manual().run().await;
         let builder = sidegate::new().route("/chat", &server);
@@ -210,7 +210,7 @@ async fn what_both_sides_send_behind_their_heads_comes_first_and_whole() {
 }
 
 #[tokio::test]
-async fn a_close_right_behind_the_heads_ends_the_tunnel_that_has_just_begun() {
+async fn close_behind_the_heads_ends_the_new_tunnel() {
     let server = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &server).run().await;
     let client = client::new(&sidegate);
@@ -257,7 +257,7 @@ const MOST: usize = 512 << 20;
 
 // C-RES-08, F05
 #[tokio::test]
-async fn a_client_that_takes_nothing_holds_its_backend_up_and_is_dropped_as_stalled() {
+async fn client_that_reads_nothing_is_dropped_as_stalled() {
     both(
         |sidegate| sidegate.timeouts("write_stall = '400ms'"),
         async |Ends { sidegate, client, backend, server }| {
@@ -274,7 +274,7 @@ async fn a_client_that_takes_nothing_holds_its_backend_up_and_is_dropped_as_stal
 }
 
 #[tokio::test]
-async fn a_backend_that_takes_nothing_holds_its_client_up_and_is_dropped_as_stalled() {
+async fn backend_that_reads_nothing_is_dropped_as_stalled() {
     both(
         |sidegate| {
             sidegate.timeouts("write_stall = '400ms'").limits("ping = '50ms'\npong = '100ms'")
@@ -325,7 +325,7 @@ async fn check_late(from: Wire, masked: bool, to: Wire) {
 }
 
 #[tokio::test]
-async fn a_reader_that_begins_late_gets_everything_either_way() {
+async fn late_reader_gets_everything_either_way() {
     let Ends { sidegate, client, backend, server } = open(|sidegate| sidegate).await;
     check_late(backend, false, client).await;
     let (client, backend) = ends(&client::new(&sidegate), &server, "").await;
@@ -333,7 +333,7 @@ async fn a_reader_that_begins_late_gets_everything_either_way() {
 }
 
 #[tokio::test]
-async fn one_that_stalls_does_not_hold_up_the_others() {
+async fn stalled_tunnel_does_not_delay_others() {
     let server = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &server).run().await;
     let client = client::new(&sidegate);
@@ -349,7 +349,7 @@ async fn one_that_stalls_does_not_hold_up_the_others() {
 }
 
 #[tokio::test]
-async fn what_a_tunnel_carries_is_counted_while_it_lives() {
+async fn traffic_is_counted_while_a_tunnel_is_open() {
     let mut ends = open(|sidegate| sidegate).await;
     for text in ["one", "two"] {
         let Ends { client, backend, .. } = &mut ends;

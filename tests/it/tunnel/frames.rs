@@ -25,24 +25,24 @@ async fn check_fourth_behind(begun: &[Frame], frame: Frame) {
 }
 
 #[tokio::test]
-async fn pings_too_many_end_the_tunnel() {
+async fn too_many_pings_end_the_tunnel() {
     check_fourth(Frame::ping("")).await;
     check_fourth(Frame::ping("with a payload")).await;
 }
 
 #[tokio::test]
-async fn pongs_too_many_end_the_tunnel() {
+async fn too_many_pongs_end_the_tunnel() {
     check_fourth(Frame::pong("unasked")).await;
 }
 
 #[tokio::test]
-async fn empty_data_frames_too_many_end_the_tunnel() {
+async fn too_many_empty_data_frames_end_the_tunnel() {
     check_fourth(Frame::text("")).await;
     check_fourth_behind(&[Frame::new(0x01, "begun")], Frame::new(0x00, "")).await;
 }
 
 #[tokio::test]
-async fn small_fragments_too_many_end_the_tunnel() {
+async fn too_many_small_fragments_end_the_tunnel() {
     for size in [1, 20, 63] {
         check_fourth_behind(&[Frame::new(0x02, "begun")], Frame::new(0x00, vec![1; size])).await;
     }
@@ -124,7 +124,7 @@ async fn frames_are_limited_by_default() {
 }
 
 #[tokio::test]
-async fn small_fragments_at_once_are_limited_whatever_messages_may_do() {
+async fn small_fragments_are_limited_without_a_message_rate() {
     both(
         |sidegate| {
             sidegate.limits(
@@ -181,7 +181,7 @@ async fn frames_of_an_open_tunnel_are_limited_after_a_reload() {
 }
 
 #[tokio::test]
-async fn frames_have_limits_of_their_own_for_some_networks() {
+async fn frames_limit_can_differ_by_network() {
     let office = "frames = 'off'\n[[limits.for]]\nclient = ['127.0.0.1']\nframes = { rate = '1/m', burst = 3 }";
     let ends = open(|sidegate| sidegate.limits(office)).await;
     let before = vec![Frame::ping(""); 3];

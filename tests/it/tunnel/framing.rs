@@ -83,7 +83,7 @@ async fn an_oversize_or_fragmented_control_frame_is_a_violation() {
 }
 
 #[tokio::test]
-async fn reserved_bits_and_opcodes_are_violations_where_no_extension_was_agreed() {
+async fn reserved_bits_and_opcodes_are_violations_by_default() {
     for (sender, masked) in [(Client, true), (Backend, false)] {
         for first in [0xC1, 0xA2, 0x91, 0x83, 0x87, 0x8B, 0x8F, 0xC9] {
             check_framing(sender, &Frame::new(first, "odd").encode(masked)).await;
@@ -147,7 +147,7 @@ async fn a_message_within_another_is_a_violation() {
 }
 
 #[tokio::test]
-async fn a_continuation_of_nothing_is_a_violation() {
+async fn continuation_without_a_message_is_a_violation() {
     check_order(&[], 0x80, None).await;
     check_order(&[0x82], 0x00, None).await;
     check_order(&[0x01, 0x00, 0x80], 0x80, None).await;
@@ -155,7 +155,7 @@ async fn a_continuation_of_nothing_is_a_violation() {
 }
 
 #[tokio::test]
-async fn permessage_deflate_makes_no_other_reserved_bit_legal() {
+async fn permessage_deflate_permits_no_other_reserved_bit() {
     check_order(&[0x41], 0xC0, Some("permessage-deflate")).await;
     check_order(&[0xC1], 0xC9, Some("permessage-deflate; client_no_context_takeover")).await;
     check_order(&[], 0xA1, Some("permessage-deflate")).await;
@@ -206,7 +206,7 @@ async fn check_size(sender: Sender, before: &[Frame], bytes: &[u8]) {
 }
 
 #[tokio::test]
-async fn of_a_frame_too_big_nothing_passes_and_its_header_is_enough_to_know() {
+async fn oversize_frame_is_refused_by_its_header() {
     for (sender, masked) in [(Client, true), (Backend, false)] {
         let fits = Frame::binary(vec![1; 1024]);
         check_size(sender, &[fits.clone(), fits], &Frame::binary(vec![2; 1025]).encode(masked))
@@ -216,7 +216,7 @@ async fn of_a_frame_too_big_nothing_passes_and_its_header_is_enough_to_know() {
 }
 
 #[tokio::test]
-async fn a_fragmented_message_too_big_ends_before_the_fragment_that_makes_it_so() {
+async fn oversize_fragmented_message_ends_before_its_last_fragment() {
     for (sender, masked) in [(Client, true), (Backend, false)] {
         let before = [
             Frame::new(0x02, vec![1; 600]),
@@ -228,7 +228,7 @@ async fn a_fragmented_message_too_big_ends_before_the_fragment_that_makes_it_so(
 }
 
 #[tokio::test]
-async fn of_messages_too_many_none_passes() {
+async fn excess_messages_do_not_pass() {
     both(
         |sidegate| sidegate.limits("message = { rate = '3/m' }"),
         async |ends| {
@@ -250,7 +250,7 @@ async fn of_messages_too_many_none_passes() {
 }
 
 #[tokio::test]
-async fn the_message_rate_binds_the_client_alone() {
+async fn message_rate_binds_the_client_only() {
     let mut ends = open(|sidegate| sidegate.limits("message = { rate = '1/m' }")).await;
     for _ in 0..10 {
         ends.backend.send_frame(Frame::text("news")).await;
@@ -259,7 +259,7 @@ async fn the_message_rate_binds_the_client_alone() {
 }
 
 #[tokio::test]
-async fn a_violation_while_a_frame_is_on_its_way_to_the_violator_is_told_behind_it() {
+async fn violation_close_waits_for_a_frame_to_the_violator() {
     let mut ends = open(|sidegate| sidegate).await;
     let frame = Frame::binary(vec![3; 1000]).encode(false);
     ends.backend.send(&frame[..600]).await;
@@ -272,7 +272,7 @@ async fn a_violation_while_a_frame_is_on_its_way_to_the_violator_is_told_behind_
 }
 
 #[tokio::test]
-async fn a_violation_in_the_same_piece_as_good_frames_lets_those_pass() {
+async fn frames_before_a_violation_in_one_read_pass() {
     let ends = open(|sidegate| sidegate).await;
     let bytes =
         [Frame::text("bare").encode(false), Frame::text("never seen").encode(true)].concat();

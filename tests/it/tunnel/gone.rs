@@ -20,7 +20,7 @@ async fn expect_backend_gone(sidegate: &Sidegate, mut client: Wire) {
 
 // C-WS-21
 #[tokio::test]
-async fn a_gone_backends_words_arrive_and_no_close_is_made_up() {
+async fn bytes_of_a_gone_backend_arrive_without_a_close() {
     both(
         |sidegate| sidegate,
         async |mut ends| {
@@ -52,7 +52,7 @@ async fn a_backend_that_resets_ends_the_client_without_a_close() {
 }
 
 #[tokio::test]
-async fn a_clients_close_is_not_answered_for_a_backend_that_goes() {
+async fn client_close_is_not_answered_for_a_gone_backend() {
     let mut ends = open(|sidegate| sidegate).await;
     ends.client.send_frame(Frame::close(1000, "bye")).await;
     assert_eq!(ends.backend.frame().await, Frame::close(1000, "bye"));
@@ -77,14 +77,13 @@ async fn check_mid_frame(mut ends: Ends, leaves: impl FnOnce(Wire)) {
 
 // F03
 #[tokio::test]
-async fn a_backend_that_goes_in_the_middle_of_a_frame_takes_the_client_along_at_once() {
+async fn backend_gone_within_a_frame_ends_the_client_at_once() {
     both(|sidegate| sidegate, async |ends| check_mid_frame(ends, drop).await).await;
     both(|sidegate| sidegate, async |ends| check_mid_frame(ends, Wire::reset).await).await;
 }
 
 #[tokio::test]
-async fn a_backend_that_goes_in_the_middle_of_a_frame_and_took_nothing_before_takes_the_client_along_as_well()
- {
+async fn stalled_backend_gone_within_a_frame_ends_the_client() {
     let Ends { sidegate, client, mut backend, server } = open(|sidegate| sidegate).await;
     let (mut hears, mut says) = split(client.into_parts().0);
     let flood = async {
@@ -115,7 +114,7 @@ async fn a_backend_that_goes_in_the_middle_of_a_frame_and_took_nothing_before_ta
 
 // F04, C-WS-31
 #[tokio::test]
-async fn what_a_client_sends_after_the_backends_half_close_still_flows_until_its_close() {
+async fn client_bytes_flow_after_a_backend_half_close() {
     both(
         |sidegate| sidegate,
         async |mut ends| {
@@ -137,7 +136,7 @@ async fn what_a_client_sends_after_the_backends_half_close_still_flows_until_its
 
 // F04
 #[tokio::test]
-async fn what_a_client_sends_after_the_backends_half_close_flows_no_longer_than_the_grace() {
+async fn client_bytes_after_a_backend_half_close_end_with_the_grace() {
     let mut ends = open(|sidegate| sidegate.timeouts("grace = '300ms'")).await;
     ends.backend.finish().await;
     ends.client.expect_end().await;
@@ -152,8 +151,7 @@ async fn what_a_client_sends_after_the_backends_half_close_flows_no_longer_than_
 
 // C-WS-31
 #[tokio::test]
-async fn what_a_backend_sends_after_the_clients_half_close_is_still_delivered_and_no_close_made_up()
-{
+async fn backend_bytes_flow_after_a_client_half_close() {
     both(
         |sidegate| sidegate,
         async |mut ends| {
@@ -174,7 +172,7 @@ async fn what_a_backend_sends_after_the_clients_half_close_is_still_delivered_an
 }
 
 #[tokio::test]
-async fn what_a_backend_sends_after_the_clients_half_close_flows_no_longer_than_the_grace() {
+async fn backend_bytes_after_a_client_half_close_end_with_the_grace() {
     let mut ends = open(|sidegate| sidegate.timeouts("grace = '300ms'")).await;
     ends.client.finish().await;
     ends.backend.expect_end().await;
@@ -192,7 +190,7 @@ async fn what_a_backend_sends_after_the_clients_half_close_flows_no_longer_than_
 
 // C-WS-22
 #[tokio::test]
-async fn what_a_client_sent_before_it_went_reaches_the_backend() {
+async fn bytes_of_a_gone_client_reach_the_backend() {
     both(
         |sidegate| sidegate,
         async |mut ends| {
@@ -209,7 +207,7 @@ async fn what_a_client_sent_before_it_went_reaches_the_backend() {
 
 // C-TLS-12
 #[tokio::test]
-async fn a_client_that_resets_is_gone_at_once_and_the_backend_gets_no_close() {
+async fn client_reset_ends_the_backend_without_a_close() {
     both(
         |sidegate| sidegate,
         async |mut ends| {
@@ -224,7 +222,7 @@ async fn a_client_that_resets_is_gone_at_once_and_the_backend_gets_no_close() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_in_the_middle_of_a_frame_leaves_it_unpadded() {
+async fn frame_of_a_gone_client_is_not_padded() {
     let mut ends = open(|sidegate| sidegate).await;
     let begun = &Frame::binary(vec![7; 1000]).encode(true)[..600];
     ends.client.send(begun).await;
@@ -236,8 +234,7 @@ async fn a_client_that_goes_in_the_middle_of_a_frame_leaves_it_unpadded() {
 }
 
 #[tokio::test]
-async fn a_backend_that_goes_in_the_middle_of_a_frame_after_our_close_leaves_the_client_its_time_to_answer()
- {
+async fn backend_gone_after_an_own_close_leaves_the_client_its_grace() {
     let mut ends = open(|sidegate| sidegate).await;
     ends.sidegate.policy().deny("127.0.0.1").write().await;
     assert_eq!(ends.client.frame().await, Frame::close(1008, "network"));
@@ -289,7 +286,7 @@ async fn check_slow(last: &[u8], end: Option<Frame>) {
 }
 
 #[tokio::test]
-async fn a_slow_client_gets_all_that_a_backend_sent_before_it_went_however_short_the_grace() {
+async fn slow_client_gets_all_bytes_of_a_gone_backend() {
     check_slow(&[], None).await;
     check_slow(&Frame::binary(vec![7; 1000]).encode(false)[..600], None).await;
     check_slow(&Frame::close(1000, "done").encode(false), Some(Frame::close(1000, "done"))).await;

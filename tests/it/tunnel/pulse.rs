@@ -7,7 +7,7 @@ const PING: u8 = 9;
 
 // C-WS-23
 #[tokio::test]
-async fn an_idle_tunnel_goes_away_with_1001() {
+async fn idle_tunnel_is_closed_with_1001() {
     both(
         |sidegate| sidegate.limits("idle = '150ms'"),
         async |ends| {
@@ -19,7 +19,7 @@ async fn an_idle_tunnel_goes_away_with_1001() {
 }
 
 #[tokio::test]
-async fn our_pings_and_their_pongs_do_not_keep_a_tunnel_from_being_idle() {
+async fn own_pings_and_their_pongs_do_not_reset_idle() {
     let mut ends = open(|sidegate| sidegate.limits("idle = '400ms'\nping = '50ms'")).await;
     let mut pings = 0;
     let close = loop {
@@ -35,7 +35,7 @@ async fn our_pings_and_their_pongs_do_not_keep_a_tunnel_from_being_idle() {
 }
 
 #[tokio::test]
-async fn a_frame_either_way_keeps_a_tunnel_from_being_idle() {
+async fn frame_either_way_resets_idle() {
     let mut ends = open(|sidegate| sidegate.limits("idle = '600ms'")).await;
     for _ in 0..3 {
         tokio::time::sleep(std::time::Duration::from_millis(250)).await;
@@ -71,7 +71,7 @@ async fn a_lifetime_ends_a_busy_tunnel_with_1001() {
 }
 
 #[tokio::test]
-async fn a_client_that_answers_nothing_gets_a_best_effort_1001_and_is_dropped() {
+async fn client_without_a_pong_gets_1001_and_is_dropped() {
     both(
         |sidegate| sidegate.limits("ping = '100ms'\npong = '150ms'"),
         async |mut ends| {
@@ -88,7 +88,7 @@ async fn a_client_that_answers_nothing_gets_a_best_effort_1001_and_is_dropped() 
 }
 
 #[tokio::test]
-async fn a_client_that_is_slow_to_take_what_stands_before_our_ping_is_not_dead() {
+async fn slow_reader_before_an_own_ping_is_not_dead() {
     let mut ends = open(|sidegate| sidegate.limits("ping = '100ms'\npong = '5s'")).await;
     let data = Frame::binary(vec![7; 65_536]);
     let sends = async {
@@ -110,7 +110,7 @@ async fn a_client_that_is_slow_to_take_what_stands_before_our_ping_is_not_dead()
 }
 
 #[tokio::test]
-async fn a_client_that_sends_data_counts_as_alive_though_it_answers_no_ping() {
+async fn client_that_sends_data_is_alive_without_pongs() {
     let mut ends = open(|sidegate| sidegate.limits("ping = '50ms'\npong = '300ms'")).await;
     for _ in 0..10 {
         assert_eq!(ends.client.frame().await.opcode(), PING);
@@ -122,7 +122,7 @@ async fn a_client_that_sends_data_counts_as_alive_though_it_answers_no_ping() {
 }
 
 #[tokio::test]
-async fn the_pong_that_answers_our_ping_is_swallowed_and_all_others_pass() {
+async fn only_the_pong_to_an_own_ping_is_swallowed() {
     let mut ends = open(|sidegate| sidegate.limits("ping = '50ms'")).await;
     let mut pings = std::collections::HashSet::new();
     for _ in 0..3 {
@@ -138,7 +138,7 @@ async fn the_pong_that_answers_our_ping_is_swallowed_and_all_others_pass() {
 }
 
 #[tokio::test]
-async fn while_a_ping_of_the_backends_is_unanswered_ours_is_withheld_and_its_clock_runs() {
+async fn own_ping_is_withheld_while_a_backend_ping_is_unanswered() {
     let mut ends = open(|sidegate| sidegate.limits("ping = '1s'\npong = '1500ms'")).await;
     ends.backend.send_frame(Frame::ping("first")).await;
     ends.backend.send_frame(Frame::ping("second")).await;
@@ -152,7 +152,7 @@ async fn while_a_ping_of_the_backends_is_unanswered_ours_is_withheld_and_its_clo
 }
 
 #[tokio::test]
-async fn once_the_backends_ping_is_answered_ours_go_out_again() {
+async fn own_pings_resume_after_a_backend_ping_is_answered() {
     let mut ends = open(|sidegate| sidegate.limits("ping = '300ms'")).await;
     ends.backend.send_frame(Frame::ping("the backend's")).await;
     loop {
@@ -167,7 +167,7 @@ async fn once_the_backends_ping_is_answered_ours_go_out_again() {
 }
 
 #[tokio::test]
-async fn a_ping_waits_while_a_frame_is_on_its_way_to_the_client() {
+async fn own_ping_waits_for_the_end_of_a_frame() {
     let mut ends = open(|sidegate| sidegate.limits("ping = '100ms'\npong = '8s'")).await;
     let frame = Frame::binary(vec![7; 5000]).encode(false);
     let mut sent = 0;
@@ -183,7 +183,7 @@ async fn a_ping_waits_while_a_frame_is_on_its_way_to_the_client() {
 }
 
 #[tokio::test]
-async fn with_ping_off_nobody_is_pinged_and_silence_is_no_death() {
+async fn ping_off_sends_no_ping_and_tolerates_silence() {
     let mut ends =
         open(|sidegate| sidegate.limits("ping = 'off'\npong = '50ms'\nidle = '500ms'")).await;
     ends.backend.send_frame(Frame::ping("the backend's")).await;

@@ -156,7 +156,7 @@ async fn slow_backend_gets_all_when_its_client_is_revoked() {
 }
 
 #[tokio::test]
-async fn revoked_client_has_no_more_than_the_grace_to_read() {
+async fn revoked_client_has_at_most_the_grace_to_read() {
     let mut ends = open(|sidegate| sidegate.clear().timeouts(SHORT_GRACE)).await;
     ends.backend.send(legal_and(Backend, b"")).await;
     expect_passed(&ends.sidegate, Backend).await;
@@ -221,7 +221,7 @@ async fn slow_side_gets_all_when_the_other_stalls() {
 }
 
 #[tokio::test]
-async fn slow_client_gets_all_when_the_backend_goes_within_a_frame() {
+async fn slow_client_gets_all_when_the_backend_ends_within_a_frame() {
     both(
         |sidegate| sidegate,
         async |Ends { sidegate, mut client, mut backend, server }| {
@@ -283,7 +283,7 @@ async fn violator_that_reads_nothing_leaves_nothing_in_the_kernel() {
 }
 
 #[tokio::test]
-async fn client_that_closes_and_reads_nothing_leaves_nothing_in_the_kernel() {
+async fn closed_client_that_reads_nothing_leaves_no_kernel_memory() {
     let mut ends = unread(|sidegate| sidegate.timeouts("write_stall = '300ms'")).await;
     ends.client.finish().await;
     ends.backend.expect_end().await;

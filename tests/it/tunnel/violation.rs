@@ -121,7 +121,7 @@ async fn check_answered(mut ends: Ends, sender: Sender, rule: &Rule) {
 }
 
 #[tokio::test]
-async fn what_was_sent_before_a_violation_is_answered_first() {
+async fn frames_before_a_violation_are_answered_first() {
     for sender in [Client, Backend] {
         for rule in rules(sender) {
             both(
@@ -171,7 +171,7 @@ async fn check_endless(mut ends: Ends, sender: Sender) {
 }
 
 #[tokio::test]
-async fn a_violation_between_fragments_is_told_between_them() {
+async fn violation_close_is_sent_between_fragments() {
     let mut ends = open(|sidegate| sidegate).await;
     ends.client.send([Frame::new(0x01, "begun, ").encode(true), broken(Client)].concat()).await;
     assert_eq!(ends.backend.frame().await, Frame::new(0x01, "begun, "));
@@ -180,7 +180,7 @@ async fn a_violation_between_fragments_is_told_between_them() {
 }
 
 #[tokio::test]
-async fn a_violation_that_came_with_the_attempt_is_answered_too() {
+async fn violation_behind_an_attempt_gets_its_close() {
     let server = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &server).run().await;
     let client = client::new(&sidegate);
@@ -200,7 +200,7 @@ async fn a_violation_that_came_with_the_attempt_is_answered_too() {
 }
 
 #[tokio::test]
-async fn a_violation_that_came_with_the_101_is_answered_too() {
+async fn violation_behind_a_101_gets_its_close() {
     let server = backend::manual().run().await;
     let sidegate = sidegate::new().route("/chat", &server).run().await;
     let granted = async {
@@ -223,7 +223,7 @@ async fn client_of(sidegate: &Sidegate) -> Wire {
 }
 
 #[tokio::test]
-async fn a_close_that_crosses_a_violation_gives_way_to_the_code() {
+async fn violation_code_replaces_a_crossing_close() {
     for sender in [Client, Backend] {
         let mut ends = open(|sidegate| sidegate).await;
         violate(&mut ends, sender, &broken(sender)).await;
@@ -238,7 +238,7 @@ async fn a_close_that_crosses_a_violation_gives_way_to_the_code() {
 }
 
 #[tokio::test]
-async fn a_violation_of_the_side_that_answers_ends_its_answers() {
+async fn violation_of_the_answering_side_ends_its_answers() {
     for (sender, other) in [(Client, Backend), (Backend, Client)] {
         within_the_second(async |mut ends| {
             violate(&mut ends, sender, &broken(sender)).await;
@@ -272,7 +272,7 @@ async fn within_the_second(act: impl AsyncFn(Ends) -> (Ends, [&'static str; 3]))
 }
 
 #[tokio::test]
-async fn a_side_that_leaves_instead_of_answering_leaves_the_code() {
+async fn violation_code_is_sent_when_the_other_side_leaves() {
     for sender in [Client, Backend] {
         both(
             |sidegate| sidegate.timeouts(LONG_GRACE),
@@ -293,7 +293,7 @@ async fn a_side_that_leaves_instead_of_answering_leaves_the_code() {
 }
 
 #[tokio::test]
-async fn a_violator_that_leaves_has_what_it_sent_delivered() {
+async fn bytes_of_a_leaving_violator_are_delivered() {
     for sender in [Client, Backend] {
         let mut ends = open(|sidegate| sidegate).await;
         violate(&mut ends, sender, &broken(sender)).await;
@@ -312,7 +312,7 @@ async fn a_violator_that_leaves_has_what_it_sent_delivered() {
 }
 
 #[tokio::test]
-async fn a_violator_that_reads_nothing_has_no_more_than_the_grace() {
+async fn violator_that_reads_nothing_has_at_most_the_grace() {
     for sender in [Client, Backend] {
         let mut ends =
             open(|sidegate| sidegate.timeouts("grace = '300ms'\nwrite_stall = '5m'")).await;
@@ -331,7 +331,7 @@ async fn a_violator_that_reads_nothing_has_no_more_than_the_grace() {
 }
 
 #[tokio::test]
-async fn a_flood_behind_a_violation_is_not_read_before_the_code() {
+async fn flood_behind_a_violation_is_not_read() {
     let mut ends = open(Builder::clear).await;
     violate(&mut ends, Client, &broken(Client)).await;
     let (mut hears, mut says) = split(ends.client.into_parts().0);
@@ -372,7 +372,7 @@ async fn narrow(build: impl FnOnce(Builder) -> Builder) -> Ends {
 }
 
 #[tokio::test]
-async fn what_was_sent_before_a_violation_waits_for_a_slow_reader() {
+async fn frames_before_a_violation_wait_for_a_slow_reader() {
     let mut ends = narrow(|sidegate| sidegate.timeouts("grace = '200ms'")).await;
     let good = Frame::binary(vec![5; 60_000]);
     ends.backend.send([good.encode(false), broken(Backend)].concat()).await;
@@ -400,7 +400,7 @@ async fn a_revocation_ends_the_answers_to_a_violator() {
 }
 
 #[tokio::test]
-async fn a_drain_leaves_a_violator_its_answers() {
+async fn answers_to_a_violator_continue_in_a_drain() {
     let mut ends = open(|sidegate| sidegate).await;
     violate(&mut ends, Client, &broken(Client)).await;
     ends.sidegate.drain().await;

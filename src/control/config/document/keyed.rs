@@ -1,10 +1,10 @@
 //! Reading a key by its declaration.
 
-use crate::control::config::document::table::Table;
-use crate::control::config::document::value::Value;
+use crate::control::config::document::table::TomlTable;
+use crate::control::config::document::value::TomlValue;
 use crate::control::config::keys::key::{Key, KeyWithDefault, ValueForm};
 
-impl<'d> Table<'d> {
+impl<'d> TomlTable<'d> {
     /// The value of `key`. `None` means that the table lacks it, or that it is wrong, which was
     /// reported. Nothing is read of a key with a reader of its own.
     pub fn read<T: Clone>(&mut self, key: &Key<T>) -> Option<T> {
@@ -17,7 +17,7 @@ impl<'d> Table<'d> {
     }
 }
 
-impl Value<'_> {
+impl TomlValue<'_> {
     /// The value, read as `form` says. `None` means that it is wrong, which was reported.
     pub fn read<T: Clone>(&self, form: &ValueForm<T>) -> Option<T> {
         match form {

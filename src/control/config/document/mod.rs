@@ -3,11 +3,11 @@
 //! serde stops at the first error. Here each wrong value is reported and reading goes on, so that
 //! all errors come at once. Knows TOML and the units of values, and none of the keys.
 
+mod deferred;
 mod keyed;
-mod nearest;
 mod nesting;
-mod pending;
-mod settle;
+mod report_deferred;
+mod suggest;
 mod syntax;
 mod table;
 mod tree;
@@ -15,7 +15,7 @@ pub mod typography;
 pub mod unit;
 mod value;
 
-pub use self::nearest::{did_you_mean, nearest};
-pub use self::table::Table;
+pub use self::suggest::{did_you_mean, nearest};
+pub use self::table::TomlTable;
 pub use self::tree::Document;
-pub use self::value::Value;
+pub use self::value::TomlValue;

@@ -4,10 +4,10 @@
 //! megabytes could exhaust the stack. Knows strings and comments, and checks nothing else.
 
 /// Levels of nesting; a file with more is refused.
-pub const DEEPEST: usize = 32;
+pub const MAX_DEPTH: usize = 32;
 
-/// The first byte at which brackets, and the dots of one key, nest deeper than [`DEEPEST`].
-pub fn too_deep(text: &str) -> Option<usize> {
+/// The first byte at which brackets, and the dots of one key, nest deeper than [`MAX_DEPTH`].
+pub fn first_too_deep(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let (mut brackets, mut dots, mut at) = (0_usize, 0_usize, 0);
     while let Some(byte) = bytes.get(at) {
@@ -20,7 +20,7 @@ pub fn too_deep(text: &str) -> Option<usize> {
             b'=' | b',' | b'\n' => dots = 0,
             _ => {}
         }
-        if brackets + dots > DEEPEST {
+        if brackets + dots > MAX_DEPTH {
             return Some(at);
         }
         // After a string or comment, `at` is past its end already.
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: Option<usize>) {
-        assert_eq!(too_deep(text), expected, "{text}");
+        assert_eq!(first_too_deep(text), expected, "{text}");
     }
 
     #[test]
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_that_never_ends_hides_one_line_only() {
+    fn unterminated_string_hides_one_line_only() {
         check(&format!("a = \"[\nb = {}", "[".repeat(33)), Some(43));
         check("a = \"", None);
         check("a = \"\\", None);

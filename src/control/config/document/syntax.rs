@@ -7,19 +7,19 @@ use std::ops::Range;
 
 use toml::de::DeTable;
 
-use crate::control::config::document::pending::MOST_ERRORS;
+use crate::control::config::document::deferred::MAX_ERRORS;
 use crate::control::config::document::tree::{Document, tables_in};
 use crate::control::config::document::typography;
-use crate::control::config::page::{Finding, error};
+use crate::control::config::source_text::{Finding, error};
 
 /// A fault reported by the parser.
 #[derive(Debug, Clone)]
-struct Fault<'m> {
+struct SyntaxError<'m> {
     span: Range<usize>,
     message: &'m str,
 }
 
-impl Fault<'_> {
+impl SyntaxError<'_> {
     /// Whether a string lacks a quotation mark, so that the text after it is read as part of it.
     fn is_string(&self) -> bool {
         ["invalid basic string", "invalid literal string", "missing opening quote", "missing comma"]
@@ -40,21 +40,23 @@ impl Fault<'_> {
 
 impl<'t> Document<'t> {
     /// Parses `text` as far as its syntax permits, and reports its syntax errors.
-    pub(super) fn grow(&mut self, text: &'t str) {
+    pub(super) fn parse_text(&mut self, text: &'t str) {
         let (tree, faults) = DeTable::parse_recoverable(text);
         self.tree = tree.into_inner();
         let fault =
             |fault: &'_ toml::de::Error| (fault.span().unwrap_or(0..0), fault.message().to_owned());
         let told: Vec<_> = faults.iter().map(fault).collect();
-        let mut faults: Vec<_> =
-            told.iter().map(|(span, message)| Fault { span: span.clone(), message }).collect();
+        let mut faults: Vec<_> = told
+            .iter()
+            .map(|(span, message)| SyntaxError { span: span.clone(), message })
+            .collect();
         if let Some(first) = faults.first().cloned()
             && faults.iter().any(|fault| fault.message.starts_with("unclosed"))
         {
-            self.cut(&mut faults, first);
+            self.handle_unclosed(&mut faults, first);
         }
         faults.sort_by_key(|fault| fault.span.start);
-        self.mix(&mut faults);
+        self.take_mixed_headers(&mut faults);
         for fault in faults {
             // Further faults in a line mostly follow from its first.
             if !self.torn.lines.insert(self.page.line(fault.span.start)) {
@@ -66,7 +68,7 @@ impl<'t> Document<'t> {
             if self.page.is_full() {
                 self.page.report(fault.span, error(fault.message.to_owned()));
             } else if fault.is_duplicate() {
-                self.twice(fault.span);
+                self.note_repeated(fault.span);
             } else {
                 let finding = self.syntax(&fault);
                 self.page.report(fault.span, finding);
@@ -77,7 +79,7 @@ impl<'t> Document<'t> {
     /// Handles an unclosed bracket, which makes nonsense of everything after it. Only the
     /// structure's first fault is reported, which the parser puts before those of values. If an
     /// unterminated string above left the bracket open, that string is reported instead.
-    fn cut(&mut self, faults: &mut Vec<Fault<'_>>, first: Fault<'_>) {
+    fn handle_unclosed(&mut self, faults: &mut Vec<SyntaxError<'_>>, first: SyntaxError<'_>) {
         let open =
             faults.iter().filter(|fault| fault.is_string() && fault.span.start <= first.span.start);
         let first = open.min_by_key(|fault| fault.span.start).cloned().unwrap_or(first);
@@ -86,15 +88,18 @@ impl<'t> Document<'t> {
         self.torn.from = first.span.start;
         let is_plain = first.is_string() || first.message.starts_with("unclosed");
         let finding = if is_plain { self.syntax(&first) } else { error(first.message.to_owned()) };
-        let finding =
-            if is_plain { finding } else { finding.remedy("is a bracket above it not closed?") };
+        let finding = if is_plain {
+            finding
+        } else {
+            finding.with_remedy("is a bracket above it not closed?")
+        };
         self.page.report(first.span, finding);
         faults.retain(|fault| self.page.line(fault.span.start) < line);
     }
 
     /// Takes the faults of tables with headers of both kinds, `[x]` and `[[x]]`, out of `faults`.
     /// Reading the table shows which kind is wrong.
-    fn mix(&mut self, faults: &mut Vec<Fault<'_>>) {
+    fn take_mixed_headers(&mut self, faults: &mut Vec<SyntaxError<'_>>) {
         let headers = |name: &str| {
             let (mut singles, mut doubles, mut at) = (Vec::new(), Vec::new(), 0);
             for line in self.page.text().split_inclusive('\n') {
@@ -111,7 +116,7 @@ impl<'t> Document<'t> {
             (singles, doubles)
         };
         let mut names: Vec<String> = Vec::new();
-        for fault in faults.iter().filter(|fault| fault.is_duplicate()).take(MOST_ERRORS) {
+        for fault in faults.iter().filter(|fault| fault.is_duplicate()).take(MAX_ERRORS) {
             let (_, line) = self.page.line_at(self.page.line(fault.span.start));
             names.extend(
                 header(line.trim())
@@ -124,7 +129,7 @@ impl<'t> Document<'t> {
             if singles.is_empty() || doubles.is_empty() {
                 continue;
             }
-            let is_of_it = |fault: &Fault<'_>| {
+            let is_of_it = |fault: &SyntaxError<'_>| {
                 let (_, line) = self.page.line_at(self.page.line(fault.span.start));
                 fault.is_duplicate() && header(line.trim()).is_some_and(|(other, _)| other == name)
             };
@@ -138,15 +143,15 @@ impl<'t> Document<'t> {
     }
 
     /// Records that the key or header at `span` appears twice.
-    fn twice(&self, span: Range<usize>) {
+    fn note_repeated(&self, span: Range<usize>) {
         let name = self.page.text().get(span.clone()).unwrap_or_default().to_owned();
         let first = self.first_of(&name, &span);
         self.note_duplicate(&name, span, first);
     }
 
     /// The parser's message, or a clearer one where there is one.
-    fn syntax(&self, fault: &Fault<'_>) -> Finding {
-        let Fault { span, message } = fault;
+    fn syntax(&self, fault: &SyntaxError<'_>) -> Finding {
+        let SyntaxError { span, message } = fault;
         let text = self.page.text().get(span.clone()).unwrap_or_default();
         let (begin, line) = self.page.line_at(self.page.line(span.start));
         if let Some(finding) = self.typography(span, text, message) {
@@ -158,12 +163,12 @@ impl<'t> Document<'t> {
         if message.starts_with("string values must be quoted") {
             return match text {
                 "" => error("a value is missing")
-                    .remedy("write one behind the `=`, or remove the line"),
-                _ => error("a string without its quotes").remedy(format!("write \"{text}\"")),
+                    .with_remedy("write one behind the `=`, or remove the line"),
+                _ => error("a string without its quotes").with_remedy(format!("write \"{text}\"")),
             };
         }
         if message.starts_with("invalid unquoted key") && text.starts_with(':') {
-            return error("a `:` behind a key").remedy("write a `=` in its place");
+            return error("a `:` behind a key").with_remedy("write a `=` in its place");
         }
         if message.starts_with("unexpected key or value") {
             return match self.page.text()[..span.end.max(begin)]
@@ -173,13 +178,13 @@ impl<'t> Document<'t> {
                 .next()
             {
                 Some(sign @ (';' | ',')) => error(format!("a `{sign}` behind a value"))
-                    .remedy("remove it: a line ends without a sign"),
+                    .with_remedy("remove it: a line ends without a sign"),
                 _ => error(message.to_string())
-                    .remedy("write one key on each line, and strings between quotation marks"),
+                    .with_remedy("write one key on each line, and strings between quotation marks"),
             };
         }
         if message.starts_with("key with no value") {
-            return error(message.to_string()).remedy("write `=` and a value behind the key");
+            return error(message.to_string()).with_remedy("write `=` and a value behind the key");
         }
         if let Some(what) = message.strip_prefix("unclosed ") {
             let sign = match what.split(',').next() {
@@ -187,13 +192,13 @@ impl<'t> Document<'t> {
                 Some("inline table") => "}",
                 _ => "]",
             };
-            return error(message.to_string()).remedy(format!("close it with `{sign}`"));
+            return error(message.to_string()).with_remedy(format!("close it with `{sign}`"));
         }
         let is_number = message.starts_with("unexpected leading zero");
         if is_number || message.starts_with("invalid ") && !message.contains("string") {
             let message = message.trim_end_matches(", expected nothing");
             return error(message.to_owned())
-                .remedy("if it is meant as a string, put it in quotes");
+                .with_remedy("if it is meant as a string, put it in quotes");
         }
         error(message.to_string())
     }
@@ -205,9 +210,9 @@ impl<'t> Document<'t> {
         if let Some(space) = text.chars().next().filter(|first| is_space(*first)) {
             let finding =
                 error(format!("a space that TOML does not know, U+{:04X}", u32::from(space)));
-            return Some(finding.remedy("write a plain space, or none"));
+            return Some(finding.with_remedy("write a plain space, or none"));
         }
-        let fault = Fault { span: span.clone(), message };
+        let fault = SyntaxError { span: span.clone(), message };
         let (_, line) = self.page.line_at(self.page.line(span.start));
         let quoted = text.contains(typography::is_quote)
             || fault.is_string() && line.contains(typography::is_quote);
@@ -253,7 +258,7 @@ fn string_fault(message: &str, line: &str) -> Option<Finding> {
     let odd = |mark: char| code.matches(mark).count() % 2 == 1;
     if message.starts_with("missing opening quote") {
         return Some(
-            error("a string without its first quotation mark").remedy("put one before it"),
+            error("a string without its first quotation mark").with_remedy("put one before it"),
         );
     }
     let is_string = message.starts_with("invalid basic string")
@@ -261,11 +266,13 @@ fn string_fault(message: &str, line: &str) -> Option<Finding> {
     let is_open =
         is_string && ["expected `\"`", "expected `'`"].iter().any(|sign| message.contains(sign));
     if is_open || message.starts_with("missing comma") && (odd('"') || odd('\'')) {
-        return Some(error("a string without its last quotation mark").remedy("put one behind it"));
+        return Some(
+            error("a string without its last quotation mark").with_remedy("put one behind it"),
+        );
     }
     message
         .starts_with("missing comma")
-        .then(|| error(message.to_owned()).remedy("write a comma between the two"))
+        .then(|| error(message.to_owned()).with_remedy("write a comma between the two"))
 }
 
 /// The name in a line that is a header, and whether it is the header of a list of tables.

@@ -1,24 +1,24 @@
 //! One table of a TOML file: its keys, and the keys that it may have.
 //!
-//! Reading a key makes it known; [`Table::finish`] reports the unknown ones.
+//! Reading a key makes it known; [`TomlTable::finish`] reports the unknown ones.
 
 use std::ops::Range;
 
 use toml::de::DeTable;
 
-use crate::control::config::diagnostic::Place;
-use crate::control::config::document::nearest::{nearest, synonym};
-use crate::control::config::document::pending::{Lacking, ROOT};
-use crate::control::config::document::settle::{list_of_one, one_of_several};
+use crate::control::config::diagnostic::Span;
+use crate::control::config::disclosure::MessageText;
+use crate::control::config::document::deferred::{MissingKey, ROOT};
+use crate::control::config::document::report_deferred::{list_of_one, one_of_several};
+use crate::control::config::document::suggest::{nearest, synonym};
 use crate::control::config::document::tree::Document;
-use crate::control::config::document::value::Value;
+use crate::control::config::document::value::TomlValue;
 use crate::control::config::keys::key::{CustomValue, Key};
-use crate::control::config::page::{Finding, error};
-use crate::control::config::quote::Words;
+use crate::control::config::source_text::{Finding, error};
 
 /// A table, or an absent table, which reads like an empty one.
 #[derive(Debug)]
-pub struct Table<'d> {
+pub struct TomlTable<'d> {
     document: &'d Document<'d>,
     title: String,
     span: Range<usize>,
@@ -42,15 +42,15 @@ pub struct Table<'d> {
     is_odd: bool,
 }
 
-impl<'d> Table<'d> {
+impl<'d> TomlTable<'d> {
     fn new(
         document: &'d Document<'d>,
         title: String,
         span: Range<usize>,
         keys: &'d DeTable<'d>,
-    ) -> Table<'d> {
+    ) -> TomlTable<'d> {
         let (known, missing, wanted, refused, shared, lists, ignored) = Default::default();
-        Table {
+        TomlTable {
             document,
             title,
             span,
@@ -68,8 +68,8 @@ impl<'d> Table<'d> {
     }
 
     /// Marks a table that was reported as a whole, so that none of its keys count as missing.
-    pub fn odd(self) -> Table<'d> {
-        Table { is_odd: true, ..self }
+    pub fn mark_reported(self) -> TomlTable<'d> {
+        TomlTable { is_odd: true, ..self }
     }
 
     /// The document that contains the table.
@@ -88,7 +88,7 @@ impl<'d> Table<'d> {
     }
 
     /// The place of the value of `key`. `None` means that the table lacks it.
-    pub fn place(&self, key: &str) -> Option<Place> {
+    pub fn place(&self, key: &str) -> Option<Span> {
         self.keys?.get(key).map(|value| self.document.place(value.span()))
     }
 
@@ -100,37 +100,45 @@ impl<'d> Table<'d> {
     }
 
     /// The value of `key`. `None` means that the table lacks it.
-    pub fn get<T>(&mut self, key: &Key<T>) -> Option<Value<'d>> {
+    pub fn get<T>(&mut self, key: &Key<T>) -> Option<TomlValue<'d>> {
         let key = key.name;
         self.known.push(key);
         #[cfg(test)]
-        self.asked_for(key);
+        self.record_key(key);
         let (name, value) = self.keys?.get_key_value(key)?;
-        Some(Value::new(self.document, name, value))
+        Some(TomlValue::new(self.document, name, value))
     }
 
-    /// The value of the required `key`; `remedy` says what to write. [`Table::finish`] reports a
-    /// missing key, unless an unknown key is a misspelling of it.
-    pub fn need<T>(&mut self, key: &Key<T>, remedy: impl Into<Words>) -> Option<Value<'d>> {
+    /// The value of the required `key`; `with_remedy` says what to write. [`TomlTable::finish`] reports
+    /// a missing key, unless an unknown key is a misspelling of it.
+    pub fn require<T>(
+        &mut self,
+        key: &Key<T>,
+        remedy: impl Into<MessageText>,
+    ) -> Option<TomlValue<'d>> {
         let (value, key) = (self.get(key), key.name);
-        if value.is_none() && !self.document.is_torn() && !self.is_odd {
-            let finding = error(format!("{key}: missing from {}", self.title)).remedy(remedy);
+        if value.is_none() && !self.document.has_syntax_errors() && !self.is_odd {
+            let finding = error(format!("{key}: missing from {}", self.title)).with_remedy(remedy);
             self.missing.push((key, finding));
         }
         value
     }
 
-    /// Like [`Table::need`], for a key that another table can provide for all tables of this title.
-    /// Of several tables that lack it, one is reported.
-    pub fn need_of_all<T>(&mut self, key: &Key<T>, remedy: impl Into<Words>) -> Option<Value<'d>> {
+    /// Like [`TomlTable::require`], for a key that another table can provide for all tables of this
+    /// title. Of several tables that lack it, one is reported.
+    pub fn require_in_any<T>(
+        &mut self,
+        key: &Key<T>,
+        remedy: impl Into<MessageText>,
+    ) -> Option<TomlValue<'d>> {
         self.shared.push(key.name);
-        self.need(key, remedy)
+        self.require(key, remedy)
     }
 
     /// The value of `key`, without making the key known.
-    pub fn peek(&self, key: &str) -> Option<Value<'d>> {
+    pub fn peek(&self, key: &str) -> Option<TomlValue<'d>> {
         let (name, value) = self.keys?.get_key_value(key)?;
-        Some(Value::new(self.document, name, value))
+        Some(TomlValue::new(self.document, name, value))
     }
 
     /// Reports `finding` at `key` itself. A second `key` is no longer an error then: one of the two
@@ -138,14 +146,14 @@ impl<'d> Table<'d> {
     pub fn report_misspelt(&self, key: &str, finding: Finding) {
         let Some((name, _)) = self.keys.and_then(|keys| keys.get_key_value(key)) else { return };
         self.document.forgive_duplicate(key, &name.span());
-        self.document.report(name.span(), finding.of(key));
+        self.document.report(name.span(), finding.with_key(key));
     }
 
     /// Whether `key` is missing, and an unknown key looks like a misspelling of it. Only valid
     /// after all keys of the table have become known.
     pub fn misspells(&self, key: &'static str) -> bool {
         let unknown = self.unknown();
-        !self.has(key) && unknown.iter().any(|(name, _)| self.meant(name) == Some(key))
+        !self.has(key) && unknown.iter().any(|(name, _)| self.suggest_key(name) == Some(key))
     }
 
     /// Marks `key` as reported.
@@ -154,22 +162,22 @@ impl<'d> Table<'d> {
     }
 
     /// Makes `key` known; its value is read later.
-    pub fn knows(&mut self, key: &'static str) {
+    pub fn declare(&mut self, key: &'static str) {
         self.known.push(key);
     }
 
     /// Makes a rarely omitted `key` known, so that an unknown key near it is reported as its
     /// misspelling.
-    pub fn wants(&mut self, key: &'static str) {
+    pub fn declare_expected(&mut self, key: &'static str) {
         self.known.push(key);
         self.wanted.push(key);
     }
 
     /// Reports `key` as not supported by this version, if the table has it.
-    pub fn later(&mut self, key: &'static str) {
+    pub fn refuse_reserved(&mut self, key: &'static str) {
         self.known.push(key);
         let Some((name, _)) = self.keys.and_then(|keys| keys.get_key_value(key)) else { return };
-        self.document.report(name.span(), error("not in this version").of(key));
+        self.document.report(name.span(), error("not in this version").with_key(key));
     }
 
     /// Reports `key`, if the table has it, with a message for the operator.
@@ -177,12 +185,12 @@ impl<'d> Table<'d> {
         self.known.push(key);
         self.refused.push(key);
         let Some((name, _)) = self.keys.and_then(|keys| keys.get_key_value(key)) else { return };
-        self.document.report_stray(key, name.span(), &self.title, finding.of(key));
+        self.document.defer_unknown_key(key, name.span(), &self.title, finding.with_key(key));
     }
 
     /// The table `[key]`, or an empty one. Of a list of tables the first is read, and the list is
     /// reported.
-    pub fn table(&mut self, declared: &Key<CustomValue>) -> Table<'d> {
+    pub fn table(&mut self, declared: &Key<CustomValue>) -> TomlTable<'d> {
         let key = declared.name;
         let is_root = self.title == ROOT;
         let title = if is_root { format!("[{key}]") } else { format!("`{key}`") };
@@ -191,9 +199,9 @@ impl<'d> Table<'d> {
         let found = value.and_then(|value| match value.headed() {
             Some(first) => {
                 if !is_mixed {
-                    value.report(list_of_one(key).remedy(format!("write [{key}], once")));
+                    value.report(list_of_one(key).with_remedy(format!("write [{key}], once")));
                 }
-                first.table(title.clone()).map(Table::odd)
+                first.table(title.clone()).map(TomlTable::mark_reported)
             }
             None => value.table(title.clone()),
         });
@@ -202,7 +210,7 @@ impl<'d> Table<'d> {
             let (span, document) = (self.span.clone(), self.document);
             // A value that is no table was reported as such.
             let absent = value.is_none().then_some(key);
-            Table {
+            TomlTable {
                 title,
                 keys: None,
                 known,
@@ -222,7 +230,7 @@ impl<'d> Table<'d> {
 
     /// The tables `[[key]]`, in the order written. A single table `[key]` is reported, and read as
     /// one of them.
-    pub fn tables(&mut self, declared: &Key<CustomValue>) -> Vec<Table<'d>> {
+    pub fn tables(&mut self, declared: &Key<CustomValue>) -> Vec<TomlTable<'d>> {
         let key = declared.name;
         let name = match self.title.strip_prefix('[').and_then(|title| title.strip_suffix(']')) {
             Some(parent) => format!("{parent}.{key}"),
@@ -236,19 +244,19 @@ impl<'d> Table<'d> {
             if !is_mixed {
                 value.report(one_of_several(&name));
             }
-            return value.table(title).map(Table::odd).into_iter().collect();
+            return value.table(title).map(TomlTable::mark_reported).into_iter().collect();
         }
         let tables = value.items().unwrap_or_default();
         tables.iter().filter_map(|item| item.table(title.clone())).collect()
     }
 
     /// Every key with its value, known or not, in the order written.
-    pub fn all(&self) -> Vec<(&'d str, Range<usize>, Value<'d>)> {
+    pub fn all(&self) -> Vec<(&'d str, Range<usize>, TomlValue<'d>)> {
         let Some(keys) = self.keys else { return Vec::new() };
         let mut all: Vec<_> = keys
             .iter()
             .map(|(name, value)| {
-                (&**name.get_ref(), name.span(), Value::new(self.document, name, value))
+                (&**name.get_ref(), name.span(), TomlValue::new(self.document, name, value))
             })
             .collect();
         all.sort_by_key(|(_, span, _)| span.start);
@@ -267,7 +275,12 @@ impl<'d> Table<'d> {
                 if self.document.is_full() { (None, None) } else { self.explain(name) };
             let lacks = lacks.map(|key| format!(", which lacks `{key}`")).unwrap_or_default();
             let finding = error(format!("unknown key `{name}` in {}{lacks}", self.title));
-            self.document.report_stray(name, span, &self.title, finding.perhaps(remedy));
+            self.document.defer_unknown_key(
+                name,
+                span,
+                &self.title,
+                finding.with_remedy_if(remedy),
+            );
         }
         let missing = std::mem::take(&mut self.missing);
         if let (Some(keys), [_, _, ..]) = (self.keys, &missing[..])
@@ -276,7 +289,7 @@ impl<'d> Table<'d> {
             let names: Vec<_> = missing.iter().map(|(key, _)| format!("`{key}`")).collect();
             let finding = error(format!("{} has no keys", self.title));
             self.report(
-                finding.remedy(format!("write {} below it, or remove it", names.join(", "))),
+                finding.with_remedy(format!("write {} below it, or remove it", names.join(", "))),
             );
             return;
         }
@@ -284,18 +297,23 @@ impl<'d> Table<'d> {
             match (self.keys, self.absent) {
                 (Some(_), _) if self.shared.contains(&key) => {
                     let group = format!("{key} of {}", self.title);
-                    self.document.report_alike(group, self.span.clone(), finding);
+                    self.document.defer_repeated(group, self.span.clone(), finding);
                 }
                 (Some(_), _) => self.report(finding),
                 (None, Some(table)) => {
-                    self.document.lacks(Lacking { parent: self.span.clone(), table, key, finding });
+                    self.document.note_missing(MissingKey {
+                        parent: self.span.clone(),
+                        table,
+                        key,
+                        finding,
+                    });
                 }
                 // The value in its place was reported.
                 (None, None) => {}
             }
         }
         if self.keys.is_some() {
-            for lacking in self.document.take_lacking(|lacking| lacking.parent == self.span) {
+            for lacking in self.document.take_missing(|lacking| lacking.parent == self.span) {
                 self.document.report(lacking.parent, lacking.finding);
             }
         }
@@ -314,11 +332,11 @@ impl<'d> Table<'d> {
     /// The missing key in the place of the unknown key `name`, and advice. That missing key is then
     /// not reported by itself.
     fn explain(&mut self, name: &str) -> (Option<&'static str>, Option<String>) {
-        if let Some(meant) = self.meant(name) {
+        if let Some(meant) = self.suggest_key(name) {
             let own = self.missing.extract_if(.., |(key, _)| *key == meant).count();
             let absent = self
                 .document
-                .take_lacking(|lacking| lacking.parent == self.span && lacking.table == meant);
+                .take_missing(|lacking| lacking.parent == self.span && lacking.table == meant);
             let is_wanted = self.wanted.contains(&meant) && !self.has(meant);
             let lacks = (own + absent.len() > 0 || is_wanted).then_some(meant);
             return (lacks, Some(format!("did you mean `{meant}`?")));
@@ -328,8 +346,8 @@ impl<'d> Table<'d> {
         if let Some(there) = near.filter(|key| self.is_taken(key)) {
             return (None, Some(format!("remove it: `{there}` is there already")));
         }
-        let inside = |lacking: &Lacking| lacking.parent == self.span && lacking.key == name;
-        let found = self.document.take_lacking(inside);
+        let inside = |lacking: &MissingKey| lacking.parent == self.span && lacking.key == name;
+        let found = self.document.take_missing(inside);
         let written = |table: &str| match &*self.title {
             ROOT => format!("write it below [{table}]"),
             _ => format!("write it in `{table}`"),
@@ -344,7 +362,7 @@ impl<'d> Table<'d> {
 
     /// The absent key that `name` was probably meant to be. Of two that are equally near, a missing
     /// one is preferred.
-    fn meant(&self, name: &str) -> Option<&'static str> {
+    fn suggest_key(&self, name: &str) -> Option<&'static str> {
         let absent = self.document.absent_tables(&self.span);
         let missing: Vec<_> = self.missing.iter().map(|(key, _)| *key).chain(absent).collect();
         let is_free = |key: &&str| !self.is_taken(key) && !self.refused.contains(key);
@@ -357,18 +375,18 @@ impl<'d> Table<'d> {
 
 impl Document<'_> {
     /// The top-level table of the file.
-    pub fn root(&self) -> Table<'_> {
-        Table::new(self, ROOT.into(), 0..0, &self.tree)
+    pub fn root(&self) -> TomlTable<'_> {
+        TomlTable::new(self, ROOT.into(), 0..0, &self.tree)
     }
 }
 
-impl<'d> Value<'d> {
+impl<'d> TomlValue<'d> {
     /// The table, which messages call `title`.
-    pub fn table(&self, title: String) -> Option<Table<'d>> {
+    pub fn table(&self, title: String) -> Option<TomlTable<'d>> {
         let found = self.or_expected("a table", self.value.get_ref().as_table());
         let inner = self.inner();
         let keys = found.or_else(|| inner.value.get_ref().as_table())?;
-        Some(Table::new(self.document, title, inner.value.span(), keys))
+        Some(TomlTable::new(self.document, title, inner.value.span(), keys))
     }
 }
 
@@ -380,23 +398,23 @@ mod asked {
 
     use toml::de::{DeTable, DeValue};
 
-    use super::{ROOT, Table};
+    use super::{ROOT, TomlTable};
 
     thread_local! {
-        static ASKED: RefCell<Option<BTreeSet<(String, String)>>> = const { RefCell::new(None) };
+        static READ_KEYS: RefCell<Option<BTreeSet<(String, String)>>> = const { RefCell::new(None) };
     }
 
-    impl Table<'_> {
+    impl TomlTable<'_> {
         /// Every key that `read` reads in a table that exists, with the file:
         /// `limits.upgrades.rate`, `listener[].name`.
-        pub fn keys_asked_for(read: impl FnOnce()) -> BTreeSet<(String, String)> {
-            ASKED.set(Some(BTreeSet::new()));
+        pub fn record_keys(read: impl FnOnce()) -> BTreeSet<(String, String)> {
+            READ_KEYS.set(Some(BTreeSet::new()));
             read();
-            ASKED.take().unwrap_or_default()
+            READ_KEYS.take().unwrap_or_default()
         }
 
-        pub(super) fn asked_for(&self, key: &str) {
-            ASKED.with_borrow_mut(|asked| {
+        pub(super) fn record_key(&self, key: &str) {
+            READ_KEYS.with_borrow_mut(|asked| {
                 let (Some(asked), Some(_)) = (asked.as_mut(), self.keys) else { return };
                 let path = if self.title == ROOT {
                     Some(String::new())

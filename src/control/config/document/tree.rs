@@ -8,29 +8,29 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::control::config::diagnostic::{Diagnostic, Place};
+use crate::control::config::diagnostic::{Diagnostic, Span};
+use crate::control::config::disclosure::Disclosure;
+use crate::control::config::document::deferred::{DeferredFindings, MAX_ERRORS, MissingKey};
 use crate::control::config::document::nesting;
-use crate::control::config::document::pending::{Lacking, MOST_ERRORS, Pending};
 use crate::control::config::encoding;
-use crate::control::config::page::{Finding, Page, error};
-use crate::control::config::quote::Quoting;
+use crate::control::config::source_text::{Finding, SourceText, error};
 
 /// One TOML file, parsed as far as its syntax permits.
 #[derive(Debug)]
 pub struct Document<'t> {
-    pub(super) page: Page<'t>,
+    pub(super) page: SourceText<'t>,
     pub(super) tree: DeTable<'t>,
-    pub(super) torn: Torn,
+    pub(super) torn: DamagedRanges,
     /// Required keys of absent tables, until the tables around those are finished.
-    lacking: RefCell<Vec<Lacking>>,
+    lacking: RefCell<Vec<MissingKey>>,
     pub(super) has_unknown_keys: Cell<bool>,
     /// Findings that are reported once the whole file has been read.
-    pub(super) pending: RefCell<Pending>,
+    pub(super) pending: RefCell<DeferredFindings>,
 }
 
 /// The parts where syntax errors make the tree unreliable.
 #[derive(Debug)]
-pub(super) struct Torn {
+pub(super) struct DamagedRanges {
     /// Lines with a fault, from 1.
     pub lines: BTreeSet<usize>,
     /// First byte from which on nothing can be relied on. `usize::MAX` means that there is none.
@@ -39,37 +39,40 @@ pub(super) struct Torn {
 
 impl<'t> Document<'t> {
     /// Parses `bytes`. Syntax errors are among the findings, whose text is limited by `quoting`.
-    pub fn parse(file: Arc<str>, bytes: &'t [u8], quoting: Quoting) -> Document<'t> {
+    pub fn parse(file: Arc<str>, bytes: &'t [u8], quoting: Disclosure) -> Document<'t> {
         let (text, fault) = encoding::text(bytes);
-        let torn = Torn { lines: BTreeSet::new(), from: usize::MAX };
-        let (page, tree) = (Page::new(file, text, quoting, MOST_ERRORS), DeTable::new());
+        let torn = DamagedRanges { lines: BTreeSet::new(), from: usize::MAX };
+        let (page, tree) = (SourceText::new(file, text, quoting, MAX_ERRORS), DeTable::new());
         let (lacking, has_unknown_keys, pending) = Default::default();
         let mut document = Document { page, tree, torn, lacking, has_unknown_keys, pending };
         if let Some(fault) = fault {
-            document.tear(text.len(), fault);
-        } else if let Some(at) = nesting::too_deep(text) {
-            document.tear(at, error(format!("nested deeper than {}", nesting::DEEPEST)));
+            document.mark_damaged(text.len(), fault);
+        } else if let Some(at) = nesting::first_too_deep(text) {
+            document.mark_damaged(at, error(format!("nested deeper than {}", nesting::MAX_DEPTH)));
         } else {
-            document.grow(text);
+            document.parse_text(text);
         }
         document
     }
 
     /// Whether there is any syntax error, so that keys that seem missing may be in an unreadable
     /// part.
-    pub fn is_torn(&self) -> bool {
+    pub fn has_syntax_errors(&self) -> bool {
         self.torn.from < usize::MAX || !self.torn.lines.is_empty()
     }
 
     /// Whether the byte `at` is in a part that may not have been read as meant.
-    pub(super) fn is_torn_at(&self, at: usize) -> bool {
+    pub(super) fn is_damaged_at(&self, at: usize) -> bool {
         at >= self.torn.from || self.torn.lines.contains(&self.page.line(at))
     }
 
     /// Whether there is an error, because of which something may only look unused.
     pub fn has_errors(&self) -> bool {
         let is_pending = !self.pending.borrow().is_empty();
-        is_pending || self.has_unknown_keys.get() || self.is_torn() || self.page.errors() > 0
+        is_pending
+            || self.has_unknown_keys.get()
+            || self.has_syntax_errors()
+            || self.page.errors() > 0
     }
 
     /// Whether further errors are only counted, so that explaining them is of no use.
@@ -80,17 +83,17 @@ impl<'t> Document<'t> {
     /// Records `finding` about the bytes `span`, unless a syntax error there makes the value
     /// unreliable.
     pub fn report(&self, span: Range<usize>, finding: Finding) {
-        if !self.is_torn_at(span.start) {
+        if !self.is_damaged_at(span.start) {
             self.page.report(span, finding);
         }
     }
 
-    pub(super) fn lacks(&self, lacking: Lacking) {
+    pub(super) fn note_missing(&self, lacking: MissingKey) {
         self.lacking.borrow_mut().push(lacking);
     }
 
     /// Takes the entries of `lacking` that satisfy `which`.
-    pub(super) fn take_lacking(&self, which: impl Fn(&Lacking) -> bool) -> Vec<Lacking> {
+    pub(super) fn take_missing(&self, which: impl Fn(&MissingKey) -> bool) -> Vec<MissingKey> {
         self.lacking.borrow_mut().extract_if(.., |lacking| which(lacking)).collect()
     }
 
@@ -105,12 +108,12 @@ impl<'t> Document<'t> {
     }
 
     /// The place of the file as a whole.
-    pub fn file(&self) -> Place {
+    pub fn file(&self) -> Span {
         self.page.file()
     }
 
     /// The place at which `span` begins, with its line.
-    pub fn place(&self, span: Range<usize>) -> Place {
+    pub fn place(&self, span: Range<usize>) -> Span {
         self.page.place(span)
     }
 
@@ -121,11 +124,11 @@ impl<'t> Document<'t> {
 
     /// All findings, from top to bottom.
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
-        for lacking in self.take_lacking(|_| true) {
+        for lacking in self.take_missing(|_| true) {
             self.report(lacking.parent, lacking.finding);
         }
-        self.settle();
-        if self.is_torn() {
+        self.report_deferred();
+        if self.has_syntax_errors() {
             // A warning may be the consequence of a part that could not be read.
             let found = self.page.into_diagnostics();
             return found.into_iter().filter(Diagnostic::is_error).collect();
@@ -133,7 +136,7 @@ impl<'t> Document<'t> {
         self.page.into_diagnostics()
     }
 
-    fn tear(&mut self, at: usize, finding: Finding) {
+    fn mark_damaged(&mut self, at: usize, finding: Finding) {
         self.page.report(at..at + 1, finding);
         self.torn.from = 0;
     }

@@ -2,7 +2,7 @@
 //!
 //! Knows the characters, and no grammar. No remedy prints one of them, since it would be copied.
 
-use crate::control::config::page::{Finding, error};
+use crate::control::config::source_text::{Finding, error};
 
 /// Whether `c` is a quotation mark that TOML does not know.
 pub fn is_quote(c: char) -> bool {
@@ -21,8 +21,8 @@ pub fn finding(text: &str) -> Finding {
     let finding = error("quotation marks that TOML does not know");
     let inside = text.strip_prefix(is_quote).and_then(|text| text.strip_suffix(is_quote));
     match inside.filter(|inside| !inside.contains(|c| is_quote(c) || c == '"' || c == '\\')) {
-        Some(inside) => finding.remedy(format!("write \"{inside}\"")),
-        None => finding.remedy("write plain ones, as around \"this\""),
+        Some(inside) => finding.with_remedy(format!("write \"{inside}\"")),
+        None => finding.with_remedy("write plain ones, as around \"this\""),
     }
 }
 

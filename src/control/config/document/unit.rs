@@ -6,20 +6,20 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::control::config::page::{Finding, error};
+use crate::control::config::source_text::{Finding, error};
 
 /// Longest duration. No setting is meant to last longer, and clocks overflow at some point.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Most tokens per second or minute. More would be no limit; the limiter counts nanoseconds between
 /// tokens.
-pub const MOST_TOKENS: u32 = 1_000_000;
+pub const MAX_TOKENS: u32 = 1_000_000;
 
 /// Parses `"250ms" "10s" "5m" "24h"`, at most 366 days. A zero needs no unit.
 pub fn duration(text: &str) -> Result<Duration, Finding> {
     let fault = || {
         error(format!("\"{text}\" is not a duration"))
-            .remedy("a whole number and ms, s, m or h, like \"250ms\" or \"10s\"")
+            .with_remedy("a whole number and ms, s, m or h, like \"250ms\" or \"10s\"")
     };
     let (number, unit) = split(text).ok_or_else(fault)?;
     let milliseconds = match unit {
@@ -33,16 +33,16 @@ pub fn duration(text: &str) -> Result<Duration, Finding> {
     let duration = number
         .checked_mul(milliseconds)
         .map(Duration::from_millis)
-        .filter(|duration| *duration <= LONGEST);
+        .filter(|duration| *duration <= MAX_DURATION);
     duration.ok_or_else(|| {
-        error(format!("\"{text}\" is too long")).remedy("at most 366 days: \"8784h\"")
+        error(format!("\"{text}\" is too long")).with_remedy("at most 366 days: \"8784h\"")
     })
 }
 
 /// Parses a [`duration`] that is not zero.
 pub fn positive_duration(text: &str) -> Result<Duration, Finding> {
     match duration(text)? {
-        Duration::ZERO => Err(error("zero makes no sense here").remedy("more than \"0s\"")),
+        Duration::ZERO => Err(error("zero makes no sense here").with_remedy("more than \"0s\"")),
         duration => Ok(duration),
     }
 }
@@ -54,7 +54,7 @@ pub fn duration_or_off(text: &str) -> Result<Option<Duration>, Finding> {
     }
     let remedy =
         "a whole number and ms, s, m or h, like \"60s\", up to \"8784h\"; or \"off\" for no bound";
-    positive_duration(text).map(Some).map_err(|finding| finding.remedy(remedy))
+    positive_duration(text).map(Some).map_err(|finding| finding.with_remedy(remedy))
 }
 
 /// Parses a [`size`], or `"off"` as `None`.
@@ -63,14 +63,14 @@ pub fn size_or_off(text: &str) -> Result<Option<u64>, Finding> {
         return Ok(None);
     }
     let remedy = "a whole number and B, KiB, MiB or GiB, like \"1MiB\"; or \"off\" for no bound";
-    size(text).map(Some).map_err(|finding| finding.remedy(remedy))
+    size(text).map(Some).map_err(|finding| finding.with_remedy(remedy))
 }
 
 /// Parses `"512B" "64KiB" "1MiB" "2GiB"` to bytes. A zero needs no unit.
 pub fn size(text: &str) -> Result<u64, Finding> {
     let fault = || {
         error(format!("\"{text}\" is not a size"))
-            .remedy("a whole number and B, KiB, MiB or GiB, like \"64KiB\"")
+            .with_remedy("a whole number and B, KiB, MiB or GiB, like \"64KiB\"")
     };
     let (number, unit) = split(text).ok_or_else(fault)?;
     let bytes = match unit {
@@ -88,7 +88,7 @@ pub fn size(text: &str) -> Result<u64, Finding> {
 pub fn rate(text: &str) -> Result<(NonZeroU32, Duration), Finding> {
     let fault = || {
         error(format!("\"{text}\" is not a rate"))
-            .remedy("a whole number per second or minute, like \"5/s\" or \"300/m\"")
+            .with_remedy("a whole number per second or minute, like \"5/s\" or \"300/m\"")
     };
     let (tokens, unit) = split(text).ok_or_else(fault)?;
     let per = match unit {
@@ -96,12 +96,10 @@ pub fn rate(text: &str) -> Result<(NonZeroU32, Duration), Finding> {
         "/m" => Duration::from_secs(60),
         _ => return Err(fault()),
     };
-    let tokens = u32::try_from(tokens)
-        .ok()
-        .filter(|tokens| *tokens <= MOST_TOKENS)
-        .and_then(NonZeroU32::new);
+    let tokens =
+        u32::try_from(tokens).ok().filter(|tokens| *tokens <= MAX_TOKENS).and_then(NonZeroU32::new);
     let tokens = tokens.ok_or_else(|| {
-        error(format!("\"{text}\" is out of range")).remedy(format!("1 to {MOST_TOKENS}"))
+        error(format!("\"{text}\" is out of range")).with_remedy(format!("1 to {MAX_TOKENS}"))
     })?;
     Ok((tokens, per))
 }
@@ -113,28 +111,28 @@ pub fn pace(text: &str) -> Result<Option<u64>, Finding> {
     }
     let fault = || {
         error(format!("\"{text}\" is not a pace"))
-            .remedy("like \"500B/s\" or \"64KiB/s\", or \"off\"")
+            .with_remedy("like \"500B/s\" or \"64KiB/s\", or \"off\"")
     };
     let bytes = text.strip_suffix("/s").and_then(|text| size(text).ok()).ok_or_else(fault)?;
     match bytes {
-        0 => Err(error("zero makes no sense here").remedy("\"off\" for no bound")),
+        0 => Err(error("zero makes no sense here").with_remedy("\"off\" for no bound")),
         bytes => Ok(Some(bytes)),
     }
 }
 
 /// Writes a duration as in a file, or `"off"`.
-pub fn written_duration_or_off(duration: Option<Duration>) -> String {
-    duration.map_or_else(|| "off".into(), written_duration)
+pub fn format_duration_or_off(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "off".into(), format_duration)
 }
 
 /// Writes a size as in a file, or `"off"`.
-pub fn written_size_or_off(bytes: Option<u64>) -> String {
-    bytes.map_or_else(|| "off".into(), written_size)
+pub fn format_size_or_off(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "off".into(), format_size)
 }
 
 /// Writes a pace as in a file, or `"off"`.
-pub fn written_pace(pace: Option<u64>) -> String {
-    pace.map_or_else(|| "off".into(), |bytes| format!("{}/s", written_size(bytes)))
+pub fn format_pace(pace: Option<u64>) -> String {
+    pace.map_or_else(|| "off".into(), |bytes| format!("{}/s", format_size(bytes)))
 }
 
 /// Parses `"50%"` to whole percent. A zero needs no sign.
@@ -143,23 +141,25 @@ pub fn percent(text: &str) -> Result<u8, Finding> {
         |number: u64, unit: &str| unit == "%" && number <= 100 || unit.is_empty() && number == 0;
     let number = split(text).filter(|(number, unit)| is_share(*number, unit));
     let fault =
-        || error(format!("\"{text}\" is not a share")).remedy("0% to 100%, in whole percent");
+        || error(format!("\"{text}\" is not a share")).with_remedy("0% to 100%, in whole percent");
     number.map(|(number, _)| number as u8).ok_or_else(fault)
 }
 
 /// Parses `"20%"` or `"300"`: a share of a total, or a number.
-pub fn share_or_number(text: &str) -> Result<Bound, Finding> {
+pub fn share_or_number(text: &str) -> Result<ShareOrCount, Finding> {
     match split(text) {
-        Some((number, "%")) if number <= 100 => Ok(Bound::Percent(number as u8)),
-        Some((number, "")) => Ok(Bound::Number(usize::try_from(number).unwrap_or(usize::MAX))),
+        Some((number, "%")) if number <= 100 => Ok(ShareOrCount::Percent(number as u8)),
+        Some((number, "")) => {
+            Ok(ShareOrCount::Count(usize::try_from(number).unwrap_or(usize::MAX)))
+        }
         _ => Err(error(format!("\"{text}\" is neither a share nor a number"))
-            .remedy("like \"20%\" or \"300\"")),
+            .with_remedy("like \"20%\" or \"300\"")),
     }
 }
 
 /// Writes a duration as in a file, in the largest unit that holds it whole. Drops fractions of a
 /// millisecond.
-pub fn written_duration(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     let milliseconds = duration.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s")];
     let whole =
@@ -172,14 +172,14 @@ pub fn written_duration(duration: Duration) -> String {
 }
 
 /// Writes a size as in a file, in the largest unit that holds it whole.
-pub fn written_size(bytes: u64) -> String {
+pub fn format_size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let whole = units.into_iter().find(|(unit, _)| bytes > 0 && bytes.is_multiple_of(*unit));
     whole.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
 /// Writes a rate as in a file.
-pub fn written_rate(tokens: NonZeroU32, per: Duration) -> String {
+pub fn format_rate(tokens: NonZeroU32, per: Duration) -> String {
     format!("{tokens}/{}", if per == Duration::from_secs(60) { "m" } else { "s" })
 }
 
@@ -195,30 +195,30 @@ fn split(text: &str) -> Option<(u64, &str)> {
 
 /// An upper bound on a part of a total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
+pub enum ShareOrCount {
     /// A share of the total, in whole percent.
     Percent(u8),
     /// A number, whatever the total.
-    Number(usize),
+    Count(usize),
 }
 
-impl Bound {
+impl ShareOrCount {
     /// Whether `some` of `all` are more than the bound.
     pub fn is_exceeded(self, some: usize, all: usize) -> bool {
         match self {
-            Bound::Percent(percent) => {
+            ShareOrCount::Percent(percent) => {
                 some.saturating_mul(100) > all.saturating_mul(percent.into())
             }
-            Bound::Number(number) => some > number,
+            ShareOrCount::Count(number) => some > number,
         }
     }
 }
 
-impl fmt::Display for Bound {
+impl fmt::Display for ShareOrCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Bound::Percent(percent) => write!(f, "{percent}%"),
-            Bound::Number(number) => number.fmt(f),
+            ShareOrCount::Percent(percent) => write!(f, "{percent}%"),
+            ShareOrCount::Count(number) => number.fmt(f),
         }
     }
 }
@@ -273,24 +273,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_reads_the_same() {
+    fn formatted_values_parse_back() {
         for text in ["0s", "1ms", "250ms", "1500ms", "10s", "75s", "5m", "90m", "24h", "8784h"] {
-            assert_eq!(written_duration(duration(text).ok().unwrap()), text);
+            assert_eq!(format_duration(duration(text).ok().unwrap()), text);
         }
         for text in ["0B", "1023B", "1KiB", "1025B", "64KiB", "1MiB", "3GiB"] {
-            assert_eq!(written_size(size(text).ok().unwrap()), text);
+            assert_eq!(format_size(size(text).ok().unwrap()), text);
         }
         for text in ["off", "250ms", "2m"] {
-            assert_eq!(written_duration_or_off(duration_or_off(text).ok().unwrap()), text);
+            assert_eq!(format_duration_or_off(duration_or_off(text).ok().unwrap()), text);
         }
         for text in ["off", "0B", "1MiB"] {
-            assert_eq!(written_size_or_off(size_or_off(text).ok().unwrap()), text);
+            assert_eq!(format_size_or_off(size_or_off(text).ok().unwrap()), text);
         }
         for text in ["5/s", "300/m"] {
             let (tokens, per) = rate(text).ok().unwrap();
-            assert_eq!(written_rate(tokens, per), text);
+            assert_eq!(format_rate(tokens, per), text);
         }
-        assert_eq!(written_duration(duration("120s").ok().unwrap()), "2m");
+        assert_eq!(format_duration(duration("120s").ok().unwrap()), "2m");
     }
 
     #[test]

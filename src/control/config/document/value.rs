@@ -6,27 +6,27 @@ use jiff::Timestamp;
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
-use crate::control::config::diagnostic::Place;
-use crate::control::config::document::nearest::did_you_mean;
+use crate::control::config::diagnostic::Span;
+use crate::control::config::document::suggest::did_you_mean;
 use crate::control::config::document::tree::Document;
 use crate::control::config::document::typography;
-use crate::control::config::page::{Finding, error};
+use crate::control::config::source_text::{Finding, error};
 
 /// A value with its key, which begins every message about it.
 #[derive(Debug, Clone, Copy)]
-pub struct Value<'d> {
+pub struct TomlValue<'d> {
     pub(super) document: &'d Document<'d>,
     key: &'d str,
     pub(super) value: &'d Spanned<DeValue<'d>>,
 }
 
-impl<'d> Value<'d> {
+impl<'d> TomlValue<'d> {
     pub(super) fn new(
         document: &'d Document<'d>,
         key: &'d Spanned<DeString<'d>>,
         value: &'d Spanned<DeValue<'d>>,
-    ) -> Value<'d> {
-        Value { document, key: key.get_ref(), value }
+    ) -> TomlValue<'d> {
+        TomlValue { document, key: key.get_ref(), value }
     }
 
     /// The document that contains the value.
@@ -42,7 +42,7 @@ impl<'d> Value<'d> {
             .clone()
             .and_then(|within| self.inside(within))
             .unwrap_or(self.value.span());
-        self.document.report(span, finding.of(self.key));
+        self.document.report(span, finding.with_key(self.key));
     }
 
     /// The key of the value.
@@ -56,7 +56,7 @@ impl<'d> Value<'d> {
     }
 
     /// The place of the value, with its line.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> Span {
         self.document.place(self.value.span())
     }
 
@@ -105,7 +105,7 @@ impl<'d> Value<'d> {
         self.parsed(text, parse)
     }
 
-    /// Like [`Value::parse`], but accepts a bare whole number if `parse` accepts its digits: a
+    /// Like [`TomlValue::parse`], but accepts a bare whole number if `parse` accepts its digits: a
     /// plain number, or a zero, which needs no unit.
     pub fn parse_number<T>(
         &self,
@@ -160,7 +160,7 @@ impl<'d> Value<'d> {
                 words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| meaning.clone());
             meant.ok_or_else(|| {
                 error(format!("expected {expected}, found \"{text}\""))
-                    .perhaps(did_you_mean(text, known()))
+                    .with_remedy_if(did_you_mean(text, known()))
             })
         })
     }
@@ -188,7 +188,7 @@ impl<'d> Value<'d> {
             } else {
                 format!("{least} to {most}")
             };
-            self.report(error(format!("{integer} is out of range")).remedy(remedy));
+            self.report(error(format!("{integer} is out of range")).with_remedy(remedy));
         }
         number
     }
@@ -198,7 +198,7 @@ impl<'d> Value<'d> {
         if self.is_string() {
             self.report(
                 error("expected a date and time, found a string")
-                    .remedy("write it without quotes: 2027-01-01T00:00:00Z"),
+                    .with_remedy("write it without quotes: 2027-01-01T00:00:00Z"),
             );
             return None;
         }
@@ -215,7 +215,7 @@ impl<'d> Value<'d> {
         if instant.is_none() {
             let finding = error(format!("{written} is no instant"));
             self.report(
-                finding.remedy("a date and time with its offset, like 2027-01-01T00:00:00Z"),
+                finding.with_remedy("a date and time with its offset, like 2027-01-01T00:00:00Z"),
             );
         }
         instant
@@ -223,38 +223,38 @@ impl<'d> Value<'d> {
 
     /// The items of the array, in the order written. A string is reported, and read as the only
     /// item.
-    pub fn items(&self) -> Option<Vec<Value<'d>>> {
+    pub fn items(&self) -> Option<Vec<TomlValue<'d>>> {
         if self.is_string() {
             self.unexpected("an array");
             return Some(vec![*self]);
         }
         let items = self.or_expected("an array", self.value.get_ref().as_array())?;
-        Some(items.iter().map(|value| Value { value, ..*self }).collect())
+        Some(items.iter().map(|value| TomlValue { value, ..*self }).collect())
     }
 
     /// The first table, if the value is a list of tables with `[[…]]` headers.
-    pub(super) fn headed(&self) -> Option<Value<'d>> {
+    pub(super) fn headed(&self) -> Option<TomlValue<'d>> {
         let text = self.document.page.text().get(self.value.span())?;
         let value = self.value.get_ref().as_array()?.iter().next()?;
-        text.starts_with("[[").then_some(Value { value, ..*self })
+        text.starts_with("[[").then_some(TomlValue { value, ..*self })
     }
 
     /// The item of an array of one table.
-    pub fn only_table(&self) -> Option<Value<'d>> {
+    pub fn only_table(&self) -> Option<TomlValue<'d>> {
         Some(self.inner()).filter(|inner| self.is_array() && inner.is_table())
     }
 
     /// The item of an array of one, else the value itself.
-    pub(super) fn inner(&self) -> Value<'d> {
+    pub(super) fn inner(&self) -> TomlValue<'d> {
         let mut items = self.value.get_ref().as_array().into_iter().flat_map(|array| array.iter());
         match (items.next(), items.next()) {
-            (Some(value), None) => Value { value, ..*self },
+            (Some(value), None) => TomlValue { value, ..*self },
             _ => *self,
         }
     }
 
     /// The strings of the array, each with its value. Other items are reported.
-    pub fn strings(&self) -> Option<Vec<(&'d str, Value<'d>)>> {
+    pub fn strings(&self) -> Option<Vec<(&'d str, TomlValue<'d>)>> {
         let items = self.items()?;
         Some(items.into_iter().filter_map(|item| Some((item.string()?, item))).collect())
     }
@@ -271,7 +271,7 @@ impl<'d> Value<'d> {
             DeValue::Table(_) => "a table",
         };
         let finding = error(format!("expected {expected}, found {found}"));
-        self.report(finding.perhaps(self.requoted(expected)));
+        self.report(finding.with_remedy_if(self.requoted(expected)));
     }
 
     /// Advice to add or remove quotes or brackets, if that gives an expected value.

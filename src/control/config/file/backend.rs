@@ -6,26 +6,26 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
-use super::ground::Ground;
+use super::route_context::RouteContext;
 use super::value::socket_path;
 use crate::control::config::certificate;
-use crate::control::config::document::{Table, Value};
+use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::sidegate::backend_tls as keys;
 use crate::control::config::keys::sidegate::route::BACKEND_TLS;
-use crate::control::config::name::Taken;
-use crate::control::config::page::{Finding, error, warning};
-use crate::control::config::pass::Reading;
-use crate::control::config::settings::BackendTlsPage;
+use crate::control::config::load_context::LoadContext;
+use crate::control::config::name::UniqueKeys;
+use crate::control::config::settings::BackendTlsSettings;
+use crate::control::config::source_text::{Finding, error, warning};
 use crate::snapshot::route::BackendAddress;
 
 /// Reads the backends of one route. `None` means that none is valid.
-pub fn all(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddress]>> {
+pub fn all(value: TomlValue<'_>, reading: &LoadContext<'_>) -> Option<Box<[BackendAddress]>> {
     let values = if value.is_array() { value.items()? } else { vec![value] };
     if values.is_empty() {
-        value.report(error("an empty list").remedy("backend = \"http://127.0.0.1:8080\""));
+        value.report(error("an empty list").with_remedy("backend = \"http://127.0.0.1:8080\""));
         return None;
     }
-    let mut taken = Taken::new();
+    let mut taken = UniqueKeys::new();
     let mut backends = Vec::new();
     for value in values {
         let Some(backend) = value
@@ -39,10 +39,12 @@ pub fn all(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddres
             value.report(warning("not on this host: data sent there is not encrypted"));
         }
         let name = Arc::from(backend.to_string());
-        match taken.take(backend.clone(), &name, &value) {
+        match taken.insert(backend.clone(), &name, &value) {
             Ok(()) => backends.push(backend),
             Err((_, first)) => {
-                value.report(error(format!("{name} is listed twice")).and(first, "first here"));
+                value.report(
+                    error(format!("{name} is listed twice")).with_related(first, "first here"),
+                );
             }
         }
     }
@@ -51,15 +53,15 @@ pub fn all(value: Value<'_>, reading: &Reading<'_>) -> Option<Box<[BackendAddres
 
 /// Parses `"http://HOST[:PORT]"` or `"https://…"`, where HOST is an address or `localhost`, or
 /// `"unix:PATH"`.
-pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Finding> {
+pub fn backend(text: &str, reading: &LoadContext<'_>) -> Result<BackendAddress, Finding> {
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(reading, path).map(BackendAddress::Unix);
     }
     if let Some(at) = text.rfind('@') {
         // The message leaves out the text, which may contain a password.
         let finding = error("a backend has no user name and no password")
-            .remedy("leave out the part before the @");
-        return Err(finding.within(0..at + 1));
+            .with_remedy("leave out the part before the @");
+        return Err(finding.with_span(0..at + 1));
     }
     let (scheme, authority) = text.split_once("//").unwrap_or(("", text));
     let (default, address): (u16, fn(SocketAddr) -> BackendAddress) = match scheme {
@@ -68,13 +70,13 @@ pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Find
         _ => {
             let rest = text.rsplit("//").next().unwrap_or(text);
             return Err(error(format!("\"{text}\" is not a backend"))
-                .remedy(format!("write \"http://{rest}\"")));
+                .with_remedy(format!("write \"http://{rest}\"")));
         }
     };
     if let Some(path) = authority.find('/') {
         let finding = error("a backend has no path")
-            .remedy("leave it out; strip_prefix = true takes a route's prefix off");
-        return Err(finding.within(scheme.len() + "//".len() + path..text.len()));
+            .with_remedy("leave it out; strip_prefix = true takes a route's prefix off");
+        return Err(finding.with_span(scheme.len() + "//".len() + path..text.len()));
     }
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
@@ -88,7 +90,7 @@ pub fn backend(text: &str, reading: &Reading<'_>) -> Result<BackendAddress, Find
     };
     let unresolved = || {
         error(format!("\"{host}\" is not an address"))
-            .remedy("an address or `localhost`: names are not resolved")
+            .with_remedy("an address or `localhost`: names are not resolved")
     };
     Ok(address(SocketAddr::new(ip.ok_or_else(unresolved)?, port)))
 }
@@ -99,16 +101,16 @@ fn port(text: &str) -> Result<u16, Finding> {
         .parse()
         .ok()
         .filter(|port| *port > 0 && text.bytes().all(|digit| digit.is_ascii_digit()));
-    port.ok_or_else(|| error(format!("\"{text}\" is not a port")).remedy("1 to 65535"))
+    port.ok_or_else(|| error(format!("\"{text}\" is not a port")).with_remedy("1 to 65535"))
 }
 
 /// Reads `backend_tls`, which is optional and only used with `https://` backends. The outer `None`
 /// means that an error was reported, and the inner one means that no backend uses TLS.
 pub fn tls(
-    table: &mut Table<'_>,
+    table: &mut TomlTable<'_>,
     backends: Option<&[BackendAddress]>,
-    ground: &mut Ground<'_, '_>,
-) -> Option<Option<BackendTlsPage>> {
+    ground: &mut RouteContext<'_, '_>,
+) -> Option<Option<BackendTlsSettings>> {
     let is_there = table.has("backend_tls");
     let mut table = table.table(&BACKEND_TLS);
     let ca = table.get(&keys::CA);
@@ -116,7 +118,7 @@ pub fn tls(
     let name = name.map(|value| value.parse("a name of DNS or an address", server_name));
     let chain = table.get(&keys::CHAIN);
     let key = if chain.is_some() {
-        table.need(&keys::KEY, "key = \"certs/client.key\"")
+        table.require(&keys::KEY, "key = \"certs/client.key\"")
     } else {
         table.get(&keys::KEY)
     };
@@ -133,7 +135,9 @@ pub fn tls(
         }
         (None, Some(_)) if table.misspells("chain") => Some(None),
         (None, Some(key)) => {
-            key.report(error("a key without its chain").remedy("chain = \"certs/client.pem\""));
+            key.report(
+                error("a key without its chain").with_remedy("chain = \"certs/client.pem\""),
+            );
             Some(None)
         }
         _ => None,
@@ -145,7 +149,7 @@ pub fn tls(
     };
     table.finish();
     let ca = ca.and_then(|ca| ca.string()).map(Arc::from);
-    let page = BackendTlsPage {
+    let page = BackendTlsSettings {
         ca,
         roots: roots?,
         name: all_or_nothing(name)?,
@@ -160,7 +164,7 @@ fn all_or_nothing<T>(read: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 /// The authorities that the system trusts. Loaded once for all routes.
-fn system(table: &Table<'_>, ground: &mut Ground<'_, '_>) -> Option<Arc<RootCertStore>> {
+fn system(table: &TomlTable<'_>, ground: &mut RouteContext<'_, '_>) -> Option<Arc<RootCertStore>> {
     if ground.system.is_none() {
         let mut roots = RootCertStore::empty();
         // The environment may name the files (SSL_CERT_FILE), and their file system may not answer.
@@ -170,7 +174,7 @@ fn system(table: &Table<'_>, ground: &mut Ground<'_, '_>) -> Option<Arc<RootCert
         if roots.is_empty() {
             let finding =
                 error("this system trusts no authority that could vouch for an https:// backend");
-            table.report(finding.remedy(
+            table.report(finding.with_remedy(
                 "backend_tls = { ca = \"certs/backend-ca.pem\" }, or install ca-certificates",
             ));
             return None;
@@ -183,7 +187,7 @@ fn system(table: &Table<'_>, ground: &mut Ground<'_, '_>) -> Option<Arc<RootCert
 fn server_name(text: &str) -> Result<ServerName<'static>, Finding> {
     let fault = || {
         error(format!("\"{text}\" is not a name that a certificate can have"))
-            .remedy("like \"app.internal\"")
+            .with_remedy("like \"app.internal\"")
     };
     ServerName::try_from(text.to_owned()).map_err(|_| fault())
 }

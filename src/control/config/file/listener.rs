@@ -5,45 +5,46 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::named::{Named, SYSTEMD, Wants};
-use super::value::{address, not_yet};
-use crate::control::config::diagnostic::Place;
-use crate::control::config::document::{Table, unit};
+use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
+use super::value::{address, unsupported};
+use crate::control::config::diagnostic::Span;
+use crate::control::config::document::{TomlTable, unit};
 use crate::control::config::keys::any_file;
 use crate::control::config::keys::sidegate::listener as keys;
-use crate::control::config::name::Taken;
-use crate::control::config::page::{error, warning};
+use crate::control::config::name::UniqueKeys;
 use crate::control::config::settings::MetricsAddress;
+use crate::control::config::source_text::{error, warning};
 use crate::policy::limit::Rate;
-use crate::snapshot::listener::{Address, Listener, ListenerTimeouts, Speaks, TlsRules};
+use crate::snapshot::listener::{ListenAddress, Listener, ListenerTimeouts, Protocol, TlsRules};
 
 /// Port of redirects if no TLS listener has a fixed one.
-const HTTPS: u16 = 443;
+const HTTPS_PORT: u16 = 443;
 
-const LEAST_HEAD: u64 = 8 << 10;
-const MOST_HEAD: u64 = 1 << 20;
+const MIN_HEAD_BYTES: u64 = 8 << 10;
+const MAX_HEAD_BYTES: u64 = 1 << 20;
 
 /// Reads all listeners, and returns them with the place of each address. `metrics` is an address
 /// that none of them may have; `certified` says whether there is any certificate.
 pub fn all(
-    tables: Vec<Table<'_>>,
+    tables: Vec<TomlTable<'_>>,
     timeouts: ListenerTimeouts,
     metrics: Option<&MetricsAddress>,
     certified: bool,
-    named: &mut Named<'_>,
-) -> (Vec<Arc<Listener>>, BTreeMap<Arc<str>, Place>) {
-    let (names, addresses, written) = (Taken::new(), Taken::new(), BTreeMap::new());
+    named: &mut SystemdRefs<'_>,
+) -> (Vec<Arc<Listener>>, BTreeMap<Arc<str>, Span>) {
+    let (names, addresses, written) = (UniqueKeys::new(), UniqueKeys::new(), BTreeMap::new());
     let is_copy = false;
-    let mut known = Known { names, addresses, written, metrics, certified, is_copy, named };
+    let mut known =
+        ListenerContext { names, addresses, written, metrics, certified, is_copy, named };
     let mut listeners: Vec<_> =
         tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
     // After all are read: a redirecting listener may be written above the TLS listener.
-    let first_tls = listeners.iter().find(|listener| matches!(listener.speaks, Speaks::Tls(_)));
+    let first_tls = listeners.iter().find(|listener| matches!(listener.protocol, Protocol::Tls(_)));
     let port = first_tls
         .and_then(|listener| known.sockets(&listener.address).first().map(SocketAddr::port));
-    let https = port.filter(|port| *port > 0).unwrap_or(HTTPS);
+    let https = port.filter(|port| *port > 0).unwrap_or(HTTPS_PORT);
     for listener in &mut listeners {
-        if let Speaks::Redirect { port } = &mut listener.speaks {
+        if let Protocol::Redirect { port } = &mut listener.protocol {
             *port = https;
         }
     }
@@ -51,32 +52,32 @@ pub fn all(
 }
 
 /// Facts about the file and the other listeners that reading one listener depends on.
-struct Known<'k, 's> {
-    names: Taken<Arc<str>>,
-    addresses: Taken<SocketAddr>,
-    written: BTreeMap<Arc<str>, Place>,
+struct ListenerContext<'k, 's> {
+    names: UniqueKeys<Arc<str>>,
+    addresses: UniqueKeys<SocketAddr>,
+    written: BTreeMap<Arc<str>, Span>,
     metrics: Option<&'k MetricsAddress>,
     certified: bool,
     /// Whether the listener being read repeats an earlier name, so that its other values may be
     /// copies too.
     is_copy: bool,
-    named: &'k mut Named<'s>,
+    named: &'k mut SystemdRefs<'s>,
 }
 
-impl Known<'_, '_> {
+impl ListenerContext<'_, '_> {
     /// The socket addresses of `address`, as far as they are known.
-    fn sockets(&self, address: &Address) -> Vec<SocketAddr> {
+    fn sockets(&self, address: &ListenAddress) -> Vec<SocketAddr> {
         match address {
-            Address::Tcp(address) => vec![*address],
-            Address::Systemd(name) => self.named.addresses(name),
+            ListenAddress::Tcp(address) => vec![*address],
+            ListenAddress::Systemd(name) => self.named.addresses(name),
         }
     }
 }
 
 fn read(
-    mut table: Table<'_>,
+    mut table: TomlTable<'_>,
     timeouts: ListenerTimeouts,
-    known: &mut Known<'_, '_>,
+    known: &mut ListenerContext<'_, '_>,
 ) -> Option<Listener> {
     let before = known.names.len();
     let name = known.names.name(&mut table, "public");
@@ -85,8 +86,8 @@ fn read(
     let address = listen(&mut table, name.as_ref(), speaks, known);
     let head = table.get(&keys::MAX_HEAD).and_then(|value| {
         let size = value.read(&keys::MAX_HEAD.kind.form)?;
-        if !(LEAST_HEAD..=MOST_HEAD).contains(&size) {
-            value.report(error("out of range").remedy("8KiB to 1MiB"));
+        if !(MIN_HEAD_BYTES..=MAX_HEAD_BYTES).contains(&size) {
+            value.report(error("out of range").with_remedy("8KiB to 1MiB"));
         }
         Some(size)
     });
@@ -100,15 +101,15 @@ fn read(
         value.report(error("not in this version"));
     }
     for key in ["proxy_protocol", "forwarded", "client_certificates"] {
-        table.later(key);
+        table.refuse_reserved(key);
     }
     // Without its header, the keys of a [[certificate]] belong to the table above.
     let has_pair = table.has("chain") || table.has("key");
-    let means_tls = matches!(speaks, Speaks::Tls(_)) && !table.misspells("tls") && !has_pair;
-    if means_tls && !known.certified && !table.document().is_torn() {
+    let means_tls = matches!(speaks, Protocol::Tls(_)) && !table.misspells("tls") && !has_pair;
+    if means_tls && !known.certified && !table.document().has_syntax_errors() {
         table.report(
             error("TLS without a certificate")
-                .remedy("add a [[certificate]] with its chain and key, or tls = false"),
+                .with_remedy("add a [[certificate]] with its chain and key, or tls = false"),
         );
         known.certified = true; // Said once.
     }
@@ -116,7 +117,7 @@ fn read(
     Some(Listener {
         name: name?,
         address: address?,
-        speaks,
+        protocol: speaks,
         max_head: head.unwrap_or_else(|| keys::MAX_HEAD.default_value()) as usize,
         max_fields: max_fields as usize,
         max_connections,
@@ -126,7 +127,7 @@ fn read(
     })
 }
 
-fn speaks(table: &mut Table<'_>) -> Speaks {
+fn speaks(table: &mut TomlTable<'_>) -> Protocol {
     // An unreadable `tls` counts as false, so that no error about certificates follows.
     let tls = match table.get(&keys::TLS) {
         Some(value) => value.boolean().unwrap_or(false),
@@ -146,33 +147,33 @@ fn speaks(table: &mut Table<'_>) -> Speaks {
     let redirects = redirect.and_then(|value| value.read(&keys::REDIRECT.kind.form)).is_some();
     if tls {
         if let Some(value) = redirect {
-            value.report(error("only a plain listener can redirect").remedy("tls = false"));
+            value.report(error("only a plain listener can redirect").with_remedy("tls = false"));
         }
-        return Speaks::Tls(rules);
+        return Protocol::Tls(rules);
     }
     let idle = [only_13.filter(|_| rules.only_13), strict_sni.filter(|_| rules.strict_sni)];
     for value in idle.into_iter().flatten() {
         value.report(warning("has no effect on a plain listener"));
     }
-    if redirects { Speaks::Redirect { port: HTTPS } } else { Speaks::Plain }
+    if redirects { Protocol::Redirect { port: HTTPS_PORT } } else { Protocol::Plain }
 }
 
 /// `handshakes_per_client`: `{ rate = "500/s", burst = 10000 }`, or `"off"`.
-fn handshakes(table: &mut Table<'_>, speaks: Speaks) -> Option<Rate> {
+fn handshakes(table: &mut TomlTable<'_>, speaks: Protocol) -> Option<Rate> {
     const EXPECTED: &str = "{ rate = \"500/s\", burst = 10000 }, or \"off\"";
-    let encrypts = matches!(speaks, Speaks::Tls(_));
+    let encrypts = matches!(speaks, Protocol::Tls(_));
     let Some(value) = table.get(&keys::HANDSHAKES_PER_CLIENT) else {
         return encrypts.then(|| keys::HANDSHAKES_PER_CLIENT.default_value()).flatten();
     };
     if value.is_string() {
         value.parse(EXPECTED, |text| match text {
             "off" => Ok(()),
-            _ => Err(error(format!("\"{text}\" is not a rate per client")).remedy(EXPECTED)),
+            _ => Err(error(format!("\"{text}\" is not a rate per client")).with_remedy(EXPECTED)),
         });
         return None;
     }
     let mut table = value.table("`handshakes_per_client`".to_owned())?;
-    let rate = table.need(&any_file::RATE, format!("handshakes_per_client = {EXPECTED}"));
+    let rate = table.require(&any_file::RATE, format!("handshakes_per_client = {EXPECTED}"));
     let rate = rate.and_then(|rate| rate.parse("a rate like \"500/s\"", unit::rate));
     let burst = table.read(&any_file::BURST).and_then(NonZeroU32::new);
     table.finish();
@@ -185,33 +186,34 @@ fn handshakes(table: &mut Table<'_>, speaks: Speaks) -> Option<Rate> {
 }
 
 fn listen(
-    table: &mut Table<'_>,
+    table: &mut TomlTable<'_>,
     name: Option<&Arc<str>>,
-    speaks: Speaks,
-    known: &mut Known<'_, '_>,
-) -> Option<Address> {
-    let value = table.need(&keys::LISTEN, "listen = \"0.0.0.0:8443\"")?;
+    speaks: Protocol,
+    known: &mut ListenerContext<'_, '_>,
+) -> Option<ListenAddress> {
+    let value = table.require(&keys::LISTEN, "listen = \"0.0.0.0:8443\"")?;
     if let Some(name) = name {
         known.written.insert(Arc::clone(name), value.place());
     }
     let who = name.map_or_else(|| "this listener".to_owned(), |name| format!("listener `{name}`"));
     let address = value.parse("an address like \"0.0.0.0:8443\"", |text| {
-        match text.strip_prefix(SYSTEMD) {
-            Some(socket) => {
-                known.named.want(&value, socket, &who, Wants::Tcp).map(Address::Systemd)
-            }
-            None if text.starts_with("unix:") => Err(not_yet(text)),
-            None => address(text).map(Address::Tcp),
+        match text.strip_prefix(SYSTEMD_PREFIX) {
+            Some(socket) => known
+                .named
+                .register(&value, socket, &who, SocketUse::Tcp)
+                .map(ListenAddress::Systemd),
+            None if text.starts_with("unix:") => Err(unsupported(text)),
+            None => address(text).map(ListenAddress::Tcp),
         }
     })?;
     let reachable =
         known.sockets(&address).iter().any(|address| !address.ip().to_canonical().is_loopback());
-    if speaks == Speaks::Plain && reachable && !value.document().is_torn() {
+    if speaks == Protocol::Plain && reachable && !value.document().has_syntax_errors() {
         let finding = warning("plain ws:// on an address that others can reach");
-        value.report(finding.remedy("tls = true, or listen on a loopback address"));
+        value.report(finding.with_remedy("tls = true, or listen on a loopback address"));
     }
     // Port 0 gets a different port each time, so it clashes with none.
-    let Address::Tcp(fixed) = address else { return Some(address) };
+    let ListenAddress::Tcp(fixed) = address else { return Some(address) };
     if fixed.port() == 0 {
         return Some(address);
     }
@@ -220,15 +222,15 @@ fn listen(
     {
         let remedy = "another port here, or another `listen` in [metrics]";
         let what = if *metrics == fixed { "is" } else { "takes" };
-        value.report(error(format!("{fixed} {what} the address of [metrics]")).remedy(remedy));
+        value.report(error(format!("{fixed} {what} the address of [metrics]")).with_remedy(remedy));
     }
     let nameless = Arc::from("another listener");
-    if let Err((first, place)) = known.addresses.take(fixed, name.unwrap_or(&nameless), &value)
+    if let Err((first, place)) = known.addresses.insert(fixed, name.unwrap_or(&nameless), &value)
         && !known.is_copy
     {
         let finding = error(format!("{fixed} is the address of `{first}`"))
-            .remedy("another address or port for one of the two");
-        value.report(finding.and(place, "first here"));
+            .with_remedy("another address or port for one of the two");
+        value.report(finding.with_related(place, "first here"));
     }
     Some(address)
 }

@@ -5,39 +5,39 @@
 
 mod backend;
 mod common;
-mod ground;
 mod listener;
-mod named;
 mod paths;
 mod process;
 mod route;
+mod route_context;
+mod systemd_refs;
 pub(super) mod value;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub use self::backend::backend;
-use self::ground::Ground;
-use self::named::Named;
+use self::route_context::RouteContext;
+use self::systemd_refs::SystemdRefs;
 use self::value::{route_timeouts, schema};
-use super::document::{Document, Table};
+use super::document::{Document, TomlTable};
 use super::keys::sidegate::{self as keys, certificate, timeouts};
-use super::page::warning;
-use super::pass::Reading;
-use super::settings::{Settings, Written};
+use super::load_context::LoadContext;
+use super::settings::{SettingSpans, Settings};
+use super::source_text::warning;
 use crate::snapshot::certificate::{Certificate, Certificates};
-use crate::snapshot::listener::{Listener, ListenerTimeouts, Speaks};
+use crate::snapshot::listener::{Listener, ListenerTimeouts, Protocol};
 use crate::snapshot::route::RouteTimeouts;
 
 /// Reads the whole file. `policies` are the names of the existing policies.
 pub fn read(
-    reading: &mut Reading<'_>,
+    reading: &mut LoadContext<'_>,
     document: &Document<'_>,
     policies: &BTreeSet<Arc<str>>,
 ) -> Settings {
     let mut root = document.root();
     schema(&mut root);
-    let mut named = Named::new(reading.passed);
+    let mut named = SystemdRefs::new(reading.passed);
     let (metrics, admin, process) =
         (root.table(&keys::METRICS), root.table(&keys::ADMIN), root.table(&keys::PROCESS));
     let at_metrics = metrics.place("listen");
@@ -53,9 +53,9 @@ pub fn read(
     let (listener_timeouts, route_timeouts) = read_timeouts(root.table(&keys::TIMEOUTS));
     let threads = process::threads(process);
 
-    root.knows("defaults");
+    root.declare("defaults");
     for key in ["listener", "certificate", "route"] {
-        root.wants(key);
+        root.declare_expected(key);
     }
     let pairs = root.tables(&keys::CERTIFICATE);
     let certified = !pairs.is_empty() || root.misspells("certificate");
@@ -71,7 +71,7 @@ pub fn read(
     let covering = covering(&listeners, certificates.as_deref());
     let table = root.table(&keys::DEFAULTS);
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
-    let mut ground = Ground {
+    let mut ground = RouteContext {
         reading,
         policies,
         certificates: covering.as_ref(),
@@ -79,7 +79,8 @@ pub fn read(
         system: None,
     };
     let routes = route::all(root.tables(&keys::ROUTE), &mut ground);
-    let lacks = |key: &'static str| !root.has(key) && !document.is_torn() && !root.misspells(key);
+    let lacks =
+        |key: &'static str| !root.has(key) && !document.has_syntax_errors() && !root.misspells(key);
     if listeners.is_empty() && lacks("listener") {
         root.report(warning("no [[listener]]: nothing is served"));
     }
@@ -92,7 +93,7 @@ pub fn read(
     root.finish();
 
     let certificates = certificates.unwrap_or_default();
-    let written = Written {
+    let written = SettingSpans {
         file: document.file(),
         listeners: at_listeners,
         metrics: at_metrics,
@@ -123,14 +124,17 @@ fn covering(
     listeners: &[Arc<Listener>],
     certificates: Option<&[Arc<Certificate>]>,
 ) -> Option<Certificates> {
-    let tls = listeners.iter().any(|listener| matches!(listener.speaks, Speaks::Tls(_)));
+    let tls = listeners.iter().any(|listener| matches!(listener.protocol, Protocol::Tls(_)));
     let certificates = certificates.filter(|certificates| tls && !certificates.is_empty())?;
     Some(Certificates::new(certificates.to_vec()))
 }
 
-fn read_certificate(reading: &mut Reading<'_>, mut table: Table<'_>) -> Option<Arc<Certificate>> {
-    let chain = table.need(&certificate::CHAIN, "chain = \"certs/ws.example.com.pem\"");
-    let key = table.need(
+fn read_certificate(
+    reading: &mut LoadContext<'_>,
+    mut table: TomlTable<'_>,
+) -> Option<Arc<Certificate>> {
+    let chain = table.require(&certificate::CHAIN, "chain = \"certs/ws.example.com.pem\"");
+    let key = table.require(
         &certificate::KEY,
         "key = \"certs/ws.example.com.key\"; it may be the same file as the chain",
     );
@@ -138,7 +142,7 @@ fn read_certificate(reading: &mut Reading<'_>, mut table: Table<'_>) -> Option<A
     super::certificate::read(reading, chain?, key?).map(Arc::new)
 }
 
-fn read_timeouts(mut table: Table<'_>) -> (ListenerTimeouts, RouteTimeouts) {
+fn read_timeouts(mut table: TomlTable<'_>) -> (ListenerTimeouts, RouteTimeouts) {
     let listener = ListenerTimeouts {
         tls: table.read_or_default(&timeouts::TLS),
         head: table.read_or_default(&timeouts::HEAD),

@@ -2,29 +2,29 @@
 
 use std::num::NonZeroUsize;
 
-use super::named::{Named, SYSTEMD, Wants};
+use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
 use super::value::{address, socket_path};
-use crate::control::config::document::{Table, Value};
+use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::sidegate::{admin, metrics, policies, process, reload, shutdown};
-use crate::control::config::page::{error, warning};
-use crate::control::config::pass::Reading;
+use crate::control::config::load_context::LoadContext;
 use crate::control::config::settings::{
     AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, ReloadSettings, ShutdownSettings,
 };
+use crate::control::config::source_text::{error, warning};
 use crate::policy::network::Networks;
 
 /// Reads the table `[metrics]`.
 pub fn metrics(
-    mut table: Table<'_>,
-    reading: &Reading<'_>,
-    named: &mut Named<'_>,
+    mut table: TomlTable<'_>,
+    reading: &LoadContext<'_>,
+    named: &mut SystemdRefs<'_>,
 ) -> MetricsSettings {
     let listen = match table.get(&metrics::LISTEN) {
         Some(value) if value.as_str() == Some("off") => None,
         Some(value) => value.parse("an address like \"127.0.0.1:10464\"", |text| {
-            if let Some(name) = text.strip_prefix(SYSTEMD) {
+            if let Some(name) = text.strip_prefix(SYSTEMD_PREFIX) {
                 return named
-                    .want(&value, name, "[metrics]", Wants::Both)
+                    .register(&value, name, "[metrics]", SocketUse::Both)
                     .map(MetricsAddress::Systemd);
             }
             match text.strip_prefix("unix:") {
@@ -44,20 +44,26 @@ pub fn metrics(
 }
 
 /// Reads `[policies]`: the folders from which policies may read lists.
-pub fn lists_from(mut table: Table<'_>) -> Vec<Box<str>> {
+pub fn lists_from(mut table: TomlTable<'_>) -> Vec<Box<str>> {
     let folders = table.read_or_default(&policies::LISTS_FROM);
     table.finish();
     folders
 }
 
 /// Reads the table `[admin]`.
-pub fn admin(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>) -> AdminSettings {
-    let mut socket = |value: &Value<'_>, text: &str| match text {
+pub fn admin(
+    mut table: TomlTable<'_>,
+    reading: &LoadContext<'_>,
+    named: &mut SystemdRefs<'_>,
+) -> AdminSettings {
+    let mut socket = |value: &TomlValue<'_>, text: &str| match text {
         "auto" => Ok(AdminSocket::Auto),
         "off" => Ok(AdminSocket::Off),
         _ if text.starts_with("unix:") => Err(error("a path needs `unix:` in front")),
-        _ => match text.strip_prefix(SYSTEMD) {
-            Some(name) => named.want(value, name, "[admin]", Wants::Unix).map(AdminSocket::Systemd),
+        _ => match text.strip_prefix(SYSTEMD_PREFIX) {
+            Some(name) => {
+                named.register(value, name, "[admin]", SocketUse::Unix).map(AdminSocket::Systemd)
+            }
             None => socket_path(reading, text).map(AdminSocket::Path),
         },
     };
@@ -76,10 +82,10 @@ pub fn admin(mut table: Table<'_>, reading: &Reading<'_>, named: &mut Named<'_>)
 }
 
 /// Reads the table `[reload]`.
-pub fn reload(mut table: Table<'_>) -> ReloadSettings {
+pub fn reload(mut table: TomlTable<'_>) -> ReloadSettings {
     let settings = ReloadSettings {
         watch: table.read_or_default(&reload::WATCH),
-        poll: table.read_or_default(&reload::POLL),
+        poll: table.read_or_default(&reload::POLL_INTERVAL),
         revoke_spread: table.read_or_default(&reload::REVOKE_SPREAD),
         max_revoked: table.read_or_default(&reload::MAX_REVOKED),
     };
@@ -88,13 +94,13 @@ pub fn reload(mut table: Table<'_>) -> ReloadSettings {
 }
 
 /// Reads the table `[shutdown]`.
-pub fn shutdown(mut table: Table<'_>) -> ShutdownSettings {
+pub fn shutdown(mut table: TomlTable<'_>) -> ShutdownSettings {
     let code = table.get(&shutdown::CODE).and_then(|value| {
         let code = value.integer(0..=u16::MAX.into())?;
         if code != 1001 && code != 1012 {
             value.report(
                 error(format!("{code} is not a code for a shutdown"))
-                    .remedy("1001 (going away) or 1012 (service restart)"),
+                    .with_remedy("1001 (going away) or 1012 (service restart)"),
             );
         }
         u16::try_from(code).ok()
@@ -115,7 +121,7 @@ pub fn shutdown(mut table: Table<'_>) -> ShutdownSettings {
 }
 
 /// Reads `[process] threads`. `None` means automatic.
-pub fn threads(mut table: Table<'_>) -> Option<NonZeroUsize> {
+pub fn threads(mut table: TomlTable<'_>) -> Option<NonZeroUsize> {
     let threads = table.read_or_default(&process::THREADS);
     table.finish();
     threads.and_then(NonZeroUsize::new)

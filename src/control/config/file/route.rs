@@ -3,38 +3,38 @@
 use std::sync::Arc;
 
 use super::backend;
-use super::common::{self, Common, PolicyName};
-use super::ground::Ground;
-use super::paths::{self, Claim};
-use crate::control::config::document::{Table, Value};
+use super::common::{self, PolicyRef, SharedValues};
+use super::paths::{self, PathClaim};
+use super::route_context::RouteContext;
+use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::sidegate::route as keys;
-use crate::control::config::name::Taken;
-use crate::control::config::page::{error, warning};
-use crate::control::config::settings::RoutePage;
+use crate::control::config::name::UniqueKeys;
+use crate::control::config::settings::RouteSettings;
+use crate::control::config::source_text::{error, warning};
 use crate::policy::request::decoded;
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificates;
-use crate::snapshot::route::Paths;
+use crate::snapshot::route::PathForwarding;
 
 /// Key that no two routes may share: the host, and the path as a backend decodes it.
-type Where = (HostPattern, Box<[u8]>);
+type RouteKey = (HostPattern, Box<[u8]>);
 
 /// Reads all routes, and checks them against each other.
-pub fn all(tables: Vec<Table<'_>>, ground: &mut Ground<'_, '_>) -> Vec<RoutePage> {
-    let (mut names, mut places) = (Taken::new(), Taken::new());
+pub fn all(tables: Vec<TomlTable<'_>>, ground: &mut RouteContext<'_, '_>) -> Vec<RouteSettings> {
+    let (mut names, mut places) = (UniqueKeys::new(), UniqueKeys::new());
     let (mut routes, mut claims) = (Vec::new(), Vec::new());
     for mut table in tables {
         let before = names.len();
         let name = names.name(&mut table, "chat");
         // In a copy with the same name, equal values are not worth an error of their own.
-        let mut copies = Taken::new();
+        let mut copies = UniqueKeys::new();
         let is_copy = name.is_some() && names.len() == before;
         let places = if is_copy { &mut copies } else { &mut places };
-        let (host, path) = place(&mut table, name.as_ref(), ground, places);
-        let claim = Claim::read(&mut table, name.as_ref(), host.as_ref(), path.as_ref());
+        let (host, path) = read_match(&mut table, name.as_ref(), ground, places);
+        let claim = PathClaim::read(&mut table, name.as_ref(), host.as_ref(), path.as_ref());
         let mut page = read(table, ground, name, host, path);
         if let (Some(claim), Some(page)) = (&claim, &mut page) {
-            claim.note(page);
+            claim.store(page);
         }
         claims.extend(claim);
         routes.extend(page);
@@ -44,25 +44,25 @@ pub fn all(tables: Vec<Table<'_>>, ground: &mut Ground<'_, '_>) -> Vec<RoutePage
 }
 
 fn read(
-    mut table: Table<'_>,
-    ground: &mut Ground<'_, '_>,
+    mut table: TomlTable<'_>,
+    ground: &mut RouteContext<'_, '_>,
     name: Option<Arc<str>>,
     host: Option<HostPattern>,
     path: Option<PathPattern>,
-) -> Option<RoutePage> {
+) -> Option<RouteSettings> {
     let backends = table
-        .need(&keys::BACKEND, "backend = \"http://127.0.0.1:8080\"")
+        .require(&keys::BACKEND, "backend = \"http://127.0.0.1:8080\"")
         .and_then(|value| backend::all(value, ground.reading));
     let backend_tls = backend::tls(&mut table, backends.as_deref(), ground);
     let strip_prefix = table.read_or_default(&keys::STRIP_PREFIX);
     let max_fields = table.read_or_default(&keys::MAX_FIELDS) as usize;
-    let Common { policy, http, max_body, timeouts } =
+    let SharedValues { policy, http, max_body, timeouts } =
         common::read(&mut table, ground.defaults, ground.policies);
     let policy = match policy {
-        PolicyName::Is(name) => Some(name),
-        PolicyName::Broken => None,
-        PolicyName::Absent => {
-            table.need_of_all(
+        PolicyRef::Named(name) => Some(name),
+        PolicyRef::Invalid => None,
+        PolicyRef::Absent => {
+            table.require_in_any(
                 &keys::POLICY,
                 "policy = \"NAME\", of policies/NAME.toml, here or in [defaults]",
             );
@@ -71,7 +71,7 @@ fn read(
     };
     let (line, path_line) = (table.line("name"), table.line("path"));
     table.finish();
-    Some(RoutePage {
+    Some(RouteSettings {
         name: name?,
         host: host?,
         path: path?,
@@ -80,7 +80,7 @@ fn read(
         policy: policy?,
         http,
         strip_prefix,
-        paths: Paths::Canonical,
+        paths: PathForwarding::Canonical,
         max_body,
         max_fields,
         timeouts,
@@ -90,40 +90,40 @@ fn read(
 }
 
 /// Reads host and path, and reports a pair that an earlier route has.
-fn place(
-    table: &mut Table<'_>,
+fn read_match(
+    table: &mut TomlTable<'_>,
     name: Option<&Arc<str>>,
-    ground: &Ground<'_, '_>,
-    places: &mut Taken<Where>,
+    ground: &RouteContext<'_, '_>,
+    places: &mut UniqueKeys<RouteKey>,
 ) -> (Option<HostPattern>, Option<PathPattern>) {
-    let host = table.need(&keys::HOST, "host = \"ws.example.com\", or \"*\" for any");
+    let host = table.require(&keys::HOST, "host = \"ws.example.com\", or \"*\" for any");
     let path = match paths::in_place_of_path(table) {
         Some(path) => Some(path),
         None => {
             let remedy = "path = \"/\", or \"/chat/\" for all below it, or \"/chat\" alone";
-            table.need(&keys::PATH, remedy)
+            table.require(&keys::PATH, remedy)
         }
     };
     let host_pattern = host
         .and_then(|value| value.parse("a host", |text| HostPattern::parse(text).map_err(error)));
     let path_pattern = path.and_then(|value| paths::pattern(table, value));
     if let (Some(value), Some(pattern)) = (host, &host_pattern) {
-        cover(value, pattern, ground.certificates);
+        check_coverage(value, pattern, ground.certificates);
     }
     if let (Some(value), Some(host), Some(path)) = (path, &host_pattern, &path_pattern) {
         let nameless = Arc::from("another");
         let wanted = (host.clone(), decoded(path.as_str()).into());
-        if let Err((first, place)) = places.take(wanted, name.unwrap_or(&nameless), &value) {
+        if let Err((first, place)) = places.insert(wanted, name.unwrap_or(&nameless), &value) {
             let finding = error(format!("route `{first}` has the same host and path"))
-                .remedy("make one of them more specific");
-            value.report(finding.and(place, "first here"));
+                .with_remedy("make one of them more specific");
+            value.report(finding.with_related(place, "first here"));
         }
     }
     (host_pattern, path_pattern)
 }
 
 /// Warns of a host for which clients would see a certificate of another name.
-fn cover(value: Value<'_>, host: &HostPattern, certificates: Option<&Certificates>) {
+fn check_coverage(value: TomlValue<'_>, host: &HostPattern, certificates: Option<&Certificates>) {
     let Some(certificates) = certificates else { return };
     let covered = match host {
         HostPattern::Exact(name) => certificates.covering(name.trim_matches(['[', ']'])).is_some(),

@@ -3,27 +3,29 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::control::config::document::Table;
+use crate::control::config::document::TomlTable;
 use crate::control::config::keys::any_file::SCHEMA;
 use crate::control::config::keys::sidegate::timeouts;
-use crate::control::config::page::{Finding, error};
-use crate::control::config::pass::Reading;
+use crate::control::config::load_context::LoadContext;
+use crate::control::config::source_text::{Finding, error};
 use crate::snapshot::route::RouteTimeouts;
 
 /// Reads `schema = 1`, which every TOML file must begin with.
-pub fn schema(root: &mut Table<'_>) {
-    let Some(value) = root.need(&SCHEMA, "begin the file with: schema = 1") else { return };
+pub fn schema(root: &mut TomlTable<'_>) {
+    let Some(value) = root.require(&SCHEMA, "begin the file with: schema = 1") else { return };
     let Some(number) = value.integer(i64::MIN..=i64::MAX) else { return };
     if number != 1 {
-        value.report(error(format!("{number} is not known to this version")).remedy("schema = 1"));
+        value.report(
+            error(format!("{number} is not known to this version")).with_remedy("schema = 1"),
+        );
     }
 }
 
 /// Reads the timeouts that a route may set for itself; omitted ones are those of `base`.
-pub fn route_timeouts(table: &mut Table<'_>, base: RouteTimeouts) -> RouteTimeouts {
+pub fn route_timeouts(table: &mut TomlTable<'_>, base: RouteTimeouts) -> RouteTimeouts {
     RouteTimeouts {
         body_stall: table.read(&timeouts::BODY_STALL).unwrap_or(base.body_stall),
-        body_pace: table.read(&timeouts::BODY_PACE).unwrap_or(base.body_pace),
+        body_pace: table.read(&timeouts::BODY_PACE_FORM).unwrap_or(base.body_pace),
         dial: table.read(&timeouts::DIAL).unwrap_or(base.dial),
         response: table.read(&timeouts::RESPONSE).unwrap_or(base.response),
         write_stall: table.read(&timeouts::WRITE_STALL).unwrap_or(base.write_stall),
@@ -35,18 +37,18 @@ pub fn route_timeouts(table: &mut Table<'_>, base: RouteTimeouts) -> RouteTimeou
 pub fn address(text: &str) -> Result<SocketAddr, Finding> {
     let fault = || {
         error(format!("\"{text}\" is not an address with a port"))
-            .remedy("like \"127.0.0.1:8443\" or \"[::]:8443\"")
+            .with_remedy("like \"127.0.0.1:8443\" or \"[::]:8443\"")
     };
     text.parse().map_err(|_| fault())
 }
 
 /// The error about a value that only a later version supports.
-pub fn not_yet(text: &str) -> Finding {
+pub fn unsupported(text: &str) -> Finding {
     error(format!("\"{text}\": not in this version"))
 }
 
 /// Parses the path of a Unix socket, at most 107 bytes as in the kernel.
-pub fn socket_path(reading: &Reading<'_>, text: &str) -> Result<PathBuf, Finding> {
+pub fn socket_path(reading: &LoadContext<'_>, text: &str) -> Result<PathBuf, Finding> {
     let path = reading.path(text)?;
     if path.as_os_str().len() > 107 {
         return Err(error("a Unix socket's path has at most 107 bytes"));

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::key::{CustomValue, Key, KeyTable, ValueForm, ValueKind, ValueSchema};
 use super::kind::{count, own};
-use crate::control::config::document::unit::{self, MOST_TOKENS, written_rate};
+use crate::control::config::document::unit::{self, MAX_TOKENS, format_rate};
 use crate::policy::limit::Rate;
 
 pub static SCHEMA: Key<CustomValue> =
@@ -40,7 +40,7 @@ pub static RATE: Key<(NonZeroU32, Duration)> =
     Key::new("rate", rate(), "Rate per second or minute.").required().example("\"50/s\"");
 
 pub static BURST: Key<u32> =
-    Key::new("burst", count(1, MOST_TOKENS), "So many at once. Left out, as many as the rate has.")
+    Key::new("burst", count(1, MAX_TOKENS), "So many at once. Left out, as many as the rate has.")
         .example("200");
 
 /// A rate: tokens, and the time in which they are all earned.
@@ -52,7 +52,7 @@ pub const fn rate() -> ValueKind<(NonZeroU32, Duration)> {
             ("type", r#""string""#),
             ("pattern", r#""^0*[1-9][0-9]*/[sm]$""#),
         ]),
-        write: |_, (tokens, per)| written_rate(*tokens, *per).into(),
+        write: |_, (tokens, per)| format_rate(*tokens, *per).into(),
     }
 }
 
@@ -77,5 +77,5 @@ pub const fn budget_or_off() -> ValueKind<Option<Rate>> {
 }
 
 fn written_budget(rate: &Rate) -> serde_json::Value {
-    json!({ "rate": written_rate(rate.tokens, rate.per), "burst": rate.burst })
+    json!({ "rate": format_rate(rate.tokens, rate.per), "burst": rate.burst })
 }

@@ -6,7 +6,7 @@ use std::ops::Deref;
 
 use serde_json::Value as Json;
 
-use crate::control::config::page::Finding;
+use crate::control::config::source_text::Finding;
 
 /// One key of a file.
 ///

@@ -6,10 +6,10 @@ use serde_json::Value as Json;
 
 use super::key::{CustomValue, KeyTable, ValueForm, ValueKind, ValueSchema};
 use crate::control::config::document::unit::{
-    self, Bound, written_duration, written_duration_or_off, written_pace, written_size,
-    written_size_or_off,
+    self, ShareOrCount, format_duration, format_duration_or_off, format_pace, format_size,
+    format_size_or_off,
 };
-use crate::control::config::page::Finding;
+use crate::control::config::source_text::Finding;
 
 const DURATION: &[(&str, &str)] =
     &[("anyOf", r#"[{ "type": "string", "pattern": "^(0+|[0-9]+(ms|s|m|h))$" }, { "const": 0 }]"#)];
@@ -43,7 +43,7 @@ pub const fn duration() -> ValueKind<Duration> {
         words: "duration",
         form: ValueForm::Number { expected: "a duration like \"10s\"", parse: unit::duration },
         schema: ValueSchema::Members(DURATION),
-        write: |_, time| written_duration(*time).into(),
+        write: |_, time| format_duration(*time).into(),
     }
 }
 
@@ -56,7 +56,7 @@ pub const fn positive_duration() -> ValueKind<Duration> {
             parse: unit::positive_duration,
         },
         schema: ValueSchema::Members(POSITIVE_DURATION),
-        write: |_, time| written_duration(*time).into(),
+        write: |_, time| format_duration(*time).into(),
     }
 }
 
@@ -69,7 +69,7 @@ pub const fn duration_or_off(
         words: "duration above zero, or `\"off\"`",
         form: ValueForm::Number { expected, parse },
         schema: ValueSchema::Members(DURATION_OR_OFF),
-        write: |_, time| written_duration_or_off(*time).into(),
+        write: |_, time| format_duration_or_off(*time).into(),
     }
 }
 
@@ -79,7 +79,7 @@ pub const fn size(words: &'static str, expected: &'static str) -> ValueKind<u64>
         words,
         form: ValueForm::Number { expected, parse: unit::size },
         schema: ValueSchema::Members(SIZE),
-        write: |_, size| written_size(*size).into(),
+        write: |_, size| format_size(*size).into(),
     }
 }
 
@@ -92,7 +92,7 @@ pub const fn size_or_off() -> ValueKind<Option<u64>> {
             parse: unit::size_or_off,
         },
         schema: ValueSchema::Members(SIZE_OR_OFF),
-        write: |_, size| written_size_or_off(*size).into(),
+        write: |_, size| format_size_or_off(*size).into(),
     }
 }
 
@@ -102,7 +102,7 @@ pub const fn pace_or_off() -> ValueKind<Option<u64>> {
         words: "pace, or `\"off\"`",
         form: ValueForm::Text { expected: "a pace like \"500B/s\", or \"off\"", parse: unit::pace },
         schema: ValueSchema::Members(PACE_OR_OFF),
-        write: |_, pace| written_pace(*pace).into(),
+        write: |_, pace| format_pace(*pace).into(),
     }
 }
 
@@ -117,7 +117,7 @@ pub const fn percent() -> ValueKind<u8> {
 }
 
 /// A share of a total, or a number.
-pub const fn share_or_number() -> ValueKind<Bound> {
+pub const fn share_or_number() -> ValueKind<ShareOrCount> {
     ValueKind {
         words: "share, or a number",
         form: ValueForm::Number {

@@ -6,19 +6,19 @@ use std::path::{Component, Path};
 
 use ipnet::IpNet;
 
-use crate::control::config::page::{Finding, error};
-use crate::policy::list::Entry;
+use crate::control::config::source_text::{Finding, error};
+use crate::policy::list::ListEntry;
 use crate::policy::request::Host;
 
 /// Parses a network without the sign and the annotations that a list's line may have.
 pub fn network(text: &str) -> Result<IpNet, Finding> {
-    let entry = Entry::parse(text)
-        .map_err(|fault| error(fault.fault).remedy(fault.remedy).within(fault.span))?;
+    let entry = ListEntry::parse(text)
+        .map_err(|fault| error(fault.fault).with_remedy(fault.remedy).with_span(fault.span))?;
     let plain = entry.filter(|entry| entry.admits && !entry.is_annotated());
     let network = plain.map(|entry| entry.network);
     network.ok_or_else(|| {
         error(format!("\"{text}\" is not a network alone"))
-            .remedy("like \"192.0.2.0/24\" or \"::1\"")
+            .with_remedy("like \"192.0.2.0/24\" or \"::1\"")
     })
 }
 
@@ -28,7 +28,7 @@ pub fn host_name(text: &str) -> Result<Box<str>, Finding> {
     match Host::parse(text.as_bytes()) {
         Some(host) if !text.contains(':') => Ok(host.name().into()),
         _ => Err(error(format!("\"{text}\" is not the name of a host"))
-            .remedy("like \"metrics.example.com\", without a port")),
+            .with_remedy("like \"metrics.example.com\", without a port")),
     }
 }
 
@@ -43,7 +43,7 @@ pub fn list_folder(text: &str) -> Result<Box<str>, Finding> {
         && text.starts_with('/')
     {
         return Err(error("the root holds every file")
-            .remedy("name the folder that the feeds are written to"));
+            .with_remedy("name the folder that the feeds are written to"));
     }
     Ok(text.into())
 }
@@ -54,7 +54,7 @@ pub fn mode(text: &str) -> Result<u32, Finding> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o777);
     mode.ok_or_else(|| {
         error(format!("\"{text}\" is not a file mode"))
-            .remedy("three octal digits after a zero, like \"0660\"")
+            .with_remedy("three octal digits after a zero, like \"0660\"")
     })
 }
 

@@ -6,24 +6,24 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use super::list_table::ListTable;
 use super::rule;
-use super::shelf::Shelf;
-use crate::control::config::diagnostic::Place;
-use crate::control::config::document::{Table, Value};
+use crate::control::config::diagnostic::Span;
+use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::any_file::{BURST, RATE};
 use crate::control::config::keys::key::Key;
 use crate::control::config::keys::policy::{limits as keys, message};
-use crate::control::config::page::error;
-use crate::policy::limit::{Exception, Limits, Rate, Share, TunnelLimits};
+use crate::control::config::source_text::error;
+use crate::policy::limit::{ClientLimits, LimitException, Limits, Rate, TunnelLimits};
 
 /// Reads the whole table. Omitted limits are off, except for `frames`, `ping` and `pong`.
-pub fn read(mut table: Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Limits {
+pub fn read(mut table: TomlTable<'_>, shelf: &mut ListTable, now: Timestamp) -> Limits {
     let mut connections = table.table(&keys::CONNECTIONS);
     let total = connections.read(&keys::TOTAL);
     let mut streams = table.table(&keys::STREAMS);
     let streams_total = streams.read(&keys::TOTAL);
-    let common = share(&mut table, (connections, streams), Share::default());
-    let mut taken = Taken::default();
+    let common = share(&mut table, (connections, streams), ClientLimits::default());
+    let mut taken = EarlierExceptions::default();
     let tables = table.tables(&keys::FOR).into_iter();
     let exceptions =
         tables.filter_map(|table| exception(table, common, shelf, now, &mut taken)).collect();
@@ -33,27 +33,31 @@ pub fn read(mut table: Table<'_>, shelf: &mut Shelf, now: Timestamp) -> Limits {
 
 /// Networks in earlier `[[limits.for]]`, with the places of their `client`.
 #[derive(Default)]
-struct Taken {
+struct EarlierExceptions {
     by: HashMap<IpNet, usize>,
-    places: Vec<Place>,
+    places: Vec<Span>,
 }
 
 /// Reads one `[[limits.for]]`; omitted values are those of `common`. `taken` has the networks of
 /// those above.
 fn exception(
-    mut table: Table<'_>,
-    common: Share,
-    shelf: &mut Shelf,
+    mut table: TomlTable<'_>,
+    common: ClientLimits,
+    shelf: &mut ListTable,
     now: Timestamp,
-    taken: &mut Taken,
-) -> Option<Exception> {
-    let value = table.need(&keys::CLIENT, "client = [\"office\"], lists or networks");
+    taken: &mut EarlierExceptions,
+) -> Option<LimitException> {
+    let value = table.require(&keys::CLIENT, "client = [\"office\"], lists or networks");
     let mut connections = table.table(&keys::CONNECTIONS_OF_ONE);
-    connections
-        .refuse("total", error("the total is of the whole policy").remedy("write it in [limits]"));
+    connections.refuse(
+        "total",
+        error("the total is of the whole policy").with_remedy("write it in [limits]"),
+    );
     let mut streams = table.table(&keys::STREAMS_OF_ONE);
-    streams
-        .refuse("total", error("the total is of the whole policy").remedy("write it in [limits]"));
+    streams.refuse(
+        "total",
+        error("the total is of the whole policy").with_remedy("write it in [limits]"),
+    );
     let share = share(&mut table, (connections, streams), common);
     table.finish();
     let value = value?;
@@ -65,21 +69,21 @@ fn exception(
         let first = *taken.by.entry(network).or_insert(number);
         if first != number {
             let finding = error(format!("{network} is in two [[limits.for]]"))
-                .remedy("keep it in one of the two");
-            value.report(finding.and(taken.places[first - 1].clone(), "first here"));
+                .with_remedy("keep it in one of the two");
+            value.report(finding.with_related(taken.places[first - 1].clone(), "first here"));
             break;
         }
     }
-    Some(Exception { clients, share, line: value.line() as u32 })
+    Some(LimitException { clients, share, line: value.line() as u32 })
 }
 
 /// Reads the share of one client: tunnels from `connections`, streams from `streams`. Omitted
 /// values are those of `base`.
 fn share(
-    table: &mut Table<'_>,
-    (mut connections, mut streams): (Table<'_>, Table<'_>),
-    base: Share,
-) -> Share {
+    table: &mut TomlTable<'_>,
+    (mut connections, mut streams): (TomlTable<'_>, TomlTable<'_>),
+    base: ClientLimits,
+) -> ClientLimits {
     let upgrades = per_client(table, &keys::UPGRADES).or(base.upgrades);
     let requests = per_client(table, &keys::REQUESTS).or(base.requests);
     let per_client = connections.read(&keys::PER_CLIENT).or(base.per_client);
@@ -87,15 +91,16 @@ fn share(
     let most_streams = streams.read(&keys::PER_CLIENT).or(base.streams);
     streams.finish();
     let tunnel = tunnel(table, base.tunnel);
-    Share { upgrades, requests, per_client, streams: most_streams, tunnel }
+    ClientLimits { upgrades, requests, per_client, streams: most_streams, tunnel }
 }
 
-fn tunnel(table: &mut Table<'_>, base: TunnelLimits) -> TunnelLimits {
+fn tunnel(table: &mut TomlTable<'_>, base: TunnelLimits) -> TunnelLimits {
     let mut messages = table.table(&keys::MESSAGE);
     let message_max = messages.get(&message::MAX).and_then(|value| {
         let max = value.read(&message::MAX.kind.form)?;
         if max == 0 {
-            value.report(error("zero makes no sense here").remedy("leave it out for no limit"));
+            value
+                .report(error("zero makes no sense here").with_remedy("leave it out for no limit"));
         }
         Some(max)
     });
@@ -125,17 +130,17 @@ fn tunnel(table: &mut Table<'_>, base: TunnelLimits) -> TunnelLimits {
 }
 
 /// Reads a limit like `{ rate = "5/s", burst = 20 }`.
-fn per_client(limits: &mut Table<'_>, key: &Key<Rate>) -> Option<Rate> {
+fn per_client(limits: &mut TomlTable<'_>, key: &Key<Rate>) -> Option<Rate> {
     counted(&limits.get(key)?, key.name, "{ rate = \"5/s\", burst = 20 }")
 }
 
 /// Reads a rate and a burst, written like `example`. Without a burst, all tokens of the rate may be
 /// used at once.
-fn counted(value: &Value<'_>, key: &str, example: &str) -> Option<Rate> {
+fn counted(value: &TomlValue<'_>, key: &str, example: &str) -> Option<Rate> {
     let mut table = value.table(format!("`{key}`"))?;
-    let rate = table.need(&RATE, format!("{key} = {example}"));
+    let rate = table.require(&RATE, format!("{key} = {example}"));
     let burst = table.read(&BURST).and_then(NonZeroU32::new);
-    table.later("per");
+    table.refuse_reserved("per");
     let rate = rate.and_then(|value| value.read(&RATE.kind.form));
     table.finish();
     rate.map(|(tokens, per)| Rate { tokens, per, burst: burst.unwrap_or(tokens) })

@@ -3,62 +3,62 @@
 //! Reads what a policy says, and never judges a client by it.
 
 mod limit;
+mod list_table;
+pub(super) mod policy_source;
 mod rule;
-pub(super) mod sheet;
-mod shelf;
 mod test;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use self::sheet::{FOLDER, Sheet};
-use self::shelf::{RULES, Shelf};
-use super::diagnostic::{Diagnostic, Place};
-use super::document::{Document, Table, Value};
+use self::list_table::{ListTable, RULE_KEYS};
+use self::policy_source::{POLICY_FOLDER, PolicySource};
+use super::diagnostic::{Diagnostic, Span};
+use super::disclosure::Disclosure;
+use super::document::{Document, TomlTable, TomlValue};
 use super::file::value;
 use super::identifier::is_name;
 use super::keys::policy as keys;
-use super::page::{error, warning};
-use super::pass::{Reading, about};
-use super::policy_page::PolicyPage;
-use super::quote::Quoting;
-use super::source::{Fault, Files, MOST_TOML};
-use crate::policy::Allow;
+use super::load_context::{LoadContext, about};
+use super::policy_settings::PolicySettings;
+use super::source::{FileError, Files, MAX_TOML_BYTES};
+use super::source_text::{error, warning};
+use crate::policy::AllowRule;
 use crate::policy::limit::Limits;
 
 /// Paths of all policy files beside `config`, the path of `sidegate.toml`, as [`load`](super::load)
 /// shows them.
 pub fn policy_files(config: &Path) -> Vec<PathBuf> {
-    let folder = config.with_file_name(FOLDER);
+    let folder = config.with_file_name(POLICY_FOLDER);
     let names = Files::new().list(&folder).unwrap_or_default();
-    names.iter().map(|name| folder.join(name)).filter(|path| no_policy(path).is_none()).collect()
+    names.iter().map(|name| folder.join(name)).filter(|path| not_a_policy(path).is_none()).collect()
 }
 
 /// The reason why `path` is not a policy's file: it does not exist, or its name is ignored.
-pub fn no_policy(path: &Path) -> Option<Diagnostic> {
+pub fn not_a_policy(path: &Path) -> Option<Diagnostic> {
     let shown: Arc<str> = path.display().to_string().into();
     let name =
         path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".toml"));
     let stem = name.map(|name| name.strip_suffix(".shadow").unwrap_or(name));
     let finding = if !path.exists() {
-        about(&shown, &Fault::Missing)
+        about(&shown, &FileError::Missing)
     } else if !stem.is_some_and(is_name) {
         error("no policy: a file of this name is ignored")
-            .remedy("NAME.toml, of lower-case letters, digits, - and _, the first a letter")
+            .with_remedy("NAME.toml, of lower-case letters, digits, - and _, the first a letter")
     } else {
         return None;
     };
-    Some(finding.at(Place::file(shown)))
+    Some(finding.into_diagnostic(Span::whole_file(shown)))
 }
 
 /// Paths of the list files in the policy at `path`, as far as it can be read, as
 /// [`load`](super::load) shows them.
 pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
-    let Ok(bytes) = files.read(path, MOST_TOML) else { return Vec::new() };
-    let document = Document::parse(Arc::default(), &bytes, Quoting::Nothing);
+    let Ok(bytes) = files.read(path, MAX_TOML_BYTES) else { return Vec::new() };
+    let document = Document::parse(Arc::default(), &bytes, Disclosure::Nothing);
     let folder = path.parent().unwrap_or(Path::new(""));
     let lists = document.root().table(&keys::LISTS).all();
-    let file = |value: Value<'_>| {
+    let file = |value: TomlValue<'_>| {
         Some(folder.join(value.table(String::new())?.get(&keys::lists::FILE)?.as_str()?))
     };
     lists
@@ -68,17 +68,22 @@ pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Reads the policy in `sheet`. `None` means that there is an error among the findings.
-pub fn read(reading: &mut Reading<'_>, sheet: Sheet<'_>) -> (Option<PolicyPage>, Vec<Diagnostic>) {
+/// Reads the policy in `policy_source`. `None` means that there is an error among the findings.
+pub fn read(
+    reading: &mut LoadContext<'_>,
+    sheet: PolicySource<'_>,
+) -> (Option<PolicySettings>, Vec<Diagnostic>) {
     let shown = sheet.file();
     let path = reading.folder.join(&*shown);
     let file: Arc<str> = path.display().to_string().into();
-    let bytes = match reading.files.read(&path, MOST_TOML) {
+    let bytes = match reading.files.read(&path, MAX_TOML_BYTES) {
         Ok(bytes) => bytes,
-        Err(fault) => return (None, vec![about(&shown, &fault).at(Place::file(file))]),
+        Err(fault) => {
+            return (None, vec![about(&shown, &fault).into_diagnostic(Span::whole_file(file))]);
+        }
     };
     let document = Document::parse(file, &bytes, reading.files.quoting(&path));
-    let mut shelf = Shelf::new(Arc::clone(&shown));
+    let mut shelf = ListTable::new(Arc::clone(&shown));
     let page = page(reading, &document, &mut shelf, &sheet);
     let mut found = document.into_diagnostics();
     found.extend(shelf.into_diagnostics());
@@ -86,33 +91,33 @@ pub fn read(reading: &mut Reading<'_>, sheet: Sheet<'_>) -> (Option<PolicyPage>,
 }
 
 fn page(
-    reading: &mut Reading<'_>,
+    reading: &mut LoadContext<'_>,
     document: &Document<'_>,
-    shelf: &mut Shelf,
-    sheet: &Sheet<'_>,
-) -> Option<PolicyPage> {
+    shelf: &mut ListTable,
+    sheet: &PolicySource<'_>,
+) -> Option<PolicySettings> {
     let mut root = document.root();
     value::schema(&mut root);
     let owner = root.get(&keys::OWNER).and_then(|value| value.string()).map(Box::from);
     let lists = root.table(&keys::LISTS);
     // Known before `misspells` is called below.
     for key in ["client", "limits", "test"] {
-        root.knows(key);
+        root.declare(key);
     }
     let has_client = root.has("client") || root.misspells("client");
     let rules = if has_client { None } else { rules_in(&lists) };
-    shelf.fill(lists, reading, (root.misspells("lists"), rules.as_deref().unwrap_or_default()));
+    shelf.read_all(lists, reading, (root.misspells("lists"), rules.as_deref().unwrap_or_default()));
     if !root.has("lists") && !root.misspells("lists") {
-        shelf.adopt(&mut root);
+        shelf.report_misplaced(&mut root);
     }
     let mut client = root.table(&keys::CLIENT);
     if rules.is_some() {
-        client = client.odd();
+        client = client.mark_reported();
     }
-    let is_baseline = matches!(sheet, Sheet::Baseline);
+    let is_baseline = matches!(sheet, PolicySource::Baseline);
     let (allow, limits, lines) = if is_baseline {
-        denies_alone(&mut root, &mut client);
-        (Some(Allow::Any), Limits::default(), rule::lines(&client, None))
+        check_baseline(&mut root, &mut client);
+        (Some(AllowRule::Any), Limits::default(), rule::lines(&client, None))
     } else {
         let allow = rule::allow(&mut client, shelf, reading.now);
         let table = root.table(&keys::LIMITS);
@@ -125,7 +130,7 @@ fn page(
     } else {
         (rule::origins(&mut client), rule::subprotocols(&mut client))
     };
-    client.later("certificate");
+    client.refuse_reserved("certificate");
     client.finish();
     let tests = test::read(&mut root);
     root.finish();
@@ -136,7 +141,7 @@ fn page(
     }
     let feeds = shelf.feeds();
     let (name, file) = (sheet.name(), sheet.file());
-    Some(PolicyPage {
+    Some(PolicySettings {
         name,
         file,
         owner,
@@ -152,22 +157,23 @@ fn page(
 }
 
 /// Reports rules in `[lists]`, if there are any: the header above them is missing.
-fn rules_in<'d>(lists: &Table<'d>) -> Option<Vec<&'d str>> {
+fn rules_in<'d>(lists: &TomlTable<'d>) -> Option<Vec<&'d str>> {
     let all = lists.all();
-    let rules: Vec<_> = all.into_iter().filter(|(key, ..)| RULES.contains(key)).collect();
+    let rules: Vec<_> = all.into_iter().filter(|(key, ..)| RULE_KEYS.contains(key)).collect();
     let (first, span, _) = rules.first()?;
     let finding = error(format!("`{first}` in [lists], which is a rule and no list"));
     lists.document().report(
         span.clone(),
-        finding.remedy("it belongs below [client]: is that header missing above?"),
+        finding.with_remedy("it belongs below [client]: is that header missing above?"),
     );
     Some(rules.into_iter().map(|(key, ..)| key).collect())
 }
 
 /// Reports what only policies may have: a baseline admits nothing by itself.
-fn denies_alone(root: &mut Table<'_>, client: &mut Table<'_>) {
-    let alone =
-        || error("the baseline has lists, `deny` and tests only").remedy("write it in a policy");
+fn check_baseline(root: &mut TomlTable<'_>, client: &mut TomlTable<'_>) {
+    let alone = || {
+        error("the baseline has lists, `deny` and tests only").with_remedy("write it in a policy")
+    };
     root.refuse("limits", alone());
     for key in ["allow", "origins", "subprotocols"] {
         client.refuse(key, alone());
@@ -178,7 +184,7 @@ fn denies_alone(root: &mut Table<'_>, client: &mut Table<'_>) {
     if !denies && !root.misspells("client") && !client.misspells("deny") {
         client.report(
             warning("the baseline denies no client")
-                .remedy("deny = [\"banned\"] denies a list on every route"),
+                .with_remedy("deny = [\"banned\"] denies a list on every route"),
         );
     }
 }

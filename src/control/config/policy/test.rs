@@ -4,36 +4,37 @@
 
 use std::net::IpAddr;
 
-use crate::control::config::document::{Table, Value, did_you_mean};
+use crate::control::config::document::{TomlTable, TomlValue, did_you_mean};
 use crate::control::config::keys::policy::{TEST, test as keys};
-use crate::control::config::page::{Finding, error};
 use crate::control::config::policy::rule;
-use crate::control::config::policy_page::{Expect, PolicyTest};
+use crate::control::config::policy_settings::{ExpectedVerdict, PolicyTest};
+use crate::control::config::source_text::{Finding, error};
 use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 
 /// The refusals that judging can return.
-const JUDGED: [Refusal; 5] =
+const TESTABLE_REFUSALS: [Refusal; 5] =
     [Refusal::Path, Refusal::Route, Refusal::Network, Refusal::Origin, Refusal::Subprotocol];
 
 /// Reads every `[[test]]` of the file whose table is `root`.
-pub fn read(root: &mut Table<'_>) -> Vec<PolicyTest> {
+pub fn read(root: &mut TomlTable<'_>) -> Vec<PolicyTest> {
     root.tables(&TEST).into_iter().filter_map(test).collect()
 }
 
-fn test(mut table: Table<'_>) -> Option<PolicyTest> {
-    let name = table.need(&keys::NAME, "name = \"what it shows\"").and_then(|value| value.string());
+fn test(mut table: TomlTable<'_>) -> Option<PolicyTest> {
+    let name =
+        table.require(&keys::NAME, "name = \"what it shows\"").and_then(|value| value.string());
     let client = table
-        .need(&keys::CLIENT, "client = \"192.0.2.1\"")
+        .require(&keys::CLIENT, "client = \"192.0.2.1\"")
         .and_then(|value| value.parse("an address", address));
-    let url = table.need(&keys::URL, "url = \"wss://ws.example.com/ticks\"");
+    let url = table.require(&keys::URL, "url = \"wss://ws.example.com/ticks\"");
     let origin = table.get(&keys::ORIGIN).and_then(|value| value.string());
     let subprotocol = table.get(&keys::SUBPROTOCOL);
     let subprotocol = subprotocol.map(|value| value.parse("a subprotocol", rule::subprotocol));
     let at = table.get(&keys::AT).map(|value| value.instant());
-    let expect = table.need(&keys::EXPECT, "expect = \"allow\", \"refuse\" or \"refuse:WORD\"");
-    table.later("identity");
+    let expect = table.require(&keys::EXPECT, "expect = \"allow\", \"refuse\" or \"refuse:WORD\"");
+    table.refuse_reserved("identity");
     table.finish();
     // Each part is parsed even if another has an error, so that all errors come at once.
     let request = url.and_then(|url| request(&url, origin, subprotocol.flatten()));
@@ -51,33 +52,33 @@ fn test(mut table: Table<'_>) -> Option<PolicyTest> {
 
 /// Builds the request. The inner result is the gate's verdict on the path.
 fn request(
-    url: &Value<'_>,
+    url: &TomlValue<'_>,
     origin: Option<&str>,
     subprotocol: Option<&str>,
 ) -> Option<Result<Request, Refusal>> {
     let text = url.string()?;
     let request = Request::of_url(text, origin, subprotocol);
-    request.map_err(|fault| url.report(error(fault.fault).remedy(fault.remedy))).ok()
+    request.map_err(|fault| url.report(error(fault.fault).with_remedy(fault.remedy))).ok()
 }
 
 fn address(text: &str) -> Result<Client, Finding> {
     let address = text.parse::<IpAddr>();
     address.map(Client::new).map_err(|_| {
-        error(format!("\"{text}\" is not an address")).remedy("one client, like \"192.0.2.1\"")
+        error(format!("\"{text}\" is not an address")).with_remedy("one client, like \"192.0.2.1\"")
     })
 }
 
-fn expectation(value: &Value<'_>) -> Option<Expect> {
+fn expectation(value: &TomlValue<'_>) -> Option<ExpectedVerdict> {
     value.parse("\"allow\", \"refuse\" or \"refuse:WORD\"", |text| match text {
-        "allow" => Ok(Expect::Allow),
-        "refuse" => Ok(Expect::Refuse),
+        "allow" => Ok(ExpectedVerdict::Allow),
+        "refuse" => Ok(ExpectedVerdict::Refuse),
         _ => match text.strip_prefix("refuse:") {
-            Some(word) => reason(word).map(Expect::RefuseFor),
+            Some(word) => reason(word).map(ExpectedVerdict::RefuseFor),
             None => {
                 let words = ["allow", "refuse"];
                 Err(error(format!("\"{text}\" is nothing that a test can expect"))
-                    .remedy("\"allow\", \"refuse\" or \"refuse:network\"")
-                    .perhaps(did_you_mean(text, words)))
+                    .with_remedy("\"allow\", \"refuse\" or \"refuse:network\"")
+                    .with_remedy_if(did_you_mean(text, words)))
             }
         },
     })
@@ -87,9 +88,9 @@ fn expectation(value: &Value<'_>) -> Option<Expect> {
 fn reason(word: &str) -> Result<&'static str, Finding> {
     let within = "refuse:".len().."refuse:".len() + word.len();
     if word == Refusal::Identity.word() {
-        return Err(error("identity: not in this version").within(within));
+        return Err(error("identity: not in this version").with_span(within));
     }
-    let words = JUDGED.map(Refusal::word);
+    let words = TESTABLE_REFUSALS.map(Refusal::word);
     if let Some(known) = words.into_iter().find(|known| *known == word) {
         return Ok(known);
     }
@@ -100,5 +101,8 @@ fn reason(word: &str) -> Result<&'static str, Finding> {
         _ => format!("there is no reason `{word}`"),
     };
     let remedy = format!("what judging gives: {}", words.join(", "));
-    Err(error(fault).remedy(remedy).perhaps(did_you_mean(word, words)).within(within))
+    Err(error(fault)
+        .with_remedy(remedy)
+        .with_remedy_if(did_you_mean(word, words))
+        .with_span(within))
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{Loaded, Pass, Timestamp, load_at, now, text, write, write_all};
-use crate::control::config::{Files, ListFiles};
+use super::{LoadOptions, LoadedConfig, Timestamp, load_with_time, now, text, write, write_all};
+use crate::control::config::{Files, ListFileCache};
 use crate::policy::list::List;
 
 const POLICY: &str =
@@ -14,23 +14,23 @@ const POLICY: &str =
 const FEED: &str = "policies/lists/feed.cidr";
 
 /// Loads the folder again at `now`. Returns the values, and the findings as people see them.
-fn again(folder: &Path, known: &ListFiles, now: Timestamp) -> (Loaded, String) {
-    let pass = Pass { known: Some(known), ..Pass::default() };
-    let loaded = load_at(&mut Files::for_person(), &folder.join("sidegate.toml"), pass, now);
+fn again(folder: &Path, known: &ListFileCache, now: Timestamp) -> (LoadedConfig, String) {
+    let pass = LoadOptions { known: Some(known), ..LoadOptions::default() };
+    let loaded = load_with_time(&mut Files::for_person(), &folder.join("sidegate.toml"), pass, now);
     let found = text(&loaded, folder);
     (loaded.unwrap(), found)
 }
 
 /// The only list of the policy `name`.
-fn list<'l>(loaded: &'l Loaded, name: &str) -> &'l Arc<List> {
+fn list<'l>(loaded: &'l LoadedConfig, name: &str) -> &'l Arc<List> {
     let policy = loaded.policies.iter().find(|policy| &*policy.name == name).unwrap();
     policy.allow.lists().iter().next().unwrap()
 }
 
 #[test]
-fn a_list_file_that_says_the_same_is_kept_whenever_it_was_written() {
+fn list_file_with_equal_bytes_is_not_parsed_again() {
     let folder = write_all(&[("policies/chat.toml", POLICY), (FEED, "192.0.2.0/24\n")]);
-    let (first, _) = again(folder.path(), &ListFiles::default(), now());
+    let (first, _) = again(folder.path(), &ListFileCache::default(), now());
     let later = SystemTime::now() + Duration::from_secs(5);
     File::options()
         .write(true)
@@ -44,9 +44,9 @@ fn a_list_file_that_says_the_same_is_kept_whenever_it_was_written() {
 }
 
 #[test]
-fn a_list_file_that_says_something_else_is_read_again() {
+fn list_file_with_other_bytes_is_parsed_again() {
     let folder = write_all(&[("policies/chat.toml", POLICY), (FEED, "192.0.2.0/24\n")]);
-    let (first, _) = again(folder.path(), &ListFiles::default(), now());
+    let (first, _) = again(folder.path(), &ListFileCache::default(), now());
     write(&folder.path().join(FEED), "192.0.3.0/24\n");
     let (second, _) = again(folder.path(), &first.lists, now());
     let networks: Vec<_> =
@@ -56,25 +56,25 @@ fn a_list_file_that_says_something_else_is_read_again() {
 }
 
 #[test]
-fn policies_that_name_one_file_share_what_it_says_each_by_its_own_name() {
+fn policies_share_the_entries_of_one_file() {
     let desk = POLICY.replace("lists.feed", "lists.guests").replace("[\"feed\"]", "[\"guests\"]");
     let folder = write_all(&[
         ("policies/chat.toml", POLICY),
         ("policies/desk.toml", &desk),
         (FEED, "192.0.2.0/24\n"),
     ]);
-    let (loaded, _) = again(folder.path(), &ListFiles::default(), now());
+    let (loaded, _) = again(folder.path(), &ListFileCache::default(), now());
     assert!(list(&loaded, "chat").shares(list(&loaded, "desk")));
     assert_eq!([&*list(&loaded, "chat").name, &*list(&loaded, "desk").name], ["feed", "guests"]);
 }
 
 #[test]
-fn what_has_lapsed_since_is_told_of_a_list_that_is_kept() {
+fn lapsed_entries_of_a_kept_list_are_reported() {
     let folder = write_all(&[
         ("policies/chat.toml", POLICY),
         (FEED, "192.0.2.0/24\n192.0.2.9 expires=2026-12-31\n"),
     ]);
-    let (first, found) = again(folder.path(), &ListFiles::default(), now());
+    let (first, found) = again(folder.path(), &ListFileCache::default(), now());
     assert_eq!(found, "");
     let (second, found) =
         again(folder.path(), &first.lists, "2027-01-01T00:00:00Z".parse().unwrap());

@@ -30,7 +30,7 @@ fn told(words: &str, expected: &str) {
 }
 
 #[test]
-fn an_authority_a_name_and_a_certificate_of_our_own_load() {
+fn backend_tls_with_all_keys_loads() {
     let (chain, key) = nameless();
     let text = over_tls(
         "{ ca = \"certs/ca.pem\", name = \"app.internal\", chain = \"certs/client.pem\", key = \"certs/client.key\" }",
@@ -51,7 +51,7 @@ fn an_authority_a_name_and_a_certificate_of_our_own_load() {
 }
 
 #[test]
-fn half_a_certificate_of_our_own_is_none() {
+fn client_certificate_needs_chain_and_key() {
     told(
         "{ ca = \"certs/ca.pem\", chain = \"certs/client.pem\" }",
         r#"
@@ -79,7 +79,7 @@ error: key: a key without its chain
 }
 
 #[test]
-fn a_name_that_no_certificate_can_have_and_an_authority_that_is_none_are_errors() {
+fn invalid_backend_name_and_authority_are_errors() {
     told(
         "{ ca = \"certs/client.key\", name = \"app internal\" }",
         r#"
@@ -103,7 +103,7 @@ error: name: "app internal" is not a name that a certificate can have
 }
 
 #[test]
-fn what_is_said_of_tls_where_no_backend_speaks_it_is_looked_at_twice() {
+fn backend_tls_without_a_tls_backend_is_a_warning() {
     let (chain, _) = nameless();
     let text = over_tls("{ ca = \"certs/ca.pem\" }").replace("https://", "http://");
     check(

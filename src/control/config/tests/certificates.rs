@@ -95,7 +95,7 @@ error: key: certs/ws.key is not the key of the first certificate in certs/ws.pem
 }
 
 #[test]
-fn files_that_hold_something_else_are_told_apart() {
+fn files_with_other_contents_are_distinguished() {
     let (chain, key) = pair(&["ws.example.com"]);
     certificate(
         &key,
@@ -201,7 +201,7 @@ error: key: certs/ws.key does not exist
 }
 
 #[test]
-fn a_passphrase_is_told_how_to_remove() {
+fn encrypted_key_names_the_command_to_decrypt_it() {
     let (chain, _) = pair(&["ws.example.com"]);
     let new = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
@@ -338,10 +338,10 @@ fn a_certificate_in_another_encoding_is_named() {
         let folder = super::write_all(&[("sidegate.toml", &sidegate("*")), ("certs/ws.key", &key)]);
         std::fs::write(folder.path().join("certs/ws.pem"), chain).unwrap();
         let config = folder.path().join("sidegate.toml");
-        let found = super::load_at(
+        let found = super::load_with_time(
             &mut super::Files::for_person(),
             &config,
-            super::Pass::default(),
+            super::LoadOptions::default(),
             super::now(),
         );
         found.map(drop).unwrap_err()[0].to_string().lines().next().unwrap().to_owned()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{SIDEGATE, check, load};
-use crate::control::config::{RoutePage, effective};
+use crate::control::config::{RouteSettings, effective};
 use crate::snapshot::route::{PlainHttp, RouteTimeouts};
 
 /// [`SIDEGATE`] with `defaults`, a route without these keys, and a route with the keys `own`.
@@ -14,7 +14,7 @@ fn text(defaults: &str, own: &str) -> String {
 }
 
 /// The two routes of that file.
-fn routes(defaults: &str, own: &str) -> [RoutePage; 2] {
+fn routes(defaults: &str, own: &str) -> [RouteSettings; 2] {
     let desk = ("policies/desk.toml", "schema = 1\nclient.allow = [\"any\"]\n");
     let (loaded, found) = load(&[("sidegate.toml", &text(defaults, own)), desk]);
     assert_eq!(found, "");
@@ -25,7 +25,7 @@ const DEFAULTS: &str = "[timeouts]\ndial = \"1s\"\n[defaults]\npolicy = \"chat\"
                         max_body = \"5MiB\"\ntimeouts = { grace = \"7s\", write_stall = \"8s\" }";
 
 #[test]
-fn a_route_takes_what_it_leaves_out() {
+fn route_inherits_omitted_values() {
     let (dial, grace, write_stall) =
         (Duration::from_secs(1), Duration::from_secs(7), Duration::from_secs(8));
     let timeouts = RouteTimeouts { dial, grace, write_stall, ..RouteTimeouts::default() };
@@ -50,7 +50,7 @@ fn a_routes_own_value_wins_and_timeouts_key_by_key() {
 }
 
 #[test]
-fn the_effective_configuration_shows_it_and_reads_the_same() {
+fn effective_configuration_with_defaults_parses_back() {
     let (loaded, _) = load(&[("sidegate.toml", &text(DEFAULTS, ""))]);
     let shown = effective::settings(&loaded.unwrap().settings);
     assert_eq!(
@@ -108,7 +108,7 @@ error: head: not per route
 }
 
 #[test]
-fn a_policy_that_is_not_there_is_one_error_for_all_routes() {
+fn missing_policy_is_one_error_for_all_routes() {
     let said = load(&[("sidegate.toml", &text("[defaults]\npolicy = \"caht\"", ""))]).1;
     assert!(
         said.contains("there is no policies/caht.toml") && said.contains("did you mean `chat`?"),

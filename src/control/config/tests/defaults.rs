@@ -11,15 +11,15 @@ use rcgen::{CertificateParams, KeyPair};
 use super::{load, write};
 use crate::control::config::source::Files;
 use crate::control::config::{
-    AdminSettings, AdminSocket, Bound, Expect, Feed, Loaded, MetricsAddress, ReloadSettings,
-    ShutdownSettings, Watch,
+    AdminSettings, AdminSocket, ExpectedVerdict, ListFeed, LoadedConfig, MetricsAddress,
+    ReloadSettings, ShareOrCount, ShutdownSettings, WatchMode,
 };
-use crate::policy::Allow;
-use crate::policy::limit::{Rate, Share, TunnelLimits};
+use crate::policy::AllowRule;
+use crate::policy::limit::{ClientLimits, Rate, TunnelLimits};
 use crate::policy::network::Client;
 use crate::policy::subprotocol::Subprotocols;
-use crate::snapshot::listener::{ListenerTimeouts, Speaks, TlsRules};
-use crate::snapshot::route::{BackendAddress, Paths, PlainHttp, RouteTimeouts};
+use crate::snapshot::listener::{ListenerTimeouts, Protocol, TlsRules};
+use crate::snapshot::route::{BackendAddress, PathForwarding, PlainHttp, RouteTimeouts};
 
 /// Every key of this version with its default.
 pub const EVERYTHING: &str = r#"schema = 1
@@ -182,7 +182,7 @@ const PARTNERS: &str = "203.0.113.0/24    owner=acme ticket=SEC-1042     # Acme 
 198.51.100.7      expires=2026-12-31             # through the last second of that UTC day
 ";
 
-pub fn loaded(sidegate: &str, policy: &str) -> Loaded {
+pub fn loaded(sidegate: &str, policy: &str) -> LoadedConfig {
     let mut params = CertificateParams::new(vec!["ws.example.com".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2026, 1, 1);
     let key = KeyPair::generate().unwrap();
@@ -200,7 +200,7 @@ pub fn loaded(sidegate: &str, policy: &str) -> Loaded {
 }
 
 #[test]
-fn what_is_left_out_has_the_documented_default() {
+fn omitted_keys_have_the_documented_defaults() {
     for text in [NOTHING, EVERYTHING] {
         let settings = loaded(text, POLICY).settings;
         assert_eq!(
@@ -226,10 +226,10 @@ fn what_is_left_out_has_the_documented_default() {
         assert_eq!(
             settings.reload,
             ReloadSettings {
-                watch: Watch::Auto,
+                watch: WatchMode::Auto,
                 poll: seconds(30),
                 revoke_spread: seconds(2),
-                max_revoked: Bound::Percent(100)
+                max_revoked: ShareOrCount::Percent(100)
             }
         );
         let shutdown = ShutdownSettings {
@@ -246,7 +246,10 @@ fn what_is_left_out_has_the_documented_default() {
             (&*listener.name, listener.address.to_string().as_str()),
             ("public", "0.0.0.0:8443")
         );
-        assert_eq!(listener.speaks, Speaks::Tls(TlsRules { only_13: false, strict_sni: false }));
+        assert_eq!(
+            listener.protocol,
+            Protocol::Tls(TlsRules { only_13: false, strict_sni: false })
+        );
         assert_eq!((listener.max_fields, settings.routes[0].max_fields), (100, 100));
         assert_eq!(
             (listener.max_head, listener.max_connections, listener.pending_per_client),
@@ -264,7 +267,7 @@ fn what_is_left_out_has_the_documented_default() {
         assert_eq!(*route.backends, [BackendAddress::Tcp("127.0.0.1:8080".parse().unwrap())]);
         assert_eq!(
             (&*route.policy, route.http, route.strip_prefix, route.paths, route.max_body),
-            ("market-data", PlainHttp::Refuse, false, Paths::Canonical, Some(1 << 20))
+            ("market-data", PlainHttp::Refuse, false, PathForwarding::Canonical, Some(1 << 20))
         );
         assert_eq!(route.timeouts, RouteTimeouts::default());
     }
@@ -275,7 +278,7 @@ fn every_key_of_a_policy_is_read() {
     let loaded = loaded(NOTHING, POLICY);
     let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
     assert_eq!(&*policy.file, "policies/market-data.toml");
-    let Allow::Lists(allow) = &policy.allow else { panic!("{:?}", policy.allow) };
+    let AllowRule::Lists(allow) = &policy.allow else { panic!("{:?}", policy.allow) };
     let lists: Vec<_> = allow
         .iter()
         .chain(&policy.deny)
@@ -308,7 +311,7 @@ fn every_key_of_a_policy_is_read() {
         let (tokens, burst) = (NonZeroU32::new(tokens).unwrap(), NonZeroU32::new(burst).unwrap());
         Some(Rate { tokens, per: Duration::from_secs(1), burst })
     };
-    let share = Share {
+    let share = ClientLimits {
         upgrades: rate(5, 20),
         requests: rate(50, 200),
         per_client: Some(10),
@@ -338,7 +341,7 @@ fn every_key_of_a_policy_is_read() {
         ping: None,
         pong: Duration::from_secs(30),
     };
-    let share = Share {
+    let share = ClientLimits {
         upgrades: rate(50, 500),
         requests: rate(50, 500),
         per_client: Some(2000),
@@ -349,10 +352,10 @@ fn every_key_of_a_policy_is_read() {
 }
 
 #[test]
-fn how_the_lists_of_a_policy_are_minded_is_read_and_so_are_its_tests() {
+fn feed_settings_and_tests_of_a_policy_are_read() {
     let loaded = loaded(NOTHING, POLICY);
     let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
-    let minded = |feed: &Feed| {
+    let minded = |feed: &ListFeed| {
         (feed.name.to_string(), feed.entries, feed.max_age, feed.rejects_stale, feed.max_shrink)
     };
     let feeds: Vec<_> = policy.feeds.iter().map(minded).collect();
@@ -362,12 +365,15 @@ fn how_the_lists_of_a_policy_are_minded_is_read_and_so_are_its_tests() {
     let tests: Vec<_> =
         policy.tests.iter().map(|test| (test.client.to_string(), test.at, test.expect)).collect();
     let new_year = Some("2027-01-01T00:00:00Z".parse().unwrap());
-    assert_eq!(tests[0], ("203.0.113.9".into(), None, Expect::Allow));
-    assert_eq!(tests[1..], [("198.51.100.7".into(), new_year, Expect::RefuseFor("network"))]);
+    assert_eq!(tests[0], ("203.0.113.9".into(), None, ExpectedVerdict::Allow));
+    assert_eq!(
+        tests[1..],
+        [("198.51.100.7".into(), new_year, ExpectedVerdict::RefuseFor("network"))]
+    );
 }
 
 #[test]
-fn frames_are_off_where_the_policy_says_so() {
+fn frames_limit_is_off_when_configured() {
     let text = "schema = 1\nclient.allow = [\"any\"]\n[limits]\nframes = \"off\"\n\
                 [[limits.for]]\nclient = [\"192.0.2.1\"]\nframes = { rate = \"7/s\" }\n";
     let loaded = loaded(NOTHING, text);
@@ -381,19 +387,19 @@ fn frames_are_off_where_the_policy_says_so() {
 }
 
 #[test]
-fn a_policy_of_one_rule_limits_nothing_but_silence() {
+fn minimal_policy_limits_nothing_but_silence() {
     let loaded = loaded(NOTHING, "schema = 1\nclient.allow = [\"any\"]\n");
     let policy = loaded.policies.iter().find(|policy| &*policy.name == "market-data").unwrap();
-    assert!(matches!(policy.allow, Allow::Any) && policy.deny.is_empty());
+    assert!(matches!(policy.allow, AllowRule::Any) && policy.deny.is_empty());
     assert!(policy.origins.is_none() && policy.subprotocols.is_none());
-    assert_eq!((policy.limits.share, policy.limits.total), (Share::default(), None));
+    assert_eq!((policy.limits.share, policy.limits.total), (ClientLimits::default(), None));
     assert!(
         policy.limits.exceptions.is_empty() && policy.feeds.is_empty() && policy.tests.is_empty()
     );
 }
 
 #[test]
-fn what_is_set_is_what_comes_out() {
+fn configured_values_are_returned() {
     let text = r#"schema = 1
 metrics = { listen = "off", allow = ["10.0.0.0/8"], hosts = ["Metrics.Example.com."] }
 policies = { lists_from = ["/var/lib/feeds", "feeds"] }
@@ -447,13 +453,13 @@ timeouts = { response = "5m" }
         matches!(&settings.admin.socket, AdminSocket::Path(path) if path.ends_with("run/admin.sock") && path.is_absolute())
     );
     assert_eq!((settings.admin.mode, settings.admin.group.as_deref()), (0o600, Some("wheel")));
-    assert_eq!((settings.reload.watch, settings.shutdown.code), (Watch::Off, 1012));
-    assert_eq!(settings.reload.max_revoked, Bound::Percent(10));
+    assert_eq!((settings.reload.watch, settings.shutdown.code), (WatchMode::Off, 1012));
+    assert_eq!(settings.reload.max_revoked, ShareOrCount::Percent(10));
     assert_eq!(settings.threads.map(usize::from), Some(2));
-    assert_eq!(settings.listeners[0].speaks, Speaks::Redirect { port: 8443 });
+    assert_eq!(settings.listeners[0].protocol, Protocol::Redirect { port: 8443 });
     assert_eq!(
-        settings.listeners[1].speaks,
-        Speaks::Tls(TlsRules { only_13: true, strict_sni: true })
+        settings.listeners[1].protocol,
+        Protocol::Tls(TlsRules { only_13: true, strict_sni: true })
     );
     assert_eq!(
         (settings.listeners[1].max_head, settings.listeners[1].max_connections),

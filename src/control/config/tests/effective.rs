@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::defaults::{EVERYTHING, NOTHING, POLICY, loaded};
 use super::schema::keys;
 use crate::control::config::schema::{self, CONFIG};
-use crate::control::config::{Loaded, PolicyPage, effective};
+use crate::control::config::{LoadedConfig, PolicySettings, effective};
 use crate::policy::Policy;
 
 /// The text of a file as JSON.
@@ -16,9 +16,9 @@ fn written(text: &str) -> Value {
 }
 
 /// The effective policy of the only page, in the middle of December 2026.
-fn policy(loaded: Loaded) -> Value {
+fn policy(loaded: LoadedConfig) -> Value {
     let page = loaded.policies.into_iter().find(|page| &*page.name == "market-data").unwrap();
-    let PolicyPage {
+    let PolicySettings {
         name,
         file,
         owner,
@@ -99,7 +99,7 @@ fn expect_within(expected: &Value, shown: &Value) {
 }
 
 #[test]
-fn every_key_stands_there_with_its_default_under_its_name_in_the_file() {
+fn effective_configuration_has_every_key_with_its_default() {
     let mut expected = written(EVERYTHING);
     // A route's values from `[timeouts]`.
     expected["route"][0]["backend"] = json!(["http://127.0.0.1:8080"]);
@@ -111,7 +111,7 @@ fn every_key_stands_there_with_its_default_under_its_name_in_the_file() {
 }
 
 #[test]
-fn what_it_shows_may_be_written_and_means_the_same() {
+fn effective_configuration_parses_back() {
     let shown =
         effective::settings(&loaded(&NOTHING.replace("0.0.0.0:8443", "[::1]:9"), POLICY).settings);
     let text = toml::to_string(&shown).unwrap();
@@ -119,7 +119,7 @@ fn what_it_shows_may_be_written_and_means_the_same() {
 }
 
 #[test]
-fn a_policy_shows_its_rules_and_of_its_lists_how_long_they_are() {
+fn effective_policy_shows_rules_and_list_sizes() {
     let shown = policy(loaded(NOTHING, POLICY));
     let mut expected = written(POLICY);
     expected["file"] = "policies/market-data.toml".into();
@@ -133,7 +133,7 @@ fn a_policy_shows_its_rules_and_of_its_lists_how_long_they_are() {
 }
 
 #[test]
-fn a_rule_with_many_networks_is_cut_and_says_so() {
+fn rule_with_many_networks_is_cut_with_a_note() {
     let many: Vec<_> = (0..250).map(|last| format!("'10.0.0.{last}'")).collect();
     let text =
         format!("schema = 1\nclient.allow = ['10.0.1.0/24', '!10.0.1.7', {}]", many.join(", "));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{check, load};
-use crate::policy::limit::{Share, TunnelLimits};
+use crate::policy::limit::{ClientLimits, TunnelLimits};
 
 /// Checks that a policy with the lists `office` and `vpn` and these exceptions reports `expected`.
 #[track_caller]
@@ -151,7 +151,7 @@ error: for: one table where several can be
 }
 
 #[test]
-fn an_exception_says_what_limits_say_but_the_total() {
+fn exception_has_the_keys_of_limits_except_the_total() {
     exceptions(
         "[[limits.for]]\nclient = [\"office\"]\nconnections = { total = 5, per_client = 0 }\nupgrades = { burst = 5 }\nfor = []\nidel = \"1h\"",
         r#"
@@ -199,7 +199,7 @@ error: unknown key `idel` in [[limits.for]]
 }
 
 #[test]
-fn what_an_exception_leaves_out_is_as_for_everybody() {
+fn exception_inherits_omitted_limits() {
     let text = "schema = 1\nclient.allow = [\"any\"]\n[limits]\nidle = \"10m\"\nping = \"5s\"\nconnections = { per_client = 1, total = 9 }\n\
                 [[limits.for]]\nclient = [\"192.0.2.1\"]\nidle = \"1h\"\n[[limits.for]]\nclient = [\"192.0.2.2\"]\nconnections = { per_client = 5 }\n";
     let (loaded, found) = load(&[("policies/chat.toml", text)]);
@@ -209,9 +209,9 @@ fn what_an_exception_leaves_out_is_as_for_everybody() {
         ping: Some(Duration::from_secs(5)),
         ..TunnelLimits::default()
     };
-    let common = Share { per_client: Some(1), tunnel, ..Share::default() };
+    let common = ClientLimits { per_client: Some(1), tunnel, ..ClientLimits::default() };
     assert_eq!((limits.share, limits.total), (common, Some(9)));
-    let hour = Share {
+    let hour = ClientLimits {
         tunnel: TunnelLimits { idle: Some(Duration::from_secs(3600)), ..tunnel },
         ..common
     };
@@ -221,7 +221,7 @@ fn what_an_exception_leaves_out_is_as_for_everybody() {
         shares,
         [
             (hour, 8, "(limits.for)"),
-            (Share { per_client: Some(5), ..common }, 11, "(limits.for 2)")
+            (ClientLimits { per_client: Some(5), ..common }, 11, "(limits.for 2)")
         ]
     );
 }

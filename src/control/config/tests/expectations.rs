@@ -1,7 +1,7 @@
 //! Errors in a `[[test]]` of a policy, which show before the test runs.
 
 use super::{check, load};
-use crate::control::config::Expect;
+use crate::control::config::ExpectedVerdict;
 use crate::refusal::Refusal;
 
 /// Checks that the policy whose only test has these keys reports `expected`.
@@ -17,7 +17,7 @@ fn asking(keys: &str, expect: &str) -> String {
 }
 
 #[test]
-fn a_test_has_a_name_a_client_a_url_and_what_it_expects() {
+fn test_needs_a_name_a_client_a_url_and_an_expectation() {
     test(
         "",
         r#"
@@ -45,7 +45,7 @@ error: unknown key `clent` in [[test]], which lacks `client`
 }
 
 #[test]
-fn all_that_is_wrong_with_a_test_is_told_at_once() {
+fn all_errors_of_a_test_are_reported_at_once() {
     test(
         "name = 1\nclient = \"office\"\nurl = \"a.example\"\nsubprotocol = \"v2 ticks\"\nat = 7\nexpect = \"alow\"",
         r#"
@@ -119,7 +119,7 @@ error: client: "192.0.2.0/24" is not an address
 }
 
 #[test]
-fn what_is_expected_is_a_word_of_a_refusal_that_judging_gives() {
+fn expectation_is_a_word_of_a_refusal_that_judge_returns() {
     let of = |expect: &str| asking("url = \"wss://a.example/\"", expect);
     test(
         &of("alow"),
@@ -205,7 +205,7 @@ error: expect: "403" is nothing that a test can expect
 }
 
 #[test]
-fn a_url_is_a_websockets_or_plain_https_and_whole() {
+fn test_url_is_absolute_ws_wss_http_or_https() {
     let of = |url: &str| asking(&format!("url = \"{url}\""), "allow");
     test(
         &of("ws.example.com/ticks"),
@@ -345,7 +345,7 @@ error: test: one table where several can be
 }
 
 #[test]
-fn what_a_test_asks_is_what_comes_out() {
+fn parsed_test_has_the_configured_values() {
     let text = "schema = 1\nclient.allow = ['any']\n[[test]]\nname = 'new year'\nclient = '::ffff:192.0.2.1'\n\
                 url = 'WSS://A.example:8443/x/../y?z'\norigin = 'https://a.example'\nsubprotocol = 'v2'\nat = 2027-01-01\n\
                 expect = 'refuse:network'\n[[test]]\nname = 'hidden'\nclient = '2001:db8::1'\nurl = 'ws://a.example/x%5cy'\nexpect = 'refuse'\n";
@@ -355,7 +355,7 @@ fn what_a_test_asks_is_what_comes_out() {
     let request = one.request.as_ref().unwrap();
     assert_eq!(
         (&*one.name, one.client.to_string(), one.expect),
-        ("new year", "192.0.2.1".into(), Expect::RefuseFor("network"))
+        ("new year", "192.0.2.1".into(), ExpectedVerdict::RefuseFor("network"))
     );
     assert_eq!(
         (request.host.to_string(), request.path.forwarded(false)),
@@ -368,6 +368,6 @@ fn what_a_test_asks_is_what_comes_out() {
     assert_eq!(one.at, Some("2027-01-01T00:00:00Z".parse().unwrap()));
     assert_eq!(
         (other.request.as_ref().err(), other.at, other.expect),
-        (Some(&Refusal::Path), None, Expect::Refuse)
+        (Some(&Refusal::Path), None, ExpectedVerdict::Refuse)
     );
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{check, now, text, write_all};
 use crate::control::config::source::Files;
-use crate::control::config::{Loaded, Pass, load_at};
+use crate::control::config::{LoadOptions, LoadedConfig, load_with_time};
 
 const FEED: &str = "policies/lists/feed.cidr";
 
@@ -20,15 +20,15 @@ fn policy(keys: &str) -> String {
 
 /// Loads the policy whose list `feed` has these keys and so many entries, `age` after its file was
 /// written.
-fn loaded(keys: &str, entries: u32, age: Duration) -> (Loaded, String) {
+fn loaded(keys: &str, entries: u32, age: Duration) -> (LoadedConfig, String) {
     let lines: String = (0..entries).map(|n| format!("10.0.{}.{}\n", n / 256, n % 256)).collect();
     let folder = write_all(&[("policies/chat.toml", &policy(keys)), (FEED, &lines)]);
     let feed = File::options().write(true).open(folder.path().join(FEED)).unwrap();
     feed.set_modified(SystemTime::from(now()) - age).unwrap();
-    let loaded = load_at(
+    let loaded = load_with_time(
         &mut Files::for_person(),
         &folder.path().join("sidegate.toml"),
-        Pass::default(),
+        LoadOptions::default(),
         now(),
     );
     let found = text(&loaded, folder.path());
@@ -54,7 +54,7 @@ fn shrinks(keys: &str, before: usize, entries: u32) -> bool {
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[test]
-fn how_a_list_is_minded_is_read() {
+fn feed_settings_of_a_list_are_read() {
     check(
         &[
             (
@@ -135,7 +135,7 @@ error: max_shrink: expected a share like "50%", found an integer
 }
 
 #[test]
-fn a_list_that_is_not_written_any_more_is_a_warning() {
+fn list_past_max_age_is_a_warning() {
     assert_eq!(
         loaded(", max_age = \"36h\"", 1, 5 * DAY).1,
         r#"
@@ -159,7 +159,7 @@ warning: file: policies/lists/feed.cidr was last written 5 days ago; max_age is 
 }
 
 #[test]
-fn a_stale_list_rejects_a_reload_only_where_the_policy_says_so() {
+fn stale_list_rejects_a_reload_only_when_configured() {
     let keys = ", max_age = \"36h\", on_stale = \"reject\"";
     for accepted in [false, true] {
         assert_eq!(
@@ -181,7 +181,7 @@ error: feed: policies/lists/feed.cidr was last written 5 days ago; max_age is "3
 }
 
 #[test]
-fn a_list_that_shrank_holds_a_reload_and_says_how_to_accept_it() {
+fn shrunken_list_holds_a_reload_with_a_remedy() {
     assert_eq!(
         held("", (1204, 9), Duration::ZERO, false),
         r#"
@@ -199,7 +199,7 @@ error: feed: policies/lists/feed.cidr shrank from 1204 entries to 9; max_shrink 
 }
 
 #[test]
-fn a_list_may_shrink_by_half_and_a_small_one_as_it_likes_unless_the_policy_says_how_much() {
+fn shrink_limit_is_half_by_default_and_off_for_small_lists() {
     assert!(!shrinks("", 200, 100) && shrinks("", 200, 99) && !shrinks("", 200, 300));
     assert!(!shrinks("", 100, 1) && shrinks("", 101, 1));
     assert!(shrinks(", max_shrink = \"10%\"", 10, 8) && !shrinks(", max_shrink = \"10%\"", 10, 9));
@@ -209,7 +209,7 @@ fn a_list_may_shrink_by_half_and_a_small_one_as_it_likes_unless_the_policy_says_
 }
 
 #[test]
-fn what_was_not_read_from_a_file_before_is_no_smaller() {
+fn list_that_was_inline_before_has_not_shrunk() {
     let (loaded, _) = loaded("", 1, Duration::ZERO);
     assert!(loaded.feeds().all(|(_, feed)| feed.rejection(None, false, Timestamp::MAX).is_none()));
 }

@@ -153,7 +153,7 @@ fn a_list_of_a_hundred_megabytes_is_refused_at_its_name() {
 }
 
 #[test]
-fn a_list_that_is_not_there_is_an_error_at_its_name() {
+fn missing_list_file_is_an_error_at_its_name() {
     check(
         &[("policies/chat.toml", POLICY)],
         r#"
@@ -189,7 +189,7 @@ error: file: policies/lists/feed.cidr is a directory, not a file
 }
 
 #[test]
-fn one_file_of_two_policies_is_told_once() {
+fn file_shared_by_two_policies_is_reported_once() {
     check(
         &[
             ("policies/chat.toml", POLICY),

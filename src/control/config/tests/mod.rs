@@ -31,7 +31,7 @@ use tempfile::TempDir;
 
 use super::diagnostic::Diagnostic;
 use super::source::Files;
-use super::{Loaded, Pass, load_at};
+use super::{LoadOptions, LoadedConfig, load_with_time};
 
 /// A valid `sidegate.toml`, for [`POLICY`] as `policies/chat.toml`.
 const SIDEGATE: &str = r#"schema = 1
@@ -53,12 +53,12 @@ policy = "chat"
 const POLICY: &str = "schema = 1\nclient.allow = [\"any\"]\n";
 
 /// Loads `files`, with [`SIDEGATE`] and [`POLICY`] unless they replace them, in the middle of 2026.
-fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
+fn load(files: &[(&str, &str)]) -> (Result<LoadedConfig, Vec<Diagnostic>>, String) {
     let folder = write_all(files);
-    let loaded = load_at(
+    let loaded = load_with_time(
         &mut Files::for_person(),
         &folder.path().join("sidegate.toml"),
-        Pass::default(),
+        LoadOptions::default(),
         now(),
     );
     let found = text(&loaded, folder.path());
@@ -69,12 +69,15 @@ fn load(files: &[(&str, &str)]) -> (Result<Loaded, Vec<Diagnostic>>, String) {
 }
 
 /// Like [`load`], with the candidate of the policy `name` in the policy's place.
-fn load_promoting(files: &[(&str, &str)], name: &str) -> (Result<Loaded, Vec<Diagnostic>>, String) {
+fn load_promoting(
+    files: &[(&str, &str)],
+    name: &str,
+) -> (Result<LoadedConfig, Vec<Diagnostic>>, String) {
     let folder = write_all(files);
-    let loaded = load_at(
+    let loaded = load_with_time(
         &mut Files::for_person(),
         &folder.path().join("sidegate.toml"),
-        Pass { promoted: Some(name), ..Pass::default() },
+        LoadOptions { promoted: Some(name), ..LoadOptions::default() },
         now(),
     );
     let found = text(&loaded, folder.path());
@@ -98,7 +101,7 @@ fn write_all(files: &[(&str, &str)]) -> TempDir {
 }
 
 /// The findings as people see them, with paths relative to `folder`.
-fn text(loaded: &Result<Loaded, Vec<Diagnostic>>, folder: &Path) -> String {
+fn text(loaded: &Result<LoadedConfig, Vec<Diagnostic>>, folder: &Path) -> String {
     let found = match loaded {
         Ok(loaded) => &loaded.warnings,
         Err(found) => found,

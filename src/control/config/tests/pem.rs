@@ -93,14 +93,14 @@ fn by_pki_types(text: &[u8]) -> Reading {
 }
 
 /// One part of a file: its text, and the item in it, if it is one.
-type Part = (String, Option<(&'static str, Vec<u8>)>);
+type LinePart = (String, Option<(&'static str, Vec<u8>)>);
 
 fn line_end() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["\n", "\r\n", "\r"])
 }
 
 /// A complete section of any label.
-fn section() -> impl Strategy<Value = Part> {
+fn section() -> impl Strategy<Value = LinePart> {
     let label = prop::sample::select(LABELS.to_vec());
     (label, vec(any::<u8>(), 0..200), 1usize..80, line_end()).prop_map(
         |((label, is_known), der, width, end)| {
@@ -116,7 +116,7 @@ fn section() -> impl Strategy<Value = Part> {
 }
 
 /// Lines between sections, as `openssl x509 -text` and people write them.
-fn between() -> impl Strategy<Value = Part> {
+fn between() -> impl Strategy<Value = LinePart> {
     (vec("[ -,.-~]{0,40}|[\\PC&&[^-]]{0,20}", 0..4), line_end()).prop_map(|(lines, end)| {
         let text: String = lines.iter().map(|line| format!("{line}{end}")).collect();
         (text, None)

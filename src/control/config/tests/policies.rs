@@ -38,7 +38,7 @@ error: allow: missing from [client]
 }
 
 #[test]
-fn any_stands_alone_and_in_allow_only() {
+fn any_is_accepted_alone_and_in_allow_only() {
     policy(
         "[client]\nallow = [\"any\", \"10.0.0.0/8\"]\ndeny = [\"any\"]",
         r#"
@@ -214,7 +214,7 @@ warning: allow: !192.0.2.13/32 carves out of nothing
 }
 
 #[test]
-fn lists_that_admit_nobody_are_warnings() {
+fn lists_that_admit_no_client_are_warnings() {
     policy(
         "[client]\nallow = []\norigins = []\nsubprotocols = []",
         r#"
@@ -486,7 +486,7 @@ error: frames: expected a table or "off", found a string
 }
 
 #[test]
-fn what_a_later_version_does_is_an_error_in_this_one() {
+fn reserved_keys_and_values_are_errors() {
     policy(
         r#"
 [client]
@@ -536,7 +536,7 @@ error: expect: identity: not in this version
 }
 
 #[test]
-fn other_names_in_the_folder_are_ignored_and_reserved_ones_are_errors() {
+fn policy_files_with_reserved_names_are_errors() {
     check(
         &[
             ("policies/README.md", "x"),

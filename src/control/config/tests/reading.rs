@@ -24,7 +24,7 @@ fn spoiled(spoil: impl FnOnce(&Path), expected: &str) {
 
 // C-RLD-13
 #[test]
-fn a_file_that_is_no_file_is_told_so() {
+fn path_that_is_not_a_regular_file_is_an_error() {
     spoiled(
         |folder| fs::remove_file(folder.join("sidegate.toml")).unwrap(),
         "sidegate.toml:1:1: error: sidegate.toml does not exist (name the file with --config, or let `sidegate init` write one)",
@@ -57,7 +57,7 @@ fn a_file_that_is_no_file_is_told_so() {
 }
 
 #[test]
-fn a_link_to_itself_is_told_so() {
+fn symlink_loop_is_an_error() {
     spoiled(
         |folder| symlink("desk.toml", folder.join("policies/desk.toml")).unwrap(),
         "policies/desk.toml:1:1: error: policies/desk.toml is a symbolic link that leads in a circle (let the link lead to a file)",
@@ -73,7 +73,7 @@ fn a_link_to_itself_is_told_so() {
 }
 
 #[test]
-fn a_policy_that_disappears_after_its_folder_was_listed_is_named() {
+fn policy_that_disappears_while_reading_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let (config, desk) =
         (folder.path().join("sidegate.toml"), folder.path().join("policies/desk.toml"));
@@ -94,7 +94,7 @@ fn a_policy_that_disappears_after_its_folder_was_listed_is_named() {
 }
 
 #[test]
-fn a_list_that_disappears_after_it_was_read_is_no_file_at_rest() {
+fn list_that_disappears_after_reading_is_a_change() {
     let folder = tempfile::tempdir().unwrap();
     let (config, feed) = (folder.path().join("sidegate.toml"), folder.path().join("feed.cidr"));
     let policy =
@@ -117,7 +117,7 @@ fn a_list_that_disappears_after_it_was_read_is_no_file_at_rest() {
 }
 
 #[test]
-fn what_is_not_utf_8_is_shown_where_it_begins() {
+fn invalid_utf_8_is_reported_at_its_first_byte() {
     spoiled(
         |folder| {
             fs::write(folder.join("policies/chat.toml"), b"schema = 1\nowner = \"\xff\"\n")
@@ -128,7 +128,7 @@ fn what_is_not_utf_8_is_shown_where_it_begins() {
 }
 
 #[test]
-fn every_file_that_is_named_is_among_the_paths() {
+fn every_named_file_is_among_the_paths() {
     let folder = tempfile::tempdir().unwrap();
     let text = "schema = 1\n[[certificate]]\nchain = \"certs/a.pem\"\nkey = \"/nowhere/a.key\"\n";
     write(&folder.path().join("sidegate.toml"), text);
@@ -186,7 +186,7 @@ fn the_admin_socket_is_found_in_a_file_that_is_broken_elsewhere() {
 }
 
 #[test]
-fn a_list_elsewhere_is_refused_unless_its_folder_is_named() {
+fn list_outside_the_permitted_folders_is_refused() {
     let policy =
         "schema = 1\nclient.allow = [\"feed\"]\nlists.feed = { file = \"../feeds/feed.cidr\" }\n";
     let write = |lists_from: &'static str| {
@@ -226,7 +226,7 @@ fn a_folder_for_lists_is_named_and_is_not_the_root() {
 }
 
 #[test]
-fn names_of_hosts_are_read_and_nothing_else() {
+fn metrics_hosts_are_host_names_only() {
     let text =
         "\n[metrics]\nhosts = [\"metrics.example\", \"metrics.example:80\", \"*.example\", \"\"]\n";
     let (_, found) = super::load(&[("sidegate.toml", &format!("{SIDEGATE}{text}"))]);

@@ -87,7 +87,7 @@ error: unknown key `colour` in [metrics]
 }
 
 #[test]
-fn a_wrong_type_says_what_was_expected() {
+fn wrong_type_names_the_expected_one() {
     changed(
         "\"127.0.0.1:8443\"",
         "8443",
@@ -338,7 +338,7 @@ error: schema: 2 is not known to this version
 }
 
 #[test]
-fn what_must_be_given_is_asked_for() {
+fn missing_required_keys_are_errors() {
     check(
         &[("sidegate.toml", "schema = 1\n[[listener]]\ntls = false\n[[certificate]]\n[[route]]\n")],
         r#"
@@ -428,7 +428,7 @@ error: name: `public interface` is not a name
 }
 
 #[test]
-fn names_and_addresses_are_there_once() {
+fn names_and_addresses_are_unique() {
     with(
         "[[listener]]\nname = \"public\"\nlisten = \"127.0.0.1:8443\"\ntls = false\n[metrics]\nlisten = \"127.0.0.1:8443\"",
         r#"
@@ -578,7 +578,7 @@ error: path: a path begins with a slash: write `/chat`
 }
 
 #[test]
-fn an_unknown_policy_guesses() {
+fn unknown_policy_gets_a_suggestion() {
     changed(
         "policy = \"chat\"",
         "policy = \"caht\"",
@@ -625,7 +625,7 @@ error: TLS without a certificate
 }
 
 #[test]
-fn plain_websockets_for_others_are_a_warning() {
+fn clear_websockets_beyond_this_host_are_a_warning() {
     changed(
         "127.0.0.1:8443",
         "0.0.0.0:8443",
@@ -966,7 +966,7 @@ warning: `spread` is longer than `deadline`: some tunnels are cut without a Clos
 }
 
 #[test]
-fn bounds_that_can_be_off_say_so() {
+fn messages_name_off_where_a_bound_can_be_off() {
     changed(
         "policy = \"chat\"",
         "policy = \"chat\"\nmax_body = \"1MB\"\ntimeouts = { body_stall = \"0s\", response = false }",
@@ -1054,7 +1054,7 @@ error: socket: a Unix socket's path has at most 107 bytes
 }
 
 #[test]
-fn what_a_later_version_does_is_an_error_in_this_one() {
+fn reserved_keys_and_values_are_errors() {
     let text = r#"schema = 1
 [reload]
 max_revoked = "10%"
@@ -1137,7 +1137,7 @@ fn the_only_values_of_this_version_are_accepted() {
 }
 
 #[test]
-fn sockets_from_systemd_are_taken_for_granted_where_no_agent_runs() {
+fn systemd_sockets_are_assumed_outside_an_agent() {
     changed("listen = \"127.0.0.1:8443\"", "listen = \"systemd:sidegate.socket\"", "");
     with("[metrics]\nlisten = \"systemd:metrics\"\n[admin]\nsocket = \"systemd:admin\"", "");
     with("[metrics]\nlisten = \"unix:run/metrics.sock\"", "");
@@ -1183,7 +1183,7 @@ error: socket: the socket `one` is that of [metrics]
 }
 
 #[test]
-fn paths_as_they_are_need_a_route_of_their_own() {
+fn as_is_paths_need_a_route_without_overlap() {
     let as_is = |path: &str, keys: &str| {
         let own = format!("path = \"{path}\"\npaths = \"as-is\"{keys}");
         SIDEGATE.replace("path = \"/\"", &own)

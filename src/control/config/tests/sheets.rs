@@ -2,12 +2,12 @@
 
 use super::{check, load, load_promoting, now, text, write_all};
 use crate::control::config::source::Files;
-use crate::control::config::{Pass, load_at};
+use crate::control::config::{LoadOptions, load_with_time};
 
 const POLICY: &str = "schema = 1\n[client]\nallow = [\"192.0.2.0/24\"]\n";
 
 #[test]
-fn the_baseline_says_whom_it_denies_and_no_more() {
+fn baseline_has_deny_and_no_other_rule() {
     let text = "schema = 1\nowner = \"security@example.com\"\n[lists]\nbanned = [\"192.0.2.1\"]\n[client]\nallow = [\"any\"]\ndeny = [\"banned\"]\n\
                 origins = [\"none\"]\nsubprotocols = []\n[limits]\nidle = \"1h\"\n[[limits.for]]\nclient = [\"banned\"]\n";
     check(
@@ -49,13 +49,13 @@ error: limits: the baseline has lists, `deny` and tests only
 }
 
 #[test]
-fn a_baseline_that_denies_nobody_is_a_warning() {
+fn baseline_without_denials_is_a_warning() {
     // The schema cannot recognise a baseline by its name, so it requires a rule.
     let folder = write_all(&[("policies/baseline.toml", "schema = 1\n")]);
-    let loaded = load_at(
+    let loaded = load_with_time(
         &mut Files::for_person(),
         &folder.path().join("sidegate.toml"),
-        Pass::default(),
+        LoadOptions::default(),
         now(),
     );
     let expected = r#"
@@ -95,7 +95,7 @@ error: deny: there is no list `bannd`
 }
 
 #[test]
-fn a_candidate_stands_beside_its_policy() {
+fn candidate_is_read_beside_its_policy() {
     check(&[("policies/chat.shadow.toml", POLICY)], "");
     check(
         &[("policies/chta.shadow.toml", POLICY)],
@@ -172,7 +172,7 @@ error: policy: `baseline` is a reserved word
 }
 
 #[test]
-fn each_sheet_is_what_it_is() {
+fn each_policy_file_has_its_kind() {
     let files = [
         ("policies/baseline.toml", "schema = 1\nclient.deny = ['192.0.2.1']\n"),
         ("policies/chat.shadow.toml", POLICY),
@@ -196,7 +196,7 @@ fn each_sheet_is_what_it_is() {
 }
 
 #[test]
-fn promoted_a_candidate_has_its_policys_place() {
+fn promoted_candidate_replaces_its_policy() {
     let (loaded, found) = load_promoting(
         &[("policies/chat.shadow.toml", POLICY), ("policies/desk.toml", POLICY)],
         "chat",

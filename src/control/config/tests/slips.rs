@@ -243,7 +243,7 @@ fn a_policy_misspelt_in_all_routes_is_one_error() {
 }
 
 #[test]
-fn words_of_other_servers_are_told_as_ours() {
+fn keys_of_other_servers_are_translated() {
     for (right, wrong, line) in [
         ("host    =", "server_name =", 68),
         ("path    =", "location =", 69),
@@ -279,7 +279,7 @@ fn a_key_that_is_there_already_is_not_suggested() {
 }
 
 #[test]
-fn path_and_paths_in_each_others_place_are_one_error() {
+fn swapped_path_and_paths_are_one_error() {
     one(&config(), ("path    = \"/ticks/\"", "paths = \"/ticks/\""), (69, "did you mean `path`?"));
     one(&config(), ("path = \"/third\"", "paths = \"/third\""), (96, "did you mean `path`?"));
     one(
@@ -297,7 +297,7 @@ fn a_copied_table_is_one_error() {
 }
 
 #[test]
-fn no_slip_is_ever_taken_for_right() {
+fn no_misspelling_is_accepted() {
     let config = config();
     let what = ["number of a header", "header gone", "no closing", "colon", "comma", "brackets"];
     for Slip { what: name, text } in

@@ -3,7 +3,7 @@
 use super::{SIDEGATE, check, load, now, write_all};
 
 use crate::control::config::source::Files;
-use crate::control::config::{Pass, load_at};
+use crate::control::config::{LoadOptions, load_with_time};
 
 /// A policy with every table and a list, each of which can be misspelt.
 const POLICY: &str = r#"schema = 1
@@ -182,7 +182,7 @@ fn a_remedy_has_no_typographic_quotation_mark() {
 }
 
 #[test]
-fn a_number_without_its_quotes_is_taken_where_it_needs_no_unit() {
+fn unquoted_number_is_accepted_when_no_unit_is_needed() {
     for line in [
         "reload.max_revoked = 0",
         "reload.max_revoked = 300",
@@ -225,9 +225,10 @@ fn a_file_in_another_encoding_is_named() {
         let wide: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
         std::fs::write(folder.path().join(file), wide).unwrap();
         let config = folder.path().join("sidegate.toml");
-        let found = load_at(&mut Files::for_person(), &config, Pass::default(), now())
-            .map(drop)
-            .unwrap_err();
+        let found =
+            load_with_time(&mut Files::for_person(), &config, LoadOptions::default(), now())
+                .map(drop)
+                .unwrap_err();
         found.iter().map(|one| one.message.clone()).collect::<Vec<_>>()
     };
     for mark in ["", "\u{feff}"] {

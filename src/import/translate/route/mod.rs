@@ -1,47 +1,48 @@
 //! Routes: for each host the path patterns of its server, each with backends and policy.
 
-mod desk;
+mod ambiguous;
 mod note;
 mod pass;
-mod readings;
 pub mod timeouts;
 mod value;
+mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::desk::Desk;
-use self::note::Carried;
+use self::note::CarriedRoute;
 use self::pass::{leads, resolved};
 pub use self::timeouts::Timeouts;
-pub use self::value::{Leads, MaxBody, Route};
-use crate::import::nginx::{Nginx, Reading};
-use crate::import::report::Word;
-use crate::import::translate::compare::Side;
-use crate::import::translate::host::{Host, Stray};
-use crate::import::translate::paths::{Target, Unsaid, paths};
-use crate::import::translate::policy::Policy;
+pub use self::value::{MaxBody, OutputRoute, RouteTarget};
+use self::writer::RouteWriter;
+use crate::import::nginx::{HttpBlock, ImportContext};
+use crate::import::report::DirectiveOutcome;
+use crate::import::translate::compare::ModelledServer;
+use crate::import::translate::host::{RouteHost, UnsupportedHosts};
+use crate::import::translate::paths::{GuardHandling, PatternTarget, paths};
+use crate::import::translate::policy::OutputPolicy;
 
 /// Returns the routes and policies for the `hosts` of configuration number `config`. The requests
 /// of `strays` follow the routes of `*`.
 pub fn routes(
-    nginx: &Nginx,
-    hosts: &[Host],
-    strays: &[Stray],
-    unsaid: Unsaid,
+    nginx: &HttpBlock,
+    hosts: &[RouteHost],
+    strays: &[UnsupportedHosts],
+    unsaid: GuardHandling,
     config: usize,
-    reading: &mut Reading<'_>,
-) -> (Vec<Route>, Vec<Policy>) {
+    reading: &mut ImportContext<'_>,
+) -> (Vec<OutputRoute>, Vec<OutputPolicy>) {
     let mut sides = BTreeMap::new();
     for server in
         hosts.iter().map(|host| host.server).chain(strays.iter().map(|stray| stray.server))
     {
         sides.entry(server).or_insert_with(|| {
-            let side = Side::new(nginx, &nginx.servers[server], reading.tree);
+            let side = ModelledServer::new(nginx, &nginx.servers[server], reading.tree);
             let paths = self::paths(&side, unsaid);
             (side, paths)
         });
     }
-    let mut desk = Desk { nginx, hosts, config, sides, routes: Vec::new(), policies: Vec::new() };
+    let mut desk =
+        RouteWriter { nginx, hosts, config, sides, routes: Vec::new(), policies: Vec::new() };
     for place in hosts.iter().map(|host| host.server).collect::<BTreeSet<_>>() {
         desk.note(place, reading);
     }
@@ -55,13 +56,13 @@ pub fn routes(
     (desk.routes, desk.policies)
 }
 
-impl Desk<'_> {
-    fn write(&mut self, host: &Host, reading: &mut Reading<'_>) {
+impl RouteWriter<'_> {
+    fn write(&mut self, host: &RouteHost, reading: &mut ImportContext<'_>) {
         let nginx = self.nginx;
         let server = &nginx.servers[host.server];
         let mut patterns = self.patterns(host).to_vec();
         if self.shuts_the_rest(host) {
-            patterns.insert(0, ("/".into(), Target::Closed));
+            patterns.insert(0, ("/".into(), PatternTarget::Closed));
         }
         let both = patterns.clone();
         let has_prefix =
@@ -69,29 +70,42 @@ impl Desk<'_> {
         for (path, target) in patterns {
             let name = self.name(host, &path, has_prefix(&path));
             let route = match target {
-                Target::Closed => {
-                    let policy = self.policy(Policy::closed(), "closed");
-                    Route {
+                PatternTarget::Closed => {
+                    let policy = self.policy(OutputPolicy::closed(), "closed");
+                    OutputRoute {
                         name,
                         host: host.pattern.clone(),
                         path,
-                        leads: Leads::Nowhere,
+                        leads: RouteTarget::Closed,
                         policy,
                         from: None,
                     }
                 }
-                Target::Open(place) => {
+                PatternTarget::Open(place) => {
                     let location = &server.locations[place];
                     let (pass, level) = resolved(server, location);
                     let Some(pass) = pass else { continue };
                     let scopes = self.scopes(host.server, location);
-                    let policy =
-                        Policy::of(&location.level, level, server.id, nginx, &scopes, reading);
+                    let policy = OutputPolicy::from_level(
+                        &location.level,
+                        level,
+                        server.id,
+                        nginx,
+                        &scopes,
+                        reading,
+                    );
                     let policy = self.policy(policy, name.strip_suffix("-exact").unwrap_or(&name));
-                    Carried { location, pass, level, route: &name, path: &path, policy: &policy }
-                        .note(reading);
+                    CarriedRoute {
+                        location,
+                        pass,
+                        level,
+                        route: &name,
+                        path: &path,
+                        policy: &policy,
+                    }
+                    .note(reading);
                     let leads = leads(location, pass, level, &path, reading);
-                    Route {
+                    OutputRoute {
                         name,
                         host: host.pattern.clone(),
                         path,
@@ -106,9 +120,9 @@ impl Desk<'_> {
         let count = self.routes.iter().filter(|route| route.host == host.pattern).count();
         if count > 0 {
             let routes = if count == 1 { "route" } else { "routes" };
-            reading.notes.say(
+            reading.notes.add(
                 server.id,
-                Word::Carried,
+                DirectiveOutcome::Carried,
                 format!("{count} {routes} for host \"{}\"", host.pattern),
             );
         }

@@ -2,35 +2,39 @@
 
 use std::collections::BTreeSet;
 
-use crate::import::access::{Whom, decided};
-use crate::import::nginx::Reading;
-use crate::import::nginx::backend::{Pass, To};
-use crate::import::nginx::level::{Header, Level};
-use crate::import::nginx::location::{Found, Location, Serves};
-use crate::import::nginx::matches::Matches;
-use crate::import::nginx::model::{End, Named, Outcome, canonical};
-use crate::import::nginx::regex::Cell;
+use crate::import::access::{AccessSubject, decide};
+use crate::import::nginx::ImportContext;
+use crate::import::nginx::backend::{PassTarget, ProxyPass};
+use crate::import::nginx::context::{ContextSettings, ProxyHeader};
+use crate::import::nginx::location::{Location, LocationHandler, LocationMatch};
+use crate::import::nginx::location_pattern::LocationPattern;
+use crate::import::nginx::model::{PathCoverage, RequestEnd, RequestOutcome, canonical};
+use crate::import::nginx::regex::PathCell;
 use crate::import::nginx::server::Server;
-use crate::import::report::{Closed, Notes, Scope, Word};
-use crate::import::translate::compare::{Reason, Side};
+use crate::import::report::{ClosedPaths, DirectiveOutcome, NoteScope, ReportNotes};
+use crate::import::translate::compare::{ModelledServer, OpeningReason};
 use crate::import::translate::guard;
-use crate::import::translate::host::Stray;
-use crate::import::translate::paths::{Finding, Paths, Region, Target, Verdict, finals, regions};
-use crate::import::translate::route::desk::Desk;
-use crate::import::translate::route::pass::{Cut, alike, cut, no_upgrade, resolved};
-use crate::import::translate::route::{readings, timeouts};
-use crate::import::tree::{Id, Tree};
+use crate::import::translate::host::UnsupportedHosts;
+use crate::import::translate::paths::{
+    Divergence, DivergenceKind, PathRegion, PatternTarget, RoutePatterns, regex_free_regions,
+    regions,
+};
+use crate::import::translate::route::pass::{PathChange, alike, no_upgrade, path_change, resolved};
+use crate::import::translate::route::writer::RouteWriter;
+use crate::import::translate::route::{ambiguous, timeouts};
+use crate::import::tree::{DirectiveId, Tree};
 
-impl Desk<'_> {
+impl RouteWriter<'_> {
     /// Returns the attempts that reach `location` of the server at `place`.
-    pub fn scopes(&self, place: usize, location: &Location) -> Vec<Scope> {
+    pub fn scopes(&self, place: usize, location: &Location) -> Vec<NoteScope> {
         let Some((side, _)) = self.sides.get(&place) else { return Vec::new() };
         let matches = &location.matches;
-        if !matches!(matches, Matches::Prefix(path, _) if Named::by(path) != Named::Refused) {
+        if !matches!(matches, LocationPattern::Prefix(path, _) if PathCoverage::classify(path) != PathCoverage::Refused)
+        {
             return self.scoped(place, &matches.to_string(), &[]);
         }
         let locations = &side.server().locations;
-        let is_found = |found: &Found| matches!(found, Found::Location(at) if locations[*at].id == location.id);
+        let is_found = |found: &LocationMatch| matches!(found, LocationMatch::Location(at) if locations[*at].id == location.id);
         let cells: Vec<_> =
             side.model.cells().filter(|cell| is_found(&side.model.find(cell))).collect();
         let regions = regions(side, &cells).into_iter();
@@ -38,44 +42,49 @@ impl Desk<'_> {
     }
 
     /// Returns the scopes of `path`, without `but`, on every host of the server at `place`.
-    fn scoped(&self, place: usize, path: &str, but: &[Region]) -> Vec<Scope> {
+    fn scoped(&self, place: usize, path: &str, but: &[PathRegion]) -> Vec<NoteScope> {
         let own = self.hosts.iter().filter(|host| host.server == place);
         own.map(|host| self.scope(&host.scope, path, but)).collect()
     }
 
-    fn scope(&self, host: &str, path: &str, but: &[Region]) -> Scope {
-        let but = but.iter().map(Region::to_string).collect();
-        Scope { config: Some(self.config), host: host.to_owned(), path: path.to_owned(), but }
+    fn scope(&self, host: &str, path: &str, but: &[PathRegion]) -> NoteScope {
+        let but = but.iter().map(PathRegion::to_string).collect();
+        NoteScope { config: Some(self.config), host: host.to_owned(), path: path.to_owned(), but }
     }
 
     /// Notes everything that the routes of a server can't express.
-    pub fn note(&self, place: usize, reading: &mut Reading<'_>) {
+    pub fn note(&self, place: usize, reading: &mut ImportContext<'_>) {
         let Some((side, paths)) = self.sides.get(&place) else { return };
         let server = side.server();
         if let Some(answer) = server.answer {
             let text =
                 "nginx answers every request by itself; nothing is passed on, so all are refused";
-            reading.notes.say(answer, Word::Differs, text);
+            reading.notes.add(answer, DirectiveOutcome::Differs, text);
         }
         for rewrite in &server.rewrites {
             let text =
                 "paths are never rewritten: what it led elsewhere goes where its own path leads";
             let scopes = self.scoped(place, &rewrite.regex.to_string(), &[]);
-            reading.notes.say_of(rewrite.id, Word::Differs, text, scopes);
+            reading.notes.add_scoped(rewrite.id, DirectiveOutcome::Differs, text, scopes);
         }
         let tree = reading.tree;
-        let decides = |id: &&Id| guard::rewrites(**id, tree) || guard::returns(**id, tree);
+        let decides = |id: &&DirectiveId| guard::rewrites(**id, tree) || guard::returns(**id, tree);
         for id in server.hurdles.iter().filter(decides) {
             let text = "conditions are not carried over: what it answered or led elsewhere goes where its own path leads";
-            reading.notes.say_of(*id, Word::Differs, text, self.scoped(place, "/", &[]));
+            reading.notes.add_scoped(
+                *id,
+                DirectiveOutcome::Differs,
+                text,
+                self.scoped(place, "/", &[]),
+            );
         }
         let findings =
             paths.findings(server, side, |place, outcome| is_alike(server, place, outcome));
         let mut noted = BTreeSet::new();
-        for finding in findings.iter().filter(|finding| finding.verdict == Verdict::Closes) {
+        for finding in findings.iter().filter(|finding| finding.verdict == DivergenceKind::Closes) {
             self.note_finding(place, side, paths, finding, reading);
         }
-        for finding in findings.iter().filter(|finding| finding.verdict != Verdict::Closes) {
+        for finding in findings.iter().filter(|finding| finding.verdict != DivergenceKind::Closes) {
             // One note per set of paths: naming each of its routes would be too long.
             let found: Vec<_> =
                 self.found(side, finding).into_iter().map(|(path, _)| path).collect();
@@ -85,22 +94,32 @@ impl Desk<'_> {
         }
         for location in paths.refused.iter().map(|place| &server.locations[*place]) {
             let text = "every request with such a path is refused with 400";
-            reading.notes.say_of(location.id, Word::Closes, text, self.scopes(place, location));
+            reading.notes.add_scoped(
+                location.id,
+                DirectiveOutcome::Closes,
+                text,
+                self.scopes(place, location),
+            );
         }
         for location in paths.unheard.iter().map(|place| &server.locations[*place]) {
             let text = "no request comes to it: nginx resolves dot segments and merges slashes before it \
                         looks for a location, and each path begins with a slash";
-            reading.notes.say(location.id, Word::Dropped, text);
+            reading.notes.add(location.id, DirectiveOutcome::Dropped, text);
         }
         for number in 0..server.locations.len() {
             self.note_location(place, (side, paths), number, &findings, reading);
-            if let Some(path) = readings::elsewhere((side, paths), number) {
+            if let Some(path) = ambiguous::elsewhere((side, paths), number) {
                 let location = &server.locations[number];
                 let text = format!(
                     "some servers read a path of it as {path:?}, which another route may decide about: \
                      such a request is refused with 400"
                 );
-                reading.notes.say_of(location.id, Word::Closes, text, self.scopes(place, location));
+                reading.notes.add_scoped(
+                    location.id,
+                    DirectiveOutcome::Closes,
+                    text,
+                    self.scopes(place, location),
+                );
             }
             self.note_slash(place, (side, paths), number, reading);
         }
@@ -111,9 +130,9 @@ impl Desk<'_> {
     fn note_slash(
         &self,
         place: usize,
-        (side, paths): (&Side<'_>, &Paths),
+        (side, paths): (&ModelledServer<'_>, &RoutePatterns),
         number: usize,
-        reading: &mut Reading<'_>,
+        reading: &mut ImportContext<'_>,
     ) {
         let location = &side.server().locations[number];
         let bare = location
@@ -122,12 +141,13 @@ impl Desk<'_> {
             .and_then(|path| path.strip_suffix('/'))
             .filter(|bare| canonical(bare).is_some());
         let Some(bare) = bare else { return };
-        let (cell, slashed) = (Cell::Exact(bare.to_owned()), Cell::Exact(format!("{bare}/")));
-        let is_sent = side.model.find(&cell) == Found::Redirect(number);
+        let (cell, slashed) =
+            (PathCell::Exact(bare.to_owned()), PathCell::Exact(format!("{bare}/")));
+        let is_sent = side.model.find(&cell) == LocationMatch::Redirect(number);
         let own = self.hosts.iter().filter(|host| host.server == place);
         let is_around =
             paths.matches(&cell) || own.into_iter().any(|host| self.shuts_the_rest(host));
-        let is_served = matches!(paths.find(&slashed), Target::Open(_));
+        let is_served = matches!(paths.find(&slashed), PatternTarget::Open(_));
         let is_passed =
             side.model.answers(&slashed).sure.iter().any(|outcome| side.passes_some(outcome));
         let what = match (is_served, is_around) {
@@ -137,30 +157,40 @@ impl Desk<'_> {
         };
         if is_sent {
             let text = format!("nginx sends plain HTTP for {bare} to {bare}/; here {what}");
-            let scopes = self.scoped(place, &Region::Exact(bare.to_owned()).to_string(), &[]);
-            reading.notes.say_of(location.id, Word::Differs, text, scopes);
+            let scopes = self.scoped(place, &PathRegion::Exact(bare.to_owned()).to_string(), &[]);
+            reading.notes.add_scoped(location.id, DirectiveOutcome::Differs, text, scopes);
         }
     }
 
     /// Notes hosts that no route can express.
-    pub fn note_stray(&self, stray: &Stray, reading: &mut Reading<'_>) {
+    pub fn note_stray(&self, stray: &UnsupportedHosts, reading: &mut ImportContext<'_>) {
         let star = self.hosts.iter().find(|host| host.pattern == "*");
         let default = star.and_then(|host| self.sides.get(&host.server));
         let Some((default, paths)) = default else { return };
         let server = &self.nginx.servers[stray.server];
-        let side = Side::new(self.nginx, server, reading.tree).with_texts_of(default);
+        let side = ModelledServer::new(self.nginx, server, reading.tree).with_texts_of(default);
         let findings = paths.findings(default.server(), &side, |_, _| true);
-        let opens = findings.iter().find(|finding| matches!(finding.verdict, Verdict::Opens(_)));
+        let opens =
+            findings.iter().find(|finding| matches!(finding.verdict, DivergenceKind::Opens(_)));
         let scope = self.scope(&stray.scope, "/", &[]);
         if opens.is_some() {
             let text = "the default server's routes admit requests that nginx refused";
-            reading.notes.say_of(stray.id, Word::Opens, text, vec![scope.clone()]);
+            reading.notes.add_scoped(stray.id, DirectiveOutcome::Opens, text, vec![scope.clone()]);
         }
-        reading.notes.say_of(stray.id, Word::Differs, stray.said.clone(), vec![scope]);
+        reading.notes.add_scoped(
+            stray.id,
+            DirectiveOutcome::Differs,
+            stray.said.clone(),
+            vec![scope],
+        );
     }
 
     /// Returns the paths of a finding as nginx writes them, each with its exceptions.
-    fn found(&self, side: &Side<'_>, finding: &Finding) -> Vec<(String, Vec<Region>)> {
+    fn found(
+        &self,
+        side: &ModelledServer<'_>,
+        finding: &Divergence,
+    ) -> Vec<(String, Vec<PathRegion>)> {
         let server = side.server();
         let by = finding.nginx.by;
         let rewrites = server
@@ -169,12 +199,12 @@ impl Desk<'_> {
             .chain(server.locations.iter().flat_map(|location| &location.rewrites));
         let rewrite = rewrites.into_iter().find(|rewrite| rewrite.id == by);
         let regex = server.locations.iter().find_map(|location| match &location.matches {
-            Matches::Regex(regex) if location.id == by => Some(regex),
+            LocationPattern::Regex(regex) if location.id == by => Some(regex),
             _ => None,
         });
         match (rewrite, regex) {
             (Some(rewrite), _) => vec![(rewrite.regex.to_string(), Vec::new())],
-            (None, Some(regex)) => vec![(regex.to_string(), finals(side))],
+            (None, Some(regex)) => vec![(regex.to_string(), regex_free_regions(side))],
             (None, None) => {
                 let all = regions(side, &finding.cells).into_iter();
                 all.map(|(region, but)| (region.to_string(), but)).collect()
@@ -185,29 +215,35 @@ impl Desk<'_> {
     fn note_finding(
         &self,
         place: usize,
-        side: &Side<'_>,
-        paths: &Paths,
-        finding: &Finding,
-        reading: &mut Reading<'_>,
+        side: &ModelledServer<'_>,
+        paths: &RoutePatterns,
+        finding: &Divergence,
+        reading: &mut ImportContext<'_>,
     ) {
         for (path, but) in self.found(side, finding) {
             let scopes = self.scoped(place, &path, &but);
-            if finding.verdict == Verdict::Closes {
+            if finding.verdict == DivergenceKind::Closes {
                 self.note_closed(place, &path, finding.nginx.by, reading);
             }
             let text = text(side, paths, finding, &path, reading.tree);
             let word = match finding.verdict {
-                Verdict::Opens(_) => Word::Opens,
-                Verdict::Closes => Word::Closes,
-                Verdict::Differs => Word::Differs,
+                DivergenceKind::Opens(_) => DirectiveOutcome::Opens,
+                DivergenceKind::Closes => DirectiveOutcome::Closes,
+                DivergenceKind::Differs => DirectiveOutcome::Differs,
             };
-            reading.notes.say_of(finding.nginx.by, word, text, scopes);
+            reading.notes.add_scoped(finding.nginx.by, word, text, scopes);
         }
     }
 
-    fn note_closed(&self, place: usize, path: &str, by: Id, reading: &mut Reading<'_>) {
+    fn note_closed(
+        &self,
+        place: usize,
+        path: &str,
+        by: DirectiveId,
+        reading: &mut ImportContext<'_>,
+    ) {
         for host in self.hosts.iter().filter(|host| host.server == place) {
-            let closed = Closed { host: host.scope.clone(), path: path.to_owned(), by };
+            let closed = ClosedPaths { host: host.scope.clone(), path: path.to_owned(), by };
             reading.notes.closed(closed);
         }
     }
@@ -215,56 +251,74 @@ impl Desk<'_> {
     fn note_location(
         &self,
         place: usize,
-        (side, paths): (&Side<'_>, &Paths),
+        (side, paths): (&ModelledServer<'_>, &RoutePatterns),
         number: usize,
-        findings: &[Finding],
-        reading: &mut Reading<'_>,
+        findings: &[Divergence],
+        reading: &mut ImportContext<'_>,
     ) {
         let server = side.server();
         let location = &server.locations[number];
         let scopes = self.scopes(place, location);
-        let routed = paths.patterns.iter().any(|(_, target)| *target == Target::Open(number));
+        let routed =
+            paths.patterns.iter().any(|(_, target)| *target == PatternTarget::Open(number));
         let id = location.id;
         match &location.serves {
             _ if server.answer.is_some() => {
                 let text = "the server answers every request before a location is looked for";
-                reading.notes.say(id, Word::Dropped, text);
+                reading.notes.add(id, DirectiveOutcome::Dropped, text);
             }
-            Serves::Answer(answer) => {
+            LocationHandler::Answer(answer) => {
                 guard::note_led_away(location, &scopes, reading);
                 if let Some(path) = sent(location, (side, paths)) {
                     let text = format!("route of {path}/, which sends plain HTTP for {path} there");
-                    reading.notes.say(id, Word::Carried, text);
+                    reading.notes.add(id, DirectiveOutcome::Carried, text);
                     let text = format!(
                         "308 to {path}/ with the query, for clients that may ask for {path}/; a WebSocket is 404"
                     );
                     let scopes =
-                        self.scoped(place, &Region::Exact(path.to_owned()).to_string(), &[]);
-                    return reading.notes.say_of(*answer, Word::Differs, text, scopes);
+                        self.scoped(place, &PathRegion::Exact(path.to_owned()).to_string(), &[]);
+                    return reading.notes.add_scoped(
+                        *answer,
+                        DirectiveOutcome::Differs,
+                        text,
+                        scopes,
+                    );
                 }
-                reading.notes.say(id, Word::Carried, "refused: nginx passes nothing on there");
+                reading.notes.add(
+                    id,
+                    DirectiveOutcome::Carried,
+                    "refused: nginx passes nothing on there",
+                );
                 let (word, text) = match reading.tree.lines[*answer].name.as_str() {
-                    "internal" => (Word::Carried, "refused, as nginx refused it"),
-                    _ => (Word::Differs, "nginx answers by itself there: Sidegate refuses"),
+                    "internal" => (DirectiveOutcome::Carried, "refused, as nginx refused it"),
+                    _ => (
+                        DirectiveOutcome::Differs,
+                        "nginx answers by itself there: Sidegate refuses",
+                    ),
                 };
-                reading.notes.say_of(*answer, word, text, scopes);
+                reading.notes.add_scoped(*answer, word, text, scopes);
             }
-            Serves::Other => {
+            LocationHandler::Other => {
                 guard::note_led_away(location, &scopes, reading);
-                reading.notes.say(id, Word::Carried, "refused: nginx passes nothing on there");
+                reading.notes.add(
+                    id,
+                    DirectiveOutcome::Carried,
+                    "refused: nginx passes nothing on there",
+                );
             }
-            Serves::Proxy(_) if matches!(location.matches, Matches::Named(_)) => {
+            LocationHandler::Proxy(_) if matches!(location.matches, LocationPattern::Named(_)) => {
                 let text = "its backend is that of the locations that lead there";
-                reading.notes.say(id, Word::Carried, text);
+                reading.notes.add(id, DirectiveOutcome::Carried, text);
             }
-            Serves::Named(..) | Serves::Proxy(_) => {
+            LocationHandler::Named(..) | LocationHandler::Proxy(_) => {
                 let told = findings.iter().any(|finding| finding.nginx.by == id);
-                if !routed && !told && matches!(location.matches, Matches::Regex(_)) {
+                if !routed && !told && matches!(location.matches, LocationPattern::Regex(_)) {
                     let text = "no route can match it; what it matched goes where the rest of its path leads, by the same rules";
-                    reading.notes.say(id, Word::Carried, text);
+                    reading.notes.add(id, DirectiveOutcome::Carried, text);
                 }
                 self.note_passed(side, number, routed, &scopes, reading);
-                let opened = |id: &Id| findings.iter().any(|finding| is_opened(finding, *id));
+                let opened =
+                    |id: &DirectiveId| findings.iter().any(|finding| is_opened(finding, *id));
                 let (opened, closed): (Vec<_>, Vec<_>) =
                     side.guards(number).iter().copied().partition(opened);
                 guard::note(&opened, true, &scopes, reading);
@@ -276,33 +330,38 @@ impl Desk<'_> {
 
     fn note_passed(
         &self,
-        side: &Side<'_>,
+        side: &ModelledServer<'_>,
         number: usize,
         routed: bool,
-        scopes: &[Scope],
-        reading: &mut Reading<'_>,
+        scopes: &[NoteScope],
+        reading: &mut ImportContext<'_>,
     ) {
         let server = side.server();
         let location = &server.locations[number];
         let (pass, level) = resolved(server, location);
-        if let Serves::Named(id, name) = &location.serves {
+        if let LocationHandler::Named(id, name) = &location.serves {
             if pass.is_none() {
                 let text = format!("what {name} does there can't be carried over: refused");
-                return reading.notes.say_of(*id, Word::Closes, text, scopes.to_vec());
+                return reading.notes.add_scoped(
+                    *id,
+                    DirectiveOutcome::Closes,
+                    text,
+                    scopes.to_vec(),
+                );
             }
             let text = format!("files are not served: every path goes to {name}");
-            reading.notes.say(*id, Word::Differs, text);
+            reading.notes.add(*id, DirectiveOutcome::Differs, text);
         }
         if let (Some(pass), Some(lacks), true) = (pass, no_upgrade(level, self.nginx), routed) {
             let text = format!(
                 "nginx passed no upgrade on here ({lacks}); Sidegate passes WebSockets on like everything else, and the backend decides"
             );
-            reading.notes.say_of(pass.id, Word::Upgrades, text, scopes.to_vec());
+            reading.notes.add_scoped(pass.id, DirectiveOutcome::Upgrades, text, scopes.to_vec());
         }
     }
 
     /// Notes the limits that are no longer counted together, because several policies have them.
-    pub fn note_shared(&self, reading: &mut Reading<'_>) {
+    pub fn note_shared(&self, reading: &mut ImportContext<'_>) {
         for (zone, id) in self.policies.iter().flat_map(|policy| &policy.limits) {
             let sharing = self.policies.iter().filter(|policy| policy.limits.contains_key(zone));
             let names: Vec<_> = sharing.map(|policy| format!("`{}`", policy.name)).collect();
@@ -311,14 +370,17 @@ impl Desk<'_> {
                     "budgets are a policy's own: {} count each for itself",
                     names.join(", ")
                 );
-                reading.notes.say(*id, Word::Differs, text);
+                reading.notes.add(*id, DirectiveOutcome::Differs, text);
             }
         }
     }
 }
 
 /// Returns the path that a location redirects to its slash, if Sidegate does so as well.
-fn sent<'l>(location: &'l Location, (side, paths): (&Side<'_>, &Paths)) -> Option<&'l str> {
+fn sent<'l>(
+    location: &'l Location,
+    (side, paths): (&ModelledServer<'_>, &RoutePatterns),
+) -> Option<&'l str> {
     location.redirect.as_ref()?;
     let path = location.matches.path()?;
     (side.model.adds_slash(path) && paths.adds_slash(path)).then_some(path)
@@ -326,45 +388,53 @@ fn sent<'l>(location: &'l Location, (side, paths): (&Side<'_>, &Paths)) -> Optio
 
 /// Returns whether an outcome leads to the same place as the location at `place`, by the same
 /// rules.
-fn is_alike(server: &Server, place: usize, outcome: &Outcome) -> bool {
+fn is_alike(server: &Server, place: usize, outcome: &RequestOutcome) -> bool {
     let own = outcome.stages.first();
-    outcome.end == End::Passed && own.is_some_and(|own| *own == place || alike(server, place, *own))
+    outcome.end == RequestEnd::Passed
+        && own.is_some_and(|own| *own == place || alike(server, place, *own))
 }
 
 /// Returns whether a finding admits requests that the guard `id` refused.
-fn is_opened(finding: &Finding, id: Id) -> bool {
-    matches!(&finding.verdict, Verdict::Opens(Reason::Guards(guards)) if guards.contains(&id))
+fn is_opened(finding: &Divergence, id: DirectiveId) -> bool {
+    matches!(&finding.verdict, DivergenceKind::Opens(OpeningReason::Guards(guards)) if guards.contains(&id))
 }
 
 /// Describes a finding about the paths of `location PATH`.
-fn text(side: &Side<'_>, paths: &Paths, finding: &Finding, path: &str, tree: &Tree) -> String {
+fn text(
+    side: &ModelledServer<'_>,
+    paths: &RoutePatterns,
+    finding: &Divergence,
+    path: &str,
+    tree: &Tree,
+) -> String {
     let server = side.server();
     let location = server.locations.iter().find(|location| location.id == finding.nginx.by);
-    let is_regex = location.is_none_or(|location| matches!(location.matches, Matches::Regex(_)));
+    let is_regex =
+        location.is_none_or(|location| matches!(location.matches, LocationPattern::Regex(_)));
     let what =
         if is_regex { "a path that it matches".to_owned() } else { format!("a path of `{path}`") };
     let to = match finding.sidegate {
-        Target::Open(place) => format!("`location {}`", server.locations[place].matches),
-        Target::Closed => String::new(),
+        PatternTarget::Open(place) => format!("`location {}`", server.locations[place].matches),
+        PatternTarget::Closed => String::new(),
     };
     match &finding.verdict {
-        Verdict::Opens(Reason::Refused) => {
+        DivergenceKind::Opens(OpeningReason::Refused) => {
             format!("{what} goes where {to} leads; nginx passed none on")
         }
-        Verdict::Opens(Reason::Guards(ids)) => {
+        DivergenceKind::Opens(OpeningReason::Guards(ids)) => {
             format!("{what} goes where {to} leads, without {}", named(ids, tree))
         }
-        Verdict::Opens(Reason::Networks) => {
+        DivergenceKind::Opens(OpeningReason::Networks) => {
             format!("{what} goes where {to} leads, whose rules admit clients that nginx refused")
         }
-        Verdict::Opens(Reason::Limits) => {
+        DivergenceKind::Opens(OpeningReason::Limits) => {
             format!("{what} goes where {to} leads, whose limits are not those of nginx")
         }
-        Verdict::Differs if finding.nginx.end == End::Answered => {
+        DivergenceKind::Differs if finding.nginx.end == RequestEnd::Answered => {
             format!("{what} goes where {to} leads; nginx answered it by itself")
         }
-        Verdict::Differs => format!("{what} goes where {to} leads, and by its rules"),
-        Verdict::Closes => {
+        DivergenceKind::Differs => format!("{what} goes where {to} leads, and by its rules"),
+        DivergenceKind::Closes => {
             format!("{what} is refused: {}", closed(side, paths, finding, location, tree))
         }
     }
@@ -372,9 +442,9 @@ fn text(side: &Side<'_>, paths: &Paths, finding: &Finding, path: &str, tree: &Tr
 
 /// Explains why paths are closed.
 fn closed(
-    side: &Side<'_>,
-    paths: &Paths,
-    finding: &Finding,
+    side: &ModelledServer<'_>,
+    paths: &RoutePatterns,
+    finding: &Divergence,
     location: Option<&Location>,
     tree: &Tree,
 ) -> String {
@@ -393,7 +463,7 @@ fn closed(
     }
     match location {
         None => "paths are never rewritten".into(),
-        Some(location) if matches!(location.matches, Matches::Regex(_)) => {
+        Some(location) if matches!(location.matches, LocationPattern::Regex(_)) => {
             "no route can match it. Write routes for what it was meant to match".into()
         }
         Some(location) if !location.rewrites.is_empty() => {
@@ -405,19 +475,19 @@ fn closed(
 }
 
 /// Lists directives with their places.
-fn named(ids: &[Id], tree: &Tree) -> String {
+fn named(ids: &[DirectiveId], tree: &Tree) -> String {
     let all = ids.iter().map(|id| format!("`{}` ({})", tree.lines[*id].text, tree.place(*id)));
     all.collect::<Vec<_>>().join(", ")
 }
 
 /// A route that is written, and its origins.
-pub struct Carried<'c> {
+pub struct CarriedRoute<'c> {
     /// The location that receives its requests in nginx.
     pub location: &'c Location,
     /// The `proxy_pass` for its requests.
-    pub pass: &'c Pass,
+    pub pass: &'c ProxyPass,
     /// The settings in force towards the backend.
-    pub level: &'c Level,
+    pub level: &'c ContextSettings,
     /// Name of the route.
     pub route: &'c str,
     /// Path pattern of the route.
@@ -426,25 +496,27 @@ pub struct Carried<'c> {
     pub policy: &'c str,
 }
 
-impl Carried<'_> {
+impl CarriedRoute<'_> {
     /// Notes the outcome of each directive behind the route.
-    pub fn note(&self, reading: &mut Reading<'_>) {
+    pub fn note(&self, reading: &mut ImportContext<'_>) {
         let notes = &mut reading.notes;
-        notes.say(
+        notes.add(
             self.location.id,
-            Word::Carried,
+            DirectiveOutcome::Carried,
             format!("route `{}`, path = \"{}\", policy `{}`", self.route, self.path, self.policy),
         );
-        let to = match (&self.pass.to, cut(self.location, self.pass, self.path)) {
-            (To::Unknown(_), _) => None,
-            (To::Backends(_), Cut::Prefix) => Some("`backend` of the route, and `strip_prefix`"),
-            (To::Backends(_), _) => Some("`backend` of the route"),
+        let to = match (&self.pass.to, path_change(self.location, self.pass, self.path)) {
+            (PassTarget::Unknown(_), _) => None,
+            (PassTarget::Backends(_), PathChange::Prefix) => {
+                Some("`backend` of the route, and `strip_prefix`")
+            }
+            (PassTarget::Backends(_), _) => Some("`backend` of the route"),
         };
         if let Some(to) = to {
-            notes.say(self.pass.id, Word::Carried, to);
+            notes.add(self.pass.id, DirectiveOutcome::Carried, to);
         }
         if let Some(id) = self.pass.cut_by {
-            notes.say(id, Word::Carried, "`strip_prefix` of the route");
+            notes.add(id, DirectiveOutcome::Carried, "`strip_prefix` of the route");
         }
         self.note_rules(notes);
         self.note_settings(notes);
@@ -454,44 +526,50 @@ impl Carried<'_> {
         if !self.level.headers.iter().any(|header| header.name == "host") {
             let text = "without a `proxy_set_header Host`, nginx sent its own name of the backend; here the \
                         backend gets `Host` as it came";
-            notes.say(self.pass.id, Word::Differs, text);
+            notes.add(self.pass.id, DirectiveOutcome::Differs, text);
         }
     }
 
-    fn note_rules(&self, notes: &mut Notes) {
+    fn note_rules(&self, notes: &mut ReportNotes) {
         let deciding: Vec<_> =
-            decided(&self.location.level.access).iter().filter_map(|one| one.by).collect();
+            decide(&self.location.level.access).iter().filter_map(|one| one.by).collect();
         for rule in &self.location.level.access {
             match rule.whom {
-                Whom::Unix => notes.say(rule.id, Word::Dropped, "no listener is a Unix socket"),
-                _ if deciding.contains(&rule.id) => {
-                    notes.say(rule.id, Word::Carried, format!("policies/{}.toml", self.policy));
+                AccessSubject::Unix => {
+                    notes.add(rule.id, DirectiveOutcome::Dropped, "no listener is a Unix socket")
                 }
-                _ => notes.say(
+                _ if deciding.contains(&rule.id) => {
+                    notes.add(
+                        rule.id,
+                        DirectiveOutcome::Carried,
+                        format!("policies/{}.toml", self.policy),
+                    );
+                }
+                _ => notes.add(
                     rule.id,
-                    Word::Carried,
+                    DirectiveOutcome::Carried,
                     "decides nothing: a rule before it does, or one around it says the same",
                 ),
             }
         }
     }
 
-    fn note_settings(&self, notes: &mut Notes) {
+    fn note_settings(&self, notes: &mut ReportNotes) {
         let level = self.level;
         let backends = match &self.pass.to {
-            To::Backends(backends) => backends.len(),
-            To::Unknown(_) => 0,
+            PassTarget::Backends(backends) => backends.len(),
+            PassTarget::Unknown(_) => 0,
         };
         for (id, word, text) in timeouts::notes(level, backends) {
-            notes.say(id, word, text);
+            notes.add(id, word, text);
         }
         if let Some(set) = level.max_body {
             let off = "`max_body = \"off\"` of the route: no limit";
             let text = if set.value == 0 { off } else { "`max_body` of the route" };
-            notes.say(set.id, Word::Carried, text);
+            notes.add(set.id, DirectiveOutcome::Carried, text);
         }
         if let Some(set) = level.http_11 {
-            notes.say(set.id, Word::Needless, "a route speaks HTTP/1.1 to its backend");
+            notes.add(set.id, DirectiveOutcome::Needless, "a route speaks HTTP/1.1 to its backend");
         }
     }
 }
@@ -509,24 +587,34 @@ fn is_set(name: &str, value: &str) -> bool {
     value == own
 }
 
-fn note_header(header: &Header, notes: &mut Notes) {
+fn note_header(header: &ProxyHeader, notes: &mut ReportNotes) {
     let (word, text) = match header.name.as_str() {
-        "upgrade" | "connection" => (Word::Needless, "a route does it by itself"),
+        "upgrade" | "connection" => (DirectiveOutcome::Needless, "a route does it by itself"),
         "host" if header.value == "$http_host" => {
-            (Word::Needless, "the backend gets `Host` as it came")
+            (DirectiveOutcome::Needless, "the backend gets `Host` as it came")
         }
-        "host" => (Word::Differs, "the backend gets `Host` as it came, port and all"),
-        "x-forwarded-for" if header.value == "$proxy_add_x_forwarded_for" => {
-            (Word::Differs, "the client's address alone: what a client sent in it is removed")
+        "host" => (DirectiveOutcome::Differs, "the backend gets `Host` as it came, port and all"),
+        "x-forwarded-for" if header.value == "$proxy_add_x_forwarded_for" => (
+            DirectiveOutcome::Differs,
+            "the client's address alone: what a client sent in it is removed",
+        ),
+        name if is_set(name, &header.value) => {
+            (DirectiveOutcome::Needless, "Sidegate sets it by itself")
         }
-        name if is_set(name, &header.value) => (Word::Needless, "Sidegate sets it by itself"),
         "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port"
-        | "x-request-id" => {
-            (Word::Differs, "Sidegate sets it by itself, from the request and its connection")
+        | "x-request-id" => (
+            DirectiveOutcome::Differs,
+            "Sidegate sets it by itself, from the request and its connection",
+        ),
+        "x-real-ip" => {
+            (DirectiveOutcome::Differs, "removed: `X-Forwarded-For` has the client's address alone")
         }
-        "x-real-ip" => (Word::Differs, "removed: `X-Forwarded-For` has the client's address alone"),
-        "accept-encoding" | "origin" => (Word::Dropped, "the backend gets it as it came"),
-        _ => (Word::Differs, "the backend no longer gets it: headers are not to be set"),
+        "accept-encoding" | "origin" => {
+            (DirectiveOutcome::Dropped, "the backend gets it as it came")
+        }
+        _ => {
+            (DirectiveOutcome::Differs, "the backend no longer gets it: headers are not to be set")
+        }
     };
-    notes.say(header.id, word, text);
+    notes.add(header.id, word, text);
 }

@@ -5,17 +5,17 @@
 
 use std::time::Duration;
 
-use crate::import::nginx::level::{Level, Set};
-use crate::import::nginx::unit::written;
-use crate::import::report::Word;
-use crate::import::tree::Id;
+use crate::import::nginx::context::{ContextSettings, Setting};
+use crate::import::nginx::unit::format_duration;
+use crate::import::report::DirectiveOutcome;
+use crate::import::tree::DirectiveId;
 use sidegate::snapshot::route::RouteTimeouts;
 
 /// Default of each nginx timeout for reading and writing.
-const DEFAULT: Duration = Duration::from_secs(60);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Longest duration that Sidegate accepts.
-pub const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+pub const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// A route's `timeouts`; `None` means the default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,9 +31,9 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Returns the timeouts in force at `level`. In nginx, 0 doesn't mean unlimited: it gives up at
+    /// Returns the timeouts in force at `context`. In nginx, 0 doesn't mean unlimited: it gives up at
     /// once, which is not carried over.
-    pub fn of(level: &Level) -> Timeouts {
+    pub fn of(level: &ContextSettings) -> Timeouts {
         Timeouts {
             dial: given(level.connect_timeout),
             response: given(level.read_timeout),
@@ -43,36 +43,39 @@ impl Timeouts {
     }
 }
 
-/// Returns the value, limited to `LONGEST`. `None` means not set, or 0.
-fn given(set: Option<Set<Duration>>) -> Option<Duration> {
-    set.map(|set| set.value.min(LONGEST)).filter(|time| !time.is_zero())
+/// Returns the value, limited to `MAX_DURATION`. `None` means not set, or 0.
+fn given(set: Option<Setting<Duration>>) -> Option<Duration> {
+    set.map(|set| set.value.min(MAX_DURATION)).filter(|time| !time.is_zero())
 }
 
 /// Returns the longer of two. `None` means that neither is set.
-fn longer(one: Option<Set<Duration>>, other: Option<Set<Duration>>) -> Option<Duration> {
+fn longer(one: Option<Setting<Duration>>, other: Option<Setting<Duration>>) -> Option<Duration> {
     let (one, other) = (given(one), given(other));
     one.or(other)?;
-    Some(one.unwrap_or(DEFAULT).max(other.unwrap_or(DEFAULT)))
+    Some(one.unwrap_or(DEFAULT_TIMEOUT).max(other.unwrap_or(DEFAULT_TIMEOUT)))
 }
 
-/// Notes the outcome of each timeout of `level`, on a route with so many backends.
-pub fn notes(level: &Level, backends: usize) -> Vec<(Id, Word, String)> {
+/// Notes the outcome of each timeout of `context`, on a route with so many backends.
+pub fn notes(
+    level: &ContextSettings,
+    backends: usize,
+) -> Vec<(DirectiveId, DirectiveOutcome, String)> {
     let Timeouts { body_stall, write_stall, .. } = Timeouts::of(level);
     let default = RouteTimeouts::default();
     let mut notes = Vec::new();
-    let mut note = |set: Option<Set<Duration>>,
+    let mut note = |set: Option<Setting<Duration>>,
                     kept: String,
-                    say: &dyn Fn(Duration) -> (Word, String)| {
-        let Some(Set { id, value }) = set else { return };
+                    say: &dyn Fn(Duration) -> (DirectiveOutcome, String)| {
+        let Some(Setting { id, value }) = set else { return };
         let (word, text) = match value {
             Duration::ZERO => {
-                (Word::Differs, format!("nginx gave up at once; Sidegate keeps {kept}"))
+                (DirectiveOutcome::Differs, format!("nginx gave up at once; Sidegate keeps {kept}"))
             }
-            value if value > LONGEST => {
-                let (longest, value) = (written(LONGEST), written(value));
-                let text = say(LONGEST).1;
+            value if value > MAX_DURATION => {
+                let (longest, value) = (format_duration(MAX_DURATION), format_duration(value));
+                let text = say(MAX_DURATION).1;
                 (
-                    Word::Differs,
+                    DirectiveOutcome::Differs,
                     format!(
                         "{text}; nginx had {value}, and {longest} is the most that Sidegate takes"
                     ),
@@ -82,7 +85,7 @@ pub fn notes(level: &Level, backends: usize) -> Vec<(Id, Word, String)> {
         };
         notes.push((id, word, text));
     };
-    let or_off = |time: Option<Duration>| time.map_or("off".into(), written);
+    let or_off = |time: Option<Duration>| time.map_or("off".into(), format_duration);
     let (response, stall) = (or_off(default.response), or_off(body_stall.or(default.body_stall)));
     let kept =
         format!("`timeouts.response` {response}, `body_stall` {stall}, and no `idle` for tunnels");
@@ -90,15 +93,17 @@ pub fn notes(level: &Level, backends: usize) -> Vec<(Id, Word, String)> {
     note(level.body_timeout, format!("`timeouts.body_stall` {stall}"), &|value| {
         uploading(value, body_stall)
     });
-    let kept =
-        format!("`timeouts.write_stall` {}", written(write_stall.unwrap_or(default.write_stall)));
+    let kept = format!(
+        "`timeouts.write_stall` {}",
+        format_duration(write_stall.unwrap_or(default.write_stall))
+    );
     note(level.send_timeout, kept.clone(), &|value| writing(value, write_stall));
     note(level.client_timeout, kept, &|value| writing(value, write_stall));
-    let kept = format!("`timeouts.dial` {}", written(default.dial));
+    let kept = format!("`timeouts.dial` {}", format_duration(default.dial));
     note(level.connect_timeout, kept, &|_| match backends {
-        0 | 1 => (Word::Carried, "`timeouts.dial` of the route".into()),
+        0 | 1 => (DirectiveOutcome::Carried, "`timeouts.dial` of the route".into()),
         _ => (
-            Word::Differs,
+            DirectiveOutcome::Differs,
             "`timeouts.dial` of the route, which the backends of a list share".into(),
         ),
     });
@@ -107,17 +112,17 @@ pub fn notes(level: &Level, backends: usize) -> Vec<(Id, Word, String)> {
 
 /// Describes a value that holds for both sides and differs from the given one.
 fn instead(key: &str, held: Option<Duration>, value: Duration) -> String {
-    let held = held.map_or("off".into(), written);
-    format!("`timeouts.{key}` is {held} in place of {}", written(value))
+    let held = held.map_or("off".into(), format_duration);
+    format!("`timeouts.{key}` is {held} in place of {}", format_duration(value))
 }
 
 /// Word and text for `proxy_read_timeout`.
-fn reading(value: Duration, body_stall: Option<Duration>) -> (Word, String) {
+fn reading(value: Duration, body_stall: Option<Duration>) -> (DirectiveOutcome, String) {
     if body_stall == Some(value) {
         let text = "`timeouts.response` and `body_stall` of the route, the latter for both sides and \
                     never for a stream of events; `idle` of the policy for tunnels: no frame either \
                     way, where nginx counted bytes";
-        return (Word::Carried, text.into());
+        return (DirectiveOutcome::Carried, text.into());
     }
     let text = format!(
         "`timeouts.response` of the route, and `idle` of the policy for tunnels: no frame either way, \
@@ -125,60 +130,64 @@ fn reading(value: Duration, body_stall: Option<Duration>) -> (Word, String) {
          `client_body_timeout` (60 s where none is given)",
         instead("body_stall", body_stall, value)
     );
-    (Word::Differs, text)
+    (DirectiveOutcome::Differs, text)
 }
 
 /// Word and text for `client_body_timeout`.
-fn uploading(value: Duration, body_stall: Option<Duration>) -> (Word, String) {
+fn uploading(value: Duration, body_stall: Option<Duration>) -> (DirectiveOutcome, String) {
     if body_stall != Some(value) {
         let text = format!(
             "{}: it holds for both sides, and is the longer `proxy_read_timeout` (60 s where none is given)",
             instead("body_stall", body_stall, value)
         );
-        return (Word::Differs, text);
+        return (DirectiveOutcome::Differs, text);
     }
-    if value > DEFAULT {
+    if value > DEFAULT_TIMEOUT {
         let text = "`timeouts.body_stall` of the route; `body_pace` bounds a request's body as well: \
                     500 bytes a second over half a minute of waiting";
-        return (Word::Differs, text.into());
+        return (DirectiveOutcome::Differs, text.into());
     }
-    (Word::Carried, "`timeouts.body_stall` of the route, for both sides".into())
+    (DirectiveOutcome::Carried, "`timeouts.body_stall` of the route, for both sides".into())
 }
 
 /// Word and text for `proxy_send_timeout` and for `send_timeout`.
-fn writing(value: Duration, write_stall: Option<Duration>) -> (Word, String) {
-    if write_stall == Some(value) && value <= DEFAULT {
+fn writing(value: Duration, write_stall: Option<Duration>) -> (DirectiveOutcome, String) {
+    if write_stall == Some(value) && value <= DEFAULT_TIMEOUT {
         let text = "`timeouts.write_stall` of the route: either side takes nothing for so long; a \
                     silent tunnel ends by `idle`";
-        return (Word::Carried, text.into());
+        return (DirectiveOutcome::Carried, text.into());
     }
     if write_stall == Some(value) {
         let text = "`timeouts.write_stall` of the route: either side takes nothing for so long; \
                     `body_pace` bounds answers of plain HTTP as well: 500 bytes a second over half \
                     a minute; a silent tunnel ends by `idle`";
-        return (Word::Differs, text.into());
+        return (DirectiveOutcome::Differs, text.into());
     }
     let text = format!(
         "{}: it holds for both sides, and is the longer one of `proxy_send_timeout` and \
          `send_timeout` (60 s where none is given)",
         instead("write_stall", write_stall, value)
     );
-    (Word::Differs, text)
+    (DirectiveOutcome::Differs, text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn level(read: u64, body: Option<u64>) -> Level {
-        let set = |id, seconds| Set { id, value: Duration::from_secs(seconds) };
+    fn level(read: u64, body: Option<u64>) -> ContextSettings {
+        let set = |id, seconds| Setting { id, value: Duration::from_secs(seconds) };
         let body_timeout = body.map(|seconds| set(1, seconds));
-        Level { read_timeout: Some(set(0, read)), body_timeout, ..Level::default() }
+        ContextSettings {
+            read_timeout: Some(set(0, read)),
+            body_timeout,
+            ..ContextSettings::default()
+        }
     }
 
     #[test]
-    fn changed_timeout_is_told_with_both_values() {
-        let told = |level: &Level| {
+    fn changed_timeout_is_reported_with_both_values() {
+        let told = |level: &ContextSettings| {
             notes(level, 1).into_iter().map(|(_, _, text)| text).collect::<Vec<_>>().join("\n")
         };
         let years = told(&level(3650 * 24 * 3600, Some(10)));
@@ -196,7 +205,11 @@ mod tests {
 
     #[test]
     fn longer_of_two_timeouts_holds_where_a_route_has_one() {
-        let check = |read, body, response: Option<u64>, body_stall: Option<u64>, words: &[Word]| {
+        let check = |read,
+                     body,
+                     response: Option<u64>,
+                     body_stall: Option<u64>,
+                     words: &[DirectiveOutcome]| {
             let level = level(read, body);
             let timeouts = Timeouts::of(&level);
             assert_eq!(timeouts.response, response.map(Duration::from_secs));
@@ -204,7 +217,7 @@ mod tests {
             let noted: Vec<_> = notes(&level, 1).into_iter().map(|(_, word, _)| word).collect();
             assert_eq!(noted, words, "{read} {body:?}");
         };
-        use Word::{Carried, Differs};
+        use DirectiveOutcome::{Carried, Differs};
         check(3600, None, Some(3600), Some(3600), &[Carried]);
         check(60, None, Some(60), Some(60), &[Carried]);
         check(10, None, Some(10), Some(60), &[Differs]);
@@ -212,7 +225,7 @@ mod tests {
         check(3600, Some(10), Some(3600), Some(3600), &[Carried, Differs]);
         check(10, Some(3600), Some(10), Some(3600), &[Differs, Differs]);
         check(0, None, None, None, &[Differs]);
-        let longest = LONGEST.as_secs();
+        let longest = MAX_DURATION.as_secs();
         check(longest, None, Some(longest), Some(longest), &[Carried]);
         check(longest + 1, None, Some(longest), Some(longest), &[Differs]);
         check(10, Some(longest + 1), Some(10), Some(longest), &[Differs, Differs]);

@@ -1,11 +1,11 @@
 //! A route as it is written.
 
 use crate::import::translate::route::timeouts::Timeouts;
-use crate::import::tree::Id;
+use crate::import::tree::DirectiveId;
 
 /// A `[[route]]` table of `sidegate.toml`.
 #[derive(Debug)]
-pub struct Route {
+pub struct OutputRoute {
     /// Unique name, made of host and path.
     pub name: String,
     /// Host pattern: exact, `*.parent` or `*`.
@@ -13,18 +13,18 @@ pub struct Route {
     /// Path pattern, escaped; a final slash covers everything below.
     pub path: String,
     /// Its backends and their settings.
-    pub leads: Leads,
+    pub leads: RouteTarget,
     /// Name of the policy that it uses.
     pub policy: String,
     /// The location that it was made from. `None` means a closed route.
-    pub from: Option<Id>,
+    pub from: Option<DirectiveId>,
 }
 
 /// The destination of a route.
 #[derive(Debug)]
-pub enum Leads {
+pub enum RouteTarget {
     /// Requests go to backends.
-    To {
+    Backends {
         /// The backends; empty only if they are unknown.
         backends: Vec<String>,
         /// Why the backends are unknown. `None` means that they are known.
@@ -37,7 +37,7 @@ pub enum Leads {
         timeouts: Timeouts,
     },
     /// No destination: its policy admits no client.
-    Nowhere,
+    Closed,
 }
 
 /// A route's `max_body`, the largest request body.

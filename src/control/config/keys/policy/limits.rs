@@ -138,7 +138,7 @@ pub static PING: KeyWithDefault<Option<Duration>> = Key::new(
         "off" => Ok(None),
         _ => unit::positive_duration(text)
             .map(Some)
-            .map_err(|finding| finding.remedy("a duration like \"25s\", or \"off\"")),
+            .map_err(|finding| finding.with_remedy("a duration like \"25s\", or \"off\"")),
     }),
     "Sidegate pings a client that was silent for this time; \"off\": never.",
 )

@@ -72,7 +72,7 @@ pub static HANDSHAKES_PER_CLIENT: KeyWithDefault<Option<Rate>> = Key::new(
     "TLS handshakes of one client (IPv6: its /64), resumed ones included; further ones wait; \
      \"off\": unlimited.",
 )
-.default(|| Some(listener::HANDSHAKES_PER_CLIENT));
+.default(|| Some(listener::DEFAULT_HANDSHAKES_PER_CLIENT));
 
 pub static MAX_HEAD: KeyWithDefault<u64> = Key::new(
     "max_head",
@@ -83,7 +83,7 @@ pub static MAX_HEAD: KeyWithDefault<u64> = Key::new(
 
 pub static MAX_FIELDS: KeyWithDefault<u32> =
     Key::new("max_fields", count(16, 1000), "Header fields of a request; more are answered 431.")
-        .default(|| listener::MAX_FIELDS as u32);
+        .default(|| listener::DEFAULT_MAX_FIELDS as u32);
 
 pub static MAX_CONNECTIONS: KeyWithDefault<Option<usize>> = Key::new(
     "max_connections",

@@ -2,27 +2,27 @@
 
 use std::time::Duration;
 
-use crate::control::config::document::unit::Bound;
+use crate::control::config::document::unit::ShareOrCount;
 use crate::control::config::keys::key::{Key, KeyTable, KeyWithDefault};
 use crate::control::config::keys::kind::{choice, duration, positive_duration, share_or_number};
-use crate::control::config::settings::Watch;
+use crate::control::config::settings::WatchMode;
 
 pub static TABLE: KeyTable = KeyTable {
-    keys: &[&WATCH, &POLL, &REVOKE_SPREAD, &MAX_REVOKED],
+    keys: &[&WATCH, &POLL_INTERVAL, &REVOKE_SPREAD, &MAX_REVOKED],
     reload: "`max_revoked` and `revoke_spread` hold for this reload already, the other keys from \
              it on.",
     ..KeyTable::EMPTY
 };
 
-pub static WATCH: KeyWithDefault<Watch> = Key::new(
+pub static WATCH: KeyWithDefault<WatchMode> = Key::new(
     "watch",
-    choice(&[("auto", Watch::Auto), ("poll", Watch::Poll), ("off", Watch::Off)]),
+    choice(&[("auto", WatchMode::Auto), ("poll", WatchMode::Poll), ("off", WatchMode::Off)]),
     "\"auto\": inotify, and polling where that fails; \"poll\": every 2 s; \"off\": SIGHUP and \
      `sidegate reload` alone.",
 )
-.default(|| Watch::Auto);
+.default(|| WatchMode::Auto);
 
-pub static POLL: KeyWithDefault<Duration> = Key::new(
+pub static POLL_INTERVAL: KeyWithDefault<Duration> = Key::new(
     "poll",
     positive_duration(),
     "Interval of the poll beside inotify; 2 s while watching is degraded.",
@@ -36,10 +36,10 @@ pub static REVOKE_SPREAD: KeyWithDefault<Duration> = Key::new(
 )
 .default(|| Duration::from_secs(2));
 
-pub static MAX_REVOKED: KeyWithDefault<Bound> = Key::new(
+pub static MAX_REVOKED: KeyWithDefault<ShareOrCount> = Key::new(
     "max_revoked",
     share_or_number(),
     "A reload that would close more of the open tunnels and streams, as a share or a number, is \
      rejected until `sidegate reload --accept-revocations`.",
 )
-.default(|| Bound::Percent(100));
+.default(|| ShareOrCount::Percent(100));

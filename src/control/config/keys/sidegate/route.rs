@@ -7,7 +7,7 @@ use crate::control::config::keys::key::{
 use crate::control::config::keys::kind::{boolean, choice, count, own, size_or_off, table, text};
 use crate::control::config::keys::sidegate::{backend_tls, timeouts};
 use crate::snapshot::listener;
-use crate::snapshot::route::{Paths, PlainHttp};
+use crate::snapshot::route::{PathForwarding, PlainHttp};
 
 const RELOAD: &str = "The keys hold for requests that come after the reload. Open tunnels are \
                       judged again by the route and the policy that their request has now.";
@@ -147,13 +147,13 @@ pub static STRIP_PREFIX: KeyWithDefault<bool> = Key::new(
 )
 .default(|| false);
 
-pub static PATHS: KeyWithDefault<Paths> = Key::new(
+pub static PATHS: KeyWithDefault<PathForwarding> = Key::new(
     "paths",
-    choice(&[("canonical", Paths::Canonical), ("as-is", Paths::AsIs)]),
+    choice(&[("canonical", PathForwarding::Canonical), ("as-is", PathForwarding::AsIs)]),
     "\"as-is\": %2F, %23, %3F and // pass untouched; where no other route lies below, and without \
      strip_prefix.",
 )
-.default(|| Paths::Canonical);
+.default(|| PathForwarding::Canonical);
 
 pub static MAX_BODY: KeyWithDefault<Option<u64>> = Key::new(
     "max_body",
@@ -168,7 +168,7 @@ pub static MAX_FIELDS: KeyWithDefault<u32> = Key::new(
     count(16, 1000),
     "Header fields of a backend's answer; more are answered 502.",
 )
-.default(|| listener::MAX_FIELDS as u32);
+.default(|| listener::DEFAULT_MAX_FIELDS as u32);
 
 pub static TIMEOUTS: Key<CustomValue> = Key::new(
     "timeouts",

@@ -14,7 +14,7 @@ pub static TABLE: KeyTable = KeyTable {
         &HEAD,
         &KEEP_ALIVE,
         &BODY_STALL,
-        &BODY_PACE,
+        &BODY_PACE_FORM,
         &DIAL,
         &RESPONSE,
         &WRITE_STALL,
@@ -27,7 +27,7 @@ pub static TABLE: KeyTable = KeyTable {
 
 /// The timeouts of a route.
 pub static OF_ROUTE: KeyTable = KeyTable {
-    keys: &[&BODY_STALL, &BODY_PACE, &DIAL, &RESPONSE, &WRITE_STALL, &GRACE],
+    keys: &[&BODY_STALL, &BODY_PACE_FORM, &DIAL, &RESPONSE, &WRITE_STALL, &GRACE],
     inherits: Some("[timeouts]"),
     ..KeyTable::EMPTY
 };
@@ -56,7 +56,7 @@ pub static BODY_STALL: KeyWithDefault<Option<Duration>> = Key::new(
 )
 .default(|| RouteTimeouts::default().body_stall);
 
-pub static BODY_PACE: KeyWithDefault<Option<u64>> = Key::new(
+pub static BODY_PACE_FORM: KeyWithDefault<Option<u64>> = Key::new(
     "body_pace",
     pace_or_off(),
     "Least pace of a client that sends a body or takes an answer; \"off\": unlimited. It is \

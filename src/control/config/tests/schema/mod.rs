@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use self::reader::{faults, resolve};
 use super::defaults::{EVERYTHING, POLICY as EVERY_RULE};
-use crate::control::config::document::Table;
+use crate::control::config::document::TomlTable;
 use crate::control::config::keys::FileKind;
 use crate::control::config::schema::{CONFIG, POLICY, both};
 
@@ -114,7 +114,7 @@ fn the_schema_has_every_key_that_is_read_and_no_other() {
     // Keys of a table are only read if the table is there.
     let [config, policy] = [FileKind::Config, FileKind::Policy].map(FileKind::complete);
     let files = [("sidegate.toml", &*config), ("policies/market-data.toml", &policy)];
-    let asked = Table::keys_asked_for(|| drop(super::load(&files)));
+    let asked = TomlTable::record_keys(|| drop(super::load(&files)));
     let of = |file: &str| -> BTreeSet<String> {
         let of_file = asked.iter().filter(|(asked, _)| asked.ends_with(file));
         // Names of lists are free, so they have no keys of their own in the schema.
@@ -144,7 +144,7 @@ fn every_key_is_explained() {
 }
 
 #[test]
-fn what_both_kinds_of_file_share_is_one_definition() {
+fn shared_keys_have_one_schema_definition() {
     let (config, policy) = (read(CONFIG), read(POLICY));
     let shared = config["$defs"]
         .as_object()
@@ -166,7 +166,7 @@ fn what_both_kinds_of_file_share_is_one_definition() {
 }
 
 #[test]
-fn a_baseline_is_valid_and_what_lacks_allow_otherwise_is_not() {
+fn only_a_baseline_is_valid_without_allow() {
     let baseline =
         "schema = 1\n[lists]\nbanned = [\"192.0.2.0/24\"]\n[client]\ndeny = [\"banned\"]\n";
     assert_eq!(flagged(&OF_POLICY, baseline), <[String; 0]>::default());
@@ -189,7 +189,7 @@ fn unsound(of: &Value, sound: &str, was: &str, is: &str) {
 }
 
 #[test]
-fn what_the_configuration_may_not_say_is_flagged() {
+fn schema_flags_invalid_configurations() {
     assert_eq!(flagged(&OF_CONFIG, EVERYTHING), <[String; 0]>::default());
     for (was, is) in [
         ("schema = 1", "schema = 2"),
@@ -240,7 +240,7 @@ fn what_the_configuration_may_not_say_is_flagged() {
 }
 
 #[test]
-fn what_a_policy_may_not_say_is_flagged() {
+fn schema_flags_invalid_policies() {
     assert_eq!(flagged(&OF_POLICY, EVERY_RULE), <[String; 0]>::default());
     for (was, is) in [
         ("owner ", "ownr "),

@@ -1,0 +1,183 @@
+//! The sockets of the metrics listener.
+//!
+//! `metrics` answers the requests.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::connection::CONNECTION_TIMEOUT;
+use crate::admin::connection_cap::{ConnectionGuard, EvictingCap, accept_loop};
+use crate::admin::linger::{reset_on_close, wait_for_ack};
+use crate::admin::metrics::{Caller, DeniedCallers, answer_one};
+use crate::admin::state::AdminContext;
+use crate::admin::swappable::AdminService;
+use crate::admin::unix::{self, SocketFile};
+use crate::control::config::MetricsAddress;
+use crate::control::systemd::sockets::PassedSockets;
+use crate::data::listener::{drop_new_syns, overlap, socket};
+use crate::policy::network::{Client, ClientKey, Peer};
+
+/// Most connections at one time.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Time that a stopped listener waits for connections that were under way.
+const STOP_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// The bound metrics listener: one socket, or all sockets that systemd passed under one name.
+pub struct MetricsListener {
+    tcp: Vec<StdTcpListener>,
+    unix: Vec<StdUnixListener>,
+    file: Option<SocketFile>,
+    /// Whether systemd passed the sockets: their queue belongs to the next process too.
+    passed: bool,
+}
+
+impl MetricsListener {
+    /// Binds `address`, or takes it from the sockets `passed`. A Unix socket is open to this
+    /// process's user and group. `now` is the address of the current listener.
+    ///
+    /// # Errors
+    /// The address is in use or not local, or no descriptor is left.
+    pub fn bind(
+        address: &MetricsAddress,
+        passed: &PassedSockets,
+        now: Option<SocketAddr>,
+    ) -> io::Result<Self> {
+        let at = |error: io::Error| io::Error::new(error.kind(), format!("on {address}: {error}"));
+        let (mut tcp, mut unix, mut file) = (Vec::new(), Vec::new(), None);
+        match address {
+            MetricsAddress::Tcp(address) => {
+                tcp.push(
+                    socket(*address, now.is_some_and(|now| overlap(now, *address))).map_err(at)?,
+                );
+            }
+            MetricsAddress::Unix(path) => {
+                let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
+                let (socket, own) = unix::bind(path, mode).map_err(at)?;
+                unix.push(socket);
+                file = Some(own);
+            }
+            MetricsAddress::Systemd(name) => {
+                (tcp, unix) = (passed.tcp(name).map_err(at)?, passed.unix(name).map_err(at)?);
+            }
+        }
+        tcp.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
+        unix.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
+        Ok(MetricsListener {
+            tcp,
+            unix,
+            file,
+            passed: matches!(address, MetricsAddress::Systemd(_)),
+        })
+    }
+}
+
+impl AdminService for MetricsListener {
+    type At = SocketAddr;
+
+    /// The first bound address; `None` means only Unix sockets.
+    fn at(&self) -> Option<SocketAddr> {
+        self.tcp.first().and_then(|socket| socket.local_addr().ok())
+    }
+
+    async fn serve(self, admin: Arc<AdminContext>, stop: CancellationToken) {
+        let MetricsListener { tcp, unix, file: _file, passed } = self;
+        let tcp: io::Result<Vec<_>> = tcp.into_iter().map(TcpListener::from_std).collect();
+        let unix: io::Result<Vec<_>> = unix.into_iter().map(UnixListener::from_std).collect();
+        let (tcp, unix) = match (tcp, unix) {
+            (Ok(tcp), Ok(unix)) => (tcp, unix),
+            (Err(error), _) | (_, Err(error)) => {
+                return tracing::error!(%error, "the metrics listener cannot be served");
+            }
+        };
+        let accept = |context: &mut Context<'_>| poll_accept(&tcp, &unix, context);
+        let strangers = Arc::new(DeniedCallers::default());
+        let answer = |stream: Scraper, place| {
+            let (admin, strangers) = (Arc::clone(&admin), Arc::clone(&strangers));
+            async move {
+                match stream {
+                    Scraper::Tcp(mut stream, peer) => {
+                        // An unknown local address counts as loopback, where the checks are
+                        // stricter.
+                        let at_loopback = stream
+                            .local_addr()
+                            .map_or(true, |at| at.ip().to_canonical().is_loopback());
+                        let caller = Caller { peer, at_loopback };
+                        let last = Instant::now() + CONNECTION_TIMEOUT;
+                        let asked = (&mut stream, &place);
+                        let in_order = answer_one(&admin, &strangers, asked, Some(caller)).await;
+                        finish(&stream, &place, if in_order { last } else { Instant::now() }).await;
+                    }
+                    Scraper::Unix(mut stream) => {
+                        answer_one(&admin, &strangers, (&mut stream, &place), None).await;
+                    }
+                }
+            }
+        };
+        let over = CancellationToken::new();
+        let ends = async {
+            stop.cancelled().await;
+            // Connections in the queue are answered. `drop_new_syns` drops new SYNs, so that the close
+            // resets no connection that came later.
+            for socket in tcp.iter().filter(|_| !passed) {
+                let _ = drop_new_syns(socket);
+            }
+            sleep(STOP_TIMEOUT).await;
+            over.cancel();
+        };
+        tokio::join!(
+            accept_loop(EvictingCap::new(MAX_CONNECTIONS), accept, answer, over.clone()),
+            ends
+        );
+    }
+}
+
+/// Waits until `last` for a caller to acknowledge its answer. Otherwise the connection is reset:
+/// the kernel would keep the unsent scrape for two minutes.
+async fn finish(stream: &TcpStream, place: &ConnectionGuard, last: Instant) {
+    let is_delivered = tokio::select! {
+        is_delivered = wait_for_ack(stream, last) => is_delivered,
+        () = place.evicted() => false,
+    };
+    if !is_delivered {
+        reset_on_close(stream);
+    }
+}
+
+/// An accepted connection of a scraper.
+enum Scraper {
+    Tcp(TcpStream, Peer),
+    /// A caller that the mode of the socket's file admitted.
+    Unix(UnixStream),
+}
+
+fn poll_accept(
+    tcp: &[TcpListener],
+    unix: &[UnixListener],
+    context: &mut Context<'_>,
+) -> Poll<io::Result<(Scraper, Option<ClientKey>)>> {
+    for socket in tcp {
+        if let Poll::Ready(accepted) = socket.poll_accept(context) {
+            let asker = |(stream, address): (TcpStream, SocketAddr)| {
+                let peer = Peer::new(address.ip());
+                (Scraper::Tcp(stream, peer), Some(Client::of_peer(peer).key()))
+            };
+            return Poll::Ready(accepted.map(asker));
+        }
+    }
+    for socket in unix {
+        if let Poll::Ready(accepted) = socket.poll_accept(context) {
+            return Poll::Ready(accepted.map(|(stream, _)| (Scraper::Unix(stream), None)));
+        }
+    }
+    Poll::Pending
+}

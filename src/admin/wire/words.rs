@@ -1,0 +1,123 @@
+//! Informative words of answers. A reader shows an unknown one as it is.
+//!
+//! Outcomes are not among them: an unknown outcome is an error (see each answer's type).
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A word that this version doesn't know.
+pub type UnknownWord = String;
+
+/// Implements `Display` as the word on the wire.
+macro_rules! display {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.serialize(f)
+            }
+        }
+    )*};
+}
+
+display!(ReloadCause, ListenerProtocol, ExplainedKind, RuleName, WarningKind);
+
+/// What asked for a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum ReloadCause {
+    /// A file was saved.
+    Saved,
+    /// A poll found a change.
+    Poll,
+    /// SIGHUP.
+    Signal,
+    /// `sidegate reload`, or another request at this socket.
+    Requested,
+    /// A word of a newer agent.
+    #[serde(untagged)]
+    Other(UnknownWord),
+}
+
+/// What a listener expects from its clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum ListenerProtocol {
+    /// TLS.
+    Tls,
+    /// HTTP without TLS.
+    Plain,
+    /// HTTP without TLS, answered with a redirect to https.
+    Redirect,
+    /// A word of a newer agent.
+    #[serde(untagged)]
+    Other(UnknownWord),
+}
+
+/// What a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum ExplainedKind {
+    /// A WebSocket.
+    Upgrade,
+    /// Plain HTTP.
+    Plain,
+    /// A word of a newer agent, or nothing where the gate refused the request unread.
+    #[serde(untagged)]
+    Other(UnknownWord),
+}
+
+/// A rule that a request is judged by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum RuleName {
+    /// The baseline's `deny`.
+    Baseline,
+    /// The readings of the path.
+    Path,
+    /// The policy's `deny`.
+    Deny,
+    /// The policy's `allow`.
+    Allow,
+    /// The policy's `origins`.
+    Origin,
+    /// The policy's `subprotocols`.
+    Subprotocol,
+    /// A word of a newer agent.
+    #[serde(untagged)]
+    Other(UnknownWord),
+}
+
+/// Warnings about the agent's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum WarningKind {
+    /// A drain has begun.
+    Draining,
+    /// The running configuration differs from the files: the last reload was rejected.
+    Rejected,
+    /// Files are polled, because watching them failed.
+    WatchDegraded,
+    /// The last dial of a backend failed.
+    BackendDown,
+    /// A certificate has fewer than 14 days left, or has expired.
+    Certificate,
+    /// A list is older than its `max_age`.
+    Stale,
+    /// A policy has 90 % of its maximum of tunnels.
+    Capacity,
+    /// All tunnels, at least 20, have the same client: possibly a proxy.
+    OneClient,
+    /// Log lines were dropped.
+    LogDrops,
+    /// A bug ended connections.
+    Panics,
+    /// A word of a newer agent.
+    #[serde(untagged)]
+    Other(UnknownWord),
+}

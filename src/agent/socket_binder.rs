@@ -1,0 +1,149 @@
+//! Sockets that a reload binds before it publishes and hands over after: listeners, the metrics
+//! listener and the admin socket. An unchanged socket is not touched. If one of them cannot be
+//! bound, all stay as they are.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::addresses::BoundAddresses;
+use crate::admin::{AdminListener, MetricsListener, SwappableListener};
+use crate::agent::listeners::{BindError, Listeners};
+use crate::control::config::diagnostic::{Diagnostic, Span};
+use crate::control::config::{MetricsAddress, Settings};
+use crate::control::reload::{BindFn, TakeoverFn};
+use crate::control::systemd::sockets::PassedSockets;
+use crate::data::listener::overlap;
+use crate::snapshot::listener::{ListenAddress, Listener};
+
+/// Binds the sockets that a reload adds.
+pub struct SocketBinder {
+    /// Absolute path of `sidegate.toml`.
+    pub config: PathBuf,
+    /// Sockets passed by systemd.
+    pub passed: Arc<PassedSockets>,
+    /// The listeners of the data plane.
+    pub listeners: Arc<Listeners>,
+    /// Published addresses of those listeners.
+    pub addresses: Arc<BoundAddresses>,
+    /// The metrics listener, replaced on a change.
+    pub scrapes: Arc<SwappableListener<MetricsListener>>,
+    /// The admin socket, replaced on a change.
+    pub asks: Arc<SwappableListener<AdminListener>>,
+}
+
+impl SocketBinder {
+    /// Returns the function that the reloader calls.
+    pub fn into_bind(self) -> BindFn {
+        Arc::new(move |now, next| self.rebind(now, next))
+    }
+
+    fn rebind(&self, now: &Settings, next: &Settings) -> Result<TakeoverFn, Vec<Diagnostic>> {
+        // All three are tried before any error returns, so that one reload reports every socket in
+        // the way.
+        let accepting =
+            self.listeners.prepare(&next.listeners).map_err(|BindError { listener, error }| {
+                let taken = address(&listener)
+                    .zip(self.scrapes.address())
+                    .is_some_and(|(one, other)| overlap(one, other));
+                bind_diagnostic(
+                    next.written.listener(&listener.name),
+                    &listener_bind_failed(&listener),
+                    &error,
+                    taken,
+                )
+            });
+        let scraped =
+            (now.metrics.listen != next.metrics.listen).then(|| self.metrics(next)).transpose();
+        let asked = (now.admin != next.admin).then(|| self.admin(next)).transpose();
+        let (accepting, scraped, asked) = match (accepting, scraped, asked) {
+            (Ok(accepting), Ok(scraped), Ok(asked)) => (accepting, scraped, asked),
+            (accepting, scraped, asked) => {
+                let all = [accepting.err(), scraped.err(), asked.err()];
+                return Err(all.into_iter().flatten().flatten().collect());
+            }
+        };
+        let (listeners, scrapes, asks) =
+            (Arc::clone(&self.listeners), Arc::clone(&self.scrapes), Arc::clone(&self.asks));
+        Ok(Box::new(move || {
+            listeners.take_over(accepting);
+            if let Some(scraped) = scraped {
+                scrapes.replace(scraped);
+            }
+            if let Some(asked) = asked {
+                asks.replace(asked.map(AdminListener::commit));
+            }
+        }))
+    }
+
+    fn metrics(&self, next: &Settings) -> Result<Option<MetricsListener>, Vec<Diagnostic>> {
+        let Some(wanted) = &next.metrics.listen else { return Ok(None) };
+        let bound = MetricsListener::bind(wanted, &self.passed, self.scrapes.address());
+        bound.map(Some).map_err(|error| {
+            let taken = match wanted {
+                MetricsAddress::Tcp(wanted) => {
+                    self.addresses.load().iter().any(|one| overlap(one.address, *wanted))
+                }
+                MetricsAddress::Unix(_) | MetricsAddress::Systemd(_) => false,
+            };
+            bind_diagnostic(next.written.metrics(), METRICS_BIND_FAILED, &error, taken)
+        })
+    }
+
+    fn admin(&self, next: &Settings) -> Result<Option<AdminListener>, Vec<Diagnostic>> {
+        let bound = AdminListener::bind(
+            &next.admin,
+            &self.config,
+            &self.passed,
+            self.asks.address().as_deref(),
+        );
+        bound.map_err(|error| {
+            bind_diagnostic(next.written.admin(), ADMIN_BIND_FAILED, &error, false)
+        })
+    }
+}
+
+/// Messages for a socket that cannot listen: of `[metrics]`, of `[admin]`, of a listener.
+pub const METRICS_BIND_FAILED: &str = "[metrics] cannot listen";
+pub const ADMIN_BIND_FAILED: &str = "[admin] cannot listen";
+pub fn listener_bind_failed(listener: &Listener) -> String {
+    format!("listener `{}` cannot listen on {}", listener.name, listener.address)
+}
+
+fn address(listener: &Listener) -> Option<SocketAddr> {
+    match listener.address {
+        ListenAddress::Tcp(address) => Some(address),
+        ListenAddress::Systemd(_) => None,
+    }
+}
+
+/// The diagnostic for a failed bind. `ours` means that another socket of this process has the
+/// address.
+fn bind_diagnostic(place: Span, what: &str, error: &io::Error, ours: bool) -> Vec<Diagnostic> {
+    let (what, remedy) = bind_error_message(what, error);
+    let remedy = if ours && error.kind() == io::ErrorKind::AddrInUse {
+        Some(
+            "sidegate itself uses that port until this reload: move the other socket in one \
+             reload, and this one in the next",
+        )
+    } else {
+        remedy
+    };
+    vec![Diagnostic::error(place, what, remedy.map(str::to_owned))]
+}
+
+/// The message for a socket that is not available, and a remedy if there is one.
+pub fn bind_error_message(what: &str, error: &io::Error) -> (String, Option<&'static str>) {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            Some("another program listens on this address; stop it, or choose another address")
+        }
+        io::ErrorKind::PermissionDenied => {
+            Some("not permitted; ports below 1024 need CAP_NET_BIND_SERVICE")
+        }
+        io::ErrorKind::AddrNotAvailable => Some("no interface has this address"),
+        _ => None,
+    };
+    (format!("{what}: {error}"), remedy)
+}

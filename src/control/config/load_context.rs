@@ -1,0 +1,88 @@
+//! One pass over the files: its inputs, and the values that it returns.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::list::ListFileCache;
+use crate::control::config::policy_settings::{ListFeed, PolicySettings};
+use crate::control::config::settings::Settings;
+use crate::control::config::source::{FileError, Files};
+use crate::control::config::source_text::{Finding, error};
+use crate::control::systemd::sockets::PassedSockets;
+
+/// The inputs of a pass, besides the files.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions<'p> {
+    /// The sockets from systemd. `None` means that no agent is to run, and every named socket is
+    /// assumed to exist.
+    pub passed: Option<&'p PassedSockets>,
+    /// The policy that is read from its candidate's file, as if promoted. `None` means that no
+    /// policy is.
+    pub promoted: Option<&'p str>,
+    /// List files of an earlier pass. Unchanged ones are not parsed again. `None` means that all
+    /// are parsed.
+    pub known: Option<&'p ListFileCache>,
+}
+
+/// State of one pass over the files.
+#[derive(Debug)]
+pub(super) struct LoadContext<'f> {
+    pub files: &'f mut Files,
+    /// Folder of `sidegate.toml`, to which relative paths refer.
+    pub folder: &'f Path,
+    pub now: Timestamp,
+    /// The sockets from systemd. `None` means not known, so that every named socket is assumed to
+    /// exist.
+    pub passed: Option<&'f PassedSockets>,
+    /// Entries of the list files of an earlier pass.
+    pub known: &'f ListFileCache,
+    /// Entries of the list files read so far.
+    pub lists: ListFileCache,
+    /// Whether `sidegate.toml` has a syntax error, so that keys that seem missing may be in an
+    /// unreadable part.
+    pub torn: bool,
+}
+
+impl LoadContext<'_> {
+    /// The path that `text` in `sidegate.toml` refers to.
+    pub fn path(&self, text: &str) -> Result<PathBuf, Finding> {
+        if text.is_empty() {
+            return Err(error("an empty path"));
+        }
+        Ok(self.folder.join(text))
+    }
+}
+
+/// The values of files without an error.
+#[derive(Debug)]
+pub struct LoadedConfig {
+    /// The values of `sidegate.toml`.
+    pub settings: Settings,
+    /// `policies/baseline.toml`, whose denials come before every policy. `None` means that there is
+    /// no such file.
+    pub baseline: Option<PolicySettings>,
+    /// Every policy, used or not, by name.
+    pub policies: Vec<PolicySettings>,
+    /// `policies/NAME.shadow.toml`, under the names of the policies that they may replace.
+    pub candidates: Vec<PolicySettings>,
+    /// Entries of the policies' list files, for the next pass.
+    pub lists: ListFileCache,
+    /// Findings that are not errors, for an operator to look at.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl LoadedConfig {
+    /// The lists that policies read from files, each with its policy.
+    pub fn feeds(&self) -> impl Iterator<Item = (&Arc<str>, &ListFeed)> {
+        let pages = self.policies.iter().chain(&self.baseline);
+        pages.flat_map(|page| page.feeds.iter().map(|feed| (&page.name, feed)))
+    }
+}
+
+/// The error that `path` cannot be read because of `fault`.
+pub(super) fn about(path: &str, fault: &FileError) -> Finding {
+    error(format!("{path} {fault}")).with_remedy_if(fault.remedy())
+}

@@ -1,0 +1,467 @@
+//! The policies' own tests, run against a snapshot before it is published.
+//!
+//! Asks the same judge as live traffic, routes included. Changes nothing and charges no budget.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::source_text::{error, warning};
+use crate::control::config::{ExpectedVerdict, LoadedConfig, PolicySettings, PolicyTest};
+use crate::policy::request::Request;
+use crate::refusal::Refusal;
+use crate::snapshot::explanation::ExplainInput;
+use crate::snapshot::{Judgement, Snapshot};
+
+/// The tests of one policy, or of its candidate.
+pub struct PolicyTests {
+    policy: Arc<str>,
+    kind: TestedPage,
+    tests: Vec<PolicyTest>,
+}
+
+/// The kind of page that the tests belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TestedPage {
+    Policy,
+    /// Runs as if the candidate had replaced its policy.
+    Candidate,
+    Baseline,
+}
+
+impl PolicyTests {
+    /// Takes the tests of every page out of `loaded`.
+    pub fn all(loaded: &mut LoadedConfig) -> Vec<PolicyTests> {
+        let script = |page: &mut PolicySettings, kind| {
+            let tests = std::mem::take(&mut page.tests);
+            PolicyTests { policy: Arc::clone(&page.name), kind, tests }
+        };
+        let policies = loaded.policies.iter_mut().map(|page| script(page, TestedPage::Policy));
+        let mut scripts: Vec<_> = policies.collect();
+        scripts
+            .extend(loaded.candidates.iter_mut().map(|page| script(page, TestedPage::Candidate)));
+        scripts.extend(loaded.baseline.iter_mut().map(|page| script(page, TestedPage::Baseline)));
+        scripts
+    }
+}
+
+impl PolicyTests {
+    /// The policy whose candidate is judged in its place. `None` means that there is none.
+    fn candidate(&self) -> Option<&str> {
+        (self.kind == TestedPage::Candidate).then_some(&*self.policy)
+    }
+}
+
+/// Runs every test. Failed tests are errors; a test of another policy's URL is a warning.
+pub fn run_tests(snapshot: &Snapshot, scripts: &[PolicyTests]) -> Vec<Diagnostic> {
+    scripts.iter().flat_map(|script| run_all(snapshot, script)).collect()
+}
+
+/// Runs the tests of one page. URLs that lead nowhere because of the same slip are one error.
+fn run_all(snapshot: &Snapshot, script: &PolicyTests) -> Vec<Diagnostic> {
+    let tests = script.tests.iter();
+    let judged: Vec<_> = tests.map(|test| TestRun::of(snapshot, script, test)).collect();
+    let mut found = Vec::new();
+    let mut slips: Vec<&str> = Vec::new();
+    for one in &judged {
+        match &one.slip {
+            Some(slip) if slips.contains(&&**slip) => {}
+            Some(slip) => {
+                slips.push(slip);
+                let same = judged.iter().filter(|other| other.slip.as_ref() == Some(slip));
+                found.push(leads_nowhere(snapshot, one.test, &same.skip(1).collect::<Vec<_>>()));
+            }
+            None => found.extend(one.finding(snapshot, script)),
+        }
+    }
+    found
+}
+
+/// A test and the verdict on its request.
+struct TestRun<'t> {
+    test: &'t PolicyTest,
+    verdict: Result<Judgement, Refusal>,
+    /// Set where no route leads to the URL, though the test expects one. Tests with equal text
+    /// fail for the same reason: a route with another host, or another path below the host.
+    slip: Option<String>,
+}
+
+impl<'t> TestRun<'t> {
+    fn of(snapshot: &Snapshot, script: &PolicyTests, test: &'t PolicyTest) -> TestRun<'t> {
+        let request = test.request.as_ref().map_err(|refusal| *refusal);
+        let verdict = request.map(|request| {
+            let slashed = snapshot.with_slash(request);
+            let request = slashed.as_ref().unwrap_or(request);
+            // Without an instant, no entry has lapsed.
+            let at = test.at.unwrap_or(Timestamp::MIN);
+            snapshot.judge_by(test.client, request, None, at, script.candidate())
+        });
+        let is_stray = verdict
+            .as_ref()
+            .is_ok_and(|judgement| judgement.route.is_none() && judgement.ambiguity.is_none());
+        let is_stray = is_stray && test.expect != ExpectedVerdict::RefuseFor(Refusal::Route.word());
+        let slip = request.ok().filter(|_| is_stray).map(|request| slip(snapshot, request));
+        TestRun { test, verdict, slip }
+    }
+
+    /// The finding about a test whose URL leads to a route. `None` means that it passes.
+    fn finding(&self, snapshot: &Snapshot, script: &PolicyTests) -> Option<Diagnostic> {
+        let TestRun { test, verdict: judged, .. } = self;
+        let route = judged.as_ref().ok().and_then(|judgement| judgement.route.as_ref());
+        let verdict = match judged {
+            Ok(judgement) => judgement.verdict.as_ref().map(|_| ()).map_err(|refusal| *refusal),
+            Err(refusal) => Err(*refusal),
+        };
+        if matches_expectation(test.expect, verdict) {
+            let policy =
+                route.map(|route| &*route.policy.name).filter(|name| *name != &*script.policy)?;
+            let stray = script.kind != TestedPage::Baseline;
+            return stray.then(|| {
+                let finding = warning(format!(
+                    "test \"{}\": its URL is `{policy}`'s, another policy's, to judge",
+                    test.name
+                ));
+                finding
+                    .with_remedy("move it there, or look at the [[route]]s")
+                    .into_diagnostic(test.at_url.clone().with_names_shown())
+            });
+        }
+        let got = verdict.map_or_else(|refusal| format!("refuse:{refusal}"), |()| "allow".into());
+        let request = test.request.as_ref().map_err(|refusal| *refusal);
+        let (client, at, candidate) = (test.client, test.at, script.candidate());
+        let question = ExplainInput { client, request, at, budgets: None, candidate };
+        let explanation = snapshot.explain(question).to_string();
+        let finding = error(format!(
+            "test \"{}\" failed: expected {}, got {got}",
+            test.name,
+            expectation_text(test.expect)
+        ));
+        Some(
+            finding
+                .into_diagnostic(test.at_expect.clone().with_names_shown())
+                .with_explanation(explanation),
+        )
+    }
+}
+
+/// What probably is wrong with the routes: the text is equal for URLs with the same slip.
+fn slip(snapshot: &Snapshot, request: &Request) -> String {
+    let (host, path) = (request.host.name(), request.path.sent());
+    if snapshot.with_missing_slash(request).is_some() {
+        return format!("{host}{path}");
+    }
+    // No route has the host: whichever the path is, the host of a route is the slip.
+    let has_routes = snapshot.routes.has_host(host);
+    let first = path.split('/').nth(1).filter(|_| has_routes).unwrap_or_default();
+    format!("{host}/{first}")
+}
+
+/// The error about the URL of `test`, and about those of the tests `more` with the same slip.
+fn leads_nowhere(snapshot: &Snapshot, test: &PolicyTest, more: &[&TestRun<'_>]) -> Diagnostic {
+    let finding = error(format!("test \"{}\": no route leads there", test.name));
+    let remedy = "look at the host and the path of the [[route]]s; \
+                  expect = \"refuse:route\" where it is meant";
+    let slashed = test.request.as_ref().ok();
+    let slashed = slashed.and_then(|request| snapshot.with_missing_slash(request));
+    let meant = slashed
+        .map(|slashed| format!("a route begins at {}: end the path with a slash", slashed.path));
+    let finding = match more {
+        [] => finding,
+        [second, others @ ..] => {
+            let label = match others.len() {
+                0 => "also here".to_owned(),
+                1 => "also here, and in 1 more test".to_owned(),
+                count => format!("also here, and in {count} more tests"),
+            };
+            finding.with_related(second.test.at_url.clone().with_names_shown(), label)
+        }
+    };
+    finding
+        .with_remedy(remedy)
+        .with_remedy_if(meant)
+        .into_diagnostic(test.at_url.clone().with_names_shown())
+}
+
+fn matches_expectation(expect: ExpectedVerdict, verdict: Result<(), Refusal>) -> bool {
+    match (expect, verdict) {
+        (ExpectedVerdict::Allow, Ok(())) | (ExpectedVerdict::Refuse, Err(_)) => true,
+        (ExpectedVerdict::RefuseFor(word), Err(refusal)) => refusal.word() == word,
+        (ExpectedVerdict::Allow, Err(_))
+        | (ExpectedVerdict::Refuse | ExpectedVerdict::RefuseFor(_), Ok(())) => false,
+    }
+}
+
+fn expectation_text(expect: ExpectedVerdict) -> String {
+    match expect {
+        ExpectedVerdict::Allow => "allow".into(),
+        ExpectedVerdict::Refuse => "refuse".into(),
+        ExpectedVerdict::RefuseFor(word) => format!("refuse:{word}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::control::compile::build;
+    use crate::control::config;
+    use crate::control::config::source::Files;
+    use crate::snapshot::tls::TicketKeys;
+
+    const SIDEGATE: &str = "schema = 1
+[[listener]]
+name = 'public'
+listen = '127.0.0.1:0'
+tls = false
+[[route]]
+name = 'chat'
+host = 'ws.example.com'
+path = '/chat/'
+backend = 'http://127.0.0.1:8080'
+policy = 'chat'
+[[route]]
+name = 'desk'
+host = 'ws.example.com'
+path = '/desk'
+backend = 'http://127.0.0.1:8080'
+policy = 'desk'
+";
+
+    const CHAT: &str = r#"schema = 1
+
+[lists]
+office   = ["192.0.2.0/24 owner=acme", "!192.0.2.13 ticket=SEC-3"]
+visitors = ["198.51.100.7 expires=2026-12-31"]
+
+[client]
+allow   = ["office", "visitors"]
+origins = ["https://app.example.com"]
+
+"#;
+
+    /// Whether `files` can be used, and the findings about them. [`CHAT`] is the policy `chat`
+    /// unless they name it.
+    fn told(files: &[(&str, &str)]) -> (bool, String) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("policies")).unwrap();
+        let desk = ("policies/desk.toml", "schema = 1\nclient.allow = ['any']\n");
+        for (name, text) in
+            [("sidegate.toml", SIDEGATE), ("policies/chat.toml", CHAT), desk].iter().chain(files)
+        {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let (mut files, config) = (Files::for_person(), folder.path().join("sidegate.toml"));
+        let loaded =
+            config::load(&mut files, &config, None).unwrap_or_else(|found| panic!("{found:?}"));
+        let built = build(loaded, &config, "", None, &TicketKeys::new().unwrap());
+        let found = built.as_ref().map_or_else(Clone::clone, |built| built.warnings.clone());
+        let text: Vec<_> = found.iter().map(ToString::to_string).collect();
+        (built.is_ok(), text.join("\n\n").replace(&format!("{}/", folder.path().display()), ""))
+    }
+
+    /// A `[[test]]` of a client and a path below the host of the routes.
+    fn test(client: &str, path: &str, keys: &str, expect: &str) -> String {
+        format!(
+            "[[test]]\nname = \"x\"\nclient = \"{client}\"\nurl = \"wss://ws.example.com{path}\"\n{keys}\nexpect = \"{expect}\"\n"
+        )
+    }
+
+    /// Whether the policy `chat` can be used with a test of this client, from its own page.
+    fn passes(client: &str, path: &str, at: &str, expect: &str) -> bool {
+        let keys = format!("origin = \"https://app.example.com\"\n{at}");
+        told(&[("policies/chat.toml", &format!("{CHAT}{}", test(client, path, &keys, expect)))]).0
+    }
+
+    #[test]
+    fn failed_test_shows_expectation_result_and_reason() {
+        let text = format!("{CHAT}{}", test("192.0.2.13", "/chat/a", "", "allow"));
+        let expected = r#"
+error: test "x" failed: expected allow, got refuse:network
+  --> policies/chat.toml:16:10
+   |
+16 | expect = "allow"
+   |          ^^^^^^^
+   |
+   = note: REFUSE 403 network   policy chat (policies/chat.toml:8)
+             client      192.0.2.13, the socket's peer
+             route       chat, for ws.example.com/chat/a (upgrade)
+             allow       `office`: carved out by !192.0.2.13 (policies/chat.toml:4, ticket SEC-3); would match 192.0.2.0/24 (policies/chat.toml:4, owner acme); not in `visitors` (1 entry)
+             origin      none sent: not among "https://app.example.com"
+"#;
+        assert_eq!(
+            told(&[("policies/chat.toml", &text)]),
+            (false, expected.trim_matches('\n').to_owned())
+        );
+    }
+
+    #[test]
+    fn unexpected_admission_shows_the_entry() {
+        let text = format!(
+            "{CHAT}{}",
+            test("192.0.2.1", "/chat/a", "origin = \"https://app.example.com\"", "refuse:network")
+        );
+        let expected = r#"
+error: test "x" failed: expected refuse:network, got allow
+  --> policies/chat.toml:16:10
+   |
+16 | expect = "refuse:network"
+   |          ^^^^^^^^^^^^^^^^
+   |
+   = note: ALLOW   policy chat (policies/chat.toml:8)
+             client      192.0.2.1, the socket's peer
+             route       chat, for ws.example.com/chat/a (upgrade)
+             allow       in `office`: 192.0.2.0/24 (policies/chat.toml:4, owner acme)
+             origin      https://app.example.com: admitted by "https://app.example.com"
+"#;
+        assert_eq!(
+            told(&[("policies/chat.toml", &text)]),
+            (false, expected.trim_matches('\n').to_owned())
+        );
+    }
+
+    #[test]
+    fn url_without_a_route_is_an_error_unless_expected() {
+        let text = format!("{CHAT}{}", test("192.0.2.1", "/chta/a", "", "refuse"));
+        let expected = r#"
+error: test "x": no route leads there
+  --> policies/chat.toml:14:7
+   |
+14 | url = "wss://ws.example.com/chta/a"
+   |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: look at the host and the path of the [[route]]s; expect = "refuse:route" where it is meant
+"#;
+        assert_eq!(
+            told(&[("policies/chat.toml", &text)]),
+            (false, expected.trim_matches('\n').to_owned())
+        );
+        assert!(
+            passes("192.0.2.1", "/chta/a", "", "refuse:route")
+                && !passes("192.0.2.1", "/chat/a", "", "refuse:route")
+        );
+    }
+
+    #[test]
+    fn urls_that_lead_nowhere_by_one_slip_are_one_error() {
+        let keys = "origin = \"https://app.example.com\"";
+        let at = |path: &str| test("192.0.2.1", path, keys, "allow");
+        let errors = |paths: &[&str], files: &[(&str, &str)]| {
+            let tests: String = paths.iter().map(|path| at(path)).collect();
+            let page = format!("{CHAT}{tests}");
+            let (usable, found) = told(&[files, &[("policies/chat.toml", &page)]].concat());
+            assert_eq!(usable, !found.contains("error: "), "{found}");
+            (found.matches("error: ").count(), found)
+        };
+        let (count, found) = errors(&["/chta/a", "/chat/b", "/chta/c", "/chta/d"], &[]);
+        assert_eq!(count, 1, "{found}");
+        assert!(found.contains(":14:7") && found.contains("also here, and in 1 more"), "{found}");
+        assert_eq!(errors(&["/chta/a", "/hcat/a", "/chat/a"], &[]).0, 2, "two slips");
+        // The host of the route: every path below it leads nowhere.
+        let misspelt = SIDEGATE.replacen("ws.example.com", "ws.exmaple.com", 2);
+        let files = [("sidegate.toml", &*misspelt)];
+        let (count, found) = errors(&["/chat/a", "/desk", "/chat/b", "/x/y"], &files);
+        assert_eq!(count, 1, "{found}");
+        assert!(found.contains("also here, and in 2 more tests"), "{found}");
+        assert_eq!(errors(&["/chat", "/chat/a"], &[]).0, 1, "a slash is a slip of its own");
+    }
+
+    #[test]
+    fn a_url_of_another_policy_is_a_warning() {
+        let text = format!("{CHAT}{}", test("192.0.2.1", "/desk", "", "allow"));
+        let expected = r#"
+warning: test "x": its URL is `desk`'s, another policy's, to judge
+  --> policies/chat.toml:14:7
+   |
+14 | url = "wss://ws.example.com/desk"
+   |       ^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: move it there, or look at the [[route]]s
+"#;
+        assert_eq!(
+            told(&[("policies/chat.toml", &text)]),
+            (true, expected.trim_matches('\n').to_owned())
+        );
+    }
+
+    #[test]
+    fn lapse_counts_only_in_tests_with_an_instant() {
+        assert!(passes("198.51.100.7", "/chat/", "", "allow"));
+        assert!(passes("198.51.100.7", "/chat/", "at = 2026-12-31T23:59:59Z", "allow"));
+        assert!(passes("198.51.100.7", "/chat/", "at = 2027-01-01T00:00:00Z", "refuse:network"));
+        assert!(!passes("198.51.100.7", "/chat/", "at = 2027-01-01", "allow"));
+    }
+
+    #[test]
+    fn refuse_matches_any_refusal_and_a_word_only_its_own() {
+        for (client, path, word) in
+            [("192.0.2.13", "/chat/", "network"), ("192.0.2.1", "/chat/x%2fy", "path")]
+        {
+            assert!(
+                passes(client, path, "", "refuse")
+                    && passes(client, path, "", &format!("refuse:{word}"))
+            );
+            assert!(
+                !passes(client, path, "", "allow") && !passes(client, path, "", "refuse:origin")
+            );
+        }
+        assert!(!passes("192.0.2.1", "/chat/", "", "refuse"));
+    }
+
+    #[test]
+    fn candidate_is_tested_in_place_of_its_policy() {
+        let (here, there) = (
+            test("10.0.0.1", "/chat/", "", "refuse:network"),
+            test("10.0.0.1", "/chat/", "", "allow"),
+        );
+        let candidate = |tests: &str| format!("schema = 1\nclient.allow = ['10.0.0.0/8']\n{tests}");
+        let both = |policy: &str, tests: &str| {
+            told(&[
+                ("policies/chat.toml", &format!("{CHAT}{policy}")),
+                ("policies/chat.shadow.toml", &candidate(tests)),
+            ])
+        };
+        assert_eq!(both(&here, &there), (true, String::new()));
+        let (usable, found) = both("", &here);
+        assert!(
+            !usable && found.contains("policies/chat.shadow.toml:8:10") && found.contains("ALLOW"),
+            "{found}"
+        );
+        assert!(!both(&there, "").0);
+    }
+
+    #[test]
+    fn baseline_is_tested_first_and_never_stray() {
+        let baseline = |tests: &str| format!("schema = 1\nclient.deny = ['192.0.2.66']\n{tests}");
+        let refused = test("192.0.2.66", "/desk", "", "refuse:network");
+        assert_eq!(told(&[("policies/baseline.toml", &baseline(&refused))]), (true, String::new()));
+        let (usable, found) = told(&[(
+            "policies/baseline.toml",
+            &baseline(&test("192.0.2.66", "/desk", "", "allow")),
+        )]);
+        assert!(!usable && found.contains("policy baseline (policies/baseline.toml:2)"), "{found}");
+        let admitted = format!(
+            "{CHAT}{}",
+            test("192.0.2.66", "/chat/", "origin = \"https://app.example.com\"", "allow")
+        );
+        assert!(
+            !told(&[("policies/chat.toml", &admitted), ("policies/baseline.toml", &baseline(""))])
+                .0
+        );
+    }
+
+    #[test]
+    fn every_failed_test_is_reported() {
+        let failing = test("192.0.2.13", "/chat/", "", "allow");
+        let desk = format!("schema = 1\nclient.allow = []\n{}", test("::1", "/desk", "", "allow"));
+        let (_, found) = told(&[
+            ("policies/chat.toml", &format!("{CHAT}{failing}{failing}")),
+            ("policies/desk.toml", &desk),
+        ]);
+        assert_eq!(
+            found.matches("failed: expected allow, got refuse:network").count(),
+            3,
+            "{found}"
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! The first generation: made like every other, except that no running generation can be kept.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use jiff::Timestamp;
+
+use crate::control::compile::{CompiledGeneration, build, fresh_tickets};
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::fs_executor::FsExecutor;
+use crate::control::config::source::{Digest, Digests, Files};
+use crate::control::config::{self, ListFileCache};
+use crate::control::reload::config_status::{ConfigStatus, ListFileStatus};
+use crate::control::systemd::sockets::PassedSockets;
+use crate::control::watch::WatchSet;
+use crate::snapshot::Snapshot;
+use crate::snapshot::tls::TicketKeys;
+
+/// The first generation, and the values from which the next one is made.
+pub struct FirstGeneration {
+    /// The snapshot of the first generation.
+    pub snapshot: Snapshot,
+    /// Settings and warnings of the first generation.
+    pub standing: Arc<ConfigStatus>,
+    tickets: TicketKeys,
+    digest: Digest,
+    digests: Digests,
+    known: ListFileCache,
+    readers: FsExecutor,
+    ways: WatchSet,
+}
+
+/// Loads and compiles the first generation; `passed` are the sockets from systemd.
+///
+/// # Errors
+/// Every error in the files.
+pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, Vec<Diagnostic>> {
+    let readers = FsExecutor::default();
+    let mut files = Files::with_executor(readers.clone());
+    let mut loaded = config::load(&mut files, config, Some(passed))?;
+    let known = std::mem::take(&mut loaded.lists);
+    let tickets = fresh_tickets(config)?;
+    let (digest, digests) = (files.digest(), files.digests());
+    let CompiledGeneration { snapshot, settings, warnings, feeds } =
+        build(loaded, config, &digest.to_string(), None, &tickets)?;
+    let standing = ConfigStatus {
+        settings: ArcSwap::from_pointee(settings),
+        rejected: ArcSwapOption::empty(),
+        warnings: ArcSwap::from_pointee(warnings),
+        since: ArcSwap::from_pointee(Timestamp::now()),
+        last: ArcSwapOption::empty(),
+        lists: ArcSwap::from_pointee(ListFileStatus::all(
+            feeds.iter().map(|(policy, feed)| (policy, feed)),
+        )),
+        unwatched: ArcSwapOption::empty(),
+    };
+    let ways = WatchSet::for_files(files.paths(), files.folders());
+    Ok(FirstGeneration {
+        snapshot,
+        standing: Arc::new(standing),
+        tickets,
+        digest,
+        digests,
+        known,
+        readers,
+        ways,
+    })
+}
+
+/// Values of the first generation that the reloading task takes over.
+pub struct ReloaderParts {
+    pub(super) tickets: TicketKeys,
+    pub(super) digest: Digest,
+    pub(super) digests: Digests,
+    pub(super) known: ListFileCache,
+    pub(super) readers: FsExecutor,
+    pub(super) ways: WatchSet,
+}
+
+impl FirstGeneration {
+    /// The snapshot to run, the state of the files, and the values for the reloader.
+    pub fn into_parts(self) -> (Snapshot, Arc<ConfigStatus>, ReloaderParts) {
+        let FirstGeneration { snapshot, standing, tickets, digest, digests, known, readers, ways } =
+            self;
+        (snapshot, standing, ReloaderParts { tickets, digest, digests, known, readers, ways })
+    }
+}

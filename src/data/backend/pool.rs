@@ -1,0 +1,268 @@
+//! Which backend connections carry another plain request, and where they wait for it.
+//!
+//! **The invariant.** A connection is used again only if its request was sent whole, its answer
+//! began after that and was read whole, and nothing has come since. Otherwise the rest of one
+//! client's upload would become the beginning of the next client's request, or the answer to one
+//! request the answer to another (RFC 9112 §9.3, §11.2). The types hold it: a request takes a
+//! [`PooledConnection`] and leaves an [`ActiveConnection`], which closes the connection when it is
+//! dropped. Only [`ActiveConnection`]'s [`OnBodyEnd`] makes a `PooledConnection` of it again, and
+//! needs the proof of the body's end.
+//!
+//! A backend that answers without reading a body that has been sent whole cannot be told from one
+//! that read it. So a connection that has carried a body serves only the client that sent it.
+//!
+//! Each thread keeps its own connections, for a moment and a bounded number of them. A connection
+//! serves no route that reaches its backends on other terms.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper::body::Body;
+use hyper::client::conn::http1::SendRequest;
+use tokio::task::{AbortHandle, yield_now};
+use tokio::time::{Instant, timeout};
+
+use crate::data::backend::health::BackendTable;
+use crate::data::http::body::{OnBodyEnd, ReadToEnd, RequestBody};
+use crate::data::http::progress::RequestProgress;
+use crate::policy::network::ClientKey;
+use crate::snapshot::route::{BackendAddress, Route};
+use crate::snapshot::tls::BackendTls;
+use crate::snapshot::{Permit, Snapshot};
+use crate::sync::lock;
+
+/// How long an idle connection is kept for the next plain request.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The most idle connections that are kept to one backend, by each thread.
+const MAX_IDLE: usize = 64;
+
+/// How long hyper may take to be ready for a request on an idle connection: a turn of its task.
+const READY_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// How a backend was reached. TLS terms belong to it: they say which name the backend proved.
+#[derive(Clone)]
+pub struct PoolKey {
+    /// The backend's address, as the route names it.
+    pub address: BackendAddress,
+    tls: Option<Arc<BackendTls>>,
+    /// The most fields of an answer: hyper's limit is set once for a connection.
+    max_fields: usize,
+}
+
+impl PoolKey {
+    /// To `address` under the rules of `route`.
+    pub fn new(address: BackendAddress, route: &Route) -> PoolKey {
+        let over_tls = matches!(address, BackendAddress::Tls(_));
+        let tls = route.backend_tls.clone().filter(|_| over_tls);
+        PoolKey { address, tls, max_fields: route.max_fields }
+    }
+
+    /// The identity of the TLS terms: only the very same object matches, not an equal one. Each
+    /// `PoolKey` holds its `Arc`, so that no other object gets the address.
+    fn terms(&self) -> Option<*const BackendTls> {
+        self.tls.as_ref().map(Arc::as_ptr)
+    }
+}
+
+impl PartialEq for PoolKey {
+    fn eq(&self, other: &PoolKey) -> bool {
+        self.address == other.address
+            && self.terms() == other.terms()
+            && self.max_fields == other.max_fields
+    }
+}
+
+impl Eq for PoolKey {}
+
+impl Hash for PoolKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.address.hash(state);
+        self.terms().hash(state);
+        self.max_fields.hash(state);
+    }
+}
+
+/// A connection on which no request is under way.
+pub struct PooledConnection {
+    key: PoolKey,
+    sender: SendRequest<RequestBody>,
+    course: RequestProgress,
+    /// The task that drives the connection.
+    driver: AbortHandle,
+    /// The one client that it may serve; `None` means any: it has carried no body yet.
+    only_for: Option<ClientKey>,
+}
+
+impl PooledConnection {
+    /// A connection that was just made.
+    pub fn new(
+        key: PoolKey,
+        sender: SendRequest<RequestBody>,
+        course: RequestProgress,
+        driver: AbortHandle,
+    ) -> PooledConnection {
+        PooledConnection { key, sender, course, driver, only_for: None }
+    }
+
+    /// The backend that the connection leads to.
+    pub fn address(&self) -> &BackendAddress {
+        &self.key.address
+    }
+
+    fn serves(&self, client: ClientKey) -> bool {
+        self.only_for.is_none_or(|only| only == client) && self.is_reusable()
+    }
+
+    /// Whether it is open and nothing has come since its latest answer.
+    fn is_reusable(&self) -> bool {
+        !self.sender.is_closed() && !self.course.has_surplus()
+    }
+}
+
+/// A connection with a request under way. Dropped, it closes the connection at once, and so
+/// aborts the request on the backend.
+pub struct ActiveConnection {
+    pool: Arc<Pool>,
+    line: Option<PooledConnection>,
+    course: RequestProgress,
+}
+
+impl ActiveConnection {
+    /// Begins a request that `permit` lets in, with this `body`, to be sent with
+    /// [`ActiveConnection::sender`].
+    pub fn begin(
+        pool: &Arc<Pool>,
+        mut line: PooledConnection,
+        permit: &Permit,
+        body: &mut RequestBody,
+    ) -> Self {
+        let course = line.course.clone();
+        let has_body = !body.is_end_stream();
+        course.begin(has_body, permit.route().timeouts.write_stall);
+        if has_body {
+            line.only_for = Some(permit.client().key());
+            body.report_progress_to(course.clone());
+        }
+        ActiveConnection { pool: Arc::clone(pool), line: Some(line), course }
+    }
+
+    /// hyper's end of the connection; never `None` while the request is under way.
+    pub fn sender(&mut self) -> Option<&mut SendRequest<RequestBody>> {
+        self.line.as_mut().map(|line| &mut line.sender)
+    }
+
+    /// How far the request has come.
+    pub fn course(&self) -> &RequestProgress {
+        &self.course
+    }
+}
+
+impl OnBodyEnd for ActiveConnection {
+    /// Gives the connection back for reuse. Nothing else does.
+    fn body_ended(mut self: Box<Self>, _proof: ReadToEnd) {
+        // First, so that any byte which comes from now on counts as surplus.
+        self.course.on_response_end();
+        if self.course.is_in_order()
+            && let Some(line) = self.line.take_if(|line| line.is_reusable())
+        {
+            self.pool.keep(line);
+        }
+    }
+}
+
+impl Drop for ActiveConnection {
+    fn drop(&mut self) {
+        if let Some(line) = self.line.take() {
+            line.driver.abort();
+        }
+    }
+}
+
+/// The idle connections of one thread.
+pub struct Pool {
+    backends: Arc<BackendTable>,
+    /// `None` means that a drain has closed them. A connection that comes back then is closed too,
+    /// or the drain would wait for its end.
+    idle: Mutex<Option<HashMap<PoolKey, Vec<IdleConnection>>>>,
+}
+
+/// A connection that is idle.
+struct IdleConnection {
+    line: PooledConnection,
+    since: Instant,
+}
+
+impl Pool {
+    /// Makes a pool without a connection.
+    pub fn new(backends: Arc<BackendTable>) -> Arc<Self> {
+        Arc::new(Pool { backends, idle: Mutex::new(Some(HashMap::new())) })
+    }
+
+    /// Closes the idle connections that were not used in time, and forgets the backends that
+    /// `live` names no more.
+    pub fn tidy(&self, live: &Snapshot) {
+        let named = live.route_list.iter().flat_map(|route| &route.backends);
+        self.backends.forget_unused(live.generation, named);
+        let mut idle = lock(&self.idle);
+        let Some(idle) = &mut *idle else { return };
+        for kept in idle.values_mut() {
+            kept.retain(|one| one.since.elapsed() < IDLE_TIMEOUT && one.line.is_reusable());
+        }
+        idle.retain(|_, kept| !kept.is_empty());
+    }
+
+    /// Closes all idle connections, and each that would become idle later.
+    pub fn close_idle(&self) {
+        *lock(&self.idle) = None;
+    }
+
+    /// An idle connection to a backend of the permit's route.
+    pub async fn take(&self, permit: &Permit) -> Option<PooledConnection> {
+        loop {
+            let mut line = self.pop(permit)?;
+            // Lets the driver run first, so that bytes or an end that have come meanwhile are seen.
+            yield_now().await;
+            let ready = timeout(READY_TIMEOUT, line.sender.ready()).await;
+            if matches!(ready, Ok(Ok(()))) && line.is_reusable() {
+                return Some(line);
+            }
+        }
+    }
+
+    #[expect(
+        clippy::mutable_key_type,
+        reason = "a way is compared by its terms' address, which never changes"
+    )]
+    fn pop(&self, permit: &Permit) -> Option<PooledConnection> {
+        let ranked = self.backends.ranked(&permit.route().backends);
+        let client = permit.client().key();
+        let mut idle = lock(&self.idle);
+        let idle = idle.as_mut()?;
+        for (address, _) in ranked {
+            let way = PoolKey::new(address, permit.route());
+            let Some(kept) = idle.get_mut(&way) else { continue };
+            let fits = |one: &IdleConnection| {
+                one.since.elapsed() < IDLE_TIMEOUT && one.line.serves(client)
+            };
+            if let Some(at) = kept.iter().rposition(fits) {
+                return Some(kept.remove(at).line);
+            }
+        }
+        None
+    }
+
+    /// Keeps an idle connection; the oldest one goes where there are too many.
+    fn keep(&self, line: PooledConnection) {
+        let mut idle = lock(&self.idle);
+        // A drain has closed the others: dropping the line closes this connection too.
+        let Some(idle) = &mut *idle else { return };
+        let kept = idle.entry(line.key.clone()).or_default();
+        if kept.len() >= MAX_IDLE {
+            kept.remove(0);
+        }
+        kept.push(IdleConnection { line, since: Instant::now() });
+    }
+}

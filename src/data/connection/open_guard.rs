@@ -1,0 +1,43 @@
+//! A connection that counts as open, and the count of its end. A connection that is closed before
+//! its first request has a line too.
+
+use std::sync::Arc;
+
+use crate::data::admission::cap::CapGuards;
+use crate::data::context::ThreadContext;
+use crate::observe::log::decision::{self, LogContext};
+use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
+use crate::refusal::Refusal;
+
+/// A connection that counts as open until this is dropped.
+pub struct OpenGuard {
+    /// The state of the thread that serves the connection.
+    pub core: Arc<ThreadContext>,
+    /// The counters of its listener.
+    pub listener: Arc<ListenerMetrics>,
+    /// The way in which it has ended, if it is dropped now.
+    pub end: ConnectionEnd,
+    /// Its places under the listener's cap and the process'.
+    pub places: CapGuards,
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.end = ConnectionEnd::Panic;
+            self.core.shared.metrics.panicked();
+        }
+        self.listener.closed(self.end);
+    }
+}
+
+/// Books a connection that is closed before it has made a request.
+pub fn log_refused_connection(
+    core: &ThreadContext,
+    party: LogContext<'_>,
+    refusal: Refusal,
+    error: Option<&str>,
+) {
+    core.metrics.no_route().refused(refusal);
+    decision::log_refused_connection(party, refusal, None, error, &core.cap);
+}

@@ -1,0 +1,287 @@
+//! The facts about a request on its way, and its one log line and one count.
+//!
+//! A request is booked exactly once. A request that nothing else has booked is booked when it is
+//! dropped: its client left before there was an answer. Nothing is decided here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use http::header::{HOST, HeaderMap, HeaderValue};
+use http::{Response, Uri};
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::close::ExchangeReason;
+use crate::data::backend::DialRecord;
+use crate::data::context::ThreadContext;
+use crate::data::http::forward::ForwardedFacts;
+use crate::data::http::reply::{self, Persistence};
+use crate::observe::log::decision::{DecisionRecord, LogContext};
+use crate::observe::metrics::{CandidateDifference, RequestKind, RequestResult};
+use crate::policy::Policy;
+use crate::policy::network::Peer;
+use crate::policy::request::Request;
+use crate::refusal::Refusal;
+use crate::snapshot::certificate::Certificate;
+use crate::snapshot::listener::Protocol;
+use crate::snapshot::route::{PathForwarding, Route};
+use crate::tunnels::RequestSource;
+
+/// How a connection came.
+pub struct ConnectionInfo {
+    /// The listener's name, as configured.
+    pub listener: Arc<str>,
+    /// What the listener does with connections.
+    pub speaks: Protocol,
+    /// The most fields of a request.
+    pub max_fields: usize,
+    /// The most bytes of a request's head.
+    pub max_head: usize,
+    /// The facts that a backend gets in `X-Forwarded-*`.
+    pub arrival: ForwardedFacts,
+    /// The socket's other end.
+    pub peer: Peer,
+    /// The certificate that its TLS handshake got.
+    pub served: Option<Arc<Certificate>>,
+    /// Cancelled when the listener is gone or speaks otherwise, and with the process' `closing`.
+    pub closing: CancellationToken,
+}
+
+impl ConnectionInfo {
+    /// Whose connection it is.
+    pub fn log_context(&self) -> LogContext<'_> {
+        LogContext { listener: &self.listener, client: self.arrival.client, peer: self.peer }
+    }
+}
+
+/// One request on its way.
+pub struct RequestLog {
+    core: Arc<ThreadContext>,
+    connection: Arc<ConnectionInfo>,
+    recorded: bool,
+    /// The status of an answer whose delivery decides how the request is booked.
+    pub deferred_status: Option<u16>,
+    /// Under which id both sides know the request.
+    pub id: HeaderValue,
+    /// When its head was whole.
+    pub began: Instant,
+    /// An upgrade, or plain.
+    pub kind: RequestKind,
+    /// Whether a body follows the head.
+    pub has_body: bool,
+    /// Whether the head passed the gate.
+    passed_gate: bool,
+    host: String,
+    path: String,
+    origin: Option<Box<str>>,
+    /// The route that was found.
+    pub route: Option<Arc<Route>>,
+    /// The policy that judged.
+    pub policy: Option<Arc<Policy>>,
+    /// What the policy's candidate judged.
+    pub candidate: Option<Result<(), Refusal>>,
+    /// Under which generation, and when.
+    pub judged: Option<(u64, Timestamp)>,
+    /// The backend that was tried.
+    pub tried: DialRecord,
+}
+
+impl RequestLog {
+    /// A request whose head has come.
+    pub fn new(core: Arc<ThreadContext>, connection: Arc<ConnectionInfo>, has_body: bool) -> Self {
+        let mut id = [0; 32];
+        HEXLOWER.encode_mut(&rand::random::<u128>().to_be_bytes(), &mut id);
+        RequestLog {
+            core,
+            connection,
+            recorded: false,
+            deferred_status: None,
+            id: HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
+            began: Instant::now(),
+            kind: RequestKind::Plain,
+            has_body,
+            passed_gate: false,
+            host: String::new(),
+            path: String::new(),
+            origin: None,
+            route: None,
+            policy: None,
+            candidate: None,
+            judged: None,
+            tried: DialRecord::default(),
+        }
+    }
+
+    /// Notes the host and the path of a head that has not passed the gate.
+    pub fn note_head(&mut self, headers: &HeaderMap, target: &Uri) {
+        let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
+        self.host = host.map(|host| host.into_owned()).unwrap_or_default();
+        self.path = target.path().to_owned();
+    }
+
+    /// Notes the request of a head that has passed the gate.
+    pub fn note_request(&mut self, request: &Request) {
+        let is_attempt = request.is_attempt();
+        self.kind = if is_attempt { RequestKind::Upgrade } else { RequestKind::Plain };
+        self.passed_gate = true;
+        self.host = request.host.name().to_owned();
+        self.path = request.path.to_string();
+        self.origin.clone_from(&request.origin);
+    }
+
+    /// Notes the route that was found, if any. Where it passes paths as they are, the request is
+    /// known by the path that was sent.
+    pub fn note_route(&mut self, request: &Request, route: Option<Arc<Route>>) {
+        if route.as_ref().is_some_and(|route| route.paths == PathForwarding::AsIs) {
+            self.path = request.path.sent().to_owned();
+        }
+        self.route = route;
+    }
+
+    /// Where the request came from, for the table.
+    pub fn origination(&self, subprotocol: Option<Box<str>>) -> RequestSource {
+        RequestSource { peer: self.connection.peer, request_id: self.id().into(), subprotocol }
+    }
+
+    /// The verdict of the policy's candidate, charged to budgets of its own. `None` means that no
+    /// candidate has judged.
+    pub fn candidate(&self) -> Option<Result<(), Refusal>> {
+        let (policy, judged, (_, now)) = (self.policy.as_ref()?, self.candidate?, self.judged?);
+        let is_plain = self.kind == RequestKind::Plain;
+        let tunnels = &self.core.shared.tunnels;
+        tunnels.charge_candidate(policy, self.connection.arrival.client, is_plain, judged, now)
+    }
+
+    /// Counts and logs a candidate that would have decided otherwise. It has no other effect.
+    pub fn compare(&self, candidate: Option<Result<(), Refusal>>, refusal: Option<Refusal>) {
+        let (difference, reason) = match (candidate, refusal) {
+            (Some(Err(reason)), None) => (CandidateDifference::WouldRefuse, reason),
+            // A drain refuses whatever any policy says.
+            (Some(Ok(())), Some(reason)) if reason != Refusal::Draining => {
+                (CandidateDifference::WouldAdmit, reason)
+            }
+            _ => return,
+        };
+        let Some(policy) = &self.policy else { return };
+        self.core.shared.metrics.candidate_differs(&policy.name, difference, reason);
+        let decision = self.decision(RequestResult::Refused, None, Some(reason));
+        decision.log_difference(difference, &self.core.differences);
+    }
+
+    /// Books a request that its backend answered with `status`.
+    pub fn log_permitted(&mut self, status: u16) {
+        self.record(RequestResult::Permitted, Some(status), None, None);
+    }
+
+    /// Books a refusal, and makes the answer. Returns what becomes of the connection too.
+    pub fn log_refused(&mut self, refusal: Refusal) -> (Response<Bytes>, Persistence) {
+        let is_backends = matches!(refusal, Refusal::Backend(_));
+        let result = if is_backends { RequestResult::Failed } else { RequestResult::Refused };
+        self.core.metrics.route_or_none(self.route.as_ref()).refused(refusal);
+        self.record(result, refusal.status(), Some(refusal), None);
+        let after = self.persistence(refusal);
+        (reply::refusal_reply(refusal, &self.id, after), after)
+    }
+
+    /// Books a request that is permitted at `path`, which is its own with a slash behind it, and
+    /// makes the answer that sends it there. Returns what becomes of the connection too.
+    pub fn log_redirect(
+        &mut self,
+        path: &str,
+        query: Option<&str>,
+    ) -> (Response<Bytes>, Persistence) {
+        let after = if self.has_body { Persistence::Close } else { Persistence::Keep };
+        let answer = reply::slash_redirect(path, query, &self.id, after);
+        self.log_permitted(answer.status().as_u16());
+        (answer, after)
+    }
+
+    /// Books a request that gets no answer, for this reason.
+    pub fn log_failed(&mut self, reason: ExchangeReason) {
+        self.record(RequestResult::Failed, None, None, Some(reason));
+    }
+
+    /// Takes a request off the books that is neither permitted nor refused: a listener's redirect.
+    pub fn skip(&mut self) {
+        self.recorded = true;
+    }
+
+    fn record(
+        &mut self,
+        result: RequestResult,
+        status: Option<u16>,
+        refusal: Option<Refusal>,
+        failure: Option<ExchangeReason>,
+    ) {
+        if std::mem::replace(&mut self.recorded, true) {
+            return;
+        }
+        self.core.metrics.route_or_none(self.route.as_ref()).request(self.kind, result);
+        let decision = DecisionRecord { failure, ..self.decision(result, status, refusal) };
+        decision.log(&self.core.cap);
+    }
+
+    fn decision(
+        &self,
+        result: RequestResult,
+        status: Option<u16>,
+        refusal: Option<Refusal>,
+    ) -> DecisionRecord<'_> {
+        DecisionRecord {
+            party: self.connection.log_context(),
+            kind: self.kind,
+            host: &self.host,
+            path: &self.path,
+            origin: self.origin.as_deref(),
+            request_id: self.id(),
+            route: self.route.as_deref(),
+            policy: self.policy.as_deref(),
+            judged: self.judged,
+            result,
+            refusal,
+            failure: None,
+            status,
+            backend: self.tried.backend.as_ref(),
+            error: self.tried.error.as_deref(),
+        }
+    }
+
+    /// What a refusal does to the connection. A refused attempt closes it, and so does a head that
+    /// did not pass the gate, a request whose body is not read, and a client that is not served
+    /// here: a refusal must not keep connections.
+    fn persistence(&self, refusal: Refusal) -> Persistence {
+        let unserved = match refusal {
+            Refusal::Head(_) | Refusal::Network | Refusal::Route | Refusal::Misdirected => true,
+            Refusal::Path => self.route.is_none(),
+            // The connection is closed without an answer.
+            Refusal::Pending | Refusal::Proxy | Refusal::Tls => true,
+            // The client is let in, or another request of it may be.
+            Refusal::Origin | Refusal::Subprotocol | Refusal::Identity | Refusal::Forwarded => {
+                false
+            }
+            Refusal::Handshake | Refusal::Version | Refusal::Plain | Refusal::Body => false,
+            Refusal::Rate { .. } | Refusal::Connections | Refusal::Capacity => false,
+            Refusal::Draining | Refusal::Backend(_) => false,
+        };
+        let closes =
+            self.kind == RequestKind::Upgrade || self.has_body || !self.passed_gate || unserved;
+        if closes { Persistence::Close } else { Persistence::Keep }
+    }
+
+    fn id(&self) -> &str {
+        self.id.to_str().unwrap_or_default()
+    }
+}
+
+impl Drop for RequestLog {
+    fn drop(&mut self) {
+        // No effect on a request that is booked already.
+        self.log_failed(match std::thread::panicking() {
+            true => ExchangeReason::Panic,
+            false if self.core.shared.lifecycle.cutting().is_cancelled() => ExchangeReason::Cut,
+            false => ExchangeReason::ClientLeft,
+        });
+    }
+}

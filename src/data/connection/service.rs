@@ -1,0 +1,186 @@
+//! The state that the requests of one connection share, and how it is booked when they end.
+//!
+//! It decides nothing: `decide` does.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRAILER};
+use http::{Response, Version};
+use jiff::Timestamp;
+
+use crate::data::connection::request_log::{ConnectionInfo, RequestLog};
+use crate::data::context::ThreadContext;
+use crate::data::http::body::ResponseBody;
+use crate::data::http::deadlines::HttpDeadlines;
+use crate::data::http::in_flight::{BodyKind, InFlightExchange};
+use crate::data::http::reply::Persistence;
+use crate::observe::log::decision;
+use crate::observe::metrics::ConnectionEnd;
+use crate::policy::request::Request;
+use crate::refusal::{HeadError, Refusal};
+use crate::snapshot::Permit;
+use crate::sync::lock;
+
+/// The state that the requests of one connection share.
+pub struct HttpService {
+    /// The thread that serves the connection.
+    pub core: Arc<ThreadContext>,
+    /// How the connection came.
+    pub connection: Arc<ConnectionInfo>,
+    /// The connection's clock, which holds its seat among the connections of its client.
+    pub patience: HttpDeadlines,
+    /// Whether an answer of ours closes the connection.
+    is_closing: AtomicBool,
+    /// Whether a head came that cannot be read.
+    has_bad_head: AtomicBool,
+    /// Whether a request was answered on it.
+    has_answered: AtomicBool,
+    /// Requests whose client had ended its side before the answer: delivery decides about them.
+    deferred: Mutex<Vec<RequestLog>>,
+}
+
+impl HttpService {
+    /// Starts without any request, for one connection.
+    pub fn new(core: Arc<ThreadContext>, came: ConnectionInfo, patience: HttpDeadlines) -> Self {
+        HttpService {
+            core,
+            connection: Arc::new(came),
+            patience,
+            is_closing: AtomicBool::new(false),
+            has_bad_head: AtomicBool::new(false),
+            has_answered: AtomicBool::new(false),
+            deferred: Mutex::default(),
+        }
+    }
+
+    /// Notes that there is an answer: its route bounds how long the client may take to take it.
+    pub fn routed(&self, asked: &RequestLog) {
+        if let Some(route) = &asked.route {
+            self.patience.set_route_timeouts(&route.timeouts);
+        }
+    }
+
+    /// Keeps a request whose delivery decides how it is booked.
+    pub fn defer_log(&self, asked: Box<RequestLog>) {
+        if asked.deferred_status.is_some() {
+            lock(&self.deferred).push(*asked);
+        }
+    }
+
+    /// Books the requests that wait for the end of the connection: as answered if all was
+    /// `delivered`, and else, by their drop, as left by the client.
+    pub fn log_deferred(&self, delivered: bool) {
+        let unsettled = std::mem::take(&mut *lock(&self.deferred));
+        for mut asked in unsettled {
+            if let Some(status) = asked.deferred_status.filter(|_| delivered) {
+                asked.log_permitted(status);
+            }
+        }
+    }
+
+    /// Enters a permitted request into the table of exchanges.
+    pub fn begin_exchange(
+        &self,
+        permit: &Permit,
+        request: Request,
+        asked: &RequestLog,
+        repeatable: bool,
+    ) -> InFlightExchange {
+        let (tunnels, from) = (&self.core.shared.tunnels, asked.origination(None));
+        let exchange = tunnels.begin_exchange(permit, request, from, Timestamp::now);
+        let metrics = self.core.metrics.route(permit.route());
+        InFlightExchange::new(exchange, metrics, self.patience.clone(), repeatable)
+    }
+
+    /// Books a refusal, and makes the answer.
+    pub fn refuse(&self, asked: &mut RequestLog, refusal: Refusal) -> Response<Bytes> {
+        let (answer, after) = asked.log_refused(refusal);
+        self.closes_after(after);
+        answer
+    }
+
+    /// Notes whether one of sidegate's own answers closes the connection, which discards the rest
+    /// of the request's body.
+    pub fn closes_after(&self, after: Persistence) {
+        if after == Persistence::Close {
+            self.is_closing.store(true, Ordering::Relaxed);
+            self.patience.discard_body(None);
+        }
+    }
+
+    /// Books a head that hyper refused by itself, or that came too late.
+    pub fn malformed(&self, error: &str) -> ConnectionEnd {
+        let refusal = Refusal::Head(HeadError::Malformed);
+        self.core.metrics.no_route().refused(refusal);
+        decision::log_refused_connection(
+            self.connection.log_context(),
+            refusal,
+            None,
+            Some(error),
+            &self.core.cap,
+        );
+        ConnectionEnd::Head
+    }
+
+    /// Notes that an answer closes the connection.
+    pub fn closes(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a request was answered.
+    pub fn has_answer(&self) {
+        self.patience.set_answered();
+        self.has_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection opens no tunnel any more: its listener is gone, or speaks otherwise.
+    /// A client that connected before is still served its first request, which it came for.
+    pub fn is_retired(&self) -> bool {
+        self.connection.closing.is_cancelled() && self.has_answered.load(Ordering::Relaxed)
+    }
+
+    /// Notes a head that cannot be read.
+    pub fn bad_head(&self) {
+        self.has_bad_head.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a head that could not be read ends the connection.
+    pub fn has_bad_head(&self) -> bool {
+        self.has_bad_head.load(Ordering::Relaxed)
+    }
+
+    /// Whether an answer of ours closed the connection.
+    pub fn has_closed(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
+    }
+}
+
+/// Notes what the answer's head says of its body. Trailers are announced only to a client that
+/// takes them, as `trailers` says, and gets chunks.
+pub fn check_answer(
+    mut answer: Response<ResponseBody>,
+    flight: &mut InFlightExchange,
+    version: Version,
+    trailers: bool,
+) -> Response<ResponseBody> {
+    let has_length = answer.headers().contains_key(CONTENT_LENGTH);
+    if !trailers || has_length {
+        answer.headers_mut().remove(TRAILER);
+    }
+    let headers = answer.headers();
+    flight.note_head(BodyKind::from_headers(headers), !has_length && version == Version::HTTP_11);
+    answer
+}
+
+/// Books an answer of the backend's: at once, or, where the client has ended its side already and
+/// may be gone, once it is known whether the answer was delivered.
+pub fn answered_with(asked: &mut RequestLog, status: u16, patience: &HttpDeadlines) {
+    if patience.has_client_eof() {
+        asked.deferred_status = Some(status);
+        patience.require_delivery();
+    } else {
+        asked.log_permitted(status);
+    }
+}

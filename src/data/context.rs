@@ -1,0 +1,95 @@
+//! The state that the tasks of the data plane share: [`DataPlane`] among all threads,
+//! [`ThreadContext`] among those of one thread.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use crate::data::admission::cap::ConnectionCap;
+use crate::data::admission::handshake_queue::HandshakeQueue;
+use crate::data::admission::pending::PendingConnections;
+use crate::data::backend::{BackendClient, BackendTable};
+use crate::data::http::head::HeadReader;
+use crate::lifecycle::Lifecycle;
+use crate::observe::log::throttle::{LineKind, LogThrottle as RefusalCap};
+use crate::observe::metrics::{Metrics, ThreadMetrics};
+use crate::snapshot::CurrentSnapshot;
+use crate::tunnels::Tunnels;
+
+/// What all threads of the data plane share.
+pub struct DataPlane {
+    /// The running generation, loaded once for each request.
+    pub live: Arc<CurrentSnapshot>,
+    /// The table of live tunnels.
+    pub tunnels: Arc<Tunnels>,
+    /// The metrics of the process, of which each thread has its part.
+    pub metrics: Arc<Metrics>,
+    /// The cap on the connections of the whole process.
+    pub total: ConnectionCap,
+    /// The stage of the process: at `closing`, accepting stops and plain connections finish their
+    /// request.
+    pub lifecycle: Arc<Lifecycle>,
+    /// The reader of the first head of each connection.
+    pub heads: HeadReader,
+    pub(super) pending: PendingConnections,
+    /// Where TLS handshakes wait that are over their client's rate.
+    pub(super) turnstile: HandshakeQueue,
+    pub(super) backends: Arc<BackendTable>,
+}
+
+impl DataPlane {
+    /// Makes the state that all threads share, with room for `connections` in all.
+    pub fn new(
+        live: Arc<CurrentSnapshot>,
+        tunnels: Arc<Tunnels>,
+        metrics: Arc<Metrics>,
+        lifecycle: Arc<Lifecycle>,
+        connections: usize,
+        heads: HeadReader,
+    ) -> Arc<Self> {
+        let backends = BackendTable::new(Arc::clone(&metrics));
+        Arc::new(DataPlane {
+            live,
+            tunnels,
+            metrics,
+            total: ConnectionCap::new(connections),
+            lifecycle,
+            heads,
+            pending: PendingConnections::default(),
+            turnstile: HandshakeQueue::default(),
+            backends: Arc::new(backends),
+        })
+    }
+}
+
+/// What the tasks of one thread share.
+pub struct ThreadContext {
+    pub(super) shared: Arc<DataPlane>,
+    pub(super) metrics: Arc<ThreadMetrics>,
+    pub(super) dialler: Arc<BackendClient>,
+    pub(super) tracker: TaskTracker,
+    /// Which refusals the log shows.
+    pub(super) cap: RefusalCap,
+    /// The same for lines about candidate policies.
+    pub(super) differences: RefusalCap,
+    /// The same for lines about TLS handshakes that wait.
+    pub(super) delays: RefusalCap,
+}
+
+impl ThreadContext {
+    /// Makes the state of one thread, whose tasks belong to `tracker`.
+    pub(super) fn new(shared: &Arc<DataPlane>, tracker: TaskTracker) -> Arc<Self> {
+        let metrics = shared.metrics.core();
+        let backends = Arc::clone(&shared.backends);
+        let dialler = BackendClient::new(backends, Arc::clone(&metrics), tracker.clone());
+        Arc::new(ThreadContext {
+            shared: Arc::clone(shared),
+            metrics,
+            dialler: Arc::new(dialler),
+            tracker,
+            cap: RefusalCap::default(),
+            differences: RefusalCap::default(),
+            delays: RefusalCap::new(LineKind::Delays),
+        })
+    }
+}
