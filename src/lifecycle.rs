@@ -30,7 +30,7 @@ impl Stage {
     }
 }
 
-/// A drain in progress, with its times and terms.
+/// A drain in progress, with its times and options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
     /// Time at which it was ordered.

@@ -22,7 +22,7 @@ use crate::snapshot::route::Route;
 use crate::snapshot::tls::{BackendTls, BackendTlsOptions, ListenerTls, TicketKeys};
 use crate::snapshot::{ListenerRules, Snapshot};
 
-/// One generation, compiled and rehearsed.
+/// One generation, compiled; the policies' own tests were run.
 pub struct CompiledGeneration {
     /// The snapshot to publish.
     pub snapshot: Snapshot,
@@ -229,8 +229,8 @@ impl<'s> RouteNumbers<'s> {
     }
 }
 
-/// TLS client configurations of backends, one for each set of terms. Routes with equal terms share
-/// sessions and idle connections, which survive a reload that leaves the terms unchanged.
+/// TLS client configurations of backends, one for each set of options. Routes with equal options
+/// share sessions and idle connections, which survive a reload that leaves the options unchanged.
 struct BackendTlsCache(Vec<Arc<BackendTls>>);
 
 impl BackendTlsCache {

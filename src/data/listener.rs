@@ -286,8 +286,8 @@ impl Acceptor {
             };
             tokio::select! {
                 places = both => return places,
-                // `changed` marks the new owner as seen. Unmarked, the next round makes the desk
-                // anew.
+                // `changed` marks the new owner as seen. Unmarked, the next round makes the
+                // listener state anew.
                 Ok(()) = self.owner.changed() => self.owner.mark_changed(),
             }
         }

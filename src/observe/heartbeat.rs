@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::sync::lock;
 
-/// The pulses of all loops that must keep turning.
+/// The heartbeats of all loops that must keep turning.
 pub struct Heartbeats {
     period: Duration,
     ticks: AtomicU64,
@@ -23,8 +23,8 @@ struct MonitoredLoop {
     beat: AtomicU64,
 }
 
-/// The pulse of one loop. If it is dropped without [`Heartbeat::deregister`], the loop counts as
-/// stalled: it panicked.
+/// The heartbeat of one loop. If it is dropped without [`Heartbeat::deregister`], the loop counts
+/// as stalled: it panicked.
 pub struct Heartbeat {
     pulses: Arc<Heartbeats>,
     own: Arc<MonitoredLoop>,

@@ -119,7 +119,7 @@ pub struct BackendTlsOptions {
 }
 
 impl BackendTls {
-    /// Builds the configuration on these terms, without any session yet.
+    /// Builds the configuration with these options, without any session yet.
     ///
     /// # Errors
     /// Errors of rustls about its own settings.

@@ -151,7 +151,7 @@ impl LiveEntry {
                 end: None,
                 waker: None,
             }),
-            // Set at first, so that the first poll takes the terms and registers its waker.
+            // Set at first, so that the first poll takes the rules and registers its waker.
             ordered: AtomicBool::new(true),
             has_events: AtomicBool::new(false),
         }

@@ -1,4 +1,4 @@
-//! Live tunnels and exchanges under another generation: judged again, or weighed beforehand.
+//! Live tunnels and exchanges under another generation: judged again, or previewed.
 
 use std::collections::HashMap;
 use std::sync::Arc;

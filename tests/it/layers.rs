@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::imports::{Modules, circles};
 
-/// The rooms, top row first; rooms of one row never import each other.
+/// The modules, top row first; modules of one row never import each other.
 const ROWS: [&[&str]; 13] = [
     &["refusal", "close", "sync"],
     &["policy"],
@@ -18,12 +18,12 @@ const ROWS: [&[&str]; 13] = [
     &["admin"],
     &["agent"],
     &["lib"],
-    &["page"],
+    &["output_file"],
     &["import"],
     &["cli", "main"],
 ];
 
-/// The last row is the wiring: its rooms know each other.
+/// The last row is the wiring: its modules know each other.
 const WIRING: usize = 12;
 
 /// The folders and files of `data/`, top row first.
@@ -34,7 +34,7 @@ const DATA_ROWS: [&[&str]; 10] = [
     &["http"],
     &["backend"],
     &["tunnel"],
-    &["core.rs"],
+    &["context.rs"],
     &["connection"],
     &["listener.rs"],
     &["mod.rs"],
@@ -68,18 +68,18 @@ pub fn sources() -> BTreeMap<PathBuf, String> {
     files
 }
 
-/// The room that a file is in, or that a path of modules begins with: `data` of `data/tls.rs`.
-fn room(first: &str) -> &str {
+/// The top module of a file, or of a path of modules: `data` of `data/tls.rs`.
+fn module(first: &str) -> &str {
     first.strip_suffix(".rs").unwrap_or(first)
 }
 
-fn row(room: &str) -> usize {
+fn row(module: &str) -> usize {
     ROWS.iter()
-        .position(|row| row.contains(&room))
-        .unwrap_or_else(|| panic!("`{room}` is in no row of the table"))
+        .position(|row| row.contains(&module))
+        .unwrap_or_else(|| panic!("`{module}` is in no row of the table"))
 }
 
-/// The rooms that a file names behind `crate::`, and in the binary behind `sidegate::` too.
+/// The top modules that a file names behind `crate::`, and in the binary behind `sidegate::` too.
 fn named(text: &str, in_binary: bool) -> Vec<String> {
     let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
     let code = code.join("\n");
@@ -110,8 +110,8 @@ fn first_words(path: &str) -> Vec<String> {
 fn every_module_imports_from_the_rows_above_it_only() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
-        let own = room(path.iter().next().unwrap().to_str().unwrap());
-        let in_binary = matches!(own, "cli" | "import" | "main" | "page");
+        let own = module(path.iter().next().unwrap().to_str().unwrap());
+        let in_binary = matches!(own, "cli" | "import" | "main" | "output_file");
         for other in named(&text, in_binary).iter().filter(|other| *other != own) {
             if row(other) >= row(own) && row(own) != WIRING {
                 wrong.push(format!("{} names `{other}`", path.display()));
@@ -148,7 +148,7 @@ fn folders_of_data_import_from_the_rows_above_them() {
 #[test]
 fn pure_modules_name_no_socket_file_or_runtime() {
     for (path, text) in sources() {
-        let own = room(path.iter().next().unwrap().to_str().unwrap());
+        let own = module(path.iter().next().unwrap().to_str().unwrap());
         let code = text.split("#[cfg(test)]").next().unwrap();
         if row(own) < row("snapshot") {
             for foreign in [
@@ -184,12 +184,12 @@ const MUTABLE: [&str; 12] = [
     "InMemoryState",
 ];
 
-/// Files of a pure room that name such a type, and the reason why no snapshot holds it.
+/// Files of a pure module that name such a type, and the reason why no snapshot holds it.
 const NOT_IN_A_SNAPSHOT: [(&str, &str); 3] = [
     // A table of the program, made at its first use.
-    ("snapshot/hello.rs", "LazyLock"),
+    ("snapshot/client_hello.rs", "LazyLock"),
     // The pointer to the running snapshot.
-    ("snapshot/live.rs", "ArcSwap"),
+    ("snapshot/current.rs", "ArcSwap"),
     // The certificate that one TLS handshake has chosen.
     ("snapshot/tls.rs", "OnceLock"),
 ];
@@ -197,7 +197,7 @@ const NOT_IN_A_SNAPSHOT: [(&str, &str); 3] = [
 #[test]
 fn policies_and_snapshots_are_values_that_never_change() {
     for (path, text) in sources() {
-        let own = room(path.iter().next().unwrap().to_str().unwrap());
+        let own = module(path.iter().next().unwrap().to_str().unwrap());
         if !matches!(own, "policy" | "snapshot") || path.ends_with("tests.rs") {
             continue;
         }

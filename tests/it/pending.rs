@@ -11,7 +11,7 @@ use crate::harness::wire::Wire;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// An agent in the clear that forwards plain HTTP and gives a client so many seats.
+/// An agent in the clear that forwards plain HTTP and allows a client so many connections.
 fn with(seats: u32, backend: &Backend) -> Builder {
     let builder = sidegate::new().clear().route("/", backend).on_route("http = 'forward'");
     builder.on_listener(&format!("pending_per_client = {seats}"))
@@ -174,7 +174,7 @@ async fn half_a_head_behind_an_answer_is_not_idle() {
 }
 
 /// Asserts that eight connections whose next head has begun to arrive outlast eight others that
-/// want their seats, and are answered.
+/// want their places, and are answered.
 async fn check_bytes_win(sidegate: &Sidegate) {
     let client = client::new(sidegate);
     for _ in 0..10 {

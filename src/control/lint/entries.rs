@@ -2,7 +2,7 @@
 //!
 //! Knows time: an entry that another one covers only for a while has a meaning of its own
 //! afterwards. Each entry is looked up once in an index, so that a million of them take a second or
-//! so. Of many remarks about one list only the first is shown.
+//! so. Of many lints about one list only the first is shown.
 
 use std::sync::Arc;
 

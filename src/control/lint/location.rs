@@ -1,4 +1,4 @@
-//! The place of a remark: a line of a file, and a part of that line.
+//! The location of a lint: a line of a file, and a part of that line.
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,17 +10,17 @@ use crate::policy::list::ListEntry;
 
 /// A warning before its line is looked up.
 pub struct Lint {
-    /// The place that the remark is about.
+    /// The location that the lint is about.
     pub spot: LintLocation,
     /// The oddity: one sentence without a full stop.
     pub message: String,
     /// Advice for the operator.
     pub remedy: String,
-    /// A second place that the message refers to, and its label.
+    /// A second location that the message refers to, and its label.
     pub other: Option<(LintLocation, &'static str)>,
 }
 
-/// A place, as loaded values know it.
+/// A location, as loaded values know it.
 pub struct LintLocation {
     /// The file, relative to the folder of `sidegate.toml`.
     pub file: Arc<str>,
@@ -30,7 +30,7 @@ pub struct LintLocation {
     pub part: LinePart,
 }
 
-/// The part of a line that a remark is about.
+/// The part of a line that a lint is about.
 pub enum LinePart {
     /// The file as a whole.
     File,
@@ -41,7 +41,7 @@ pub enum LinePart {
 }
 
 impl Lint {
-    /// Turns the remark into a diagnostic, with the lines that it refers to, read through `files`.
+    /// Turns the lint into a diagnostic, with the lines that it refers to, read through `files`.
     pub fn into_diagnostic(self, files: &mut Files, folder: &Path) -> Diagnostic {
         let diagnostic =
             Diagnostic::warning(self.spot.place(files, folder), self.message, self.remedy);

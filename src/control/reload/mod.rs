@@ -1,7 +1,7 @@
 //! A reload, as a pipeline: read → recognise → prepare → bind → publish → reconcile.
 //!
-//! Each step takes the value of the step before, or halts the reload (`ReloadStop`). Until the
-//! publish, nothing that runs is changed: a halt is logged, counted, and reported by `/readyz`.
+//! Each step takes the value of the step before, or stops the reload (`ReloadStop`). Until the
+//! publish, nothing that runs is changed: a stop is logged, counted, and reported by `/readyz`.
 //! This module never touches a socket: the wiring passes the function that binds, [`BindFn`].
 
 mod config_status;

@@ -43,7 +43,8 @@ pub(super) struct PreparedGeneration {
 }
 
 impl RunningState<'_> {
-    /// Compiles and rehearses the next generation, and weighs it against the live tunnels.
+    /// Compiles the next generation, runs the policies' own tests, and previews the effects on the
+    /// live tunnels.
     ///
     /// # Errors
     /// The reasons why the generation may not be published.
@@ -76,8 +77,8 @@ impl RunningState<'_> {
         build(loaded, self.config, &digest, Some(self.before), self.tickets)
     }
 
-    /// Weighs `built`, made from `files`, against the live tunnels, and lists the reasons to hold
-    /// it until an operator accepts them.
+    /// Previews the effects of `built`, made from `files`, on the live tunnels, and lists the
+    /// reasons to hold it until an operator accepts them.
     pub fn assess(
         &self,
         built: &CompiledGeneration,

@@ -1,6 +1,6 @@
 //! The end of a reload: published, unchanged or rejected; logged, counted and reported.
 //!
-//! Decides nothing: every value that arrives here was read, compiled, rehearsed and weighed.
+//! Decides nothing: every value that arrives here was read, compiled, tested and previewed.
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ pub enum FsSignal {
     Writing,
 }
 
-/// How often each sign was seen. Counters, not a queue: none is lost, however many come at once.
+/// How often each signal was seen. Counters, not a queue: none is lost, however many come at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FsSignalCounts {
     changed: u64,
@@ -55,7 +55,7 @@ impl FsSignalCounts {
         }
     }
 
-    /// The weightiest sign since `before`. `None` means that there was none.
+    /// The most important signal since `before`. `None` means that there was none.
     pub fn since(&self, before: &FsSignalCounts) -> Option<FsSignal> {
         if self.changed != before.changed {
             return Some(FsSignal::Changed);

@@ -31,7 +31,7 @@ pub type EventCallback = Box<dyn FnMut(notify::Result<Event>) + Send>;
 pub struct FsWatcher {
     make: MakeWatcher,
     watcher: Option<Box<dyn Watcher + Send + Sync>>,
-    /// Signs from the watcher. The channel closes once the watcher's thread has ended.
+    /// Signals from the watcher. The channel closes once the watcher's thread has ended.
     told: watch::Receiver<FsSignalCounts>,
     /// The names that matter in each folder. Shared with the callback, which drops all other
     /// events.

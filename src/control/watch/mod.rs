@@ -167,7 +167,7 @@ impl FileWatch {
                 sign = next(&mut self.told, &mut self.seen), if self.told.is_some() => match sign {
                     Some(FsSignal::Changed) => return WakeReason::Changed,
                     Some(FsSignal::PermissionsChanged) => return WakeReason::Due,
-                    // The end of a write is a sign of its own.
+                    // The end of a write is a signal of its own.
                     Some(FsSignal::Writing) => {}
                     // A lost watch is repaired at once, and after that no more often than the files
                     // are polled.
@@ -223,7 +223,7 @@ impl Reconfigure {
     }
 }
 
-/// The next sign that is not in `seen` yet. `None` means that the watch has ended and reports no
+/// The next signal that is not in `seen` yet. `None` means that the watch has ended and reports no
 /// more.
 async fn next(
     told: &mut Option<watch::Receiver<FsSignalCounts>>,

@@ -34,7 +34,7 @@ pub enum WatchedNames {
 }
 
 impl WatchSet {
-    /// The ways to `files`, and to everything in `folders`.
+    /// The names on the paths to `files`, and to everything in `folders`.
     pub fn for_files<'p>(
         files: impl IntoIterator<Item = &'p Path>,
         folders: impl IntoIterator<Item = &'p Path>,

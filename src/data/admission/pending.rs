@@ -47,13 +47,13 @@ struct ClientConnections {
 
 /// What a connection gets at its accept.
 pub enum AdmissionClaim {
-    /// The seat, which was free.
+    /// Counted at once: the client was below its maximum.
     Granted(PendingGuard),
-    /// A seat once another connection has left, or a refusal.
+    /// Counted once another connection has left, or else refused.
     Displacing(DisplacementClaim),
 }
 
-/// A connection without a seat, for which an idle one was asked to leave.
+/// A connection that is not counted yet, for which an idle one was asked to leave.
 pub struct DisplacementClaim {
     pending: PendingConnections,
     key: ClientKey,
@@ -62,7 +62,7 @@ pub struct DisplacementClaim {
     decided: oneshot::Receiver<()>,
 }
 
-/// A connection's seat among those of its client; given back on drop.
+/// Counts a connection among those of its client, until dropped.
 pub struct PendingGuard {
     pending: PendingConnections,
     key: ClientKey,
@@ -97,7 +97,7 @@ struct DisplaceState {
 }
 
 impl PendingConnections {
-    /// Claims a seat for a connection of `client`, which may have `max`. `None` means that the
+    /// Claims a count for a connection of `client`, which may have `most`. `None` means that the
     /// client has that many, none of them idle.
     pub fn claim(&self, client: Client, most: usize) -> Option<AdmissionClaim> {
         self.claim_for(client.key(), most)
@@ -119,8 +119,8 @@ impl PendingConnections {
         }
         let (_, longest) = seats.idle.pop_first()?;
         let (claimant, decided) = oneshot::channel();
-        // Rings under the shard's lock. Otherwise the connection could find itself off the list and
-        // decide before it is rung, and the claimant would wait until its deadline.
+        // Signals under the shard's lock. Otherwise the connection could find itself off the list
+        // and decide before the signal, and the claimant would wait until its deadline.
         let waker = longest.signal(Some(claimant));
         drop(shard);
         waker.into_iter().for_each(Waker::wake);
@@ -181,7 +181,7 @@ impl PendingGuard {
     /// may be this one: the caller looks at [`PendingGuard::is_displacement_pending`].
     pub fn set_idle(&mut self, cx: &mut Context<'_>) {
         let bell = Arc::clone(self.signal.get_or_insert_default());
-        // Before the seat is listed: another thread may ring as soon as it is.
+        // Before the connection is listed: another thread may signal as soon as it is.
         bell.register(cx.waker());
         if let PendingState::Idle(_) = self.state {
             return;
@@ -216,7 +216,7 @@ impl PendingGuard {
         self.signal.as_ref().is_some_and(|bell| bell.lock().asked)
     }
 
-    /// Takes the seat off the list of the idle, where it still counts.
+    /// Takes the connection off the list of the idle; it still counts.
     fn unlist(&mut self) {
         let PendingState::Idle(at) = self.state else { return };
         self.state = PendingState::Counted;
@@ -224,8 +224,8 @@ impl PendingGuard {
         let listed =
             shard.clients.get_mut(&self.key).is_some_and(|seats| seats.idle.remove(&at).is_some());
         drop(shard);
-        // Off the list already, so it was rung: this answers the claimant, which looks at the table
-        // again.
+        // Off the list already, so it was signalled: this answers the claimant, which looks at the
+        // table again.
         if let Some(bell) = self.signal.as_ref().filter(|_| !listed) {
             bell.clear();
         }
@@ -301,7 +301,7 @@ mod tests {
         }
     }
 
-    /// A seat whose connection is idle.
+    /// The guard of a connection that is idle.
     fn idle(pending: &PendingConnections, key: ClientKey, most: usize) -> PendingGuard {
         let mut seat = seat(pending, key, most).unwrap();
         seat.set_idle(&mut Context::from_waker(Waker::noop()));

@@ -109,7 +109,7 @@ pub struct Switched {
 }
 
 impl BackendClient {
-    /// Makes a thread's dialler; `tracker` owns the tasks that drive its connections.
+    /// Makes a thread's client; `tracker` owns the tasks that drive its connections.
     pub fn new(
         backends: Arc<BackendTable>,
         metrics: Arc<ThreadMetrics>,

@@ -12,7 +12,7 @@
 //! that read it. So a connection that has carried a body serves only the client that sent it.
 //!
 //! Each thread keeps its own connections, for a moment and a bounded number of them. A connection
-//! serves no route that reaches its backends on other terms.
+//! serves no route that reaches its backends with other TLS options.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -42,7 +42,7 @@ const MAX_IDLE: usize = 64;
 /// How long hyper may take to be ready for a request on an idle connection: a turn of its task.
 const READY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How a backend was reached. TLS terms belong to it: they say which name the backend proved.
+/// How a backend was reached. TLS options belong to it: they say which name the backend proved.
 #[derive(Clone)]
 pub struct PoolKey {
     /// The backend's address, as the route names it.
@@ -60,7 +60,7 @@ impl PoolKey {
         PoolKey { address, tls, max_fields: route.max_fields }
     }
 
-    /// The identity of the TLS terms: only the very same object matches, not an equal one. Each
+    /// The identity of the TLS options: only the very same object matches, not an equal one. Each
     /// `PoolKey` holds its `Arc`, so that no other object gets the address.
     fn terms(&self) -> Option<*const BackendTls> {
         self.tls.as_ref().map(Arc::as_ptr)

@@ -34,7 +34,7 @@ pub struct Lingering {
     pub tcp: TcpStream,
     /// Bytes that have been discarded already.
     pub discarded: u64,
-    /// The connection's clock, which holds its seat among those of its client.
+    /// The connection's deadlines, which count it among those of its client.
     pub patience: HttpDeadlines,
 }
 

@@ -67,7 +67,7 @@ pub struct AcceptedConnection {
     /// peer speaks for others: once PROXY headers are read, listed peers are exempt, and the client
     /// that a header names is charged instead.
     pub client: Client,
-    /// Its seat among the connections of its client, or the claim to one.
+    /// Counts it among the connections of its client, now or once another has left.
     pub claim: AdmissionClaim,
     /// Cancelled when its listener is gone or speaks otherwise, and with the process' `closing`.
     pub closing: CancellationToken,
@@ -134,7 +134,7 @@ pub async fn serve(core: Arc<ThreadContext>, accepted: AcceptedConnection) {
     }
 }
 
-/// The clock of a connection from its first head on.
+/// The timers of a connection from its first head on.
 fn patience_of(rules: &ListenerRules, seat: PendingGuard) -> HttpDeadlines {
     HttpDeadlines::new(rules.listener.timeouts, RouteTimeouts::default().write_stall, seat)
 }

@@ -29,7 +29,7 @@ use crate::snapshot::listener::Protocol;
 use crate::snapshot::route::{PathForwarding, Route};
 use crate::tunnels::RequestSource;
 
-/// How a connection came.
+/// The listener, the peer and the TLS of a connection.
 pub struct ConnectionInfo {
     /// The listener's name, as configured.
     pub listener: Arc<str>,

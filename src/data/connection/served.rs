@@ -108,7 +108,7 @@ pub fn server(max_head: usize, max_fields: usize) -> http1::Builder {
         .title_case_headers(true)
         .max_header_size(max_head)
         .max_buf_size(max_head + 8 * 1024)
-        // The clock has the deadlines.
+        // The timers have the deadlines.
         .header_read_timeout(None);
     builder
 }

@@ -27,9 +27,9 @@ use crate::sync::lock;
 pub struct HttpService {
     /// The thread that serves the connection.
     pub core: Arc<ThreadContext>,
-    /// How the connection came.
+    /// The listener, the peer and the TLS of the connection.
     pub connection: Arc<ConnectionInfo>,
-    /// The connection's clock, which holds its seat among the connections of its client.
+    /// The connection's deadlines, which count it among the connections of its client.
     pub patience: HttpDeadlines,
     /// Whether an answer of ours closes the connection.
     is_closing: AtomicBool,

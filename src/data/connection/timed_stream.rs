@@ -1,4 +1,4 @@
-//! A client's stream under hyper, which reports what moves to the connection's clock.
+//! A client's stream under hyper, which reports what moves to the connection's deadlines.
 //!
 //! The stream hides from hyper that a client has ended its side while it is answered, and finds out
 //! whether such a client is still there. Where a request's body was given up it discards the rest

@@ -37,7 +37,7 @@ pub enum RequestBody {
 
 /// A body with a bound, a deadline between its bytes and a least pace.
 pub struct StreamedBody {
-    /// `None` means dropped: `drop` hands it to the connection's clock.
+    /// `None` means dropped: `drop` hands it to the connection's deadlines.
     incoming: Option<Incoming>,
     /// Bytes that may still come under the route's `max_body`.
     left: u64,
@@ -45,7 +45,7 @@ pub struct StreamedBody {
     held: Option<ContinueWait>,
     wait: BodyDeadline,
     fault: UploadFault,
-    /// Knows whether the client has ended its side, which `Watched` hides from hyper during a
+    /// Knows whether the client has ended its side, which `TimedStream` hides from hyper during a
     /// request: for hyper, a truncated body would stay pending for ever.
     patience: HttpDeadlines,
     /// Notified once the whole body has been handed to hyper. `None` means not yet on a connection.
@@ -182,7 +182,7 @@ impl StreamedBody {
 }
 
 impl Drop for StreamedBody {
-    /// Hands an unread rest to the connection's clock: nothing else reads on from here, and the
+    /// Hands an unread rest to the connection's deadlines: nothing else reads on from here, and the
     /// connection has to end behind its answer.
     fn drop(&mut self) {
         self.patience.discard_body(self.incoming.take());
@@ -413,7 +413,7 @@ impl RelayedBody {
     }
 
     fn fail(&mut self, ending: ExchangeEnd, why: &'static str) -> BodyError {
-        // Before `set_end`, which takes the flight.
+        // Before `set_end`, which takes the exchange.
         if let Some(flight) = &self.flight {
             lock(flight).cut();
         }

@@ -44,7 +44,7 @@ pub trait Cancel: Send {
     fn poll_cancel(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
-/// The clock of one connection, shared by its stream, its service and its task.
+/// The deadlines of one connection, shared by its stream, its service and its task.
 #[derive(Clone)]
 pub struct HttpDeadlines(Arc<Mutex<DeadlineState>>);
 
@@ -108,7 +108,7 @@ struct DeadlineState {
     surplus: bool,
     /// Whether bytes were read of which it is not known yet whether they begin a head.
     unparsed: bool,
-    /// The connection's seat among those of its client.
+    /// Counts the connection among those of its client.
     guard: PendingGuard,
     /// Whether the time of the connection is up, or the process drains: it ends unless something
     /// has arrived.

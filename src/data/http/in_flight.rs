@@ -1,6 +1,6 @@
 //! An exchange in flight: a forwarded request and its answer, from the charge to the last byte.
 //!
-//! A flight carries out orders from outside, bounds how long the exchange may last, and books its
+//! It carries out orders from outside, bounds how long the exchange may last, and books its
 //! one ending when it is dropped, whatever dropped it. It moves no byte.
 
 use std::future::{Future, poll_fn};
@@ -147,11 +147,11 @@ impl InFlightExchange {
         }
     }
 
-    /// Shares the exchange with the connection's clock, which cuts it where hyper does not look.
+    /// Shares the exchange with the connection's deadlines, which cut it where hyper does not look.
     pub fn into_shared(self) -> Arc<Mutex<InFlightExchange>> {
         let patience = self.patience.clone();
         let shared = Arc::new(Mutex::new(self));
-        // Weak, so that the clock doesn't keep the exchange on the books once its body is gone.
+        // Weak, so that the deadlines don't keep the exchange on the books once its body is gone.
         let weak: Weak<Mutex<InFlightExchange>> = Arc::downgrade(&shared);
         patience.attach_exchange(weak);
         shared
@@ -256,7 +256,7 @@ impl InFlightExchange {
             return ExchangeEnd::new(Initiator::Sidegate, ExchangeReason::Cut);
         }
         let now = Instant::now();
-        // A client that was given up is dropped like one which left: the clock tells them apart.
+        // A client that was given up is dropped like one which left: the deadlines tell them apart.
         let reason = match self.patience.deadline() {
             Some((at, WaitKind::Write)) if at <= now => ExchangeReason::Stalled,
             Some((at, WaitKind::Pace)) if at <= now => ExchangeReason::TooSlow,

@@ -1,8 +1,8 @@
-//! The course of a request over a backend connection: written, answered, idle again.
+//! The progress of a request over a backend connection: written, answered, idle again.
 //!
 //! hyper does not say when a request has been written whole, nor whether its answer came first.
 //! The socket under hyper notes both here (`backend/tracked.rs`). Nothing is decided here: the
-//! reuse of connections and the clocks do that.
+//! reuse of connections and the deadlines do that.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -129,7 +129,7 @@ impl Tunnel {
         &self.metrics
     }
 
-    /// Reads both sides until neither has more or the turn is over, then looks at the clock.
+    /// Reads both sides until neither has more or the turn is over, then looks at the timers.
     fn run(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<()> {
         let now = Instant::now();
         // The first call also registers the waker for orders.
@@ -420,7 +420,7 @@ impl Tunnel {
         self.backend.flush(cx);
     }
 
-    /// Looks at the clocks. True if one of them changed the tunnel's state.
+    /// Looks at the timers. True if one of them changed the tunnel's state.
     fn check_timers(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         if self.ending.is_some() {
             return self.check_end_timers(cx, now);

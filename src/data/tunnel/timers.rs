@@ -1,7 +1,7 @@
-//! A tunnel's clocks: idle, lifetime, Ping and Pong, stalls, the grace of an ending.
+//! A tunnel's timers: idle, lifetime, Ping and Pong, stalls, the grace of an ending.
 //!
 //! One timer serves them all and is only moved earlier: traffic just notes the time, and a timer
-//! that fires too soon is armed again. The clock ends nothing itself.
+//! that fires too soon is armed again. This module ends nothing itself.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -36,7 +36,7 @@ pub enum TimerEvent {
     End(CloseReason),
 }
 
-/// The clocks of one tunnel.
+/// The timers of one tunnel.
 pub struct TunnelTimers {
     opened: Instant,
     /// The last frame that passed either way; our own Pings and their Pongs don't count.
@@ -80,7 +80,7 @@ enum PingState {
 }
 
 impl TunnelTimers {
-    /// Starts all clocks at the 101.
+    /// Starts all timers at the 101.
     pub fn new(now: Instant) -> Self {
         TunnelTimers {
             opened: now,

@@ -135,8 +135,8 @@ impl Metrics {
         sums
     }
 
-    /// Open tunnels that the candidate of `policy` would revoke, as last weighed. `None` means not
-    /// yet known, or no candidate.
+    /// Open tunnels that the candidate of `policy` would revoke, as last previewed. `None` means
+    /// not yet known, or no candidate.
     pub fn candidate_would_revoke(&self, policy: &str) -> Option<usize> {
         lock(&self.would_revoke).get(policy).copied()
     }

@@ -52,7 +52,7 @@ struct DefinedList {
 }
 
 impl ListTable {
-    /// An empty shelf for the policy in the file `policy`.
+    /// An empty table for the policy in the file `policy`.
     pub fn new(policy: Arc<str>) -> ListTable {
         let (lists, found, feeds, misnamed, missing) = Default::default();
         ListTable { policy, lists, found, feeds, misnamed, missing, is_misspelt: false }

@@ -1,6 +1,6 @@
 //! `[[test]]`: the security team's expectations of a policy, checked at every load.
 //!
-//! Reads requests and expected verdicts only; `rehearsal` runs them.
+//! Reads requests and expected verdicts only; `policy_tests` runs them.
 
 use std::net::IpAddr;
 
