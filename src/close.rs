@@ -323,13 +323,15 @@ impl CloseReason {
                 "A side accepted no data for `write_stall` while data was waiting for it."
             }
             CloseReason::TooBig => {
-                "A side sent a message or a frame larger than the policy's `message` `max`: 1009 to it, 1001 to the other."
+                "A side sent a message or a frame larger than the policy's `message` `max`: 1009 \
+                 to it, 1001 to the other."
             }
             CloseReason::MessageRate => {
                 "The client sent more messages than the policy's `message` `rate`."
             }
             CloseReason::FrameRate => {
-                "The client sent more Pings, Pongs, frames without payload and small fragments than the policy's `frames`."
+                "The client sent more Pings, Pongs, frames without payload and small fragments \
+                 than the policy's `frames`."
             }
             CloseReason::Framing => {
                 "A side violated the framing (RFC 6455 §5): 1002 to it, 1001 to the other."

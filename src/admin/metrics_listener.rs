@@ -126,8 +126,8 @@ impl AdminService for MetricsListener {
         let over = CancellationToken::new();
         let ends = async {
             stop.cancelled().await;
-            // Connections in the queue are answered. `drop_new_syns` drops new SYNs, so that the close
-            // resets no connection that came later.
+            // Connections in the queue are answered. `drop_new_syns` drops new SYNs, so that the
+            // close resets no connection that came later.
             for socket in tcp.iter().filter(|_| !passed) {
                 let _ = drop_new_syns(socket);
             }

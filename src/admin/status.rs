@@ -266,14 +266,8 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
     for backend in admin.metrics.backends_down(live) {
         warn(WarningKind::BackendDown, format!("the last connection attempt to {backend} failed"));
     }
-    for certificate in live.certificates.iter() {
-        let (left, label) = (days_left(certificate, now), &certificate.label);
-        if left < 0 {
-            warn(WarningKind::Certificate, format!("{label} has expired: clients refuse it"));
-        } else if left < EXPIRY_WARNING_DAYS {
-            let day = if left == 1 { "day" } else { "days" };
-            warn(WarningKind::Certificate, format!("{label} expires in {left} {day}"));
-        }
+    for sentence in live.certificates.iter().filter_map(|one| expiry_sentence(one, now)) {
+        warn(WarningKind::Certificate, sentence);
     }
     for sentence in admin.standing.lists.load().iter().filter_map(|list| list.stale(now)) {
         warn(WarningKind::Stale, sentence);
@@ -283,10 +277,8 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
         if let Some(limit) = policy.limits.total
             && u64::from(open) * 10 >= u64::from(limit) * 9
         {
-            warn(
-                WarningKind::Capacity,
-                format!("policy {} has {open} of at most {limit} tunnels", policy.name),
-            );
+            let sentence = format!("policy {} has {open} of at most {limit} tunnels", policy.name);
+            warn(WarningKind::Capacity, sentence);
         }
     }
     if let Some((client, tunnels)) = sole_client(admin) {
@@ -298,21 +290,26 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
     }
     let (drops, panics) = (admin.drops.count(), admin.metrics.panics());
     if drops > 0 {
-        warn(
-            WarningKind::LogDrops,
-            format!("{drops} log lines were dropped, because standard error was read too slowly"),
-        );
+        let cause = "because standard error was read too slowly";
+        warn(WarningKind::LogDrops, format!("{drops} log lines were dropped, {cause}"));
     }
     if panics > 0 {
-        warn(
-            WarningKind::Panics,
-            format!(
-                "{panics} connections were ended by a bug in sidegate: please report it, with the \
-                 log"
-            ),
+        let sentence = format!(
+            "{panics} connections were ended by a bug in sidegate: please report it, with the log"
         );
+        warn(WarningKind::Panics, sentence);
     }
     warnings
+}
+
+/// Says that `certificate` has expired or soon will. `None` means that neither is so.
+fn expiry_sentence(certificate: &Certificate, now: Timestamp) -> Option<String> {
+    let (left, label) = (days_left(certificate, now), &certificate.label);
+    if left < 0 {
+        return Some(format!("{label} has expired: clients refuse it"));
+    }
+    let day = if left == 1 { "day" } else { "days" };
+    (left < EXPIRY_WARNING_DAYS).then(|| format!("{label} expires in {left} {day}"))
 }
 
 /// The one client of all tunnels and their number; `None` means few tunnels, or several clients.

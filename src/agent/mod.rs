@@ -1,7 +1,8 @@
 //! The wiring: [`Agent`] binds the sockets and starts both planes.
 //!
 //! The agent decides no request and reads no file. `runtimes` runs the planes until a drain is
-//! over, `listeners` holds the sockets that accept, and `socket_binder` binds sockets that a reload adds.
+//! over, `listeners` holds the sockets that accept, and `socket_binder` binds sockets that a reload
+//! adds.
 
 mod listeners;
 mod runtimes;

@@ -73,7 +73,8 @@ pub fn import(verb: &ImportArgs) -> Exit {
     }
     if configs.is_empty() {
         return fail_with(&[format!(
-            "{}: no location with a `proxy_pass` that a `listen` leads to: there is nothing to import",
+            "{}: no location with a `proxy_pass` that a `listen` leads to: there is nothing to \
+             import",
             verb.file.display()
         )]);
     }
@@ -83,7 +84,8 @@ pub fn import(verb: &ImportArgs) -> Exit {
         let lines =
             if opens == 1 { "1 line says".to_owned() } else { format!("{opens} lines say") };
         return fail_with(&[format!(
-            "nothing was written: {lines} OPENS. Change what nginx says there, or write the files all the same with --accept-opens"
+            "nothing was written: {lines} OPENS. Change what nginx says there, or write the files \
+             all the same with --accept-opens"
         )]);
     }
     let pages = write::pages(&configs, &tree)

@@ -81,8 +81,8 @@ impl Fingerprint {
     }
 }
 
-/// Fingerprint of the files that `config` names, with the candidate of `promoted_fingerprint` in the policy's
-/// place. Runs the policies' own tests.
+/// Fingerprint of the files that `config` names, with the candidate of `promoted_fingerprint` in
+/// the policy's place. Runs the policies' own tests.
 ///
 /// # Errors
 /// Every error in the files.
@@ -99,8 +99,8 @@ pub fn promoted_fingerprint(config: &Path, promoted: &str) -> Result<Fingerprint
     Ok(fingerprint)
 }
 
-/// Fingerprint of the files that `config` names, after `promoted_fingerprint` has replaced its policy. Does not
-/// run the tests again.
+/// Fingerprint of the files that `config` names, after `promoted_fingerprint` has replaced its
+/// policy. Does not run the tests again.
 ///
 /// # Errors
 /// Every error in the files.

@@ -36,7 +36,8 @@ pub async fn trim_periodically(tunnels: Arc<Tunnels>, stop: CancellationToken) {
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the allocator's own call is a C function")]
 fn trim() {
-    // SAFETY: `malloc_trim` (malloc_trim(3)) takes the allocator's own locks, and moves nothing that is allocated.
+    // SAFETY: `malloc_trim` (malloc_trim(3)) takes the allocator's own locks, and moves nothing
+    // that is allocated.
     unsafe { libc::malloc_trim(0) };
 }
 

@@ -66,12 +66,13 @@ impl BoundSocket {
 /// lost.
 #[derive(Clone)]
 pub struct SocketOwner {
-    /// The listener's rules, in force where the running generation has none with the same `protocol`.
+    /// The listener's rules, in force where the running generation has none with the same
+    /// `protocol`.
     pub rules: ListenerRules,
     /// The cap on the listener's connections.
     pub cap: ConnectionCap,
-    /// Ends its connections between requests. Cancelled when the listener is gone, or its `protocol`
-    /// changes.
+    /// Ends its connections between requests. Cancelled when the listener is gone, or its
+    /// `protocol` changes.
     pub closing: CancellationToken,
 }
 

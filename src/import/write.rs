@@ -77,7 +77,8 @@ fn settings(config: &OutputConfig, metrics: u16, tree: &Tree) -> String {
             let header = quoted(&forwarded.header);
             push_line(
                 &mut out,
-                "# Not in this version; until then every client behind these is the one of them that it comes by.",
+                "# Not in this version; until then every client behind these is the one of them \
+                 that it comes by.",
             );
             push_line(
                 &mut out,
@@ -123,24 +124,11 @@ fn route(
             );
         }
         RouteTarget::Backends { backends, unknown, strip_prefix, max_body, timeouts } => {
-            let all: Vec<_> = backends.iter().map(|backend| quoted(backend)).collect();
-            match (&all[..], unknown) {
-                (_, Some(why)) => {
-                    push_line(&mut out, format_args!("# {}", on_one_line(why)));
-                    push_line(
-                        &mut out,
-                        format_args!(
-                            "backend = {}   # nothing listens there: write the backend's address",
-                            quoted(PLACEHOLDER_BACKEND)
-                        ),
-                    );
-                }
-                ([one], None) => push_line(&mut out, format_args!("backend = {one}")),
-                (all, None) => push_line(&mut out, format_args!("backend = [{}]", all.join(", "))),
-            }
+            push_backends(&mut out, backends, unknown.as_deref());
             push_line(
                 &mut out,
-                "http = \"forward\"   # nginx passed plain HTTP on as well: leave it out where only WebSockets are meant",
+                "http = \"forward\"   # nginx passed plain HTTP on as well: leave it out where \
+                 only WebSockets are meant",
             );
             if *strip_prefix {
                 push_line(&mut out, "strip_prefix = true");
@@ -152,24 +140,48 @@ fn route(
                 };
                 push_line(&mut out, format_args!("max_body = {}", quoted(&most)));
             }
-            let Timeouts { dial, response, body_stall, write_stall } = timeouts;
-            let timeouts = [
-                ("dial", dial),
-                ("response", response),
-                ("body_stall", body_stall),
-                ("write_stall", write_stall),
-            ];
-            let set = timeouts.iter().filter_map(|(key, time)| {
-                time.map(|time| format!("{key} = {}", quoted(&format_duration(time))))
-            });
-            let set: Vec<_> = set.collect();
-            if !set.is_empty() {
-                push_line(&mut out, format_args!("timeouts = {{ {} }}", set.join(", ")));
-            }
+            push_timeouts(&mut out, timeouts);
         }
     }
     push_line(&mut out, format_args!("policy = {}", quoted(policy)));
     out
+}
+
+/// Adds `backend`; `unknown` says why there is only a placeholder.
+fn push_backends(out: &mut String, backends: &[String], unknown: Option<&str>) {
+    let all: Vec<_> = backends.iter().map(|backend| quoted(backend)).collect();
+    match (&all[..], unknown) {
+        (_, Some(why)) => {
+            let placeholder = quoted(PLACEHOLDER_BACKEND);
+            push_line(out, format_args!("# {}", on_one_line(why)));
+            push_line(
+                out,
+                format_args!(
+                    "backend = {placeholder}   # nothing listens there: write the backend's address"
+                ),
+            );
+        }
+        ([one], None) => push_line(out, format_args!("backend = {one}")),
+        (all, None) => push_line(out, format_args!("backend = [{}]", all.join(", "))),
+    }
+}
+
+/// Adds the timeouts that are not those of the defaults, if there are any.
+fn push_timeouts(out: &mut String, timeouts: &Timeouts) {
+    let Timeouts { dial, response, body_stall, write_stall } = timeouts;
+    let timeouts = [
+        ("dial", dial),
+        ("response", response),
+        ("body_stall", body_stall),
+        ("write_stall", write_stall),
+    ];
+    let set = timeouts.iter().filter_map(|(key, time)| {
+        time.map(|time| format!("{key} = {}", quoted(&format_duration(time))))
+    });
+    let set: Vec<_> = set.collect();
+    if !set.is_empty() {
+        push_line(out, format_args!("timeouts = {{ {} }}", set.join(", ")));
+    }
 }
 
 /// The `[client]` table: the list that decides, and the entries that it holds.
@@ -281,7 +293,8 @@ fn limits(policy: &OutputPolicy, out: &mut String) {
     }
     if let Some(idle) = policy.idle {
         let why = if policy.idle_by_default {
-            "nginx' default; Sidegate finds dead clients by itself, so it may be longer, or left out"
+            "nginx' default; Sidegate finds dead clients by itself, so it may be longer, or left \
+             out"
         } else {
             "proxy_read_timeout"
         };

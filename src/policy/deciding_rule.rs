@@ -1,7 +1,7 @@
 //! What decided: which rule had the last word on a request, and which entry of which list.
 //!
-//! For people: a log line or an explanation. `deciding_rule` is called after the verdict, on the same
-//! policy and for the same instant, and agrees with it. Code that needs only the verdict calls
+//! For people: a log line or an explanation. `deciding_rule` is called after the verdict, on the
+//! same policy and for the same instant, and agrees with it. Code that needs only the verdict calls
 //! `judge`.
 
 use std::fmt;

@@ -132,6 +132,7 @@ impl Snapshot {
             return Judgement { ambiguity, ..refused(Some(route), None, Refusal::Path) };
         }
         let policy = route.policy.as_promoted(promoted);
+        let candidate = policy.candidate.as_ref();
         let permit =
             || Permit { route: Arc::clone(route), client, generation: self.generation, at: now };
         Judgement {
@@ -139,10 +140,7 @@ impl Snapshot {
             route: Some(Arc::clone(route)),
             policy: Some(Arc::clone(policy)),
             verdict: policy.judge(client, request, now).map(|()| permit()),
-            candidate: policy
-                .candidate
-                .as_ref()
-                .map(|candidate| candidate.judge(client, request, now)),
+            candidate: candidate.map(|candidate| candidate.judge(client, request, now)),
             ambiguity: None,
         }
     }

@@ -1,8 +1,8 @@
 //! TLS configurations: one rustls configuration for each listener, and for each route with backends
 //! over TLS, in each generation.
 //!
-//! This module chooses and configures; `data/tls` accepts and drives TLS, and `data/stream/socket.rs`
-//! connects.
+//! This module chooses and configures; `data/tls` accepts and drives TLS, and
+//! `data/stream/socket.rs` connects.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

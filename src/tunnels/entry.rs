@@ -161,6 +161,8 @@ impl LiveEntry {
     /// a route that forwards. Checks that concern only a request's head or body (`max_fields`,
     /// `max_body`, the rates) were made when it arrived.
     pub(super) fn judge(&self, snapshot: &Snapshot, now: Timestamp) -> Judgement {
+        // Without a certificate: the 421 of RFC 9110 §15.5.20 concerns the request's connection,
+        // and was decided when the request came.
         let mut judgement = snapshot.judge(self.client, &self.request, None, now);
         let refused =
             judgement.verdict.as_ref().ok().and_then(|permit| permit.forwards(&self.request).err());
@@ -178,6 +180,7 @@ impl LiveEntry {
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> (Result<(), Refusal>, Option<Arc<str>>) {
+        // Judged before the lock is taken: the tunnel's own polls take the same lock.
         let Judgement { verdict, policy, candidate, .. } = self.judge(snapshot, now);
         let mut orders = lock(&self.orders);
         // An entering tunnel and a publish may judge at once: an older verdict must not replace a
@@ -194,11 +197,14 @@ impl LiveEntry {
             .as_ref()
             .err()
             .map(|refusal| Arc::new(TunnelRefusal { refusal: *refusal, policy, at: now }));
+        // A refused tunnel keeps its old rules. Its revocation may be spread over time, and a later
+        // generation may still permit it.
         let permit = match verdict {
             Ok(permit) => permit,
             Err(refusal) => return (Err(refusal), None),
         };
         let terms = TunnelRules::new(permit.route(), self.client, now);
+        // Most reloads change no rule of most tunnels: those that keep theirs are not woken.
         if !orders.terms.is_same(&terms) {
             orders.terms = terms;
             self.notify(orders);
@@ -236,6 +242,8 @@ impl LiveEntry {
     }
 
     fn order(&self, mut orders: MutexGuard<'_, EntryOrders>, end: EndOrder) -> bool {
+        // The first order holds: a tunnel sends one Close frame (RFC 6455 §5.5.1), and its code
+        // cannot be taken back.
         if orders.end.is_some() && end != EndOrder::Cut {
             return false;
         }
@@ -256,6 +264,7 @@ impl LiveEntry {
 
     /// Whether the exchange counts as a stream at the time `now`: by its kind or by its age.
     pub fn is_stream(&self, now: Timestamp) -> bool {
+        // A negative duration means that the clock was set back: such an exchange counts as new.
         let age = Duration::try_from(now.duration_since(self.opened)).unwrap_or_default();
         self.has_events.load(Ordering::Relaxed) || age >= MIN_STREAM_AGE
     }
@@ -292,6 +301,7 @@ impl LiveEntry {
         // The lock comes before the flag is cleared: `notify` sets it under the same lock, so a
         // change after this point sets it again.
         let mut orders = lock(&self.orders);
+        // Relaxed suffices, since the lock orders this store with those of `notify`.
         self.ordered.store(false, Ordering::Relaxed);
         orders.waker.get_or_insert_with(|| waker.clone());
         Some((orders.terms.clone(), orders.end))

@@ -103,10 +103,8 @@ fn routes(status: &StatusAnswer, color: bool) -> String {
     let longest = status.routes.iter().filter_map(over).max();
     let one = |route: &RouteStatus| {
         let shown = |of: fn(&RouteRates) -> f64, show: fn(f64) -> String| {
-            (
-                route.per_second.as_ref().map_or_else(|| "-".into(), |rates| show(of(rates))),
-                Tone::Plain,
-            )
+            let rates = route.per_second.as_ref();
+            (rates.map_or_else(|| "-".into(), |rates| show(of(rates))), Tone::Plain)
         };
         let cells = vec![
             cell(&route.name),
@@ -145,11 +143,8 @@ fn routes(status: &StatusAnswer, color: bool) -> String {
         } else {
             "the last minute".into()
         };
-        out.push_str(&paint(
-            &format!("rates over {over}; in: from clients, out: from backends\n"),
-            Tone::Quiet,
-            color,
-        ));
+        let line = format!("rates over {over}; in: from clients, out: from backends\n");
+        out.push_str(&paint(&line, Tone::Quiet, color));
     }
     out
 }

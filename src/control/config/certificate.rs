@@ -111,32 +111,14 @@ fn pair(
     let (leaf, private, certificates) = (leaf?, private?, in_chain.as_ref()?.certificates.clone());
     let certified = match certified(certificates, private, &leaf) {
         Ok(certified) => certified,
-        Err(Error::InconsistentKeys(_)) => {
-            let finding = error(format!(
-                "{key_name} is not the key of the first certificate in {chain_name}"
-            ));
-            key.report(finding.with_remedy("replace both files together; the server's own certificate comes first in a chain").half_renewed());
-            return None;
-        }
         Err(Error::InvalidCertificate(fault)) => {
             chain.report(error(format!(
                 "{chain_name} holds a certificate that TLS cannot use: {fault}"
             )));
             return None;
         }
-        Err(_) if leaf.is_short() => {
-            let finding = error(format!(
-                "{key_name} holds an RSA key of fewer than {MIN_RSA_BITS} bits, which TLS cannot use"
-            ));
-            key.report(
-                finding
-                    .with_remedy("have the certificate issued for a longer one, or for an EC key"),
-            );
-            return None;
-        }
         Err(fault) => {
-            let why = if let Error::General(why) = fault { why } else { fault.to_string() };
-            key.report(error(format!("{key_name} holds a key that TLS cannot use: {why}")));
+            key.report(unusable_key(fault, (chain_name, key_name), &leaf));
             return None;
         }
     };
@@ -147,6 +129,33 @@ fn pair(
     let certificate =
         Certificate { label, key_file, names, not_after: leaf.not_after, key: Arc::new(certified) };
     Some((certificate, leaf))
+}
+
+/// Says why TLS cannot use a key with its certificate.
+fn unusable_key(
+    fault: Error,
+    (chain_name, key_name): (&str, &str),
+    leaf: &LeafCertificate,
+) -> Finding {
+    match fault {
+        // Most often a renewal has replaced one of the two files so far.
+        Error::InconsistentKeys(_) => {
+            error(format!("{key_name} is not the key of the first certificate in {chain_name}"))
+                .with_remedy(
+                    "replace both files together; the server's own certificate comes first in a \
+                     chain",
+                )
+                .half_renewed()
+        }
+        _ if leaf.is_short() => error(format!(
+            "{key_name} holds an RSA key of fewer than {MIN_RSA_BITS} bits, which TLS cannot use"
+        ))
+        .with_remedy("have the certificate issued for a longer one, or for an EC key"),
+        fault => {
+            let why = if let Error::General(why) = fault { why } else { fault.to_string() };
+            error(format!("{key_name} holds a key that TLS cannot use: {why}"))
+        }
+    }
 }
 
 /// Like `CertifiedKey::from_der`, which however takes ownership of the key and leaves it in memory.
@@ -331,7 +340,8 @@ impl LeafCertificate {
             let finding = match self.names.first() {
                 Some(common) => {
                     format!(
-                        "the certificate in {name} has no host among its subject alternative names, only the common name `{common}`"
+                        "the certificate in {name} has no host among its subject alternative \
+                         names, only the common name `{common}`"
                     )
                 }
                 None => format!("the certificate in {name} names no host"),

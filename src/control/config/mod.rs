@@ -110,16 +110,7 @@ fn load_with_time(
     if let Some(name) = promoted
         && !names.candidates.contains(name)
     {
-        let shown = format!("policies/{name}.shadow.toml");
-        let remedy =
-            "a candidate is written there, judged beside the policy for a while, and then promoted";
-        let missing = error(format!("{shown} does not exist: there is nothing to promote"))
-            .with_remedy(remedy);
-        return Err(vec![
-            missing.into_diagnostic(Span::whole_file(
-                folder.join(&shown).display().to_string().into(),
-            )),
-        ]);
+        return Err(vec![no_candidate(folder, name)]);
     }
     let names = names.promoting(promoted);
 
@@ -152,14 +143,19 @@ fn load_with_time(
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
     }
-    Ok(LoadedConfig {
-        settings,
-        baseline,
-        policies,
-        candidates,
-        lists: reading.lists,
-        warnings: found,
-    })
+    let lists = reading.lists;
+    Ok(LoadedConfig { settings, baseline, policies, candidates, lists, warnings: found })
+}
+
+/// Reports that the policy `name` has no candidate to promote.
+fn no_candidate(folder: &Path, name: &str) -> Diagnostic {
+    let shown = format!("policies/{name}.shadow.toml");
+    let file = folder.join(&shown).display().to_string();
+    let remedy =
+        "a candidate is written there, judged beside the policy for a while, and then promoted";
+    error(format!("{shown} does not exist: there is nothing to promote"))
+        .with_remedy(remedy)
+        .into_diagnostic(Span::whole_file(file.into()))
 }
 
 /// The path of the admin socket in `config`, as far as the file can be read: an error elsewhere

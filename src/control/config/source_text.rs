@@ -128,8 +128,8 @@ impl Finding {
 }
 
 impl<'t> SourceText<'t> {
-    /// The text of `whole_file`, shown as `quoting` says. Of the errors and of the warnings the first
-    /// `max_findings` are kept, the others only counted.
+    /// The text of `whole_file`, shown as `quoting` says. Of the errors and of the warnings the
+    /// first `max_findings` are kept, the others only counted.
     pub fn new(
         file: Arc<str>,
         text: &'t str,

@@ -30,7 +30,8 @@ pub fn uncovered(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
             part: LinePart::Word(Arc::clone(&page.name)),
         },
         message: format!(
-            "no [[test]] leads to the route `{}`: nothing notices when its policy says something else",
+            "no [[test]] leads to the route `{}`: nothing notices when its policy says something \
+             else",
             page.name
         ),
         remedy: format!(

@@ -24,7 +24,8 @@ pub fn differing_in_case(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
     let remark = |(page, other): (&RouteSettings, &RouteSettings)| Lint {
         spot: spot(page, config),
         message: format!(
-            "the routes `{}` and `{}` differ in letter case only: a backend that ignores case takes one for the other",
+            "the routes `{}` and `{}` differ in letter case only: a backend that ignores case \
+             takes one for the other",
             other.name, page.name
         ),
         remedy:
@@ -75,7 +76,8 @@ pub fn ambiguous(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
         Some(Lint {
             spot: spot(page, config),
             message: format!(
-                "requests for the route `{}` are refused: some backends read its path as that of `{}`, under another policy",
+                "requests for the route `{}` are refused: some backends read its path as that of \
+                 `{}`, under another policy",
                 page.name, other.name
             ),
             remedy: format!("name the same policy in both, or another path ({reading})"),

@@ -33,7 +33,8 @@ pub fn missing(page: &PolicySettings) -> Vec<Lint> {
             message: "no `origins` beside it: any web page can open this from its visitor's browser, with the visitor's cookies"
                 .into(),
             remedy:
-                "origins = [\"same\", \"none\"] admits the pages of the same host; \"none\" is for clients that are no browsers"
+                "origins = [\"same\", \"none\"] admits the pages of the same host; \"none\" is \
+                 for clients that are no browsers"
                     .into(),
             other: None,
         });

@@ -75,8 +75,8 @@ impl Reloader {
         (reloader, ReloaderHandle { asks, signals })
     }
 
-    /// Reloads when a file changes or a request comes, until `stop`. `heartbeat` beats meanwhile, also
-    /// while a reload waits for its files to be read.
+    /// Reloads when a file changes or a request comes, until `stop`. `heartbeat` beats meanwhile,
+    /// also while a reload waits for its files to be read.
     pub async fn run(mut self, bind: BindFn, pulse: Heartbeat, stop: CancellationToken) {
         let turning = async {
             // Metrics of candidate policies are there from the start.
@@ -112,6 +112,8 @@ impl Reloader {
                     let _ = told.send(self.preview(promoted).await);
                     return;
                 }
+                // All handles are gone. Other events still come, so this branch must not end the
+                // wait.
                 None => std::future::pending().await,
             },
             () = self.inbox.signals.notified() => by_itself(Trigger::Signal),
@@ -127,6 +129,7 @@ impl Reloader {
                 return;
             }
         };
+        // Several SIGHUPs in a row, as scripts send them, lead to one reload of the last state.
         if cause == Trigger::Signal {
             self.inbox.coalesce_signals().await;
         }
@@ -153,6 +156,7 @@ impl Reloader {
             Ok(next) => self.publish(cause, next, began).await,
             Err(ReloadStop::Unchanged) => self.unchanged(cause),
             Err(ReloadStop::Rejected(errors)) => self.reject(cause, errors),
+            // Also no metric: a poll that finds nothing is not a reload.
             Err(ReloadStop::NoChange) => return None,
         };
         Some(outcome)
@@ -169,6 +173,7 @@ impl Reloader {
         self.refuse_in_drain(cause)?;
         let read = self.read(cause).await?;
         let (files, mut loaded) = self.recognise(cause, read).await?;
+        // Kept aside for the next pass, which parses only the list files that differ from these.
         let known = std::mem::take(&mut loaded.lists);
         let candidate = self.prepare(loaded, &files, accept)?;
         // Last of all, so that no socket has to be given back.
@@ -181,6 +186,8 @@ impl Reloader {
             return Ok(());
         }
         match cause {
+            // A poll has no caller that waits for an answer, and would log the same line every
+            // time.
             Trigger::Poll => Err(ReloadStop::NoChange),
             _ => Err(self.rejected("draining: nothing is reloaded any more")),
         }
@@ -222,6 +229,8 @@ impl Reloader {
             // The same files may bind the next time, so a poll tries them again.
             self.tried = None;
         }
+        // `None` means that the work panicked, or has no thread. No socket is left behind: those
+        // that were bound so far were dropped with its stack.
         let Some(bound) = bound else {
             self.world.metrics.panicked();
             return Err(self.rejected("the reload broke off: see the log"));

@@ -122,8 +122,8 @@ impl ReloaderHandle {
         let _ = self.asks.send(ReloaderRequest::Reload { cause, accept, told: None }).await;
     }
 
-    /// Requests a reload as SIGHUP does, without waiting; the log reports the outcome. Requests that
-    /// come before the reload begins are served by the same one.
+    /// Requests a reload as SIGHUP does, without waiting; the log reports the outcome. Requests
+    /// that come before the reload begins are served by the same one.
     pub fn try_reload(&self) {
         // Not through the queue: a full one would lose the signal.
         self.signals.notify_one();

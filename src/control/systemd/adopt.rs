@@ -18,10 +18,11 @@ pub fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     if number < 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    // SAFETY: `borrow_raw` asks for a number that is not -1, seen above, and that stays open for as long as it is
-    // borrowed, which is this one call. What systemd passes was open before our first instruction, so no descriptor
-    // that we opened has its number, and only who owns a descriptor closes it. Were the number a lie, the kernel would
-    // say EBADF, or duplicate a descriptor of ours: neither touches memory, and the owner's own is not closed by it.
+    // SAFETY: `borrow_raw` asks for a number that is not -1, seen above, and that stays open for as
+    // long as it is borrowed, which is this one call. What systemd passes was open before our first
+    // instruction, so no descriptor that we opened has its number, and only who owns a descriptor
+    // closes it. Were the number a lie, the kernel would say EBADF, or duplicate a descriptor of
+    // ours: neither touches memory, and the owner's own is not closed by it.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     borrowed.try_clone_to_owned()
 }

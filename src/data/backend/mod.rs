@@ -187,6 +187,8 @@ impl BackendClient {
         let (mut answer, mut connection) = self.exchange(permit, exchange, tried).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             let answer = check_answer(permit, answer, &http::Method::GET, true, tried).await?;
+            // The body of the answer comes through the connection, which has to be driven
+            // meanwhile.
             self.tracker.spawn(connection.finish());
             return Ok(UpgradeOutcome::Other(answer.map(|body| body.with_guard(load))));
         }
@@ -224,6 +226,8 @@ impl BackendClient {
         let mut connection = DrivenConnection::new(connection.with_upgrades());
         interim::count(&mut request, course.clone());
         let sent = sender.send_request(request);
+        // Without a deadline from the dial, the wait for the answer begins once the request is sent
+        // whole: a slow upload must not use up the backend's time.
         let is_late = async {
             let late = match late {
                 Some(late) => late,
@@ -232,6 +236,7 @@ impl BackendClient {
             sleep_until(late).await;
         };
         let answer = tokio::select! {
+            // An answer that came in time wins over a timer that fired in the same turn.
             biased;
             answer = connection.run_until(sent) => answer,
             () = is_late => return Err(tried.timed_out(ANSWER_TIMED_OUT)),
@@ -267,6 +272,8 @@ impl BackendClient {
         // Only a safe request without a body may be sent a second time.
         let again = (method.is_safe() && body.is_end_stream()).then(|| head.clone());
         let mut request = Request::from_parts(head, body);
+        // Each idle connection may have been closed by the backend meanwhile (RFC 9112 §9.5). The
+        // loop ends at the latest when none is left, and then a new one is made.
         while let Some(line) = self.pool.take(permit).await {
             tried.backend = Some(line.address().clone());
             name_backend(&mut request, is_unnamed, permit, line.address());
@@ -317,6 +324,7 @@ impl BackendClient {
         let driven = course.clone();
         let driver = self.tracker.spawn(async move {
             tokio::select! {
+                // hyper first: an error of its own says more than a stall.
                 biased;
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "a connection to a backend failed");

@@ -142,6 +142,8 @@ impl ActiveConnection {
         let course = line.course.clone();
         let has_body = !body.is_end_stream();
         course.begin(has_body, permit.route().timeouts.write_stall);
+        // If a backend and Sidegate disagree about where a body ends, the rest is read as a request
+        // (RFC 9112 §11.2). Kept to one client, such a connection can harm no other client.
         if has_body {
             line.only_for = Some(permit.client().key());
             body.report_progress_to(course.clone());
@@ -175,6 +177,8 @@ impl OnBodyEnd for ActiveConnection {
 
 impl Drop for ActiveConnection {
     fn drop(&mut self) {
+        // Still there, so the body did not end in order: what comes next on it is not an answer's
+        // start.
         if let Some(line) = self.line.take() {
             line.driver.abort();
         }

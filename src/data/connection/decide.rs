@@ -164,6 +164,7 @@ impl HttpService {
     ) -> Result<AdmittedRequest, Refusal> {
         let RequestHead { parts, spelling, request, .. } = head;
         let request = request?;
+        // Before the judgement: a redirect says nothing about routes, and no policy applies to it.
         if let Protocol::Redirect { port } = self.connection.speaks {
             return self.redirect(port, &request, &parts.uri, asked).map(AdmittedRequest::Reply);
         }
@@ -260,6 +261,8 @@ impl HttpService {
         let handshake = Handshake::parse(&attempt.head)?;
         // Charged first: the candidate's budgets don't depend on what the policy's say.
         let candidate = asked.candidate();
+        // A connection that outlives its listener opens no tunnel after its first answer: the
+        // client connects again, and gets the rules that listen now.
         let slot = match self.is_retired() {
             true => Err(Refusal::Draining),
             false => self.core.shared.tunnels.charge(permit),
@@ -278,6 +281,7 @@ impl HttpService {
             &asked.id,
         )?;
         let overdue = self.drain_overdue(asked.began);
+        // An answer that has come is used, even if the drain is due in the same turn.
         let answer = tokio::select! {
             biased;
             answer = self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried) => answer,
@@ -286,6 +290,8 @@ impl HttpService {
         compare_choice(asked, candidate, &answer);
         match answer? {
             UpgradeOutcome::Other(answer) => {
+                // What the client has sent behind its attempt may be frames or a request (RFC 9110
+                // §7.8): nothing after it is read.
                 self.closes();
                 let mut flight = self.begin_exchange(slot.permit(), request, asked, true);
                 let answer = check_answer(answer, &mut flight, Version::HTTP_11, trailers);

@@ -124,7 +124,8 @@ async fn head_of(far: &mut DuplexStream) -> Vec<u8> {
     head
 }
 
-/// What hyper's server writes to a client that has sent `parse_request`, to answer it with `parse_response`.
+/// What hyper's server writes to a client that has sent `parse_request`, to answer it with
+/// `parse_response`.
 async fn by_server(request: &[u8], answer: Response<ResponseBody>) -> Vec<u8> {
     let length = answer.body().size_hint().exact().unwrap();
     let (mut near, far) = duplex(MAX_HEAD_BYTES);

@@ -102,8 +102,8 @@ pub async fn first(exchange: &Arc<HttpService>, mut client: TimedStream) -> Firs
     }
 }
 
-/// The attempt at the start of `connection`, and the length of its head. `None` means that hyper has to
-/// read the request. An attempt that the gate refuses is one too.
+/// The attempt at the start of `connection`, and the length of its head. `None` means that hyper
+/// has to read the request. An attempt that the gate refuses is one too.
 fn attempt(exchange: &HttpService, came: &Bytes) -> Option<(RequestHead, usize)> {
     let facts = &exchange.connection;
     let head::ParsedHead { parts, spelling, length } = match exchange.core.shared.heads {

@@ -55,8 +55,8 @@ pub fn closing_end(core: &ThreadContext) -> ConnectionEnd {
     }
 }
 
-/// Why a connection is over that hyper has served. `spoken` is `None` for a deadline; `closing_end` says
-/// why it was to close, and `None` means that it was not.
+/// Why a connection is over that hyper has served. `spoken` is `None` for a deadline; `closing_end`
+/// says why it was to close, and `None` means that it was not.
 pub fn hyper_end(
     spoken: Option<hyper::Result<()>>,
     exchange: &HttpService,

@@ -1,5 +1,5 @@
-//! The TLS handshake of a connection: how long it may take, when it may begin, and what a client gets
-//! that speaks something else. The handshake itself is `tls`'.
+//! The TLS handshake of a connection: how long it may take, when it may begin, and what a client
+//! gets that speaks something else. The handshake itself is `tls`'.
 
 use std::sync::Arc;
 

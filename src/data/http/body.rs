@@ -407,8 +407,8 @@ impl RelayedBody {
         if let Some(flight) = self.flight.take() {
             lock(&flight).set_end(ending);
         }
-        // `body_ended` takes it first. Still there, the answer was cut: dropping it closes the backend's
-        // connection.
+        // `body_ended` takes it first. Still there, the answer was cut: dropping it closes the
+        // backend's connection.
         self.on_whole = None;
     }
 

@@ -174,6 +174,8 @@ impl InFlightExchange {
 
     /// Ready when the exchange must end, by an order from outside or by a limit of its policy.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeEnd> {
+        // Kept in `self`: the table reports each change only once, and this may be polled again
+        // before the ending is due.
         if let Some((terms, end)) = self.exchange.entry.take_changes(cx.waker()) {
             (self.terms, self.end) = (terms, end);
         }
@@ -188,6 +190,8 @@ impl InFlightExchange {
             if timer.deadline() != due {
                 timer.as_mut().reset(due);
             }
+            // Polled even where it was just set: only a poll registers the waker. If it has fired,
+            // the loop looks again, since another limit may be next.
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
@@ -205,6 +209,7 @@ impl InFlightExchange {
             Some(EndOrder::Cut) => {
                 return Err(ExchangeEnd::new(Initiator::Sidegate, ExchangeReason::Cut));
             }
+            // The close code of a drain is for WebSockets; HTTP has no such frame.
             Some(EndOrder::Drain(_)) => match self.drain_deadline() {
                 Some(at) if at <= now => {
                     return Err(ExchangeEnd::refused(ExchangeReason::Drain, Refusal::Draining));
@@ -222,6 +227,8 @@ impl InFlightExchange {
                 at => due(at),
             }
         }
+        // From this age on, the exchange takes a place among the streams. It is taken late, so that
+        // short requests never compete for one.
         if !self.exchange.has_stream() {
             match self.began + MIN_STREAM_AGE {
                 at if at <= now => {
@@ -249,6 +256,8 @@ impl InFlightExchange {
 
     /// The ending of an exchange that was dropped without one.
     fn end_on_drop(&self) -> ExchangeEnd {
+        // First: while a panic unwinds, the client has not left, and no clock says anything about
+        // it.
         if std::thread::panicking() {
             return ExchangeEnd::new(Initiator::Sidegate, ExchangeReason::Panic);
         }

@@ -42,8 +42,8 @@ pub struct HeadHandoff(Arc<Mutex<HeadNotes>>);
 #[derive(Debug, Default)]
 struct HeadNotes {
     tidied: TargetEncoding,
-    /// The flaw of a head that hyper reads the `stand_in_request` request for. `None` means that it reads
-    /// the head itself.
+    /// The flaw of a head that hyper reads the `stand_in_request` request for. `None` means that it
+    /// reads the head itself.
     flaw: Option<HeadFlaw>,
     follows: Option<BodyFraming>,
 }
@@ -224,7 +224,8 @@ impl RequestFilter {
         }
     }
 
-    /// Whether bytes have come that were not handed on, or that a `stand_in_request` request replaced.
+    /// Whether bytes have come that were not handed on, or that a `stand_in_request` request
+    /// replaced.
     pub fn has_held_bytes(&self) -> bool {
         self.is_flawed || !self.held.is_empty()
     }
@@ -292,8 +293,8 @@ impl RequestFilter {
         }
     }
 
-    /// Returns the place of the first byte behind a head. Nothing behind a `stand_in_request` request is a
-    /// request.
+    /// Returns the place of the first byte behind a head. Nothing behind a `stand_in_request`
+    /// request is a request.
     fn state_after(&self, follows: BodyFraming) -> FilterState {
         match follows {
             _ if self.is_flawed => FilterState::PassThrough,

@@ -1,9 +1,10 @@
 //! TLS towards clients: the one module that drives it.
 //!
-//! `read_first_bytes` waits for a client's first bytes; `accept` makes the TLS handshake with the configuration
-//! that is in force by then; [`TlsClientStream`] is what hyper reads heads from; [`TlsSession`] is
-//! the same connection taken back after the upgrade, decrypting and encrypting over the thread's
-//! buffers. The rest of the program does not see that rustls' unbuffered API is behind them.
+//! `read_first_bytes` waits for a client's first bytes; `accept` makes the TLS handshake with the
+//! configuration that is in force by then; [`TlsClientStream`] is what hyper reads heads from;
+//! [`TlsSession`] is the same connection taken back after the upgrade, decrypting and encrypting
+//! over the thread's buffers. The rest of the program does not see that rustls' unbuffered API is
+//! behind them.
 
 mod session;
 
@@ -161,7 +162,8 @@ async fn read_more(socket: &mut Socket, said: &mut Vec<u8>) -> io::Result<usize>
 }
 
 /// Makes the TLS handshake with a client that has sent `client_hello`. The caller bounds the wait.
-/// `configuration` is called with whether the client's server name is hidden (`snapshot::client_hello`).
+/// `configuration` is called with whether the client's server name is hidden
+/// (`snapshot::client_hello`).
 pub async fn accept(
     mut hello: FirstBytes,
     configuration: impl FnOnce(bool) -> Arc<ServerConfig>,

@@ -436,8 +436,8 @@ impl TlsSession {
         bytes: &[u8],
         last: bool,
     ) -> io::Result<usize> {
-        // A ticket is in `send_buffer`: the records queue behind it, and the flush below sends both at
-        // once.
+        // A ticket is in `send_buffer`: the records queue behind it, and the flush below sends both
+        // at once.
         let ticket = std::mem::take(&mut self.ticket_waits);
         buffers::lend_output(|out| {
             let mut sent = 0;

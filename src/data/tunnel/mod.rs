@@ -232,6 +232,8 @@ impl Tunnel {
             }
             let piece = match self.scan(way, &bytes[at..]) {
                 Ok(piece) => piece,
+                // The frames before the faulty one are valid, and go out first. The Close with the
+                // code follows them.
                 Err(fault) => {
                     self.forward_early(way, cx, ready.take(bytes), now);
                     self.on_violation(way, fault, cx, now);
@@ -330,6 +332,7 @@ impl Tunnel {
         from.discard();
         to.on_closed();
         self.on_forwarded(way, sent, messages, now);
+        // The side that sent the first Close ended the tunnel; the second only answers it.
         if self.ending.is_none() {
             let (by, reason) = match way {
                 Flow::FromClient => (Initiator::Client, CloseReason::ClientClosed),
@@ -341,6 +344,8 @@ impl Tunnel {
     }
 
     fn on_forwarded(&mut self, way: Flow, bytes: usize, messages: u32, now: Instant) {
+        // Bytes that wait in the buffer are no progress: only what the other side took restarts
+        // clocks.
         if bytes == 0 {
             return;
         }
@@ -367,6 +372,8 @@ impl Tunnel {
     /// Carries out orders from the table: new rules, or an end.
     fn apply_orders(&mut self, cx: &mut Context<'_>, now: Instant) {
         let Some((terms, end)) = self.entry.take_changes(cx.waker()) else { return };
+        // Only a limit that changed gets a new bucket. A reload must not refill the others, or each
+        // would hand every client another burst.
         if terms.limits().message_rate != self.terms.limits().message_rate {
             self.client.messages = messages(&terms);
         }
@@ -379,6 +386,7 @@ impl Tunnel {
             self.backend.stream.allow_zero_window(write_stall);
         }
         self.terms = terms;
+        // The timer was set by the old limits; `check_timers` sets it anew.
         self.clock.disarm();
         match end {
             None => {}
@@ -404,6 +412,7 @@ impl Tunnel {
                     code: None,
                     refusal: None,
                 });
+                // Nothing is flushed: a cut is the last resort for a side that reads nothing.
                 self.client.drop_unread();
                 self.backend.drop_unread();
             }
@@ -449,6 +458,8 @@ impl Tunnel {
                 self.client.write(cx, frame::ping(payload, None).as_slice());
                 true
             }
+            // A control frame may come between the fragments of a message, but not inside a frame
+            // (RFC 6455 §5.4): the Ping waits until the backend's frame is complete.
             Some(timers::TimerEvent::Ping) => {
                 self.clock.defer_ping(now);
                 true

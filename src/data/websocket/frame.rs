@@ -172,7 +172,8 @@ pub trait FrameRules {
         true
     }
 
-    /// Whether every control frame with this opcode may be part of a [`FrameRun`], whatever its payload.
+    /// Whether every control frame with this opcode may be part of a [`FrameRun`], whatever its
+    /// payload.
     fn passes_always(&self, opcode: u8) -> bool {
         let _ = opcode;
         false
@@ -382,8 +383,8 @@ impl Scanner {
             // A fault, an incomplete header and a frame to be seen end the run: the next call meets
             // them again.
             let Ok(Some(header)) = self.parse(rest, rules) else { break };
-            // `take_cost` last: a control frame that ends the run is charged when the next call begins
-            // it.
+            // `take_cost` last: a control frame that ends the run is charged when the next call
+            // begins it.
             if header.is_control() && !header.passes(rest, rules)
                 || header.take_cost(rules).is_err()
             {

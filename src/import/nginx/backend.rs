@@ -151,39 +151,31 @@ fn server(
                 kept = false;
             }
             "backup" => {
-                reading.notes.add(
-                    id,
-                    DirectiveOutcome::Differs,
-                    "a `backup` is left out: all backends of a route are equal",
-                );
+                let text = "a `backup` is left out: all backends of a route are equal";
+                reading.notes.add(id, DirectiveOutcome::Differs, text);
                 kept = false;
             }
             "weight" if word != "weight=1" => {
-                reading.notes.add(
-                    id,
-                    DirectiveOutcome::Differs,
-                    "backends have no weights: the one with the fewest tunnels gets the next",
-                );
+                let text =
+                    "backends have no weights: the one with the fewest tunnels gets the next";
+                reading.notes.add(id, DirectiveOutcome::Differs, text);
             }
             "max_conns" if word != "max_conns=0" => {
-                reading.notes.add(
-                    id,
-                    DirectiveOutcome::Differs,
-                    "a backend has no `max_conns`: see `connections.total` of the policy",
-                );
+                let text = "a backend has no `max_conns`: see `connections.total` of the policy";
+                reading.notes.add(id, DirectiveOutcome::Differs, text);
             }
             "weight" | "max_conns" => {}
             "max_fails" | "fail_timeout" => {
                 let text = format!(
-                    "`{word}` is not carried over: after a dial that fails, the next backend is tried"
+                    "`{word}` is not carried over: after a dial that fails, the next backend is \
+                     tried"
                 );
                 reading.notes.add(id, DirectiveOutcome::Differs, text);
             }
-            _ => reading.notes.add(
-                id,
-                DirectiveOutcome::Differs,
-                format!("`{word}` is not carried over"),
-            ),
+            _ => {
+                let text = format!("`{word}` is not carried over");
+                reading.notes.add(id, DirectiveOutcome::Differs, text);
+            }
         }
     }
     if !kept {

@@ -156,51 +156,11 @@ impl ContextSettings {
     fn take(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) {
         let id = directive.id;
         match directive.name.as_str() {
-            "allow" | "deny" => {
-                match (AccessSubject::parse(directive.first()), directive.words.len()) {
-                    (Some(whom), 1) => {
-                        self.access.push(AccessRule {
-                            id,
-                            admits: directive.name == "allow",
-                            whom,
-                        });
-                    }
-                    _ => reading
-                        .fault(id, format!("invalid parameter \"{}\"", directive.words.join(" "))),
-                }
-            }
+            "allow" | "deny" => self.take_access(directive, reading),
             "limit_req" => self.rates.extend(ReqLimit::read(directive, reading)),
             "limit_conn" => self.counts.extend(ConnLimit::read(directive, reading)),
             "limit_req_dry_run" => self.dry_rates = Some(directive.first() == "on"),
             "limit_conn_dry_run" => self.dry_counts = Some(directive.first() == "on"),
-            "proxy_set_header" => match &directive.words[..] {
-                [name, value] => self.headers.push(ProxyHeader {
-                    id,
-                    name: name.to_ascii_lowercase(),
-                    value: value.clone(),
-                }),
-                _ => reading.fault(id, "`proxy_set_header` takes a name and a value"),
-            },
-            "proxy_http_version" => {
-                read_once(&mut self.http_11, directive, reading, |text| match text {
-                    "1.0" => Some(false),
-                    "1.1" => Some(true),
-                    _ => None,
-                });
-            }
-            "proxy_read_timeout" => {
-                read_once(&mut self.read_timeout, directive, reading, unit::time)
-            }
-            "proxy_send_timeout" => {
-                read_once(&mut self.send_timeout, directive, reading, unit::time)
-            }
-            "proxy_connect_timeout" => {
-                read_once(&mut self.connect_timeout, directive, reading, unit::time);
-            }
-            "client_body_timeout" => {
-                read_once(&mut self.body_timeout, directive, reading, unit::time)
-            }
-            "send_timeout" => read_once(&mut self.client_timeout, directive, reading, unit::time),
             "client_max_body_size" => read_once(&mut self.max_body, directive, reading, unit::size),
             "internal" => self.internal = Some(id),
             "satisfy" => self.satisfy = Some(Setting { id, value: directive.first() == "any" }),
@@ -220,39 +180,99 @@ impl ContextSettings {
             "real_ip_header" => {
                 self.real_ip_header = Some(Setting { id, value: directive.first().to_owned() });
             }
+            name if name.starts_with("proxy_") && self.take_proxy(directive, reading) => {}
+            name if name.ends_with("_timeout") && self.take_timeout(directive, reading) => {}
             _ if fixed::note(directive, reading) => {}
-            name => {
-                let Some(guard) = GUARDS.iter().find(|guard| **guard == name) else {
+            name => match GUARDS.iter().find(|guard| **guard == name) {
+                Some(guard) => self.take_guard(guard, directive, reading),
+                None => {
                     // `merge_slashes off` counts as unknown: Sidegate makes paths canonical before
                     // it matches them.
                     let off = directive.first() == "off";
                     if !silent::is_known(name) || name == "merge_slashes" && off {
                         self.unknown.push(id);
                     }
-                    return;
-                };
-                let on = match directive.first() {
-                    "off" => {
-                        reading.notes.add(
-                            id,
-                            DirectiveOutcome::Needless,
-                            "nothing of the kind is ever asked for",
-                        );
-                        None
-                    }
-                    optional if optional.starts_with("optional") => {
-                        reading.notes.add(
-                            id,
-                            DirectiveOutcome::Differs,
-                            "client certificates are not in this version: the backend hears of none",
-                        );
-                        None
-                    }
-                    _ => Some(id),
-                };
-                self.guards.insert(guard, on);
+                }
+            },
+        }
+    }
+
+    /// Takes an `allow` or a `deny`.
+    fn take_access(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) {
+        let id = directive.id;
+        match (AccessSubject::parse(directive.first()), directive.words.len()) {
+            (Some(whom), 1) => {
+                let admits = directive.name == "allow";
+                self.access.push(AccessRule { id, admits, whom });
+            }
+            _ => {
+                let words = directive.words.join(" ");
+                reading.fault(id, format!("invalid parameter \"{words}\""));
             }
         }
+    }
+
+    /// Takes a header or the HTTP version of requests to the backend. Returns false for any other
+    /// directive.
+    fn take_proxy(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) -> bool {
+        let id = directive.id;
+        match directive.name.as_str() {
+            "proxy_set_header" => match &directive.words[..] {
+                [name, value] => {
+                    let (name, value) = (name.to_ascii_lowercase(), value.clone());
+                    self.headers.push(ProxyHeader { id, name, value });
+                }
+                _ => reading.fault(id, "`proxy_set_header` takes a name and a value"),
+            },
+            "proxy_http_version" => {
+                read_once(&mut self.http_11, directive, reading, |text| match text {
+                    "1.0" => Some(false),
+                    "1.1" => Some(true),
+                    _ => None,
+                });
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Takes a timeout that Sidegate has as well. Returns false for any other directive.
+    fn take_timeout(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) -> bool {
+        let timeout = match directive.name.as_str() {
+            "proxy_read_timeout" => &mut self.read_timeout,
+            "proxy_send_timeout" => &mut self.send_timeout,
+            "proxy_connect_timeout" => &mut self.connect_timeout,
+            "client_body_timeout" => &mut self.body_timeout,
+            "send_timeout" => &mut self.client_timeout,
+            _ => return false,
+        };
+        read_once(timeout, directive, reading, unit::time);
+        true
+    }
+
+    /// Takes a directive that asks clients for more than their address.
+    fn take_guard(
+        &mut self,
+        guard: &'static str,
+        directive: &Directive,
+        reading: &mut ImportContext<'_>,
+    ) {
+        let id = directive.id;
+        let on = match directive.first() {
+            "off" => {
+                let text = "nothing of the kind is ever asked for";
+                reading.notes.add(id, DirectiveOutcome::Needless, text);
+                None
+            }
+            optional if optional.starts_with("optional") => {
+                let text = "client certificates are not in this version: the backend hears of none";
+                reading.notes.add(id, DirectiveOutcome::Differs, text);
+                None
+            }
+            _ => Some(id),
+        };
+        // An `off` is kept as `None`: it ends what an outer level asks for.
+        self.guards.insert(guard, on);
     }
 
     /// Notes where this level's own rules admit clients that the outer rules refused, or that an

@@ -34,7 +34,8 @@ pub fn note(directive: &Directive, reading: &mut ImportContext<'_>) -> bool {
         }
         "keepalive_requests" | "keepalive_time" => {
             let text = format!(
-                "connections of clients end by `timeouts.keep_alive`, by no number of requests and no age; nginx had {}",
+                "connections of clients end by `timeouts.keep_alive`, by no number of requests \
+                 and no age; nginx had {}",
                 directive.first()
             );
             reading.notes.add(directive.id, DirectiveOutcome::Differs, text);

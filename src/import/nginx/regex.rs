@@ -2,8 +2,8 @@
 //!
 //! A pattern becomes branches: a literal beginning, and how much of the following text it matches.
 //! Alternatives and small classes are expanded. Everything else of PCRE (look-around, back
-//! references, wide classes) leaves the branch at `Suffix::Unknown`, which decides nothing: a reading
-//! may be vague, but must not be wrong.
+//! references, wide classes) leaves the branch at `Suffix::Unknown`, which decides nothing: a
+//! reading may be vague, but must not be wrong.
 
 use std::fmt;
 

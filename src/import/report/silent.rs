@@ -29,15 +29,18 @@ const NEEDLESS_DIRECTIVES: [(&str, &str); 29] = [
         "a relay has nothing to tune there",
     ),
     (
-        "proxy_buffer* proxy_busy_buffers_size proxy_max_temp_file_size proxy_request_buffering proxy_temp_*",
+        "proxy_buffer* proxy_busy_buffers_size proxy_max_temp_file_size proxy_request_buffering \
+         proxy_temp_*",
         "nothing is buffered whole, and nothing goes to disk",
     ),
     (
-        "client_body_buffer_size client_body_in_file_only client_body_in_single_buffer client_body_temp_path client_header_buffer_size connection_pool_size request_pool_size",
+        "client_body_buffer_size client_body_in_file_only client_body_in_single_buffer \
+         client_body_temp_path client_header_buffer_size connection_pool_size request_pool_size",
         "buffers are not to be sized",
     ),
     (
-        "proxy_cache* proxy_no_cache fastcgi_* uwsgi_* scgi_* grpc_* memcached_* open_file_cache* expires etag if_modified_since slice",
+        "proxy_cache* proxy_no_cache fastcgi_* uwsgi_* scgi_* grpc_* memcached_* open_file_cache* \
+         expires etag if_modified_since slice",
         "nothing is cached, and no file is served",
     ),
     (
@@ -48,7 +51,8 @@ const NEEDLESS_DIRECTIVES: [(&str, &str); 29] = [
     ("keepalive keepalive_requests keepalive_time zone", "connections to a backend are reused"),
     ("proxy_socket_keepalive", "the kernel probes clients and backends in any case"),
     (
-        "proxy_set_body proxy_pass_request_body proxy_pass_request_headers proxy_pass_header proxy_ignore_headers",
+        "proxy_set_body proxy_pass_request_body proxy_pass_request_headers proxy_pass_header \
+         proxy_ignore_headers",
         "what a request holds is passed on",
     ),
     (
@@ -60,14 +64,16 @@ const NEEDLESS_DIRECTIVES: [(&str, &str); 29] = [
     ("ssl_stapling* ssl_ct*", "not stapled: clients of WebSockets don't ask"),
     ("server_tokens more_clear_headers more_set_headers", "Sidegate adds no such header"),
     (
-        "server_names_hash_* variables_hash_* map_hash_* proxy_headers_hash_* limit_conn_log_level limit_req_log_level rewrite_log",
+        "server_names_hash_* variables_hash_* map_hash_* proxy_headers_hash_* \
+         limit_conn_log_level limit_req_log_level rewrite_log",
         "a table or a log of nginx' own",
     ),
     ("limit_req_status limit_conn_status", "Sidegate answers 429"),
     ("resolver resolver_timeout", "names are not resolved"),
     (
         "proxy_redirect",
-        "`Location` is never changed; a backend builds its addresses from X-Forwarded-Proto and Host",
+        "`Location` is never changed; a backend builds its addresses from X-Forwarded-Proto and \
+         Host",
     ),
     (
         "proxy_next_upstream* proxy_intercept_errors",
@@ -79,11 +85,13 @@ const NEEDLESS_DIRECTIVES: [(&str, &str); 29] = [
         "connections to a backend have no such settings",
     ),
     (
-        "recursive_error_pages msie_* merge_slashes underscores_in_headers ignore_invalid_headers max_headers",
+        "recursive_error_pages msie_* merge_slashes underscores_in_headers ignore_invalid_headers \
+         max_headers",
         "requests have one canonical form",
     ),
     (
-        "root index alias autoindex* try_files disable_symlinks random_index empty_gif flv mp4* f4f* hls* dav_* create_full_put_path min_delete_depth",
+        "root index alias autoindex* try_files disable_symlinks random_index empty_gif flv mp4* \
+         f4f* hls* dav_* create_full_put_path min_delete_depth",
         "no files are served: such a path is refused",
     ),
     ("lingering_* reset_timedout_connection send_lowat", "endings have their own deadlines"),

@@ -166,7 +166,8 @@ pub fn note_rest(
                 "paths are never rewritten: the backend gets the path as it came"
             }
             _ => {
-                "paths are never rewritten: what it led elsewhere goes to this location's backend, by its own path"
+                "paths are never rewritten: what it led elsewhere goes to this location's \
+                 backend, by its own path"
             }
         };
         reading.notes.add_scoped(rewrite.id, DirectiveOutcome::Differs, text, scopes.to_vec());

@@ -71,7 +71,8 @@ pub fn hosts(
         {
             let scope = format!("~^.+\\..+\\.{}$", regex_escaped(parent));
             let said = format!(
-                "`{pattern}` is one label before {parent}: a host with more of them goes to the default server's routes"
+                "`{pattern}` is one label before {parent}: a host with more of them goes to the \
+                 default server's routes"
             );
             strays.push(UnsupportedHosts { id: *id, server: *server, scope, said });
         }
@@ -88,7 +89,8 @@ pub fn hosts(
                 if !nginx.servers[default].names.contains(&(id, name.clone())) =>
             {
                 let said = format!(
-                    "a route's host is exact or one label after a `*`: what `{text}` matched goes to the default server's routes"
+                    "a route's host is exact or one label after a `*`: what `{text}` matched goes \
+                     to the default server's routes"
                 );
                 strays.push(UnsupportedHosts { id, server, scope: text.clone(), said });
             }

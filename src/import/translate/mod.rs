@@ -41,7 +41,8 @@ pub fn translate(
         if let Some(folder) = &folder {
             for id in group.sockets.iter().flat_map(|socket| &socket.ids) {
                 let text = format!(
-                    "other servers answer there, so it gets a Sidegate of its own: {folder}/sidegate.toml"
+                    "other servers answer there, so it gets a Sidegate of its own: \
+                     {folder}/sidegate.toml"
                 );
                 reading.notes.add(*id, DirectiveOutcome::Carried, text);
             }

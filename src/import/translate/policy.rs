@@ -90,8 +90,8 @@ impl OutputPolicy {
         }
     }
 
-    /// Builds the policy for clients at `context`. `passing`, often the same level, has the settings
-    /// towards the backend; `scopes` are the attempts that reach it.
+    /// Builds the policy for clients at `context`. `passing`, often the same level, has the
+    /// settings towards the backend; `scopes` are the attempts that reach it.
     pub fn from_level(
         level: &ContextSettings,
         passing: &ContextSettings,
@@ -136,11 +136,8 @@ impl OutputPolicy {
                 continue;
             };
             if level.dry_counts == Some(true) {
-                reading.notes.add(
-                    count.id,
-                    DirectiveOutcome::Dropped,
-                    "a dry run: nginx refuses no request by it",
-                );
+                let text = "a dry run: nginx refuses no request by it";
+                reading.notes.add(count.id, DirectiveOutcome::Dropped, text);
                 continue;
             }
             match zone.key {
@@ -148,48 +145,34 @@ impl OutputPolicy {
                     if self.per_client.as_ref().is_none_or(|(_, most)| count.most < *most) =>
                 {
                     self.per_client = Some((count.zone.clone(), count.most));
-                    let text = "the policy's `connections.per_client`, which counts tunnels and no plain requests; an IPv6 client is its /64";
+                    let text = "the policy's `connections.per_client`, which counts tunnels and \
+                                no plain requests; an IPv6 client is its /64";
                     reading.notes.add(count.id, DirectiveOutcome::Differs, text);
-                    reading.notes.add(
-                        zone.id,
-                        DirectiveOutcome::Carried,
-                        "clients are counted by their address (IPv6: its /64)",
-                    );
+                    let text = "clients are counted by their address (IPv6: its /64)";
+                    reading.notes.add(zone.id, DirectiveOutcome::Carried, text);
                 }
                 ZoneKey::Server
                     if self.total.as_ref().is_none_or(|(.., most)| count.most < *most) =>
                 {
                     self.total = Some((server, count.zone.clone(), count.most));
-                    let text = "the policy's `connections.total`, which counts the tunnels of its routes and no plain requests";
+                    let text = "the policy's `connections.total`, which counts the tunnels of its \
+                                routes and no plain requests";
                     reading.notes.add(count.id, DirectiveOutcome::Differs, text);
-                    reading.notes.add(
-                        zone.id,
-                        DirectiveOutcome::Carried,
-                        "the tunnels of a policy are counted",
-                    );
+                    let text = "the tunnels of a policy are counted";
+                    reading.notes.add(zone.id, DirectiveOutcome::Carried, text);
                 }
                 ZoneKey::Client | ZoneKey::Server => {
-                    reading.notes.add(
-                        count.id,
-                        DirectiveOutcome::Dropped,
-                        "another `limit_conn` here is stricter",
-                    );
+                    let text = "another `limit_conn` here is stricter";
+                    reading.notes.add(count.id, DirectiveOutcome::Dropped, text);
                     continue;
                 }
                 ZoneKey::Other => {
                     let text =
                         "tunnels are counted by client or in all, not by this key: no such limit";
-                    reading.notes.add_scoped(
-                        count.id,
-                        DirectiveOutcome::Opens,
-                        text,
-                        scopes.to_vec(),
-                    );
-                    reading.notes.add(
-                        zone.id,
-                        DirectiveOutcome::Dropped,
-                        "see the `limit_conn`s that count in it",
-                    );
+                    let scopes = scopes.to_vec();
+                    reading.notes.add_scoped(count.id, DirectiveOutcome::Opens, text, scopes);
+                    let text = "see the `limit_conn`s that count in it";
+                    reading.notes.add(zone.id, DirectiveOutcome::Dropped, text);
                     continue;
                 }
             }
@@ -283,7 +266,8 @@ fn note_rate(
     reading.notes.add(rate.id, word, text);
     if tokens > u64::from(MAX_TOKENS) {
         let text = format!(
-            "{MAX_TOKENS}/{unit} in the policies, the most that Sidegate takes; nginx had {tokens}r/{unit}"
+            "{MAX_TOKENS}/{unit} in the policies, the most that Sidegate takes; nginx had \
+             {tokens}r/{unit}"
         );
         return reading.notes.add(zone.id, DirectiveOutcome::Differs, text);
     }

@@ -71,14 +71,11 @@ impl DecisionRecord<'_> {
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
         let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
         // A failure is no refusal: the backend had the request, and each has its line.
-        if let Some(refusal) = self.refusal
-            && !cap.admits(
-                client,
-                SummaryFields { route, listener, reason: refusal.word() },
-                Instant::now(),
-            )
-        {
-            return;
+        if let Some(refusal) = self.refusal {
+            let fields = SummaryFields { route, listener, reason: refusal.word() };
+            if !cap.admits(client, fields, Instant::now()) {
+                return;
+            }
         }
         let wanted = match reason {
             Some(_) => tracing::enabled!(tracing::Level::INFO),

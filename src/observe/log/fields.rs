@@ -9,7 +9,8 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("listener", "The listener's name."),
     (
         "client",
-        "The client's address. In a summary of refusals left out: an IPv6 client's /64, or `others`.",
+        "The client's address. In a summary of refusals left out: an IPv6 client's /64, or \
+         `others`.",
     ),
     ("peer", "The address of the socket's remote end."),
     ("kind", "`upgrade` or `plain`."),

@@ -68,7 +68,8 @@ impl fmt::Display for LogError {
         match self {
             LogError::NoJournal(error) => write!(
                 f,
-                "the journal cannot be reached at {}: {error}; leave `--log journald` out where no journald runs",
+                "the journal cannot be reached at {}: {error}; leave `--log journald` out where \
+                 no journald runs",
                 journald::SOCKET_PATH
             ),
             LogError::NoDescriptor(error) => write!(f, "standard error cannot be used: {error}"),

@@ -59,11 +59,10 @@ pub enum RequestType {
 impl Request {
     /// Builds the request of a parsed head that arrived on a listener with this `scheme`.
     ///
-    /// # Errors
-    /// [`Refusal::HeadError`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a `Connection` that names
-    /// an end-to-end field (`docs/spec/wire.md`), or a target over 8 KiB. [`Refusal::Path`]: see
-    /// [`RequestPath::read`]. [`Refusal::Handshake`]: an attempt whose subprotocols are too many or
-    /// no tokens (RFC 6455 §4.2.1).
+    /// # Errors [`Refusal::HeadError`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a
+    /// `Connection` that names an end-to-end field (`docs/spec/wire.md`), or a target over 8 KiB.
+    /// [`Refusal::Path`]: see [`RequestPath::read`]. [`Refusal::Handshake`]: an attempt whose
+    /// subprotocols are too many or no tokens (RFC 6455 §4.2.1).
     pub fn read(parts: &Parts, scheme: Scheme) -> Result<Request, Refusal> {
         framing(parts)?;
         if connection::names_end_to_end(&parts.headers) {

@@ -29,9 +29,9 @@ pub struct EncodedRequestLine {
     pub tidied: TargetEncoding,
 }
 
-/// Rewrites the request line `encode_request_line`, its line feed included. The target is encoded, and a later
-/// minor version becomes HTTP/1.1 (RFC 9110 §2.5). `None` means that nothing has to be changed, or
-/// that `encode_request_line` is no request line of HTTP/1.
+/// Rewrites the request line `encode_request_line`, its line feed included. The target is encoded,
+/// and a later minor version becomes HTTP/1.1 (RFC 9110 §2.5). `None` means that nothing has to be
+/// changed, or that `encode_request_line` is no request line of HTTP/1.
 pub fn encode_request_line(line: &[u8]) -> Option<EncodedRequestLine> {
     let (before, target, after) = split(line)?;
     let (version, end) = after.split_at(VERSION_BYTES);
@@ -49,7 +49,8 @@ pub fn encode_request_line(line: &[u8]) -> Option<EncodedRequestLine> {
 /// The length of the version with the space before it, in bytes.
 const VERSION_BYTES: usize = b" HTTP/1.1".len();
 
-/// Returns the query of the request line `encode_request_line`, unchanged. `None` means that it has none.
+/// Returns the query of the request line `encode_request_line`, unchanged. `None` means that it has
+/// none.
 pub fn query(line: &[u8]) -> Option<&[u8]> {
     let (_, target, _) = split(line)?;
     let start = target.iter().position(|byte| matches!(byte, b'?' | b'#'))?;

@@ -56,23 +56,15 @@ pub fn limits(
     let left = |most: u32, open: Option<u32>| open.map(|open| most.saturating_sub(open).into());
     let per_client = share.per_client.map(|most| {
         let open = budgets.map(|budgets| budgets.tunnels_of(&policy.name, client.key()));
-        let left = left(most, open);
-        limited(
-            "per_client",
-            format!("{most} tunnels of one client"),
-            share.per_client != common.per_client,
-            Rule::Connections,
-            left,
-        )
+        let (written, left) = (format!("{most} tunnels of one client"), left(most, open));
+        let is_own = share.per_client != common.per_client;
+        limited("per_client", written, is_own, Rule::Connections, left)
     });
     let total = policy.limits.total.map(|most| {
-        limited(
-            "total",
-            format!("{most} tunnels in all"),
-            false,
-            Rule::Connections,
-            left(most, budgets.map(|budgets| budgets.tunnels(&policy.name))),
-        )
+        let open = budgets.map(|budgets| budgets.tunnels(&policy.name));
+        let (written, left) = (format!("{most} tunnels in all"), left(most, open));
+        // No exception may set the total: it is the policy's.
+        limited("total", written, false, Rule::Connections, left)
     });
     upgrades.into_iter().chain(per_client).chain(total).collect()
 }

@@ -78,13 +78,8 @@ impl Snapshot {
             Ok(request) => request,
             Err(refusal) => {
                 // A client that the baseline denies is refused before its head is judged.
-                explanation.decided(
-                    denied,
-                    client,
-                    false,
-                    Err(denied.map_or(refusal, |_| Refusal::Network)),
-                    now,
-                );
+                let refusal = denied.map_or(refusal, |_| Refusal::Network);
+                explanation.decided(denied, client, false, Err(refusal), now);
                 return explanation;
             }
         };

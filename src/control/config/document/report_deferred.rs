@@ -156,12 +156,9 @@ impl Document<'_> {
                     let finding = finding.clone();
                     let known =
                         if finding.has_remedy() { None } else { pending.known(title, name) };
+                    let finding = finding.with_remedy_if(known);
                     // A word of another server tends to be in each table of that title.
-                    pending.add_alike(
-                        format!("{name} in {title}"),
-                        span.clone(),
-                        finding.with_remedy_if(known),
-                    );
+                    pending.add_alike(format!("{name} in {title}"), span.clone(), finding);
                 }
                 continue;
             };

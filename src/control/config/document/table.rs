@@ -109,8 +109,8 @@ impl<'d> TomlTable<'d> {
         Some(TomlValue::new(self.document, name, value))
     }
 
-    /// The value of the required `key`; `with_remedy` says what to write. [`TomlTable::finish`] reports
-    /// a missing key, unless an unknown key is a misspelling of it.
+    /// The value of the required `key`; `with_remedy` says what to write. [`TomlTable::finish`]
+    /// reports a missing key, unless an unknown key is a misspelling of it.
     pub fn require<T>(
         &mut self,
         key: &Key<T>,
@@ -275,12 +275,8 @@ impl<'d> TomlTable<'d> {
                 if self.document.is_full() { (None, None) } else { self.explain(name) };
             let lacks = lacks.map(|key| format!(", which lacks `{key}`")).unwrap_or_default();
             let finding = error(format!("unknown key `{name}` in {}{lacks}", self.title));
-            self.document.defer_unknown_key(
-                name,
-                span,
-                &self.title,
-                finding.with_remedy_if(remedy),
-            );
+            let finding = finding.with_remedy_if(remedy);
+            self.document.defer_unknown_key(name, span, &self.title, finding);
         }
         let missing = std::mem::take(&mut self.missing);
         if let (Some(keys), [_, _, ..]) = (self.keys, &missing[..])

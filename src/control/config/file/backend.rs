@@ -135,9 +135,8 @@ pub fn tls(
         }
         (None, Some(_)) if table.misspells("chain") => Some(None),
         (None, Some(key)) => {
-            key.report(
-                error("a key without its chain").with_remedy("chain = \"certs/client.pem\""),
-            );
+            let remedy = "chain = \"certs/client.pem\"";
+            key.report(error("a key without its chain").with_remedy(remedy));
             Some(None)
         }
         _ => None,

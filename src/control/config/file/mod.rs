@@ -13,7 +13,7 @@ mod route_context;
 mod systemd_refs;
 pub(super) mod value;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use self::backend::backend;
@@ -40,13 +40,11 @@ pub fn read(
     let mut named = SystemdRefs::new(reading.passed);
     let (metrics, admin, process) =
         (root.table(&keys::METRICS), root.table(&keys::ADMIN), root.table(&keys::PROCESS));
-    let at_metrics = metrics.place("listen");
-    let at_admin = ["socket", "group", "mode"].into_iter().find_map(|key| admin.place(key));
-    let at_threads = process.place("threads");
+    let mut written = spans(document, &metrics, &admin, &process);
     let metrics = process::metrics(metrics, reading, &mut named);
     let admin = process::admin(admin, reading, &mut named);
     let reload = root.table(&keys::RELOAD);
-    let max_revoked = reload.place("max_revoked");
+    written.max_revoked = reload.place("max_revoked");
     let reload = process::reload(reload);
     let shutdown = process::shutdown(root.table(&keys::SHUTDOWN));
     let lists_from = process::lists_from(root.table(&keys::POLICIES));
@@ -57,17 +55,10 @@ pub fn read(
     for key in ["listener", "certificate", "route"] {
         root.declare_expected(key);
     }
-    let pairs = root.tables(&keys::CERTIFICATE);
-    let certified = !pairs.is_empty() || root.misspells("certificate");
-    let read: Vec<_> = pairs.into_iter().map(|table| read_certificate(reading, table)).collect();
-    let certificates: Option<Vec<_>> = read.into_iter().collect();
-    let (listeners, at_listeners) = listener::all(
-        root.tables(&keys::LISTENER),
-        listener_timeouts,
-        metrics.listen.as_ref(),
-        certified,
-        &mut named,
-    );
+    let (certificates, certified) = read_certificates(reading, &mut root);
+    let (tables, taken) = (root.tables(&keys::LISTENER), metrics.listen.as_ref());
+    let (listeners, at_listeners) =
+        listener::all(tables, listener_timeouts, taken, certified, &mut named);
     let covering = covering(&listeners, certificates.as_deref());
     let table = root.table(&keys::DEFAULTS);
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
@@ -79,28 +70,14 @@ pub fn read(
         system: None,
     };
     let routes = route::all(root.tables(&keys::ROUTE), &mut ground);
-    let lacks =
-        |key: &'static str| !root.has(key) && !document.has_syntax_errors() && !root.misspells(key);
-    if listeners.is_empty() && lacks("listener") {
-        root.report(warning("no [[listener]]: nothing is served"));
-    }
-    if routes.is_empty() && lacks("route") {
-        root.report(warning("no [[route]]: every request is answered 404"));
-    }
+    report_nothing_served(document, &root, listeners.is_empty(), routes.is_empty());
     if !root.misspells("listener") {
         named.finish(&root);
     }
     root.finish();
 
     let certificates = certificates.unwrap_or_default();
-    let written = SettingSpans {
-        file: document.file(),
-        listeners: at_listeners,
-        metrics: at_metrics,
-        admin: at_admin,
-        threads: at_threads,
-        max_revoked,
-    };
+    written.listeners = at_listeners;
     Settings {
         metrics,
         admin,
@@ -115,6 +92,55 @@ pub fn read(
         listener_timeouts,
         route_timeouts,
         written,
+    }
+}
+
+/// Where settings of `metrics`, `admin` and `process` are written, for findings of a reload.
+fn spans(
+    document: &Document<'_>,
+    metrics: &TomlTable<'_>,
+    admin: &TomlTable<'_>,
+    process: &TomlTable<'_>,
+) -> SettingSpans {
+    SettingSpans {
+        file: document.file(),
+        listeners: BTreeMap::new(),
+        metrics: metrics.place("listen"),
+        admin: ["socket", "group", "mode"].into_iter().find_map(|key| admin.place(key)),
+        threads: process.place("threads"),
+        max_revoked: None,
+    }
+}
+
+/// All `[[certificate]]` tables, and whether there are any. `None` means that an error was
+/// reported.
+fn read_certificates(
+    reading: &mut LoadContext<'_>,
+    root: &mut TomlTable<'_>,
+) -> (Option<Vec<Arc<Certificate>>>, bool) {
+    let pairs = root.tables(&keys::CERTIFICATE);
+    // A misspelt header counts, so that no listener is said to lack a certificate as well.
+    let certified = !pairs.is_empty() || root.misspells("certificate");
+    // Collected twice: a pair behind a faulty one is read, and reported, too.
+    let read: Vec<_> = pairs.into_iter().map(|table| read_certificate(reading, table)).collect();
+    (read.into_iter().collect(), certified)
+}
+
+/// Warns of a file without listeners or without routes.
+fn report_nothing_served(
+    document: &Document<'_>,
+    root: &TomlTable<'_>,
+    no_listener: bool,
+    no_route: bool,
+) {
+    // Behind a syntax error or a misspelt header, the tables may only seem to be missing.
+    let lacks =
+        |key: &'static str| !root.has(key) && !document.has_syntax_errors() && !root.misspells(key);
+    if no_listener && lacks("listener") {
+        root.report(warning("no [[listener]]: nothing is served"));
+    }
+    if no_route && lacks("route") {
+        root.report(warning("no [[route]]: every request is answered 404"));
     }
 }
 

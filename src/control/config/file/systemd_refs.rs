@@ -112,7 +112,8 @@ impl<'s> SystemdRefs<'s> {
             let finding = error(format!("systemd passed the socket `{name}`: {knows}"));
             let unit = unit(name);
             root.report(finding.with_remedy(format!(
-                "listen = \"{SYSTEMD_PREFIX}{name}\", or another FileDescriptorName= in {unit}, or stop that unit; then restart"
+                "listen = \"{SYSTEMD_PREFIX}{name}\", or another FileDescriptorName= in {unit}, \
+                 or stop that unit; then restart"
             )));
         }
     }
@@ -122,7 +123,8 @@ fn missing(name: &str, who: &str, passed: &PassedSockets) -> Finding {
     let names: Vec<_> = passed.names().into_iter().cloned().collect();
     let Some(first) = names.first() else {
         return error(format!("{who} wants the socket `{name}` from systemd, which passed none")).with_remedy(format!(
-            "start {} before this service, and let it name the service (Service=), or the service name it (Sockets=)",
+            "start {} before this service, and let it name the service (Service=), or the service \
+             name it (Sockets=)",
             unit(name)
         ));
     };
@@ -131,7 +133,8 @@ fn missing(name: &str, who: &str, passed: &PassedSockets) -> Finding {
         list(&names)
     ));
     finding.with_remedy(format!(
-        "FileDescriptorName={name} in the .socket unit and a restart, or \"{SYSTEMD_PREFIX}{first}\" here"
+        "FileDescriptorName={name} in the .socket unit and a restart, or \
+         \"{SYSTEMD_PREFIX}{first}\" here"
     ))
 }
 

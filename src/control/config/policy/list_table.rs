@@ -229,10 +229,8 @@ impl ListTable {
             && !table.has("max_age")
             && !table.misspells("max_age")
         {
-            value.report(
-                warning("nothing is ever stale without a `max_age`")
-                    .with_remedy("max_age = \"36h\""),
-            );
+            let finding = warning("nothing is ever stale without a `max_age`");
+            value.report(finding.with_remedy("max_age = \"36h\""));
         }
         let max_shrink = table.read(&keys::MAX_SHRINK);
         table.finish();
@@ -249,10 +247,8 @@ impl ListTable {
             place: file.place(),
         };
         if let Some(age) = feed.stale(reading.now) {
-            file.report(
-                warning(feed.staleness(age))
-                    .with_remedy("let whatever writes it write it again, or raise max_age"),
-            );
+            let remedy = "let whatever writes it write it again, or raise max_age";
+            file.report(warning(feed.staleness(age)).with_remedy(remedy));
         }
         self.feeds.push(feed);
         Some(list)

@@ -90,13 +90,8 @@ pub fn names(reading: &mut LoadContext<'_>) -> (PolicyNames, Vec<Diagnostic>) {
         Ok(listed) => listed,
         Err(FileError::Missing) => return (names, found),
         Err(fault) => {
-            return (
-                names,
-                vec![
-                    about(POLICY_FOLDER, &fault)
-                        .into_diagnostic(Span::whole_file(folder.display().to_string().into())),
-                ],
-            );
+            let span = Span::whole_file(folder.display().to_string().into());
+            return (names, vec![about(POLICY_FOLDER, &fault).into_diagnostic(span)]);
         }
     };
     for file in listed.iter() {
@@ -105,13 +100,9 @@ pub fn names(reading: &mut LoadContext<'_>) -> (PolicyNames, Vec<Diagnostic>) {
         if stem == BASELINE {
             names.baseline = true;
         } else if policy == Some(BASELINE) {
-            let finding = error("the baseline has no candidate");
-            found.push(at(
-                file,
-                finding.with_remedy(
-                    "deny in the candidates of the policies, policies/NAME.shadow.toml",
-                ),
-            ));
+            let remedy = "deny in the candidates of the policies, policies/NAME.shadow.toml";
+            let finding = error("the baseline has no candidate").with_remedy(remedy);
+            found.push(at(file, finding));
         } else if is_reserved(policy.unwrap_or(stem)) {
             let finding = error(format!("`{}` is a reserved word", policy.unwrap_or(stem)))
                 .with_remedy("take another name");

@@ -72,47 +72,23 @@ impl RouteWriter<'_> {
             let route = match target {
                 PatternTarget::Closed => {
                     let policy = self.policy(OutputPolicy::closed(), "closed");
-                    OutputRoute {
-                        name,
-                        host: host.pattern.clone(),
-                        path,
-                        leads: RouteTarget::Closed,
-                        policy,
-                        from: None,
-                    }
+                    let host = host.pattern.clone();
+                    OutputRoute { name, host, path, leads: RouteTarget::Closed, policy, from: None }
                 }
                 PatternTarget::Open(place) => {
                     let location = &server.locations[place];
                     let (pass, level) = resolved(server, location);
                     let Some(pass) = pass else { continue };
                     let scopes = self.scopes(host.server, location);
-                    let policy = OutputPolicy::from_level(
-                        &location.level,
-                        level,
-                        server.id,
-                        nginx,
-                        &scopes,
-                        reading,
-                    );
+                    let (own, id) = (&location.level, server.id);
+                    let policy = OutputPolicy::from_level(own, level, id, nginx, &scopes, reading);
                     let policy = self.policy(policy, name.strip_suffix("-exact").unwrap_or(&name));
-                    CarriedRoute {
-                        location,
-                        pass,
-                        level,
-                        route: &name,
-                        path: &path,
-                        policy: &policy,
-                    }
-                    .note(reading);
+                    let (route, path_of, named) = (&*name, &*path, &*policy);
+                    CarriedRoute { location, pass, level, route, path: path_of, policy: named }
+                        .note(reading);
                     let leads = leads(location, pass, level, &path, reading);
-                    OutputRoute {
-                        name,
-                        host: host.pattern.clone(),
-                        path,
-                        leads,
-                        policy,
-                        from: Some(location.id),
-                    }
+                    let (host, from) = (host.pattern.clone(), Some(location.id));
+                    OutputRoute { name, host, path, leads, policy, from }
                 }
             };
             self.routes.push(route);
@@ -120,11 +96,8 @@ impl RouteWriter<'_> {
         let count = self.routes.iter().filter(|route| route.host == host.pattern).count();
         if count > 0 {
             let routes = if count == 1 { "route" } else { "routes" };
-            reading.notes.add(
-                server.id,
-                DirectiveOutcome::Carried,
-                format!("{count} {routes} for host \"{}\"", host.pattern),
-            );
+            let text = format!("{count} {routes} for host \"{}\"", host.pattern);
+            reading.notes.add(server.id, DirectiveOutcome::Carried, text);
         }
     }
 }

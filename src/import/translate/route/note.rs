@@ -24,6 +24,8 @@ use crate::import::translate::route::writer::RouteWriter;
 use crate::import::translate::route::{ambiguous, timeouts};
 use crate::import::tree::{DirectiveId, Tree};
 
+const NOTHING_PASSED: &str = "refused: nginx passes nothing on there";
+
 impl RouteWriter<'_> {
     /// Returns the attempts that reach `location` of the server at `place`.
     pub fn scopes(&self, place: usize, location: &Location) -> Vec<NoteScope> {
@@ -71,12 +73,8 @@ impl RouteWriter<'_> {
         let decides = |id: &&DirectiveId| guard::rewrites(**id, tree) || guard::returns(**id, tree);
         for id in server.hurdles.iter().filter(decides) {
             let text = "conditions are not carried over: what it answered or led elsewhere goes where its own path leads";
-            reading.notes.add_scoped(
-                *id,
-                DirectiveOutcome::Differs,
-                text,
-                self.scoped(place, "/", &[]),
-            );
+            let scopes = self.scoped(place, "/", &[]);
+            reading.notes.add_scoped(*id, DirectiveOutcome::Differs, text, scopes);
         }
         let findings =
             paths.findings(server, side, |place, outcome| is_alike(server, place, outcome));
@@ -94,12 +92,8 @@ impl RouteWriter<'_> {
         }
         for location in paths.refused.iter().map(|place| &server.locations[*place]) {
             let text = "every request with such a path is refused with 400";
-            reading.notes.add_scoped(
-                location.id,
-                DirectiveOutcome::Closes,
-                text,
-                self.scopes(place, location),
-            );
+            let scopes = self.scopes(place, location);
+            reading.notes.add_scoped(location.id, DirectiveOutcome::Closes, text, scopes);
         }
         for location in paths.unheard.iter().map(|place| &server.locations[*place]) {
             let text = "no request comes to it: nginx resolves dot segments and merges slashes before it \
@@ -114,12 +108,8 @@ impl RouteWriter<'_> {
                     "some servers read a path of it as {path:?}, which another route may decide about: \
                      such a request is refused with 400"
                 );
-                reading.notes.add_scoped(
-                    location.id,
-                    DirectiveOutcome::Closes,
-                    text,
-                    self.scopes(place, location),
-                );
+                let scopes = self.scopes(place, location);
+                reading.notes.add_scoped(location.id, DirectiveOutcome::Closes, text, scopes);
             }
             self.note_slash(place, (side, paths), number, reading);
         }
@@ -269,42 +259,14 @@ impl RouteWriter<'_> {
             }
             LocationHandler::Answer(answer) => {
                 guard::note_led_away(location, &scopes, reading);
-                if let Some(path) = sent(location, (side, paths)) {
-                    let text = format!("route of {path}/, which sends plain HTTP for {path} there");
-                    reading.notes.add(id, DirectiveOutcome::Carried, text);
-                    let text = format!(
-                        "308 to {path}/ with the query, for clients that may ask for {path}/; a WebSocket is 404"
-                    );
-                    let scopes =
-                        self.scoped(place, &PathRegion::Exact(path.to_owned()).to_string(), &[]);
-                    return reading.notes.add_scoped(
-                        *answer,
-                        DirectiveOutcome::Differs,
-                        text,
-                        scopes,
-                    );
+                match sent(location, (side, paths)) {
+                    Some(path) => self.note_slash_answer(place, (id, *answer), path, reading),
+                    None => note_refused_answer(id, *answer, scopes, reading),
                 }
-                reading.notes.add(
-                    id,
-                    DirectiveOutcome::Carried,
-                    "refused: nginx passes nothing on there",
-                );
-                let (word, text) = match reading.tree.lines[*answer].name.as_str() {
-                    "internal" => (DirectiveOutcome::Carried, "refused, as nginx refused it"),
-                    _ => (
-                        DirectiveOutcome::Differs,
-                        "nginx answers by itself there: Sidegate refuses",
-                    ),
-                };
-                reading.notes.add_scoped(*answer, word, text, scopes);
             }
             LocationHandler::Other => {
                 guard::note_led_away(location, &scopes, reading);
-                reading.notes.add(
-                    id,
-                    DirectiveOutcome::Carried,
-                    "refused: nginx passes nothing on there",
-                );
+                reading.notes.add(id, DirectiveOutcome::Carried, NOTHING_PASSED);
             }
             LocationHandler::Proxy(_) if matches!(location.matches, LocationPattern::Named(_)) => {
                 let text = "its backend is that of the locations that lead there";
@@ -326,6 +288,24 @@ impl RouteWriter<'_> {
                 guard::note_rest(server, location, side.guards(number), &scopes, reading);
             }
         }
+    }
+
+    /// Notes a location at `id` whose `answer` adds a slash, which Sidegate does for plain HTTP.
+    fn note_slash_answer(
+        &self,
+        place: usize,
+        (id, answer): (DirectiveId, DirectiveId),
+        path: &str,
+        reading: &mut ImportContext<'_>,
+    ) {
+        let text = format!("route of {path}/, which sends plain HTTP for {path} there");
+        reading.notes.add(id, DirectiveOutcome::Carried, text);
+        let text = format!(
+            "308 to {path}/ with the query, for clients that may ask for {path}/; a WebSocket is \
+             404"
+        );
+        let scopes = self.scoped(place, &PathRegion::Exact(path.to_owned()).to_string(), &[]);
+        reading.notes.add_scoped(answer, DirectiveOutcome::Differs, text, scopes);
     }
 
     fn note_passed(
@@ -354,7 +334,8 @@ impl RouteWriter<'_> {
         }
         if let (Some(pass), Some(lacks), true) = (pass, no_upgrade(level, self.nginx), routed) {
             let text = format!(
-                "nginx passed no upgrade on here ({lacks}); Sidegate passes WebSockets on like everything else, and the backend decides"
+                "nginx passed no upgrade on here ({lacks}); Sidegate passes WebSockets on like \
+                 everything else, and the backend decides"
             );
             reading.notes.add_scoped(pass.id, DirectiveOutcome::Upgrades, text, scopes.to_vec());
         }
@@ -374,6 +355,21 @@ impl RouteWriter<'_> {
             }
         }
     }
+}
+
+/// Notes a location at `id` that nginx answers by itself, and which Sidegate refuses.
+fn note_refused_answer(
+    id: DirectiveId,
+    answer: DirectiveId,
+    scopes: Vec<NoteScope>,
+    reading: &mut ImportContext<'_>,
+) {
+    reading.notes.add(id, DirectiveOutcome::Carried, NOTHING_PASSED);
+    let (word, text) = match reading.tree.lines[answer].name.as_str() {
+        "internal" => (DirectiveOutcome::Carried, "refused, as nginx refused it"),
+        _ => (DirectiveOutcome::Differs, "nginx answers by itself there: Sidegate refuses"),
+    };
+    reading.notes.add_scoped(answer, word, text, scopes);
 }
 
 /// Returns the path that a location redirects to its slash, if Sidegate does so as well.

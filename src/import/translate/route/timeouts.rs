@@ -31,8 +31,8 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Returns the timeouts in force at `context`. In nginx, 0 doesn't mean unlimited: it gives up at
-    /// once, which is not carried over.
+    /// Returns the timeouts in force at `context`. In nginx, 0 doesn't mean unlimited: it gives up
+    /// at once, which is not carried over.
     pub fn of(level: &ContextSettings) -> Timeouts {
         Timeouts {
             dial: given(level.connect_timeout),
@@ -73,13 +73,9 @@ pub fn notes(
             }
             value if value > MAX_DURATION => {
                 let (longest, value) = (format_duration(MAX_DURATION), format_duration(value));
-                let text = say(MAX_DURATION).1;
-                (
-                    DirectiveOutcome::Differs,
-                    format!(
-                        "{text}; nginx had {value}, and {longest} is the most that Sidegate takes"
-                    ),
-                )
+                let (_, text) = say(MAX_DURATION);
+                let most = format!("{longest} is the most that Sidegate takes");
+                (DirectiveOutcome::Differs, format!("{text}; nginx had {value}, and {most}"))
             }
             value => say(value),
         };
@@ -137,7 +133,8 @@ fn reading(value: Duration, body_stall: Option<Duration>) -> (DirectiveOutcome, 
 fn uploading(value: Duration, body_stall: Option<Duration>) -> (DirectiveOutcome, String) {
     if body_stall != Some(value) {
         let text = format!(
-            "{}: it holds for both sides, and is the longer `proxy_read_timeout` (60 s where none is given)",
+            "{}: it holds for both sides, and is the longer `proxy_read_timeout` (60 s where none \
+             is given)",
             instead("body_stall", body_stall, value)
         );
         return (DirectiveOutcome::Differs, text);
