@@ -130,6 +130,8 @@ pub fn duplicate_for_threads(
 /// `AddrInUse` also when another process listens there with `SO_REUSEPORT`: the first bind is
 /// without it, so that a second instance never silently takes a share.
 pub fn socket(address: SocketAddr, ours: bool) -> io::Result<StdListener> {
+    // The probe is bound, but never listens: no client can reach it. Port 0 always finds a free
+    // port.
     if address.port() != 0 && !ours {
         drop(bound(address, false)?);
     }
@@ -200,6 +202,8 @@ pub fn accept_all(
                     }
                 }
                 Ok(Err(error)) if is_peer_error(&error) => {}
+                // Mostly EMFILE. The connection stays in the queue and keeps the socket readable,
+                // so that a loop without a pause would spin.
                 Ok(Err(error)) => {
                     drop(places);
                     pause.note(&door.state.name, &error);
@@ -344,6 +348,7 @@ impl Acceptor {
             .filter(|rules| rules.listener.protocol == owner.rules.listener.protocol);
         let rules = present.unwrap_or(&owner.rules).clone();
         let most = rules.listener.pending_per_client;
+        // Claimed before the task exists, so that one thread's burst cannot outrun the count.
         let Some(claim) = core.shared.pending.claim(client, most) else {
             return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
         };

@@ -40,6 +40,7 @@ impl Tunnels {
         let share = policy.limits.client_limits(permit.client(), permit.at());
         let id =
             LimiterId { policy: &policy.name, is_candidate: false, limit: RateLimit::Upgrades };
+        // The rate first: a client at its cap of tunnels would otherwise try again without paying.
         self.budgets.take(id, share.upgrades, key).map_err(over_rate)?;
         let counted = self.budgets.enter_tunnel(policy, key, share.per_client);
         let count = counted.map_err(|full| match full {
@@ -131,6 +132,8 @@ impl Slot {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        // Out of the table before the slot is free: a drain that sees no slots must find no
+        // entries.
         if let Some(entry) = self.entry.take() {
             self.tunnels.table.remove(entry.id);
         }

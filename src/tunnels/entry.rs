@@ -204,7 +204,7 @@ impl LiveEntry {
             Err(refusal) => return (Err(refusal), None),
         };
         let terms = TunnelRules::new(permit.route(), self.client, now);
-        // Most reloads change no rule of most tunnels: those that keep theirs are not woken.
+        // Most reloads change no rule of most tunnels: only the others are woken.
         if !orders.terms.is_same(&terms) {
             orders.terms = terms;
             self.notify(orders);

@@ -55,6 +55,8 @@ impl Tunnels {
         let would_revoke = candidates.map(|policy| (Arc::clone(&policy.name), 0)).collect();
         let mut reconciled = ReconcileOutcome { would_revoke, ..ReconcileOutcome::default() };
         for entry in self.entries() {
+            // Read before the verdict, which changes it: an entry that is already ending is not
+            // reported twice.
             let stood = !entry.is_refused();
             let (verdict, would_revoke) = entry.rejudge(snapshot, now);
             if verdict.is_err() {
@@ -77,6 +79,7 @@ impl Tunnels {
     /// Returns what `snapshot` would refuse of the live entries that are not refused now. Nothing
     /// changes.
     pub fn preview_reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> ReconcileImpact {
+        // Copies of the tables: the judgements take long, and new tunnels must not wait for them.
         let (tunnels, mut exchanges) = (self.entries(), self.exchanges());
         exchanges.retain(|entry| entry.is_stream(now));
         let refused = |entries: &[Arc<LiveEntry>]| -> Vec<(Arc<LiveEntry>, Refusal)> {

@@ -40,6 +40,7 @@ pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, V
     let mut files = Files::with_executor(readers.clone());
     let mut loaded = config::load(&mut files, config, Some(passed))?;
     let known = std::mem::take(&mut loaded.lists);
+    // Made once, and passed to every later generation: a reload must not end the clients' sessions.
     let tickets = fresh_tickets(config)?;
     let (digest, digests) = (files.digest(), files.digests());
     let CompiledGeneration { snapshot, settings, warnings, feeds } =

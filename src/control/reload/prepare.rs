@@ -86,8 +86,12 @@ impl RunningState<'_> {
         accept: &AcceptedEffects,
     ) -> ReloadImpact {
         let now = Timestamp::now();
+        // A preview may differ from the reconcile that follows, since tunnels open and end
+        // meanwhile. `max_revoked` guards against mistakes of many tunnels, not of one.
         let weight = self.tunnels.preview_reconcile(&built.snapshot, now);
         let shrunk = built.feeds.iter().filter_map(|(policy, feed)| {
+            // A list that is new, or whose policy is new, has no size before that it could shrink
+            // from.
             let policy = self.before.all_policies().find(|before| before.name == *policy);
             let lists = policy.map(|policy| policy.lists()).unwrap_or_default();
             let before = lists.iter().find(|list| list.name == feed.name).map(|list| list.len());

@@ -53,8 +53,12 @@ impl Reloader {
     fn swap(&mut self, cause: Trigger, built: CompiledGeneration, began: Instant) -> ReloadOutcome {
         let CompiledGeneration { snapshot, settings, warnings, feeds: _ } = built;
         let snapshot = Arc::new(snapshot);
+        // Settings first: what a connection of the new generation reads from them must not be older
+        // than its snapshot.
         self.world.standing.settings.store(Arc::new(settings));
         self.world.tunnels.publish(&snapshot);
+        // Behind the publish: a tunnel that enters meanwhile judges itself again, so none slips
+        // through between the two generations.
         let revoked = self.reconcile();
         self.world.standing.rejected.store(None);
         for warning in &warnings {
@@ -77,6 +81,7 @@ impl Reloader {
         let ReconcileOutcome { refused, exchanges, would_revoke } = judged;
         self.world.metrics.candidates_would_revoke(would_revoke);
         let (tunnels, exchanges_count) = (refused.len(), exchanges.len());
+        // Interleaved, so that neither kind waits for the end of `revoke_spread`.
         let refused = revoke::interleave(refused, exchanges);
         let revoked = refused.len();
         if revoked > 0 {
@@ -131,6 +136,7 @@ impl Reloader {
                 error.message
             );
         }
+        // The generation that keeps running: the rejected one has got no number.
         let generation = self.world.live.load().generation;
         tracing::error!(
             cause = cause.word(),

@@ -46,6 +46,7 @@ impl Reloader {
                 return Ok(FilePass { files, loaded });
             }
             sleep(PASS_INTERVAL).await;
+            // Sizes, times and bytes are compared: a second parse would cost more and find no more.
             let compared = self.worker.run(move || (files.unchanged(), files)).await;
             let (is_unchanged, files) = compared.ok_or_else(gave_up)?;
             if is_unchanged {

@@ -226,7 +226,7 @@ impl BackendClient {
         let mut connection = DrivenConnection::new(connection.with_upgrades());
         interim::count(&mut request, course.clone());
         let sent = sender.send_request(request);
-        // Without a deadline from the dial, the wait for the answer begins once the request is sent
+        // Without a deadline of its own, the wait for the answer begins once the request is sent
         // whole: a slow upload must not use up the backend's time.
         let is_late = async {
             let late = match late {

@@ -69,6 +69,7 @@ pub async fn accept_tls(
     };
     let mut waits = false;
     let handshake = async {
+        // The first bytes come before the turn: a probe that sends none costs no part of the rate.
         let mut hello = tls::read_first_bytes(tcp).await?.reject_http().await?;
         wait_for_turn(core, open, rules, party, &mut hello, &mut waits).await?;
         tls::accept(hello, configuration).await
@@ -91,6 +92,8 @@ pub async fn accept_tls(
         Err(HandshakeTimeout) => TlsResult::Timeout,
     };
     open.listener.tls_handshake(result, took);
+    // A handshake that was broken off by a shutdown is not the client's failure, and is not logged
+    // as a refusal.
     if accepted.is_err() && closing.is_cancelled() {
         return Err(closing_end(core).into());
     }
@@ -117,6 +120,8 @@ async fn told(
     match failure {
         Ok(tls::AcceptError::Io(error)) => (error.to_string(), None),
         Ok(tls::AcceptError::Alerted(error, alerted)) => {
+            // The socket is kept for its unread bytes: closed with some of them, it would be reset,
+            // and the client could lose the alert.
             let ended = Box::pin(alerted.end());
             let answered = timeout_at(deadline, ended).await.ok().flatten();
             (error.to_string(), answered)

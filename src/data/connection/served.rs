@@ -76,6 +76,8 @@ pub async fn serve_with_hyper(
         if let Some(parts) = connection.into_parts() {
             back = Some((parts.io.into_inner(), parts.read_buf));
         } else if let Some((mut client, read)) = service.handed_over().await {
+            // hyper hands the stream over for any answer to a request with Upgrade; only a 101 has
+            // left a tunnel here.
             if let Some(opening) = lock(&service.opening).take() {
                 return HttpOutcome::Upgraded(UpgradedConnection { client, early: read, opening });
             }
@@ -143,6 +145,7 @@ impl Service {
         let exchange = Arc::clone(&self.exchange);
         let version = request.version();
         let (parts, body) = request.into_parts();
+        // RFC 9112 §6.3: a request without Content-Length and Transfer-Encoding has no body.
         let has_body = !body.is_end_stream();
         exchange.patience.on_request_start(version, has_body);
         let ended = RequestEndGuard(Some(exchange.patience.clone()));

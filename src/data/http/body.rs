@@ -531,12 +531,15 @@ impl BodyDeadline {
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
         self.pace.start_wait(since);
+        // From the first pending read on, not from this poll: a caller that is woken by other
+        // events must not extend the wait.
         let stalls = self.stall.map(|stall| since + stall);
         loop {
             let now = Instant::now();
             if stalls.is_some_and(|at| at <= now) {
                 return Poll::Ready(WaitFailure::Stalled);
             }
+            // After the stall, so that a body which stopped altogether is reported as stalled.
             if self.pace.is_too_slow(now) {
                 return Poll::Ready(WaitFailure::Slow);
             }

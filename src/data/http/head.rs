@@ -110,12 +110,14 @@ fn parse_plain(came: &Bytes, max_fields: usize) -> Option<ParsedHead<request::Pa
     if head.headers.len() > max_fields {
         return None;
     }
+    // RFC 6455 §4.1: an attempt is a GET of HTTP/1.1. hyper reads every other request.
     let (Some("GET"), Some(target), Some(1)) = (head.method, head.path, head.version) else {
         return None;
     };
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = Method::GET;
     parts.version = Version::HTTP_11;
+    // A slice of what came: the target is not copied, and holds the read buffer for as long.
     parts.uri = Uri::from_maybe_shared(came.slice(range_in(came, target.as_bytes()))).ok()?;
     let (headers, spelling) = fields_of(came, head.headers, ADDED_FIELDS)?;
     parts.headers = headers;
@@ -150,6 +152,8 @@ pub fn parse_response(came: &Bytes, max_fields: usize) -> UpgradeResponse {
     };
     match (head.code, head.version) {
         (Some(101), Some(1)) => {}
+        // Any number of interim answers may come before the final one (RFC 9110 §15.2). The caller
+        // skips them, and bounds their number.
         (Some(100 | 102..200), _) => return UpgradeResponse::Partial(length),
         _ => return UpgradeResponse::Other,
     }

@@ -105,6 +105,7 @@ pub fn check(bytes: &[u8], bounds: HeadLimits) -> HeadCheck {
     let mut head = httparse::Request::new(&mut []);
     let length = match head.parse_with_uninit_headers(bytes, fields) {
         Ok(httparse::Status::Complete(length)) => length,
+        // Bounded while it is still incomplete: a head without an end must not fill the buffer.
         Ok(httparse::Status::Partial) if bytes.len() > bounds.max_head => {
             return HeadCheck::Flawed(HeadFlaw::TooLarge);
         }

@@ -391,6 +391,7 @@ impl RequestFilter {
 
 /// Returns the length of the head at the start of `bytes`, if hyper accepts it as it is.
 fn head(bytes: &[u8], bounds: HeadLimits) -> Result<usize, StopReason> {
+    // The request line first: hyper would refuse a target whose bytes only need an escape.
     let Some(end) = line_feed(bytes) else {
         let is_long = bytes.len() > bounds.max_head;
         return Err(if is_long {

@@ -153,6 +153,7 @@ impl TlsSession {
         socket: &mut Socket,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
+        // No record follows an alert, so a ticket has nothing left to wait for.
         self.ticket_waits = false;
         self.flush(socket, cx)?;
         if self.has_unsent() { Poll::Pending } else { Poll::Ready(Ok(())) }
@@ -176,6 +177,8 @@ impl TlsSession {
         most: usize,
         plaintext: impl FnOnce(&[u8]) -> usize,
     ) -> Poll<io::Result<()>> {
+        // Records without application data, such as KeyUpdate (RFC 8446 §4.6.3), give no plaintext.
+        // A peer that sends nothing else must not hold the thread.
         for _ in 0..MAX_EMPTY_READS {
             if !self.plain.is_empty() || self.ended {
                 break;
@@ -188,6 +191,7 @@ impl TlsSession {
         }
         let taken = plaintext(&self.plain);
         self.plain.drain(..taken);
+        // Frees the memory: most connections are idle most of the time.
         if self.plain.is_empty() {
             self.plain = Vec::new();
         }

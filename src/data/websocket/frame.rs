@@ -304,6 +304,8 @@ impl Scanner {
                 let held = *held;
                 self.begin(held, input, rules)
             }
+            // Control frames have at most 125 bytes of payload (RFC 6455 §5.5), so holding one back
+            // costs little.
             ScanState::Control(frame) => {
                 let whole = ControlFrame::whole(frame.bytes[1]);
                 let before = usize::from(frame.len);
@@ -415,6 +417,8 @@ impl Scanner {
         input: &[u8],
         rules: &impl FrameRules,
     ) -> usize {
+        // An extension may set reserved bits, and message limits are charged one by one: both need
+        // `parse`.
         if self.extensions != Extensions::None || rules.limits_messages() {
             return at;
         }
@@ -431,6 +435,8 @@ impl Scanner {
             }
             match first {
                 0x00 | 0x01 | 0x02 | 0x80 | 0x81 | 0x82 => {
+                    // Opcode 0 must continue an open message, and every other data frame must begin
+                    // one (RFC 6455 §5.4).
                     let continues = first & 0x0F == 0;
                     let least = if first == 0x00 { least_between } else { least };
                     let message = self.grown(payload as u64);

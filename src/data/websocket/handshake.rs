@@ -96,6 +96,8 @@ impl Handshake {
         if single(headers, header::SEC_WEBSOCKET_ACCEPT) != Some(self.accept().as_bytes()) {
             return Err("The 101 does not hold the one Sec-WebSocket-Accept that answers the key.");
         }
+        // RFC 6455 §4.1: a client must fail the connection where the answer names an extension or a
+        // subprotocol that it did not offer.
         let subprotocol = self.chosen_subprotocol(headers)?;
         let mut extensions = Extensions::None;
         for named in elements(headers, header::SEC_WEBSOCKET_EXTENSIONS) {
@@ -104,6 +106,8 @@ impl Handshake {
                 return Err("The 101 names an extension that was not offered.");
             }
             let is_deflate = extension(named).eq_ignore_ascii_case("permessage-deflate");
+            // A second extension may use the other reserved bits: then only the frame boundaries
+            // are certain.
             extensions = match extensions {
                 Extensions::None | Extensions::Deflate if is_deflate => Extensions::Deflate,
                 _ => Extensions::Unknown,

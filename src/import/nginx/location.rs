@@ -100,6 +100,7 @@ fn search(
         PathCell::Beyond(_) => None,
     };
     let is_exact = |place: &&usize| matches!(&at(place).matches, LocationPattern::Exact(own) if path == Some(own));
+    // nginx ends the search at `location = …`, before prefixes and regular expressions.
     if let Some(exact) = places.iter().find(is_exact) {
         return (LocationMatch::Location(*exact), SearchEnded::Yes);
     }

@@ -70,6 +70,8 @@ impl<'s> ServerModel<'s> {
             let text = text.strip_suffix('/').filter(|bare| bare.ends_with('/')).unwrap_or(text);
             match PathCoverage::classify(text) {
                 PathCoverage::Paths => {
+                    // nginx redirects a path to the same path with a slash, so that each text needs
+                    // cells for both.
                     let bare = text.trim_end_matches('/');
                     texts.extend([text.to_owned(), bare.to_owned(), format!("{bare}/")]);
                 }
@@ -128,6 +130,7 @@ impl<'s> ServerModel<'s> {
     pub fn adds_slash(&self, path: &str) -> bool {
         let cell = PathCell::Exact(path.to_owned());
         let mut rewrites = self.server.rewrites.iter();
+        // `rewrite` at the level of the server runs before nginx looks for a location.
         if let Some(rewrite) = rewrites.find(|one| one.regex.matches(&cell) == CellMatch::Yes) {
             return rewrite.redirect().is_some_and(|to| to.adds_slash(path));
         }

@@ -91,9 +91,11 @@ impl Server {
                 _ => {}
             }
         }
+        // nginx listens at port 80 where a server has no `listen`.
         if !has_listen {
             server.listens.push(Listen::implied(id));
         }
+        // `ssl on` is of the server, so it concerns all its addresses, those after it included.
         if let Some(id) = tls {
             reading.notes.add(id, DirectiveOutcome::Carried, "its listeners speak TLS");
             server.listens.iter_mut().for_each(|listen| listen.tls = true);
@@ -226,6 +228,8 @@ impl Server {
                     }
                     return LocationHandler::Answer(inner.id);
                 }
+                // Directives of the rewrite module run in their order, before any handler: the first
+                // to end the request decides.
                 "rewrite" => {
                     if is_https(inner) {
                         self.to_https = self.to_https.or(Some(inner.id));
@@ -243,6 +247,8 @@ impl Server {
                             let text = format!("{why}; until then no request reaches a backend");
                             reading.notes.add(inner.id, DirectiveOutcome::Closes, text);
                         }
+                        // `try_files` changes the location before `proxy_pass` would be the
+                        // handler.
                         serves = match serves {
                             LocationHandler::Named(..) => serves,
                             _ => LocationHandler::Proxy(pass),

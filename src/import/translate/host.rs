@@ -111,6 +111,7 @@ pub fn hosts(
         .iter()
         .find_map(|(_, name)| if let ServerName::Exact(host) = name { Some(host) } else { None });
     let label = exact.cloned().unwrap_or_else(|| "default".into());
+    // Last, and for every name that no server has: nginx sends such requests to the default server.
     hosts.push(RouteHost { pattern: "*".into(), scope: "_".into(), label, server: default });
     (hosts, strays)
 }

@@ -140,6 +140,7 @@ impl OutputPolicy {
                 reading.notes.add(count.id, DirectiveOutcome::Dropped, text);
                 continue;
             }
+            // nginx applies every `limit_conn` of a level, so the strictest of each kind decides.
             match zone.key {
                 ZoneKey::Client
                     if self.per_client.as_ref().is_none_or(|(_, most)| count.most < *most) =>

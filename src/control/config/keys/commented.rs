@@ -90,6 +90,7 @@ fn write(text: &mut String, lines: &[TemplateLine<'_>], column: Option<usize>) {
         TemplateLine::Set(..) | TemplateLine::Other(_) => None,
     });
     let (set, off) = (set.max().unwrap_or_default(), off.max().unwrap_or_default());
+    // A key that is enabled later, by removing its `#`, is then still aligned with the others.
     let off = off.max(set);
     for line in lines {
         let (line, doc) = match line {

@@ -26,6 +26,7 @@ pub fn network(text: &str) -> Result<IpNet, Finding> {
 /// listed.
 pub fn host_name(text: &str) -> Result<Box<str>, Finding> {
     match Host::parse(text.as_bytes()) {
+        // A colon begins a port, or belongs to an IPv6 address.
         Some(host) if !text.contains(':') => Ok(host.name().into()),
         _ => Err(error(format!("\"{text}\" is not the name of a host"))
             .with_remedy("like \"metrics.example.com\", without a port")),
@@ -50,6 +51,7 @@ pub fn list_folder(text: &str) -> Result<Box<str>, Finding> {
 
 /// Parses `"0660"`: permission bits, without the setuid, setgid and sticky bits.
 pub fn mode(text: &str) -> Result<u32, Finding> {
+    // `from_str_radix` alone would accept a sign: "+660".
     let octal = !text.is_empty() && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o777);
     mode.ok_or_else(|| {
@@ -64,6 +66,8 @@ pub fn group(text: &str) -> Result<Option<String>, Finding> {
     if text.is_empty() {
         return Ok(None);
     }
+    // The names that groupadd(8) accepts, with dots and capitals besides. A leading `-` could be
+    // taken for an option.
     let well_formed = text.len() <= 32
         && !text.starts_with('-')
         && text
