@@ -253,6 +253,10 @@ async fn drain_cuts_exchanges_that_wait_to_be_revoked() {
         }
         open.push((wire, at_backend));
     }
+    // Half a head keeps the drain from its end until the metrics are read.
+    let mut half = client::new(&sidegate).connect().await;
+    half.send("GET / HTTP/1.1\r\n").await;
+    sidegate.expect_metric("sidegate_connections_open", [("listener", "public")], 4).await;
     sidegate.policy().deny("127.0.0.1").write().await;
     sidegate.drain().await;
     // One of them is the first of the window, and revoked before the drain.
