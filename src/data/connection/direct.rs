@@ -102,7 +102,7 @@ pub async fn first(exchange: &Arc<HttpService>, mut client: TimedStream) -> Firs
     }
 }
 
-/// The attempt at the start of `connection`, and the length of its head. `None` means that hyper
+/// The attempt at the start of `came`, and the length of its head. `None` means that hyper
 /// has to read the request. An attempt that the gate refuses is one too.
 fn attempt(exchange: &HttpService, came: &Bytes) -> Option<(RequestHead, usize)> {
     let facts = &exchange.connection;
