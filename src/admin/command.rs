@@ -194,7 +194,7 @@ async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {
     let accept = AcceptedEffects { shrunk: accept_shrink, revocations: accept_revocations };
     if !wait {
         admin.requests.queue_reload(Trigger::Requested, accept).await;
-        return ("asked", answer_with(&ReloadAnswer::Requested).1);
+        return ("asked", answer_with(&ReloadAnswer::Asked).1);
     }
     let Some(outcome) = admin.requests.reload(Trigger::Requested, accept).await else {
         return ending_answer();

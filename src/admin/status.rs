@@ -75,7 +75,7 @@ fn last_reload(standing: &ConfigStatus) -> Option<LastReload> {
         Trigger::Saved => ReloadCause::Saved,
         Trigger::Poll => ReloadCause::Poll,
         Trigger::Signal => ReloadCause::Signal,
-        Trigger::Requested => ReloadCause::Requested,
+        Trigger::Requested => ReloadCause::Asked,
     };
     let diagnostics = reports(rejected.as_deref().map_or(&[], Vec::as_slice));
     Some(LastReload { outcome, cause, at: Time(last.at), diagnostics })

@@ -51,7 +51,7 @@ pub fn exit(answer: &ReloadAnswer) -> Exit {
     match answer {
         ReloadAnswer::Published { .. }
         | ReloadAnswer::Unchanged { .. }
-        | ReloadAnswer::Requested => Exit::Success,
+        | ReloadAnswer::Asked => Exit::Success,
         ReloadAnswer::Rejected { .. } => Exit::Failure,
     }
 }
@@ -69,7 +69,7 @@ pub fn print_text(answer: &ReloadAnswer) {
                 "unchanged: the running configuration matches the files, generation {generation}"
             ));
         }
-        ReloadAnswer::Requested => print("reload requested; --wait waits for the outcome"),
+        ReloadAnswer::Asked => print("reload requested; --wait waits for the outcome"),
         ReloadAnswer::Rejected { diagnostics } => {
             diagnostics.iter().for_each(|diagnostic| print_error_lines(&diagnostic.text));
             print_error("rejected: the previous configuration keeps running");

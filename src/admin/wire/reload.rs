@@ -61,7 +61,7 @@ impl AdminRequest for ReloadRequest {
 
     fn is_answered_by(&self, answer: &ReloadAnswer) -> bool {
         // A reload that was only asked for has no outcome yet, whatever was accepted.
-        self.wait != matches!(answer, ReloadAnswer::Requested)
+        self.wait != matches!(answer, ReloadAnswer::Asked)
     }
 }
 
@@ -94,7 +94,7 @@ pub enum ReloadAnswer {
         diagnostics: Vec<DiagnosticReport>,
     },
     /// The reload was requested; the answer did not wait for its outcome (202).
-    Requested,
+    Asked,
 }
 
 impl AdminAnswer for ReloadAnswer {
@@ -102,7 +102,7 @@ impl AdminAnswer for ReloadAnswer {
         match self {
             ReloadAnswer::Published { .. } | ReloadAnswer::Unchanged { .. } => StatusCode::OK,
             ReloadAnswer::Rejected { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            ReloadAnswer::Requested => StatusCode::ACCEPTED,
+            ReloadAnswer::Asked => StatusCode::ACCEPTED,
         }
     }
 }

@@ -34,7 +34,7 @@ pub enum ReloadCause {
     /// SIGHUP.
     Signal,
     /// `sidegate reload`, or another request at this socket.
-    Requested,
+    Asked,
     /// A word of a newer agent.
     #[serde(untagged)]
     Other(UnknownWord),

@@ -174,6 +174,6 @@ pub fn check_running(answer: &ReloadAnswer, digest: &str) -> Result<(), String> 
             if running == digest { Ok(()) } else { Err(other()) }
         }
         ReloadAnswer::Rejected { .. } => Err("the agent rejected the files".to_owned()),
-        ReloadAnswer::Requested => Err("the agent did not report the outcome".to_owned()),
+        ReloadAnswer::Asked => Err("the agent did not report the outcome".to_owned()),
     }
 }

@@ -60,7 +60,7 @@ fn last_reload(last: &LastReload, status: &StatusAnswer, color: bool) -> String 
         ReloadCause::Saved => "a file was saved".to_owned(),
         ReloadCause::Poll => "a poll found a change".into(),
         ReloadCause::Signal => "by SIGHUP".into(),
-        ReloadCause::Requested => "by `sidegate reload`".into(),
+        ReloadCause::Asked => "by `sidegate reload`".into(),
         ReloadCause::Other(word) => plain(word),
     };
     let when = timestamp(last.at, status.now);

@@ -297,7 +297,7 @@ mod tests {
     fn a_bound_is_a_share_or_a_number() {
         check(percent, "50%", "50");
         check(share_or_number, "20%", "Percent(20)");
-        check(share_or_number, "300", "Number(300)");
+        check(share_or_number, "300", "Count(300)");
         for wrong in ["", "%", "101%", "20 %", "-1", "a fifth"] {
             check(share_or_number, wrong, &format!("\"{wrong}\" is neither a share nor a number"));
         }
