@@ -67,6 +67,15 @@ pub struct DrainOptions {
     pub code: u16,
 }
 
+/// The end of a tunnel that opens too late in a drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewTunnelEnd {
+    /// A Close with this code, as the open tunnels get it.
+    Close(u16),
+    /// No Close: the open tunnels were cut already.
+    Cut,
+}
+
 /// The stage of this process, shared by all code that reads or advances it.
 pub struct Lifecycle {
     stage: watch::Sender<Stage>,
@@ -100,15 +109,19 @@ impl Lifecycle {
         self.stage().is_draining()
     }
 
-    /// Close code for a tunnel that opens from now on. `None` means that tunnels may open.
+    /// The end of a tunnel that opens from now on. `None` means that tunnels may open.
     ///
     /// An opening tunnel enters its table first and asks afterwards. A drain advances the stage
     /// first and walks the table afterwards. So one of the two sees the other.
-    pub fn new_tunnel_close_code(&self) -> Option<u16> {
+    pub fn new_tunnel_end(&self) -> Option<NewTunnelEnd> {
         match self.stage() {
-            Stage::Draining(drain) if drain.step >= DrainStep::Closing => Some(drain.code),
-            Stage::Ended => Some(1001),
-            Stage::Starting | Stage::Serving | Stage::Draining(_) => None,
+            Stage::Starting | Stage::Serving => None,
+            Stage::Draining(drain) => match drain.step {
+                DrainStep::Announced => None,
+                DrainStep::Closing => Some(NewTunnelEnd::Close(drain.code)),
+                DrainStep::Cutting => Some(NewTunnelEnd::Cut),
+            },
+            Stage::Ended => Some(NewTunnelEnd::Cut),
         }
     }
 
@@ -212,9 +225,9 @@ mod tests {
         lifecycle.serve();
         assert!(lifecycle.drain(TERMS));
         assert!(!lifecycle.drain(DrainOptions { code: 1001, ..TERMS }));
-        assert_eq!(lifecycle.new_tunnel_close_code(), None);
+        assert_eq!(lifecycle.new_tunnel_end(), None);
         lifecycle.close();
-        assert_eq!(lifecycle.new_tunnel_close_code(), Some(1012));
+        assert_eq!(lifecycle.new_tunnel_end(), Some(NewTunnelEnd::Close(1012)));
     }
 
     #[test]
@@ -276,7 +289,7 @@ mod tests {
         let lifecycle = Lifecycle::new();
         lifecycle.drain(TERMS);
         lifecycle.cut();
-        assert_eq!(lifecycle.new_tunnel_close_code(), Some(1012));
+        assert_eq!(lifecycle.new_tunnel_end(), Some(NewTunnelEnd::Cut));
         assert!(lifecycle.closing().is_cancelled());
     }
 }

@@ -49,9 +49,9 @@ pub fn reload(verb: &ReloadArgs) -> Exit {
 /// The exit code for an answer.
 pub fn exit(answer: &ReloadAnswer) -> Exit {
     match answer {
-        ReloadAnswer::Published { .. }
-        | ReloadAnswer::Unchanged { .. }
-        | ReloadAnswer::Asked => Exit::Success,
+        ReloadAnswer::Published { .. } | ReloadAnswer::Unchanged { .. } | ReloadAnswer::Asked => {
+            Exit::Success
+        }
         ReloadAnswer::Rejected { .. } => Exit::Failure,
     }
 }

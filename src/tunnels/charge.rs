@@ -52,7 +52,7 @@ impl Tunnels {
         self.most.fetch_max(slots, Ordering::Relaxed);
         let place = Registration { tunnels: Arc::clone(self), entry: None, _count: count };
         // A refusal drops `place`, which gives the slot and the count back.
-        match self.lifecycle.new_tunnel_close_code() {
+        match self.lifecycle.new_tunnel_end() {
             Some(_) => Err(Refusal::Draining),
             None => Ok(Slot { permit, place }),
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, NewTunnelEnd};
 use crate::policy::request::Request;
 use crate::snapshot::{CurrentSnapshot, Permit, Snapshot};
 use crate::tunnels::budget::Budgets;
@@ -115,8 +115,15 @@ impl Tunnels {
         }
         // A drain advances the stage and then walks the table: it finds this entry, or its stage is
         // seen here.
-        if let Some(code) = self.lifecycle.new_tunnel_close_code() {
-            entry.drain(code);
+        match self.lifecycle.new_tunnel_end() {
+            None => {}
+            Some(NewTunnelEnd::Close(code)) => {
+                entry.drain(code);
+            }
+            // A Close would be the only one that goes out after the cut.
+            Some(NewTunnelEnd::Cut) => {
+                entry.end(EndOrder::Cut);
+            }
         }
         entry
     }

@@ -350,13 +350,15 @@ fn registration_releases_slot_and_entry_on_drop() {
 #[test]
 fn drain_refuses_new_and_ends_entering_tunnels() {
     let (tunnels, live) = table(&Limits::default());
-    let (slot, (_place, entry)) =
-        (charge(&tunnels, &live, 1).unwrap(), enter(charge(&tunnels, &live, 1).unwrap()));
+    let [slot, late] = [1, 1].map(|host| charge(&tunnels, &live, host).unwrap());
+    let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());
     let delay = Duration::ZERO;
     tunnels.lifecycle.drain(DrainOptions { delay, deadline: delay, code: 1012 });
     tunnels.lifecycle.close();
     assert_eq!(charge(&tunnels, &live, 1).err(), Some(Refusal::Draining));
     assert_eq!((end_of(&enter(slot).1), end_of(&entry)), (Some(EndOrder::Drain(1012)), None));
+    tunnels.lifecycle.cut();
+    assert_eq!(end_of(&enter(late).1), Some(EndOrder::Cut));
 }
 
 #[test]
