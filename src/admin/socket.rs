@@ -132,8 +132,9 @@ impl AdminService for AdminListener {
             accepted.map_ok(|(stream, _)| (stream, None))
         };
         let look = || admin.metrics.totals(&admin.live.load(), &admin.tunnels);
+        let serve = |stream, place| serve_caller(Arc::clone(&admin), stream, place);
         tokio::select! {
-            () = accept_loop(EvictingCap::new(MAX_CONNECTIONS), accept, |stream, place| serve_caller(Arc::clone(&admin), stream, place), stop) => {}
+            () = accept_loop(EvictingCap::new(MAX_CONNECTIONS), accept, serve, stop) => {}
             () = admin.rates.sample(look) => {}
         }
     }
@@ -182,7 +183,9 @@ async fn serve_caller(admin: Arc<AdminContext>, mut stream: UnixStream, place: C
     });
     tokio::select! {
         _ = answered => {}
-        () = place.evicted() => tracing::debug!("an idle connection to the admin socket was closed to make room for another"),
+        () = place.evicted() => tracing::debug!(
+            "an idle connection to the admin socket was closed to make room for another"
+        ),
     }
 }
 

@@ -97,10 +97,8 @@ impl Planes {
             let (pulses, stage) = (Arc::clone(&self.pulses), lifecycle.subscribe());
             self.tracker.spawn(systemd::run(facts, pulses, systemd::watchdog(), stage));
             self.tracker.spawn(reloader.run(bind, self.pulses.register("reload"), stop.clone()));
-            self.tracker.spawn(malloc_trim::trim_periodically(
-                Arc::clone(&self.shared.tunnels),
-                stop.clone(),
-            ));
+            let tunnels = Arc::clone(&self.shared.tunnels);
+            self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));
             scrapes.start(&self.tracker, &stop);
             asks.start(&self.tracker, &stop);
             let mut stages = lifecycle.subscribe();

@@ -52,14 +52,8 @@ fn settings(config: &OutputConfig, metrics: u16, tree: &Tree) -> String {
         push_line(&mut out, format_args!("\n[metrics]\nlisten = \"127.0.0.1:{metrics}\""));
     }
     for OutputListener { name, address, speaks } in &config.listeners {
-        push_line(
-            &mut out,
-            format_args!(
-                "\n[[listener]]\nname = {}\nlisten = {}",
-                quoted(name),
-                quoted(&address.to_string())
-            ),
-        );
+        let (name, listen) = (quoted(name), quoted(&address.to_string()));
+        push_line(&mut out, format_args!("\n[[listener]]\nname = {name}\nlisten = {listen}"));
         match speaks {
             OutputProtocol::Plain => push_line(&mut out, "tls = false"),
             OutputProtocol::Redirect => push_line(&mut out, "tls = false\nredirect = \"https\""),

@@ -208,7 +208,11 @@ fn host_of_pattern(name: &str) -> Result<Host, String> {
         return Err("a host is missing: write a name, or `*` for every host".into());
     }
     if name.contains('*') {
-        return Err("`*` matches one whole label, and the first: write `*.example.com`, or `*` for every host".into());
+        return Err(
+            "`*` matches one whole label, and the first: write `*.example.com`, or `*` for \
+                    every host"
+                .into(),
+        );
     }
     if let Some((_, rest)) = name.split_once("://") {
         return Err(format!(

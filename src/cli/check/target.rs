@@ -93,7 +93,8 @@ impl CheckTarget {
             CheckTarget::List(path) => list(path),
             CheckTarget::Empty(folder) => {
                 let what = "nothing to check: no sidegate.toml in this directory";
-                let remedy = "name a sidegate.toml, a `policies` directory or a file in it, or a *.cidr list; `sidegate init` writes all of them";
+                let remedy = "name a sidegate.toml, a `policies` directory or a file in it, or a \
+                              *.cidr list; `sidegate init` writes all of them";
                 CheckResult::from_diagnostic(Diagnostic::for_file(
                     folder,
                     what.into(),
@@ -180,7 +181,8 @@ fn policies(config: &Path, only: Option<&Path>, configurations: &mut ConfigCache
             "{} does not exist: policies are checked with the routes that use them",
             config.display()
         );
-        let remedy = "write a sidegate.toml beside the `policies` directory, or let `sidegate init` write one";
+        let remedy = "write a sidegate.toml beside the `policies` directory, or let `sidegate \
+                      init` write one";
         return CheckResult::from_diagnostic(Diagnostic::for_file(
             config,
             what,

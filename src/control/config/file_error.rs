@@ -38,19 +38,27 @@ pub enum FileError {
 impl FileError {
     /// Advice for the operator. `None` means that none is known.
     pub fn remedy(&self) -> Option<String> {
-        match self {
-            FileError::Empty => Some("a file is never left empty on purpose here: was it cut short?".into()),
-            FileError::SymlinkLoop => Some("let the link lead to a file".into()),
+        let remedy = match self {
+            FileError::Empty => "a file is never left empty on purpose here: was it cut short?",
+            FileError::SymlinkLoop => "let the link lead to a file",
             FileError::Outside => {
-                Some("move it there, or let the operator add its folder to [policies] lists_from in sidegate.toml".into())
+                "move it there, or let the operator add its folder to [policies] lists_from in \
+                 sidegate.toml"
             }
-            FileError::Stuck => Some("does its file system answer? It is read again in a moment".into()),
-            FileError::TooManyStuck => Some("nothing is read until one of them returns: does their file system answer?".into()),
+            FileError::Stuck => "does its file system answer? It is read again in a moment",
+            FileError::TooManyStuck => {
+                "nothing is read until one of them returns: does their file system answer?"
+            }
             FileError::Unreadable(code) if *code == Errno::ACCESS.raw_os_error() => {
-                Some("let the user or the group that sidegate runs as read it".into())
+                "let the user or the group that sidegate runs as read it"
             }
-            FileError::Missing | FileError::Directory | FileError::NotRegular | FileError::TooLarge { .. } | FileError::Unreadable(_) => None,
-        }
+            FileError::Missing
+            | FileError::Directory
+            | FileError::NotRegular
+            | FileError::TooLarge { .. }
+            | FileError::Unreadable(_) => return None,
+        };
+        Some(remedy.into())
     }
 
     /// Whether the file can be mended without an event in its folder, so that it has to be looked

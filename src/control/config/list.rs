@@ -157,7 +157,10 @@ pub fn from_strings(
     for (entry, item) in entries.iter().filter(|(entry, _)| !entry.admits) {
         if !list.covering(Client::new(entry.network.addr())).any(|(wider, _)| wider.admits) {
             let finding = warning(format!("!{} carves out of nothing", entry.network));
-            item.report(finding.with_remedy("a carve-out applies within its own list only; a network that no list may admit goes into `deny`"));
+            item.report(finding.with_remedy(
+                "a carve-out applies within its own list only; a network that no list may admit \
+                 goes into `deny`",
+            ));
         }
     }
     Some(list)

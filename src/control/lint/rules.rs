@@ -29,8 +29,13 @@ pub fn missing(page: &PolicySettings) -> Vec<Lint> {
     let mut remarks = Vec::new();
     if page.origins.is_none() {
         remarks.push(Lint {
-            spot: LintLocation { file: Arc::clone(&page.file), line: page.lines.allow, part: LinePart::Word("allow".into()) },
-            message: "no `origins` beside it: any web page can open this from its visitor's browser, with the visitor's cookies"
+            spot: LintLocation {
+                file: Arc::clone(&page.file),
+                line: page.lines.allow,
+                part: LinePart::Word("allow".into()),
+            },
+            message: "no `origins` beside it: any web page can open this from its visitor's \
+                      browser, with the visitor's cookies"
                 .into(),
             remedy:
                 "origins = [\"same\", \"none\"] admits the pages of the same host; \"none\" is \
@@ -46,8 +51,14 @@ pub fn missing(page: &PolicySettings) -> Vec<Lint> {
     {
         remarks.push(Lint {
             spot: whole_policy(page),
-            message: format!("`{}` limits neither `upgrades` nor `connections`: one client can take all there is", page.name),
-            remedy: "[limits] upgrades = { rate = \"5/s\", burst = 20 } and connections = { per_client = 10 }".into(),
+            message: format!(
+                "`{}` limits neither `upgrades` nor `connections`: one client can take all there \
+                 is",
+                page.name
+            ),
+            remedy: "[limits] upgrades = { rate = \"5/s\", burst = 20 } and connections = { \
+                     per_client = 10 }"
+                .into(),
             other: None,
         });
     }

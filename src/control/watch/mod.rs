@@ -174,7 +174,9 @@ impl FileWatch {
                     None if self.trouble.is_none() => return WakeReason::Due,
                     None => {}
                 },
-                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return WakeReason::Due,
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                    return WakeReason::Due;
+                }
                 else => std::future::pending().await,
             }
         }

@@ -68,11 +68,15 @@ pub async fn linger(lingering: Lingering, open: OpenGuard, client: ClientKey) {
     // displace a connection that has none any more.
     let _discarding = open.places.discards(client, &told);
     let finish = open.core.shared.lifecycle.closing();
+    let drained = async {
+        finish.cancelled().await;
+        sleep(DRAIN_TIMEOUT).await;
+    };
     let ordered = async {
         tokio::select! {
             () = told.notified() => DiscardEnd::Displaced,
             () = poll_fn(|cx| patience.poll_displaced(cx)) => DiscardEnd::Displaced,
-            () = async { finish.cancelled().await; sleep(DRAIN_TIMEOUT).await } => DiscardEnd::Drain,
+            () = drained => DiscardEnd::Drain,
         }
     };
     let bounds = LingerLimits {

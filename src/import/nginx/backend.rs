@@ -51,7 +51,8 @@ impl Upstreams {
                     }
                 }
                 "ip_hash" | "hash" | "sticky" | "sticky_cookie_insert" => {
-                    let text = "a client's next tunnel may go to another backend: the one with the fewest tunnels gets it";
+                    let text = "a client's next tunnel may go to another backend: the one with \
+                                the fewest tunnels gets it";
                     reading.notes.add(inner.id, DirectiveOutcome::Differs, text);
                 }
                 "random" | "least_time" => {
@@ -124,10 +125,17 @@ impl Upstreams {
             }
         };
         let to = match self.0.get(&address) {
-            _ if scheme == "https" => PassTarget::Unknown("nginx verifies the certificate of an https:// backend only if configured to, and Sidegate always does: write it by hand, with `backend_tls`".into()),
+            _ if scheme == "https" => PassTarget::Unknown(
+                "nginx verifies the certificate of an https:// backend only if configured to, and \
+                 Sidegate always does: write it by hand, with `backend_tls`"
+                    .into(),
+            ),
             Some(to) => to.clone(),
             None if address.contains('$') => PassTarget::Unknown(variable(&address)),
-            None => backend(&address).map_or_else(PassTarget::Unknown, |backend| PassTarget::Backends(vec![backend])),
+            None => match backend(&address) {
+                Ok(backend) => PassTarget::Backends(vec![backend]),
+                Err(why) => PassTarget::Unknown(why),
+            },
         };
         Some(ProxyPass { id, to, path: (!path.is_empty()).then(|| path.to_owned()), cut_by: None })
     }

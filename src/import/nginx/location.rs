@@ -99,7 +99,10 @@ fn search(
         PathCell::Exact(path) => Some(path.as_str()),
         PathCell::Beyond(_) => None,
     };
-    let is_exact = |place: &&usize| matches!(&at(place).matches, LocationPattern::Exact(own) if path == Some(own));
+    let is_exact = |place: &&usize| match &at(place).matches {
+        LocationPattern::Exact(own) => path == Some(own),
+        _ => false,
+    };
     // nginx ends the search at `location = …`, before prefixes and regular expressions.
     if let Some(exact) = places.iter().find(is_exact) {
         return (LocationMatch::Location(*exact), SearchEnded::Yes);

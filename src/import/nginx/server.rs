@@ -228,8 +228,8 @@ impl Server {
                     }
                     return LocationHandler::Answer(inner.id);
                 }
-                // Directives of the rewrite module run in their order, before any handler: the first
-                // to end the request decides.
+                // Directives of the rewrite module run in their order, before any handler: the
+                // first to end the request decides.
                 "rewrite" => {
                     if is_https(inner) {
                         self.to_https = self.to_https.or(Some(inner.id));

@@ -188,7 +188,10 @@ pub fn json(tree: &Tree, notes: &ReportNotes, configs: &[Value], written: &[Stri
 }
 
 fn line_json(line: &ReportLine, notes: &[Note]) -> Value {
-    let scope = |scope: &NoteScope| json!({ "config": scope.config, "host": scope.host, "path": scope.path, "but": scope.but });
+    let scope = |scope: &NoteScope| {
+        let NoteScope { config, host, path, but } = scope;
+        json!({ "config": config, "host": host, "path": path, "but": but })
+    };
     let note = |note: &Note| {
         let scopes: Vec<_> = note.scopes.iter().map(scope).collect();
         json!({ "word": note.word.key(), "text": note.text, "attempts": scopes })

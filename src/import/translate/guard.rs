@@ -153,7 +153,8 @@ pub fn note_rest(
         let differs =
             inside(*id, reading.tree).any(|(name, _)| name == "return" || name == "proxy_pass");
         if differs {
-            let text = "conditions are not carried over: what this one answered or led elsewhere goes where all others go";
+            let text = "conditions are not carried over: what this one answered or led elsewhere \
+                        goes where all others go";
             reading.notes.add_scoped(*id, DirectiveOutcome::Differs, text, scopes.to_vec());
         } else {
             let text = "conditions are not carried over; this one refuses no request by itself";
@@ -199,14 +200,18 @@ fn describe_guard(id: DirectiveId, tree: &Tree) -> String {
     let line = &tree.lines[id];
     match line.name.as_str() {
         "if" if line.text.contains("$http_origin") => {
-            "conditions are not carried over; write the origins into the policy's `[client] origins`".into()
+            "conditions are not carried over; write the origins into the policy's `[client] \
+             origins`"
+                .into()
         }
         "if" => "conditions are not carried over".into(),
         "limit_except" => "methods are not looked at".into(),
         "try_files" => "files are not looked for".into(),
         "limit_req" => "rates are counted by client, in one budget, not so".into(),
         "limit_conn" => "tunnels are counted by client or in all, not by this key".into(),
-        "merge_slashes" => "paths with empty segments are made canonical, unless a route says `paths = \"as-is\"`".into(),
+        "merge_slashes" => "paths with empty segments are made canonical, unless a route says \
+                            `paths = \"as-is\"`"
+            .into(),
         name if is_guard(name) => "Sidegate asks for no such thing".into(),
         _ => format!("`{}` is not known here, and may refuse", line.name),
     }

@@ -390,8 +390,14 @@ impl EmittedPatterns {
 
     /// Returns the target of the pattern that matches: the exact one, else the longest beginning.
     fn matching(&self, cell: &PathCell) -> Option<PatternTarget> {
-        let own = |raw: &RawPattern| matches!((raw, cell), (RawPattern::Exact(own), PathCell::Exact(path)) if own == path);
-        let around = |raw: &RawPattern| matches!(raw, RawPattern::Below(own) if cell.text().starts_with(own.as_str()));
+        let own = |raw: &RawPattern| match (raw, cell) {
+            (RawPattern::Exact(own), PathCell::Exact(path)) => own == path,
+            _ => false,
+        };
+        let around = |raw: &RawPattern| match raw {
+            RawPattern::Below(own) => cell.text().starts_with(own.as_str()),
+            RawPattern::Exact(_) => false,
+        };
         let exact = self.0.iter().find(|(raw, _)| own(raw));
         let below = self.0.iter().filter(|(raw, _)| around(raw));
         let found = exact.or_else(|| below.max_by_key(|(raw, _)| raw.text().len()));

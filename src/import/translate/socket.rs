@@ -144,7 +144,8 @@ fn sockets(nginx: &HttpBlock, reading: &mut ImportContext<'_>) -> Vec<NginxSocke
 
 fn note_listen(listen: &Listen, reading: &mut ImportContext<'_>) {
     if listen.proxy_protocol {
-        let text = "the PROXY protocol is not in this version: no request that comes with such a header is understood";
+        let text = "the PROXY protocol is not in this version: no request that comes with such a \
+                    header is understood";
         reading.notes.add_scoped(
             listen.id,
             DirectiveOutcome::Closes,
@@ -189,7 +190,8 @@ fn merge(sockets: &mut Vec<NginxSocket>, reading: &mut ImportContext<'_>) {
         .filter(|socket| both(socket) && socket.address.is_ipv6() && !socket.both_families)
     {
         for id in &socket.ids {
-            let text = "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel is configured otherwise (net.ipv6.bindv6only)";
+            let text = "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel \
+                        is configured otherwise (net.ipv6.bindv6only)";
             reading.notes.add(*id, DirectiveOutcome::Differs, text);
         }
     }

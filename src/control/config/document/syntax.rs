@@ -171,12 +171,8 @@ impl<'t> Document<'t> {
             return error("a `:` behind a key").with_remedy("write a `=` in its place");
         }
         if message.starts_with("unexpected key or value") {
-            return match self.page.text()[..span.end.max(begin)]
-                .get(span.start..)
-                .unwrap_or_default()
-                .chars()
-                .next()
-            {
+            let found = self.page.text()[..span.end.max(begin)].get(span.start..);
+            return match found.and_then(|found| found.chars().next()) {
                 Some(sign @ (';' | ',')) => error(format!("a `{sign}` behind a value"))
                     .with_remedy("remove it: a line ends without a sign"),
                 _ => error(message.to_string())

@@ -107,10 +107,8 @@ fn read(
     let has_pair = table.has("chain") || table.has("key");
     let means_tls = matches!(speaks, Protocol::Tls(_)) && !table.misspells("tls") && !has_pair;
     if means_tls && !known.certified && !table.document().has_syntax_errors() {
-        table.report(
-            error("TLS without a certificate")
-                .with_remedy("add a [[certificate]] with its chain and key, or tls = false"),
-        );
+        let remedy = "add a [[certificate]] with its chain and key, or tls = false";
+        table.report(error("TLS without a certificate").with_remedy(remedy));
         known.certified = true; // Said once.
     }
     table.finish();

@@ -31,12 +31,20 @@ impl RouteWriter<'_> {
     pub fn scopes(&self, place: usize, location: &Location) -> Vec<NoteScope> {
         let Some((side, _)) = self.sides.get(&place) else { return Vec::new() };
         let matches = &location.matches;
-        if !matches!(matches, LocationPattern::Prefix(path, _) if PathCoverage::classify(path) != PathCoverage::Refused)
-        {
+        let is_prefix = match matches {
+            LocationPattern::Prefix(path, _) => {
+                PathCoverage::classify(path) != PathCoverage::Refused
+            }
+            _ => false,
+        };
+        if !is_prefix {
             return self.scoped(place, &matches.to_string(), &[]);
         }
         let locations = &side.server().locations;
-        let is_found = |found: &LocationMatch| matches!(found, LocationMatch::Location(at) if locations[*at].id == location.id);
+        let is_found = |found: &LocationMatch| match found {
+            LocationMatch::Location(at) => locations[*at].id == location.id,
+            _ => false,
+        };
         let cells: Vec<_> =
             side.model.cells().filter(|cell| is_found(&side.model.find(cell))).collect();
         let regions = regions(side, &cells).into_iter();
@@ -72,7 +80,8 @@ impl RouteWriter<'_> {
         let tree = reading.tree;
         let decides = |id: &&DirectiveId| guard::rewrites(**id, tree) || guard::returns(**id, tree);
         for id in server.hurdles.iter().filter(decides) {
-            let text = "conditions are not carried over: what it answered or led elsewhere goes where its own path leads";
+            let text = "conditions are not carried over: what it answered or led elsewhere goes \
+                        where its own path leads";
             let scopes = self.scoped(place, "/", &[]);
             reading.notes.add_scoped(*id, DirectiveOutcome::Differs, text, scopes);
         }
@@ -275,7 +284,8 @@ impl RouteWriter<'_> {
             LocationHandler::Named(..) | LocationHandler::Proxy(_) => {
                 let told = findings.iter().any(|finding| finding.nginx.by == id);
                 if !routed && !told && matches!(location.matches, LocationPattern::Regex(_)) {
-                    let text = "no route can match it; what it matched goes where the rest of its path leads, by the same rules";
+                    let text = "no route can match it; what it matched goes where the rest of its \
+                                path leads, by the same rules";
                     reading.notes.add(id, DirectiveOutcome::Carried, text);
                 }
                 self.note_passed(side, number, routed, &scopes, reading);
@@ -392,7 +402,10 @@ fn is_alike(server: &Server, place: usize, outcome: &RequestOutcome) -> bool {
 
 /// Returns whether a finding admits requests that the guard `id` refused.
 fn is_opened(finding: &Divergence, id: DirectiveId) -> bool {
-    matches!(&finding.verdict, DivergenceKind::Opens(OpeningReason::Guards(guards)) if guards.contains(&id))
+    match &finding.verdict {
+        DivergenceKind::Opens(OpeningReason::Guards(guards)) => guards.contains(&id),
+        _ => false,
+    }
 }
 
 /// Describes a finding about the paths of `location PATH`.
