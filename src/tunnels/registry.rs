@@ -120,7 +120,7 @@ impl Tunnels {
             Some(NewTunnelEnd::Close(code)) => {
                 entry.drain(code);
             }
-            // A Close would be the only one that goes out after the cut.
+            // A Close would be the only one to go out after the cut.
             Some(NewTunnelEnd::Cut) => {
                 entry.end(EndOrder::Cut);
             }
