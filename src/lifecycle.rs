@@ -144,14 +144,14 @@ impl Lifecycle {
     }
 
     /// Orders a drain. `false` means that one was ordered before.
-    pub fn drain(&self, terms: DrainOptions) -> bool {
+    pub fn drain(&self, options: DrainOptions) -> bool {
         self.advance(|stage| match stage {
             Stage::Starting | Stage::Serving => {
                 let since = Instant::now();
-                let closing = since + terms.delay;
-                let deadline = closing + terms.deadline;
+                let closing = since + options.delay;
+                let deadline = closing + options.deadline;
                 let step = DrainStep::Announced;
-                Some(Stage::Draining(Drain { since, closing, deadline, code: terms.code, step }))
+                Some(Stage::Draining(Drain { since, closing, deadline, code: options.code, step }))
             }
             _ => None,
         })

@@ -156,7 +156,7 @@ fn config(admin: &AdminContext) -> ConfigAnswer {
         file: admin.config.display().to_string(),
         generation: live.generation,
         digest: live.digest.to_string(),
-        sidegate: effective::settings(&admin.standing.settings.load()),
+        sidegate: effective::settings(&admin.config_status.settings.load()),
         policies: live.policies.values().map(policy).collect(),
     }
 }
@@ -218,7 +218,7 @@ async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {
 /// Orders a drain, but only once: a second order would cut all tunnels at once, which a repeated
 /// command doesn't intend.
 fn drain(admin: &AdminContext) -> LoggedAnswer {
-    let settings = admin.standing.settings.load();
+    let settings = admin.config_status.settings.load();
     let shutdown = &settings.shutdown;
     let already = !admin.lifecycle.drain(shutdown.drain_options());
     let answer = DrainAnswer::Draining(Draining {

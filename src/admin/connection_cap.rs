@@ -50,7 +50,7 @@ struct HeldConnection {
 
 /// A connection's place; given back on drop.
 pub struct ConnectionGuard {
-    room: Arc<EvictingCap>,
+    cap: Arc<EvictingCap>,
     id: u64,
     leave: CancellationToken,
 }
@@ -102,7 +102,7 @@ impl EvictingCap {
         table
             .taken
             .insert(id, HeldConnection { peer, stuck: Some(Instant::now()), leave: leave.clone() });
-        Ok(ConnectionGuard { room: Arc::clone(self), id, leave })
+        Ok(ConnectionGuard { cap: Arc::clone(self), id, leave })
     }
 
     fn lock(&self) -> MutexGuard<'_, EvictionTable> {
@@ -143,7 +143,7 @@ impl ConnectionGuard {
     }
 
     fn set_stuck(&self, stuck: Option<Instant>) {
-        if let Some(taken) = self.room.lock().taken.get_mut(&self.id) {
+        if let Some(taken) = self.cap.lock().taken.get_mut(&self.id) {
             taken.stuck = stuck;
         }
     }
@@ -152,20 +152,20 @@ impl ConnectionGuard {
 impl Drop for BusyGuard<'_> {
     fn drop(&mut self) {
         self.0.set_stuck(Some(Instant::now()));
-        self.0.room.freed.notify_one();
+        self.0.cap.freed.notify_one();
     }
 }
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.room.lock().taken.remove(&self.id);
-        self.room.freed.notify_one();
+        self.cap.lock().taken.remove(&self.id);
+        self.cap.freed.notify_one();
     }
 }
 
 /// Accepts connections and spawns `answer` for each, until `stop` and the socket's queue is empty.
 pub async fn accept_loop<S, F>(
-    room: Arc<EvictingCap>,
+    cap: Arc<EvictingCap>,
     mut accept: impl FnMut(&mut Context<'_>) -> Poll<io::Result<(S, Option<ClientKey>)>>,
     answer: impl Fn(S, ConnectionGuard) -> F,
     stop: CancellationToken,
@@ -175,7 +175,7 @@ pub async fn accept_loop<S, F>(
     let asked = TaskTracker::new();
     let stopped = loop {
         match stop.run_until_cancelled(poll_fn(&mut accept)).await {
-            Some(Ok((stream, peer))) => match stop.run_until_cancelled(room.acquire(peer)).await {
+            Some(Ok((stream, peer))) => match stop.run_until_cancelled(cap.acquire(peer)).await {
                 Some(place) => drop(asked.spawn(answer(stream, place))),
                 None => break Some((stream, peer)),
             },
@@ -199,7 +199,7 @@ pub async fn accept_loop<S, F>(
                 Poll::Ready(Err(_)) | Poll::Pending => return,
             },
         };
-        let Ok(place) = room.try_acquire(peer) else { return };
+        let Ok(place) = cap.try_acquire(peer) else { return };
         asked.spawn(answer(stream, place));
     }
 }
@@ -219,33 +219,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_stuck_connection_makes_room() {
-        let room = EvictingCap::new(2);
-        let first = room.acquire(None).await;
-        let second = room.acquire(None).await;
+        let cap = EvictingCap::new(2);
+        let first = cap.acquire(None).await;
+        let second = cap.acquire(None).await;
         let began = Instant::now();
-        let third = room.acquire(None).await;
+        let third = cap.acquire(None).await;
         assert_eq!(began.elapsed(), MIN_HOLD, "none goes at once");
         assert_eq!([&first, &second, &third].map(is_wanted), [true, false, false]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_is_answered_keeps_its_place() {
-        let room = EvictingCap::new(1);
-        let place = room.acquire(None).await;
+        let cap = EvictingCap::new(1);
+        let place = cap.acquire(None).await;
         let answering = place.mark_busy();
         sleep(100 * MIN_HOLD).await;
-        assert!(room.try_acquire(None).is_err_and(|until| until.is_none()));
+        assert!(cap.try_acquire(None).is_err_and(|until| until.is_none()));
         drop(answering);
-        let _next = room.acquire(None).await;
+        let _next = cap.acquire(None).await;
         assert!(is_wanted(&place));
     }
 
     #[tokio::test(start_paused = true)]
     async fn released_place_goes_to_the_next_connection() {
-        let room = EvictingCap::new(1);
-        let place = room.acquire(None).await;
+        let cap = EvictingCap::new(1);
+        let place = cap.acquire(None).await;
         let answering = place.mark_busy();
-        let waits = room.acquire(None);
+        let waits = cap.acquire(None);
         tokio::pin!(waits);
         tokio::select! { _ = &mut waits => panic!("it is taken"), () = sleep(10 * MIN_HOLD) => {} }
         drop(answering);
@@ -255,12 +255,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_with_many_connections_makes_room_for_others() {
-        let room = EvictingCap::new(4);
-        let quiet = room.acquire(peer(1)).await;
+        let cap = EvictingCap::new(4);
+        let quiet = cap.acquire(peer(1)).await;
         let crowd =
-            [room.acquire(peer(2)).await, room.acquire(peer(2)).await, room.acquire(peer(2)).await];
+            [cap.acquire(peer(2)).await, cap.acquire(peer(2)).await, cap.acquire(peer(2)).await];
         sleep(MIN_HOLD).await;
-        let _others = [room.acquire(peer(3)).await, room.acquire(peer(4)).await];
+        let _others = [cap.acquire(peer(3)).await, cap.acquire(peer(4)).await];
         assert!(!is_wanted(&quiet));
         assert_eq!(crowd.each_ref().map(is_wanted), [true, true, false]);
     }

@@ -9,7 +9,7 @@ use crate::control::reload::ReloadPreview;
 
 /// The answer to `request`, made from the `preview` of a reload.
 pub fn answer(request: &DiffRequest, preview: &ReloadPreview, now: Timestamp) -> DiffAnswer {
-    let ReloadPreview { now: before, settings, next, weighed } = preview;
+    let ReloadPreview { now: before, settings, next, impact } = preview;
     let promote = request.promote.as_deref();
     let next = match next {
         Ok(next) => next,
@@ -22,6 +22,6 @@ pub fn answer(request: &DiffRequest, preview: &ReloadPreview, now: Timestamp) ->
         }
     };
     let is_same = next.snapshot.digest == before.digest;
-    let changes = compare(&ComparedGenerations { before, settings, next, weighed, promote, now });
+    let changes = compare(&ComparedGenerations { before, settings, next, impact, promote, now });
     if is_same { DiffAnswer::Unchanged(changes) } else { DiffAnswer::Changed(changes) }
 }

@@ -17,7 +17,7 @@ const MAX_DIAGNOSTICS: usize = 20;
 
 /// Answers 200 while all loops turn, and 503 if one has stalled: only a restart helps then.
 pub fn livez(admin: &AdminContext, headers: &HeaderMap) -> AdminResponse {
-    let stalled = admin.pulses.stalled(STALL_TIMEOUT);
+    let stalled = admin.heartbeats.stalled(STALL_TIMEOUT);
     let (status, word) = match stalled[..] {
         [] => (StatusCode::OK, "alive"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "stalled"),
@@ -58,17 +58,17 @@ struct Health {
 impl Health {
     fn collect(admin: &AdminContext) -> Self {
         let live = admin.live.load();
-        let rejected = admin.standing.rejected.load();
+        let rejected = admin.config_status.rejected.load();
         let rejected =
             rejected.iter().flat_map(|errors| errors.iter()).filter(|one| one.is_error());
         Health {
             draining: admin.lifecycle.is_draining(),
             generation: live.generation,
             digest: live.digest.to_string(),
-            since: admin.standing.since.load().to_string(),
+            since: admin.config_status.since.load().to_string(),
             rejected: lines(rejected),
-            warnings: lines(admin.standing.warnings.load().iter()),
-            unwatched: admin.standing.unwatched_sentence(),
+            warnings: lines(admin.config_status.warnings.load().iter()),
+            unwatched: admin.config_status.unwatched_sentence(),
             backends_down: admin
                 .metrics
                 .backends_down(&live)

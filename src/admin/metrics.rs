@@ -52,7 +52,7 @@ pub async fn answer_one(
 ) -> bool {
     let peer = caller.as_ref().map(|caller| caller.peer);
     let may =
-        |peer: Peer| admin.standing.settings.load().metrics.allow.longest(peer.ip()).is_some();
+        |peer: Peer| admin.config_status.settings.load().metrics.allow.longest(peer.ip()).is_some();
     let stranger = if peer.is_none_or(may) { None } else { Some(strangers.enter()) };
     if stranger.is_some() {
         admin.metrics.scrape_refused();
@@ -84,7 +84,7 @@ pub async fn answer_one(
 
 /// Answers at a loopback address, after a check of the requested name.
 fn check_host<B>(admin: &AdminContext, request: &Request<B>) -> AdminResponse {
-    match host_matches(request, &admin.standing.settings.load().metrics.hosts) {
+    match host_matches(request, &admin.config_status.settings.load().metrics.hosts) {
         HostCheck::Matches => answer(admin, request),
         HostCheck::Mismatch => {
             admin.metrics.scrape_refused();

@@ -22,13 +22,13 @@ pub struct AdminContext {
     /// All counters of the process.
     pub metrics: Arc<Metrics>,
     /// State of the files: outcome of the last reload, warnings, lists.
-    pub standing: Arc<ConfigStatus>,
+    pub config_status: Arc<ConfigStatus>,
     /// Requests reloads and previews from the control plane.
     pub requests: ReloaderHandle,
     /// The stage of the process; `POST /v1/drain` advances it.
     pub lifecycle: Arc<Lifecycle>,
     /// Detects stalled loops, for `/livez`.
-    pub pulses: Arc<Heartbeats>,
+    pub heartbeats: Arc<Heartbeats>,
     /// Number of log lines dropped since the start.
     pub drops: DropCounter,
     /// Path of the agent's `sidegate.toml`.

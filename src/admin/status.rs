@@ -40,7 +40,7 @@ const MIN_CROWD_TUNNELS: usize = 20;
 /// Collects the complete status at the time of the call.
 pub fn status(admin: &AdminContext) -> StatusAnswer {
     let (live, now) = (admin.live.load(), Timestamp::now());
-    let standing = &admin.standing;
+    let config_status = &admin.config_status;
     StatusAnswer {
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
@@ -48,24 +48,24 @@ pub fn status(admin: &AdminContext) -> StatusAnswer {
         config: admin.config.display().to_string(),
         generation: live.generation,
         digest: live.digest.to_string(),
-        since: Time(**standing.since.load()),
+        since: Time(**config_status.since.load()),
         draining: is_draining(admin),
         tunnels: admin.tunnels.len() as u64,
         exchanges: admin.tunnels.exchanges_len() as u64,
-        last_reload: last_reload(standing),
+        last_reload: last_reload(config_status),
         listeners: listeners(admin, &live),
         routes: routes(admin, &live),
         policies: sorted(&live).iter().map(|policy| self::policy(admin, policy)).collect(),
         certificates: live.certificates.iter().map(|one| certificate(one, now)).collect(),
         lists: lists(admin, &live, now),
-        diagnostics: reports(&standing.warnings.load()),
+        diagnostics: reports(&config_status.warnings.load()),
         warnings: warnings(admin, &live, now),
     }
 }
 
-fn last_reload(standing: &ConfigStatus) -> Option<LastReload> {
-    let last = standing.last.load_full()?;
-    let rejected = standing.rejected.load_full();
+fn last_reload(config_status: &ConfigStatus) -> Option<LastReload> {
+    let last = config_status.last.load_full()?;
+    let rejected = config_status.rejected.load_full();
     let outcome = match last.result {
         ReloadResult::Published => LastOutcome::Published,
         ReloadResult::Unchanged => LastOutcome::Unchanged,
@@ -126,7 +126,7 @@ fn listeners(admin: &AdminContext, live: &Snapshot) -> Vec<ListenerStatus> {
 
 fn routes(admin: &AdminContext, live: &Snapshot) -> Vec<RouteStatus> {
     let (totals, at) = (admin.metrics.totals(live, &admin.tunnels), Instant::now());
-    let pages = &admin.standing.settings.load().routes;
+    let pages = &admin.config_status.settings.load().routes;
     let backend = |one: &BackendAddress| BackendStatus {
         address: one.to_string(),
         up: admin.metrics.backend(one).is_up(),
@@ -223,7 +223,7 @@ fn days_left(certificate: &Certificate, now: Timestamp) -> i64 {
 }
 
 fn lists(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<ListStatus> {
-    let files = admin.standing.lists.load();
+    let files = admin.config_status.lists.load();
     let soon = now + SignedDuration::from_hours(LAPSING_DAYS * 24);
     let age = |modified: Timestamp| now.duration_since(modified).as_secs();
     let mut lists = Vec::new();
@@ -254,13 +254,13 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
         let left = format!("{tunnels} tunnels and {exchanges} exchanges are left");
         warn(WarningKind::Draining, format!("draining: {left}, and nothing new is accepted"));
     }
-    if admin.standing.rejected.load().is_some() {
+    if admin.config_status.rejected.load().is_some() {
         warn(
             WarningKind::Rejected,
             "the running configuration differs from the files: the last reload was rejected".into(),
         );
     }
-    if let Some(sentence) = admin.standing.unwatched_sentence() {
+    if let Some(sentence) = admin.config_status.unwatched_sentence() {
         warn(WarningKind::WatchDegraded, sentence);
     }
     for backend in admin.metrics.backends_down(live) {
@@ -269,7 +269,7 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
     for sentence in live.certificates.iter().filter_map(|one| expiry_sentence(one, now)) {
         warn(WarningKind::Certificate, sentence);
     }
-    for sentence in admin.standing.lists.load().iter().filter_map(|list| list.stale(now)) {
+    for sentence in admin.config_status.lists.load().iter().filter_map(|list| list.stale(now)) {
         warn(WarningKind::Stale, sentence);
     }
     for policy in sorted(live) {

@@ -89,23 +89,23 @@ impl Agent {
         let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
         let passed = Arc::new(passed);
         let started = reload::start(&config, &passed).map_err(StartError::InvalidFiles)?;
-        let (snapshot, standing, handover) = started.into_parts();
-        let world = reload_context(config, passed, snapshot, standing);
+        let (snapshot, config_status, handover) = started.into_parts();
+        let world = reload_context(config, passed, snapshot, config_status);
         let (most, addresses) = (max_connections(), Arc::new(BoundAddresses::default()));
 
         let (listeners, sockets) = listeners(&world, &addresses, most);
         let bound = bind(&world, &listeners)?;
 
         let (reloader, requests) = Reloader::new(world.clone(), handover);
-        let pulses = Heartbeats::new(systemd::heartbeat_period(systemd::watchdog()));
+        let heartbeats = Heartbeats::new(systemd::heartbeat_period(systemd::watchdog()));
         let admin = Arc::new(AdminContext {
             live: Arc::clone(&world.live),
             tunnels: Arc::clone(&world.tunnels),
             metrics: Arc::clone(&world.metrics),
-            standing: Arc::clone(&world.standing),
+            config_status: Arc::clone(&world.config_status),
             requests: requests.clone(),
             lifecycle: Arc::clone(&world.lifecycle),
-            pulses: Arc::clone(&pulses),
+            heartbeats: Arc::clone(&heartbeats),
             drops,
             config: world.config.clone(),
             addresses: Arc::clone(&addresses),
@@ -124,7 +124,7 @@ impl Agent {
         // The sockets wait in the channels until the data plane's threads start.
         listeners.take_over(bound.accepting);
 
-        let planes = planes(&world, pulses, most, heads);
+        let planes = planes(&world, heartbeats, most, heads);
         let control = ControlPlane {
             reloader,
             bind: rebind.into_bind(),
@@ -172,7 +172,7 @@ impl Agent {
     /// remaining connections.
     pub fn drain(&self) {
         let lifecycle = &self.world.lifecycle;
-        if !lifecycle.drain(self.world.standing.settings.load().shutdown.drain_options()) {
+        if !lifecycle.drain(self.world.config_status.settings.load().shutdown.drain_options()) {
             lifecycle.cut();
         }
     }
@@ -207,17 +207,17 @@ fn reload_context(
     config: PathBuf,
     passed: Arc<PassedSockets>,
     snapshot: Snapshot,
-    standing: Arc<ConfigStatus>,
+    config_status: Arc<ConfigStatus>,
 ) -> ReloadContext {
     let metrics = Metrics::new();
     metrics.succeeded(jiff::Timestamp::now());
-    for warning in standing.warnings.load().iter() {
+    for warning in config_status.warnings.load().iter() {
         tracing::warn!(place = warning.place(), "{}", warning.message);
     }
     let (live, lifecycle) = (Arc::new(CurrentSnapshot::new(snapshot)), Lifecycle::new());
     let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
     let tracker = TaskTracker::new();
-    ReloadContext { config, passed, live, tunnels, metrics, lifecycle, standing, tracker }
+    ReloadContext { config, passed, live, tunnels, metrics, lifecycle, config_status, tracker }
 }
 
 /// Creates the listeners, still without sockets, and the channel on which each thread of the data
@@ -227,7 +227,7 @@ fn listeners(
     addresses: &Arc<BoundAddresses>,
     most: usize,
 ) -> (Arc<Listeners>, Vec<UnboundedReceiver<ListeningSocket>>) {
-    let threads = world.standing.settings.load().threads;
+    let threads = world.config_status.settings.load().threads;
     let threads = threads.or_else(|| std::thread::available_parallelism().ok());
     let facts = ListenerDeps {
         stop: world.lifecycle.closing().clone(),
@@ -248,7 +248,7 @@ struct FirstSockets {
 }
 
 fn bind(world: &ReloadContext, listeners: &Listeners) -> Result<FirstSockets, StartError> {
-    let settings = world.standing.settings.load();
+    let settings = world.config_status.settings.load();
     let accepting = listeners
         .prepare(&settings.listeners)
         .map_err(|refused| unavailable(&listener_bind_failed(&refused.listener), &refused.error))?;
@@ -262,11 +262,11 @@ fn bind(world: &ReloadContext, listeners: &Listeners) -> Result<FirstSockets, St
 
 fn planes(
     world: &ReloadContext,
-    pulses: Arc<Heartbeats>,
+    heartbeats: Arc<Heartbeats>,
     most: usize,
     heads: HeadReader,
 ) -> Planes {
-    let shared = DataPlane::new(
+    let plane = DataPlane::new(
         Arc::clone(&world.live),
         Arc::clone(&world.tunnels),
         Arc::clone(&world.metrics),
@@ -274,8 +274,8 @@ fn planes(
         most,
         heads,
     );
-    let (standing, tracker) = (Arc::clone(&world.standing), world.tracker.clone());
-    Planes { shared, standing, threads: Vec::new(), tracker, pulses }
+    let (config_status, tracker) = (Arc::clone(&world.config_status), world.tracker.clone());
+    Planes { plane, config_status, threads: Vec::new(), tracker, heartbeats }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {

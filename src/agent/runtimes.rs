@@ -31,15 +31,15 @@ const FINAL_LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// Both planes, on the control plane's thread.
 pub struct Planes {
     /// State that the data plane's threads share.
-    pub shared: Arc<DataPlane>,
+    pub plane: Arc<DataPlane>,
     /// Settings and diagnostics of the files.
-    pub standing: Arc<ConfigStatus>,
+    pub config_status: Arc<ConfigStatus>,
     /// The data plane's threads; empty before `run`.
     pub threads: Vec<JoinHandle<()>>,
     /// Owns every task of the control plane.
     pub tracker: TaskTracker,
     /// Heartbeats of the loops.
-    pub pulses: Arc<Heartbeats>,
+    pub heartbeats: Arc<Heartbeats>,
 }
 
 /// The parts of the control plane, ready to run.
@@ -61,7 +61,7 @@ impl Planes {
     /// sockets from one of `sockets`.
     pub fn run(mut self, sockets: Vec<UnboundedReceiver<ListeningSocket>>, control: ControlPlane) {
         self.serve(sockets, control);
-        self.shared.lifecycle.end();
+        self.plane.lifecycle.end();
     }
 
     fn serve(&mut self, sockets: Vec<UnboundedReceiver<ListeningSocket>>, control: ControlPlane) {
@@ -74,13 +74,13 @@ impl Planes {
         };
         let (end, ending) = watch::channel(false);
         for (index, sockets) in sockets.into_iter().enumerate() {
-            let (shared, ending) = (Arc::clone(&self.shared), ending.clone());
+            let (plane, ending) = (Arc::clone(&self.plane), ending.clone());
             let name = format!("data-{index}");
             // Registered before its thread starts, so that a thread that never starts is noticed as
             // well.
-            let pulse = self.pulses.register(&*name);
+            let heartbeat = self.heartbeats.register(&*name);
             let thread = Builder::new().name(name).spawn(move || {
-                if let Err(error) = data::run_thread(&shared, sockets, pulse, ending) {
+                if let Err(error) = data::run_thread(&plane, sockets, heartbeat, ending) {
                     tracing::error!(%error, "a data-plane thread ended");
                 }
             });
@@ -91,13 +91,17 @@ impl Planes {
             let facts = StatusSources {
                 live: Arc::clone(&admin.live),
                 tunnels: Arc::clone(&admin.tunnels),
-                standing: Arc::clone(&self.standing),
+                config_status: Arc::clone(&self.config_status),
             };
-            let lifecycle = Arc::clone(&self.shared.lifecycle);
-            let (pulses, stage) = (Arc::clone(&self.pulses), lifecycle.subscribe());
-            self.tracker.spawn(systemd::run(facts, pulses, systemd::watchdog(), stage));
-            self.tracker.spawn(reloader.run(bind, self.pulses.register("reload"), stop.clone()));
-            let tunnels = Arc::clone(&self.shared.tunnels);
+            let lifecycle = Arc::clone(&self.plane.lifecycle);
+            let (heartbeats, stage) = (Arc::clone(&self.heartbeats), lifecycle.subscribe());
+            self.tracker.spawn(systemd::run(facts, heartbeats, systemd::watchdog(), stage));
+            self.tracker.spawn(reloader.run(
+                bind,
+                self.heartbeats.register("reload"),
+                stop.clone(),
+            ));
+            let tunnels = Arc::clone(&self.plane.tunnels);
             self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));
             scrapes.start(&self.tracker, &stop);
             asks.start(&self.tracker, &stop);
@@ -120,8 +124,8 @@ impl Planes {
     /// Carries out a drain (`docs/spec/wire.md`, "Drain"): lets everything end, and cuts the rest
     /// at the deadline or as soon as the lifecycle says so.
     async fn drain(&mut self, drain: Drain, end: &watch::Sender<bool>) {
-        let spread = self.standing.settings.load().shutdown.spread;
-        let (tunnels, lifecycle) = (&self.shared.tunnels, &self.shared.lifecycle);
+        let spread = self.config_status.settings.load().shutdown.spread;
+        let (tunnels, lifecycle) = (&self.plane.tunnels, &self.plane.lifecycle);
         tracing::info!(tunnels = tunnels.len(), exchanges = tunnels.exchanges_len(), "draining");
         let gone = async {
             sleep_until(drain.closing).await;

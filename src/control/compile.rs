@@ -246,12 +246,12 @@ impl BackendTlsCache {
 
     fn get(&mut self, page: &BackendTlsSettings) -> Result<Arc<BackendTls>, rustls::Error> {
         let identity = page.identity.as_ref().map(|identity| Arc::clone(&identity.key));
-        let terms =
+        let options =
             BackendTlsOptions { roots: Arc::clone(&page.roots), identity, name: page.name.clone() };
-        if let Some(known) = self.0.iter().find(|known| known.has_options(&terms)) {
+        if let Some(known) = self.0.iter().find(|known| known.has_options(&options)) {
             return Ok(Arc::clone(known));
         }
-        let new = Arc::new(BackendTls::new(terms)?);
+        let new = Arc::new(BackendTls::new(options)?);
         self.0.push(Arc::clone(&new));
         Ok(new)
     }

@@ -33,7 +33,7 @@ pub struct DataPlane {
     pub heads: HeadReader,
     pub(super) pending: PendingConnections,
     /// Where TLS handshakes wait that are over their client's rate.
-    pub(super) turnstile: HandshakeQueue,
+    pub(super) handshake_queue: HandshakeQueue,
     pub(super) backends: Arc<BackendTable>,
 }
 
@@ -56,7 +56,7 @@ impl DataPlane {
             lifecycle,
             heads,
             pending: PendingConnections::default(),
-            turnstile: HandshakeQueue::default(),
+            handshake_queue: HandshakeQueue::default(),
             backends: Arc::new(backends),
         })
     }
@@ -64,7 +64,7 @@ impl DataPlane {
 
 /// What the tasks of one thread share.
 pub struct ThreadContext {
-    pub(super) shared: Arc<DataPlane>,
+    pub(super) plane: Arc<DataPlane>,
     pub(super) metrics: Arc<ThreadMetrics>,
     pub(super) dialler: Arc<BackendClient>,
     pub(super) tracker: TaskTracker,
@@ -78,12 +78,12 @@ pub struct ThreadContext {
 
 impl ThreadContext {
     /// Makes the state of one thread, whose tasks belong to `tracker`.
-    pub(super) fn new(shared: &Arc<DataPlane>, tracker: TaskTracker) -> Arc<Self> {
-        let metrics = shared.metrics.core();
-        let backends = Arc::clone(&shared.backends);
+    pub(super) fn new(plane: &Arc<DataPlane>, tracker: TaskTracker) -> Arc<Self> {
+        let metrics = plane.metrics.core();
+        let backends = Arc::clone(&plane.backends);
         let dialler = BackendClient::new(backends, Arc::clone(&metrics), tracker.clone());
         Arc::new(ThreadContext {
-            shared: Arc::clone(shared),
+            plane: Arc::clone(plane),
             metrics,
             dialler: Arc::new(dialler),
             tracker,

@@ -163,7 +163,7 @@ pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
 /// # Errors
 /// The socket cannot be registered with the runtime.
 pub fn accept_all(
-    core: Arc<ThreadContext>,
+    thread: Arc<ThreadContext>,
     ListeningSocket { bound, owner, stop }: ListeningSocket,
 ) -> io::Result<impl Future<Output = ()>> {
     #[expect(
@@ -171,8 +171,8 @@ pub fn accept_all(
         reason = "its replacement is unsafe, for types that change their descriptor; a std listener owns the one it has"
     )]
     let socket = AsyncFd::new(bound.socket)?;
-    let desk = ListenerState::new(&core, &owner.borrow());
-    let mut door = Acceptor { core, owner, state: desk, port: bound.address.port() };
+    let state = ListenerState::new(&thread, &owner.borrow());
+    let mut acceptor = Acceptor { thread, owner, state, port: bound.address.port() };
     let shared = bound.shared;
     Ok(async move {
         let mut pause = AcceptBackoff::default();
@@ -183,10 +183,10 @@ pub fn accept_all(
             // made this socket readable.
             let ready = stop.run_until_cancelled(socket.readable()).await;
             let Some(Ok(mut ready)) = ready else { break };
-            if door.is_full() && ready.try_io(|socket| has_pending(socket.get_ref())).is_err() {
+            if acceptor.is_full() && ready.try_io(|socket| has_pending(socket.get_ref())).is_err() {
                 continue;
             }
-            let Some(places) = stop.run_until_cancelled(door.acquire()).await else { break };
+            let Some(places) = stop.run_until_cancelled(acceptor.acquire()).await else { break };
             match ready.try_io(|socket| accept(socket.get_ref())) {
                 Err(_would_block) => {}
                 Ok(Ok((stream, address))) => {
@@ -194,7 +194,7 @@ pub fn accept_all(
                     if shared {
                         set_inherited_options(&stream);
                     }
-                    door.admit(stream, address, places);
+                    acceptor.admit(stream, address, places);
                     if shared {
                         // Leaves the rest of the queue to all threads: this one has a connection to
                         // serve now.
@@ -206,7 +206,7 @@ pub fn accept_all(
                 // so that a loop without a pause would spin.
                 Ok(Err(error)) => {
                     drop(places);
-                    pause.note(&door.state.name, &error);
+                    pause.note(&acceptor.state.name, &error);
                     if stop.run_until_cancelled(tokio::time::sleep(pause.length)).await.is_none() {
                         break;
                     }
@@ -217,16 +217,16 @@ pub fn accept_all(
             // Not shut down, and its queue not emptied: both belong to the next process.
             return;
         }
-        let ends = door.core.shared.lifecycle.closing().clone();
+        let ends = acceptor.thread.plane.lifecycle.closing().clone();
         if !ends.is_cancelled() && drop_new_syns(socket.get_ref()).is_ok() {
-            ends.run_until_cancelled(door.drain_queue(&socket)).await;
+            ends.run_until_cancelled(acceptor.drain_queue(&socket)).await;
         }
         // Connections that the kernel has already accepted are served: closing the socket would
         // reset them.
-        while let Some(places) = door.try_places()
+        while let Some(places) = acceptor.try_places()
             && let Ok((stream, address)) = accept(socket.get_ref())
         {
-            door.admit(stream, address, places);
+            acceptor.admit(stream, address, places);
         }
     })
 }
@@ -251,7 +251,7 @@ pub fn drop_new_syns(socket: &impl AsFd) -> io::Result<()> {
 
 /// Admits the connections of one socket.
 struct Acceptor {
-    core: Arc<ThreadContext>,
+    thread: Arc<ThreadContext>,
     owner: watch::Receiver<SocketOwner>,
     state: ListenerState,
     /// The local port of the socket.
@@ -266,16 +266,16 @@ struct ListenerState {
 }
 
 impl ListenerState {
-    fn new(core: &ThreadContext, owner: &SocketOwner) -> Self {
+    fn new(thread: &ThreadContext, owner: &SocketOwner) -> Self {
         let name = Arc::clone(&owner.rules.listener.name);
-        ListenerState { metrics: core.metrics.listener(&name), name, owner: owner.clone() }
+        ListenerState { metrics: thread.metrics.listener(&name), name, owner: owner.clone() }
     }
 }
 
 impl Acceptor {
     /// Whether one of the two caps is reached at the moment.
     fn is_full(&self) -> bool {
-        self.state.owner.cap.is_full() || self.core.shared.total.is_full()
+        self.state.owner.cap.is_full() || self.thread.plane.total.is_full()
     }
 
     /// Waits for the places of one connection, under the caps of whichever listener owns the socket
@@ -283,9 +283,9 @@ impl Acceptor {
     async fn acquire(&mut self) -> CapGuards {
         loop {
             if !matches!(self.owner.has_changed(), Ok(false)) {
-                self.state = ListenerState::new(&self.core, &self.owner.borrow_and_update());
+                self.state = ListenerState::new(&self.thread, &self.owner.borrow_and_update());
             }
-            let (cap, total) = (&self.state.owner.cap, &self.core.shared.total);
+            let (cap, total) = (&self.state.owner.cap, &self.thread.plane.total);
             let both = async {
                 CapGuards { listener: cap.acquire().await, process: total.acquire().await }
             };
@@ -301,7 +301,7 @@ impl Acceptor {
     /// The places of one connection, if both caps have one now.
     fn try_places(&self) -> Option<CapGuards> {
         let listener = self.state.owner.cap.try_acquire()?;
-        Some(CapGuards { listener, process: self.core.shared.total.try_acquire()? })
+        Some(CapGuards { listener, process: self.thread.plane.total.try_acquire()? })
     }
 
     /// Serves connections that are still under way to a socket that is given up.
@@ -323,22 +323,22 @@ impl Acceptor {
     /// Hands a connection to a task of its own. Turns it away if the baseline denies its client, or
     /// if that client has too many connections that wait and none that is idle.
     fn admit(&self, stream: StdStream, address: SocketAddr, places: CapGuards) {
-        let (core, ListenerState { name, owner, metrics }) = (&self.core, &self.state);
+        let (thread, ListenerState { name, owner, metrics }) = (&self.thread, &self.state);
         let peer = Peer::new(address.ip());
         let client = Client::of_peer(peer);
         metrics.accepted();
-        let (live, now) = (core.shared.live.load(), Timestamp::now());
-        let turn_away = |refusal, decisive, end| {
-            core.metrics.no_route().refused(refusal);
-            let party = LogContext { listener: name, client, peer };
-            decision::log_refused_connection(party, refusal, decisive, None, &core.cap);
+        let (live, now) = (thread.plane.live.load(), Timestamp::now());
+        let turn_away = |refusal, rule, end| {
+            thread.metrics.no_route().refused(refusal);
+            let log_context = LogContext { listener: name, client, peer };
+            decision::log_refused_connection(log_context, refusal, rule, None, &thread.cap);
             metrics.closed(end);
         };
         // A client that the baseline denies gets no TLS handshake.
         if let Some(baseline) = live.denying_baseline(client, now) {
             let refusal = Refusal::Network;
-            let decisive = baseline.deciding_rule(client, false, Err(refusal), now);
-            return turn_away(refusal, decisive, ConnectionEnd::Network);
+            let rule = baseline.deciding_rule(client, false, Err(refusal), now);
+            return turn_away(refusal, rule, ConnectionEnd::Network);
         }
         // Between a publish and the takeover of the socket the old rules hold where `protocol`
         // differs: `closing` is that of their connections.
@@ -349,7 +349,7 @@ impl Acceptor {
         let rules = present.unwrap_or(&owner.rules).clone();
         let most = rules.listener.pending_per_client;
         // Claimed before the task exists, so that one thread's burst cannot outrun the count.
-        let Some(claim) = core.shared.pending.claim(client, most) else {
+        let Some(claim) = thread.plane.pending.claim(client, most) else {
             return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
         };
         let Ok(stream) = TcpStream::from_std(stream) else {
@@ -371,7 +371,7 @@ impl Acceptor {
         };
         // Boxed: the future takes four kilobytes, and a task is moved several times before it runs
         // and once it is over.
-        core.tracker.spawn(Box::pin(connection::serve(Arc::clone(core), accepted)));
+        thread.tracker.spawn(Box::pin(connection::serve(Arc::clone(thread), accepted)));
     }
 }
 

@@ -34,19 +34,19 @@ use crate::observe::heartbeat::Heartbeat;
 /// # Errors
 /// The runtime cannot be made.
 pub fn run_thread(
-    shared: &Arc<DataPlane>,
+    plane: &Arc<DataPlane>,
     sockets: UnboundedReceiver<ListeningSocket>,
-    pulse: Heartbeat,
+    heartbeat: Heartbeat,
     mut end: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     runtime.block_on(async {
         let tracker = TaskTracker::new();
-        let core = ThreadContext::new(shared, tracker.clone());
-        tracker.spawn(accept_on_all(Arc::clone(&core), sockets));
-        tracker.spawn(run_housekeeping(Arc::clone(&core)));
+        let thread = ThreadContext::new(plane, tracker.clone());
+        tracker.spawn(accept_on_all(Arc::clone(&thread), sockets));
+        tracker.spawn(run_housekeeping(Arc::clone(&thread)));
         let drained = async {
-            shared.lifecycle.closing().cancelled().await;
+            plane.lifecycle.closing().cancelled().await;
             // Still takes new tasks; `wait` alone depends on it.
             tracker.close();
             tracker.wait().await;
@@ -55,21 +55,24 @@ pub fn run_thread(
             () = drained => {}
             // An error means that the sender is gone: the thread ends then too.
             _ = end.wait_for(|end| *end) => {}
-            () = pulse.run() => {}
+            () = heartbeat.run() => {}
         }
-        pulse.deregister();
+        heartbeat.deregister();
         Ok(())
     })
 }
 
 /// Accepts on every socket that comes, until all accepting stops.
-async fn accept_on_all(core: Arc<ThreadContext>, mut sockets: UnboundedReceiver<ListeningSocket>) {
+async fn accept_on_all(
+    thread: Arc<ThreadContext>,
+    mut sockets: UnboundedReceiver<ListeningSocket>,
+) {
     while let Some(Some(socket)) =
-        core.shared.lifecycle.closing().run_until_cancelled(sockets.recv()).await
+        thread.plane.lifecycle.closing().run_until_cancelled(sockets.recv()).await
     {
         let address = socket.bound.address();
-        match listener::accept_all(Arc::clone(&core), socket) {
-            Ok(accepting) => drop(core.tracker.spawn(accepting)),
+        match listener::accept_all(Arc::clone(&thread), socket) {
+            Ok(accepting) => drop(thread.tracker.spawn(accepting)),
             Err(error) => {
                 tracing::error!(%address, %error, "a thread cannot accept connections on this address");
             }
@@ -79,19 +82,19 @@ async fn accept_on_all(core: Arc<ThreadContext>, mut sockets: UnboundedReceiver<
 
 /// Once a second: closes idle connections to backends whose time is up, forgets backends that are
 /// gone, and reports what the log left out. With the drain, closes all idle connections.
-async fn run_housekeeping(core: Arc<ThreadContext>) {
-    while core
-        .shared
+async fn run_housekeeping(thread: Arc<ThreadContext>) {
+    while thread
+        .plane
         .lifecycle
         .closing()
         .run_until_cancelled(tokio::time::sleep(Duration::from_secs(1)))
         .await
         .is_some()
     {
-        core.dialler.evict_expired(&core.shared.live.load());
-        core.cap.flush_ended(std::time::Instant::now());
-        core.differences.flush_ended(std::time::Instant::now());
-        core.delays.flush_ended(std::time::Instant::now());
+        thread.dialler.evict_expired(&thread.plane.live.load());
+        thread.cap.flush_ended(std::time::Instant::now());
+        thread.differences.flush_ended(std::time::Instant::now());
+        thread.delays.flush_ended(std::time::Instant::now());
     }
-    core.dialler.close_idle();
+    thread.dialler.close_idle();
 }

@@ -26,7 +26,7 @@ struct MonitoredLoop {
 /// The heartbeat of one loop. If it is dropped without [`Heartbeat::deregister`], the loop counts
 /// as stalled: it panicked.
 pub struct Heartbeat {
-    pulses: Arc<Heartbeats>,
+    heartbeats: Arc<Heartbeats>,
     own: Arc<MonitoredLoop>,
 }
 
@@ -46,7 +46,7 @@ impl Heartbeats {
     pub fn register(self: &Arc<Self>, name: impl Into<Arc<str>>) -> Heartbeat {
         let own = Arc::new(MonitoredLoop { name: name.into(), beat: AtomicU64::new(self.now()) });
         self.lock().push(Arc::clone(&own));
-        Heartbeat { pulses: Arc::clone(self), own }
+        Heartbeat { heartbeats: Arc::clone(self), own }
     }
 
     /// Advances the clock by one period.
@@ -76,20 +76,20 @@ impl Heartbeats {
 impl Heartbeat {
     /// Records that the loop turns.
     pub fn beat(&self) {
-        self.own.beat.store(self.pulses.now(), Ordering::Relaxed);
+        self.own.beat.store(self.heartbeats.now(), Ordering::Relaxed);
     }
 
     /// Beats once a period for as long as the loop itself polls this future.
     pub async fn run(&self) {
         loop {
             self.beat();
-            tokio::time::sleep(self.pulses.period).await;
+            tokio::time::sleep(self.heartbeats.period).await;
         }
     }
 
     /// Removes the loop, which has ended in order.
     pub fn deregister(self) {
-        self.pulses.lock().retain(|one| !Arc::ptr_eq(one, &self.own));
+        self.heartbeats.lock().retain(|one| !Arc::ptr_eq(one, &self.own));
     }
 }
 
@@ -99,65 +99,65 @@ mod tests {
 
     const PERIOD: Duration = Duration::from_secs(1);
 
-    fn check(pulses: &Heartbeats, seconds: u64, expected: &[&str]) {
-        let stalled = pulses.stalled(Duration::from_secs(seconds));
+    fn check(heartbeats: &Heartbeats, seconds: u64, expected: &[&str]) {
+        let stalled = heartbeats.stalled(Duration::from_secs(seconds));
         assert_eq!(stalled.iter().map(|name| &**name).collect::<Vec<_>>(), expected);
     }
 
-    fn pass(pulses: &Heartbeats, ticks: u32) {
-        (0..ticks).for_each(|_| pulses.tick());
+    fn pass(heartbeats: &Heartbeats, ticks: u32) {
+        (0..ticks).for_each(|_| heartbeats.tick());
     }
 
     #[test]
     fn silent_loop_is_named_until_it_beats_again() {
-        let pulses = Heartbeats::new(PERIOD);
-        let (one, other) = (pulses.register("data-0"), pulses.register("data-1"));
-        pass(&pulses, 10);
+        let heartbeats = Heartbeats::new(PERIOD);
+        let (one, other) = (heartbeats.register("data-0"), heartbeats.register("data-1"));
+        pass(&heartbeats, 10);
         other.beat();
-        check(&pulses, 10, &[]);
-        pass(&pulses, 1);
-        check(&pulses, 10, &["data-0"]);
+        check(&heartbeats, 10, &[]);
+        pass(&heartbeats, 1);
+        check(&heartbeats, 10, &["data-0"]);
         one.beat();
-        check(&pulses, 10, &[]);
-        pass(&pulses, 11);
-        check(&pulses, 10, &["data-0", "data-1"]);
+        check(&heartbeats, 10, &[]);
+        pass(&heartbeats, 11);
+        check(&heartbeats, 10, &["data-0", "data-1"]);
     }
 
     #[test]
     fn ended_loop_is_not_stalled_and_a_dropped_one_is() {
-        let pulses = Heartbeats::new(PERIOD);
-        pulses.register("drained").deregister();
-        drop(pulses.register("panicked"));
-        pass(&pulses, 5);
-        check(&pulses, 3, &["panicked"]);
+        let heartbeats = Heartbeats::new(PERIOD);
+        heartbeats.register("drained").deregister();
+        drop(heartbeats.register("panicked"));
+        pass(&heartbeats, 5);
+        check(&heartbeats, 3, &["panicked"]);
     }
 
     #[test]
     fn time_while_the_process_is_stopped_does_not_count() {
-        let pulses = Heartbeats::new(PERIOD);
-        let _silent = pulses.register("data-0");
+        let heartbeats = Heartbeats::new(PERIOD);
+        let _silent = heartbeats.register("data-0");
         // However long the process was stopped, the ticking task was stopped too and makes up for
         // no tick.
-        pulses.tick();
-        check(&pulses, 1, &[]);
+        heartbeats.tick();
+        check(&heartbeats, 1, &[]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn running_heartbeat_beats_once_a_period() {
-        let pulses = Heartbeats::new(PERIOD);
-        let pulse = pulses.register("reload");
+        let heartbeats = Heartbeats::new(PERIOD);
+        let heartbeat = heartbeats.register("reload");
         let turning = async {
             for _ in 0..20 {
                 tokio::time::sleep(PERIOD).await;
-                pulses.tick();
-                check(&pulses, 2, &[]);
+                heartbeats.tick();
+                check(&heartbeats, 2, &[]);
             }
         };
         tokio::select! {
-            () = pulse.run() => {}
+            () = heartbeat.run() => {}
             () = turning => {}
         }
-        pass(&pulses, 3);
-        check(&pulses, 2, &["reload"]);
+        pass(&heartbeats, 3);
+        check(&heartbeats, 2, &["reload"]);
     }
 }

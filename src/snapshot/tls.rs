@@ -104,7 +104,7 @@ impl ListenerTls {
 pub struct BackendTls {
     /// The configuration of their TLS handshakes. It holds the sessions that may be resumed.
     pub config: Arc<ClientConfig>,
-    terms: BackendTlsOptions,
+    options: BackendTlsOptions,
 }
 
 /// Trust settings for backends over TLS, and Sidegate's own identity.
@@ -123,34 +123,34 @@ impl BackendTls {
     ///
     /// # Errors
     /// Errors of rustls about its own settings.
-    pub fn new(terms: BackendTlsOptions) -> Result<Self, rustls::Error> {
+    pub fn new(options: BackendTlsOptions) -> Result<Self, rustls::Error> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?;
-        let builder = builder.with_root_certificates(Arc::clone(&terms.roots));
-        let mut config = match &terms.identity {
+        let builder = builder.with_root_certificates(Arc::clone(&options.roots));
+        let mut config = match &options.identity {
             Some(identity) => builder
                 .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity)))),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(BackendTls { config: Arc::new(config), terms })
+        Ok(BackendTls { config: Arc::new(config), options })
     }
 
-    /// Whether the configuration has the same `terms`: then verified backends stay verified, and
+    /// Whether the configuration has the same `options`: then verified backends stay verified, and
     /// their sessions stay resumable.
-    pub fn has_options(&self, terms: &BackendTlsOptions) -> bool {
-        let own = &self.terms;
+    pub fn has_options(&self, options: &BackendTlsOptions) -> bool {
+        let own = &self.options;
         // A key that fits the same certificate is the same key.
-        let shows_the_same = match (&own.identity, &terms.identity) {
+        let shows_the_same = match (&own.identity, &options.identity) {
             (Some(own), Some(identity)) => own.cert == identity.cert,
             (own, identity) => own.is_none() && identity.is_none(),
         };
-        shows_the_same && own.name == terms.name && own.roots.roots == terms.roots.roots
+        shows_the_same && own.name == options.name && own.roots.roots == options.roots.roots
     }
 
     /// The name that a backend has to prove. `None` means its address.
     pub fn name(&self) -> Option<&ServerName<'static>> {
-        self.terms.name.as_ref()
+        self.options.name.as_ref()
     }
 }
 

@@ -49,7 +49,7 @@ pub struct LiveEntry {
 
 /// The state that other threads write and the tunnel's task reads.
 struct EntryOrders {
-    terms: TunnelRules,
+    rules: TunnelRules,
     /// The generation that judged last.
     generation: u64,
     /// Its refusal, if any. A later generation that permits clears it.
@@ -145,7 +145,7 @@ impl LiveEntry {
             opened,
             traffic: TrafficCell::default(),
             orders: Mutex::new(EntryOrders {
-                terms: TunnelRules::new(permit.route(), permit.client(), opened),
+                rules: TunnelRules::new(permit.route(), permit.client(), opened),
                 generation: permit.generation(),
                 refused: None,
                 end: None,
@@ -203,10 +203,10 @@ impl LiveEntry {
             Ok(permit) => permit,
             Err(refusal) => return (Err(refusal), None),
         };
-        let terms = TunnelRules::new(permit.route(), self.client, now);
+        let rules = TunnelRules::new(permit.route(), self.client, now);
         // Most reloads change no rule of most tunnels: only the others are woken.
-        if !orders.terms.is_same(&terms) {
-            orders.terms = terms;
+        if !orders.rules.is_same(&rules) {
+            orders.rules = rules;
             self.notify(orders);
         }
         (Ok(()), would_revoke)
@@ -271,12 +271,12 @@ impl LiveEntry {
 
     /// The rules under which the entry runs now.
     pub fn rules(&self) -> TunnelRules {
-        lock(&self.orders).terms.clone()
+        lock(&self.orders).rules.clone()
     }
 
     /// The route under which the entry runs now.
     pub fn route(&self) -> Arc<Route> {
-        Arc::clone(&lock(&self.orders).terms.route)
+        Arc::clone(&lock(&self.orders).rules.route)
     }
 
     /// The generation that judged last.
@@ -304,7 +304,7 @@ impl LiveEntry {
         // Relaxed suffices, since the lock orders this store with those of `notify`.
         self.ordered.store(false, Ordering::Relaxed);
         orders.waker.get_or_insert_with(|| waker.clone());
-        Some((orders.terms.clone(), orders.end))
+        Some((orders.rules.clone(), orders.end))
     }
 
     /// Notifies the tunnel. The flag is set under the lock, so that no change is reported twice or

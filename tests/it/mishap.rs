@@ -45,7 +45,7 @@ async fn reloading(bind: BindFn, then: impl AsyncFnOnce(Changes)) {
         .write();
     let (config, passed) =
         (folder.path().join("sidegate.toml"), Arc::new(PassedSockets::default()));
-    let (snapshot, standing, handover) = reload::start(&config, &passed).unwrap().into_parts();
+    let (snapshot, config_status, handover) = reload::start(&config, &passed).unwrap().into_parts();
     let (live, metrics) = (Arc::new(CurrentSnapshot::new(snapshot)), Metrics::new());
     let (lifecycle, tracker) = (Lifecycle::new(), TaskTracker::new());
     let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
@@ -57,7 +57,7 @@ async fn reloading(bind: BindFn, then: impl AsyncFnOnce(Changes)) {
         tunnels,
         metrics: counts,
         lifecycle,
-        standing,
+        config_status,
         tracker,
     };
     let (reloader, requests) = Reloader::new(world, handover);

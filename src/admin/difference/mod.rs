@@ -36,7 +36,7 @@ pub struct ComparedGenerations<'c> {
     /// The generation compiled from the files.
     pub next: &'c CompiledGeneration,
     /// The effect of `next` on open tunnels, and the errors that would hold the reload.
-    pub weighed: &'c ReloadImpact,
+    pub impact: &'c ReloadImpact,
     /// The policy whose candidate was treated as promoted; `None` means no promotion.
     pub promote: Option<&'c str>,
     /// The instant at which entries count as lapsing.
@@ -45,7 +45,7 @@ pub struct ComparedGenerations<'c> {
 
 /// Every difference of `comparison`.
 pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
-    let ComparedGenerations { before, settings, next, weighed, promote, now } = *comparison;
+    let ComparedGenerations { before, settings, next, impact, promote, now } = *comparison;
     let (from, to) = (effective::settings(settings), effective::settings(&next.settings));
     let snapshot = &next.snapshot;
     let mut all = Changes {
@@ -55,9 +55,9 @@ pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
         promote: promote.map(str::to_owned),
         keys: Vec::new(),
         lists: Vec::new(),
-        tunnels: tunnels(snapshot, &weighed.weight, now),
-        streams: streams(snapshot, &weighed.weight, now),
-        held: reports(&weighed.held),
+        tunnels: tunnels(snapshot, &impact.weight, now),
+        streams: streams(snapshot, &impact.weight, now),
+        held: reports(&impact.held),
         diagnostics: reports(&next.warnings),
     };
     keys::compare("sidegate.toml", &from, &to, &mut all.keys);

@@ -207,57 +207,57 @@ mod tests {
     }
 
     /// A call that returns once the sender is dropped.
-    fn blocking(readers: &FsExecutor) -> (Result<(), FsCallError>, mpsc::Sender<()>) {
+    fn blocking(executor: &FsExecutor) -> (Result<(), FsCallError>, mpsc::Sender<()>) {
         let (release, blocked) = mpsc::channel::<()>();
         let call = move |_: &ReadProgress| while blocked.recv().is_ok() {};
-        (readers.run(&mut readers.new_budget(), call), release)
+        (executor.run(&mut executor.new_budget(), call), release)
     }
 
-    fn until_none_is_stuck(readers: &FsExecutor) {
+    fn until_none_is_stuck(executor: &FsExecutor) {
         let began = Instant::now();
-        while readers.stuck() > 0 {
-            assert!(began.elapsed() < Duration::from_secs(10), "{} are stuck", readers.stuck());
+        while executor.stuck() > 0 {
+            assert!(began.elapsed() < Duration::from_secs(10), "{} are stuck", executor.stuck());
             thread::yield_now();
         }
     }
 
     #[test]
     fn a_call_returns_its_result() {
-        let readers = quick();
-        assert_eq!(readers.run(&mut readers.new_budget(), |_| 7), Ok(7));
-        assert_eq!(readers.stuck(), 0);
+        let executor = quick();
+        assert_eq!(executor.run(&mut executor.new_budget(), |_| 7), Ok(7));
+        assert_eq!(executor.stuck(), 0);
     }
 
     #[test]
     fn stuck_call_is_abandoned_and_the_next_one_runs() {
-        let readers = quick();
-        let (result, release) = blocking(&readers);
-        assert_eq!((result, readers.stuck()), (Err(FsCallError::Stuck), 1));
-        assert_eq!(readers.run(&mut readers.new_budget(), |_| 7), Ok(7));
+        let executor = quick();
+        let (result, release) = blocking(&executor);
+        assert_eq!((result, executor.stuck()), (Err(FsCallError::Stuck), 1));
+        assert_eq!(executor.run(&mut executor.new_budget(), |_| 7), Ok(7));
         drop(release);
-        until_none_is_stuck(&readers);
+        until_none_is_stuck(&executor);
     }
 
     #[tokio::test]
     async fn late_return_is_noted_when_no_caller_waits() {
-        let readers = quick();
-        let (_, release) = blocking(&readers);
+        let executor = quick();
+        let (_, release) = blocking(&executor);
         drop(release);
-        until_none_is_stuck(&readers);
-        readers.returned().await;
-        let again = tokio::time::timeout(Duration::from_millis(20), readers.returned());
+        until_none_is_stuck(&executor);
+        executor.returned().await;
+        let again = tokio::time::timeout(Duration::from_millis(20), executor.returned());
         assert!(again.await.is_err(), "once for each");
     }
 
     #[test]
     fn no_call_is_made_while_four_are_stuck() {
-        let readers = quick();
-        let stuck: Vec<_> = (0..MAX_STUCK_THREADS).map(|_| blocking(&readers)).collect();
+        let executor = quick();
+        let stuck: Vec<_> = (0..MAX_STUCK_THREADS).map(|_| blocking(&executor)).collect();
         assert!(stuck.iter().all(|(result, _)| *result == Err(FsCallError::Stuck)));
-        assert_eq!(readers.run(&mut readers.new_budget(), |_| 7), Err(FsCallError::TooManyStuck));
+        assert_eq!(executor.run(&mut executor.new_budget(), |_| 7), Err(FsCallError::TooManyStuck));
         drop(stuck);
-        until_none_is_stuck(&readers);
-        assert_eq!(readers.run(&mut readers.new_budget(), |_| 7), Ok(7));
+        until_none_is_stuck(&executor);
+        assert_eq!(executor.run(&mut executor.new_budget(), |_| 7), Ok(7));
     }
 
     #[test]
@@ -281,9 +281,9 @@ mod tests {
 
     #[test]
     fn panic_reaches_the_caller_and_the_thread_survives() {
-        let readers = quick();
-        let panics = || readers.run(&mut readers.new_budget(), |_| resume_unwind(Box::new("no")));
+        let executor = quick();
+        let panics = || executor.run(&mut executor.new_budget(), |_| resume_unwind(Box::new("no")));
         assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
-        assert_eq!(readers.run(&mut readers.new_budget(), |_| 7), Ok(7));
+        assert_eq!(executor.run(&mut executor.new_budget(), |_| 7), Ok(7));
     }
 }

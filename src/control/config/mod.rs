@@ -124,8 +124,8 @@ fn load_with_time(
     );
     let mut found = document.into_diagnostics();
     found.extend(misnamed);
-    let mut read = |sheet| {
-        let (page, diagnostics) = policy::read(&mut reading, sheet);
+    let mut read = |source| {
+        let (page, diagnostics) = policy::read(&mut reading, source);
         found.extend(diagnostics);
         page
     };

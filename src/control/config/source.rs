@@ -38,7 +38,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub struct Files {
     files: BTreeMap<PathBuf, PathRecord>,
     folders: BTreeMap<PathBuf, Result<Arc<[String]>, FileError>>,
-    readers: FsExecutor,
+    executor: FsExecutor,
     left: RemainingTime,
     audience: Audience,
     /// Path of `sidegate.toml`, as given on the command line.
@@ -93,10 +93,10 @@ impl Files {
     }
 
     /// Like [`Files::new`], with `fs_executor` that outlive the pass.
-    pub fn with_executor(readers: FsExecutor) -> Files {
+    pub fn with_executor(executor: FsExecutor) -> Files {
         let (files, folders, own, within) = Default::default();
-        let left = readers.new_budget();
-        Files { files, folders, readers, left, audience: Audience::Public, own, within }
+        let left = executor.new_budget();
+        Files { files, folders, executor, left, audience: Audience::Public, own, within }
     }
 
     /// The bytes of the regular file `path`, links followed, at most `most`.
@@ -130,7 +130,7 @@ impl Files {
                 known => return known.clone(),
             }
         }
-        let seen = read_path(path, most, within, &self.readers, &mut self.left);
+        let seen = read_path(path, most, within, &self.executor, &mut self.left);
         let bytes = seen.bytes.clone();
         self.files.insert(path.to_owned(), seen);
         bytes
@@ -166,7 +166,7 @@ impl Files {
         &mut self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, FileError> {
-        Ok(self.readers.run(&mut self.left, |_| call())?)
+        Ok(self.executor.run(&mut self.left, |_| call())?)
     }
 
     /// Sets the path of `sidegate.toml`, whose text may be shown wherever it is: an operator named
@@ -190,8 +190,8 @@ impl Files {
     /// Whether a second look finds the same sizes, times and bytes, so that no write is under way.
     /// Follows no reference inside the files and keeps nothing.
     pub fn unchanged(&self) -> bool {
-        let mut left = self.readers.new_budget();
-        self.files.iter().all(|(path, seen)| seen.is_current(path, &self.readers, &mut left))
+        let mut left = self.executor.new_budget();
+        self.files.iter().all(|(path, seen)| seen.is_current(path, &self.executor, &mut left))
     }
 
     /// Whether a file system did not answer in time.
@@ -263,11 +263,11 @@ fn read_path(
     path: &Path,
     most: u64,
     within: Option<AllowedFolders>,
-    readers: &FsExecutor,
+    executor: &FsExecutor,
     left: &mut RemainingTime,
 ) -> PathRecord {
     let (path, folders) = (path.to_owned(), within.clone());
-    let (stamp, real, bytes) = readers
+    let (stamp, real, bytes) = executor
         .run(left, move |progress| read_file(&path, most, folders.as_deref(), progress))
         .unwrap_or_else(|late| (None, None, Err(late.into())));
     let mut sha = Sha256::new();
@@ -374,7 +374,7 @@ impl Digests {
 
 impl PathRecord {
     /// Whether a look at `path` gives the same result now.
-    fn is_current(&self, path: &Path, readers: &FsExecutor, left: &mut RemainingTime) -> bool {
+    fn is_current(&self, path: &Path, executor: &FsExecutor, left: &mut RemainingTime) -> bool {
         match &self.bytes {
             // Compares in chunks with the bytes in memory, instead of reading the file into memory
             // again: it may be large.
@@ -383,14 +383,14 @@ impl PathRecord {
                 let same = move |progress: &ReadProgress| {
                     is_unchanged(&path, stamp, &bytes, progress).unwrap_or(false)
                 };
-                readers.run(left, same).unwrap_or(false)
+                executor.run(left, same).unwrap_or(false)
             }
             // A second look would be stuck too.
             Err(FileError::Stuck | FileError::TooManyStuck) => true,
             Err(FileError::TooLarge { most }) => {
-                *self == read_path(path, *most, self.within.clone(), readers, left)
+                *self == read_path(path, *most, self.within.clone(), executor, left)
             }
-            Err(_) => *self == read_path(path, MAX_LIST_BYTES, self.within.clone(), readers, left),
+            Err(_) => *self == read_path(path, MAX_LIST_BYTES, self.within.clone(), executor, left),
         }
     }
 }
@@ -503,24 +503,24 @@ mod tests {
         let path = folder.path().join("file");
         fs::write(&path, "a").unwrap();
         let patience = std::time::Duration::from_millis(20);
-        let readers = FsExecutor::with_timeouts(patience, 1000 * patience);
+        let executor = FsExecutor::with_timeouts(patience, 1000 * patience);
         let stuck: Vec<_> = (0..MAX_STUCK_THREADS)
             .map(|_| {
                 let (release, held) = std::sync::mpsc::channel::<()>();
-                let mut files = Files::with_executor(readers.clone());
+                let mut files = Files::with_executor(executor.clone());
                 assert_eq!(files.call(move || while held.recv().is_ok() {}), Err(FileError::Stuck));
                 release
             })
             .collect();
-        let mut files = Files::with_executor(readers.clone());
+        let mut files = Files::with_executor(executor.clone());
         assert_eq!(files.read(&path, 8), Err(FileError::TooManyStuck));
         assert_eq!(files.list(folder.path()), Err(FileError::TooManyStuck));
         assert!(files.is_late() && files.unchanged(), "a second look would be refused as well");
         drop(stuck);
-        while readers.stuck() > 0 {
+        while executor.stuck() > 0 {
             std::thread::yield_now();
         }
-        assert_eq!(Files::with_executor(readers).read(&path, 8), Ok(b"a".as_slice().into()));
+        assert_eq!(Files::with_executor(executor).read(&path, 8), Ok(b"a".as_slice().into()));
     }
 
     #[test]

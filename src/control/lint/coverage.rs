@@ -24,7 +24,7 @@ pub fn uncovered(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
         .collect();
     let file: Arc<str> = config.file_name().unwrap_or_default().to_string_lossy().into();
     let remark = |page: &RouteSettings| Lint {
-        spot: LintLocation {
+        location: LintLocation {
             file: Arc::clone(&file),
             line: page.line,
             part: LinePart::Word(Arc::clone(&page.name)),

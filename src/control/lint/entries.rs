@@ -32,10 +32,10 @@ pub fn redundant_entries(page: &PolicySettings, now: Timestamp) -> Vec<Lint> {
 pub fn redundant(list: &List, now: Timestamp) -> Option<Lint> {
     let (((entry, line), (wider, wider_line)), more) = first_of(shadowed(list, now))?;
     Some(Lint {
-        spot: spot(list, entry, line),
+        location: location(list, entry, line),
         message: format!("{entry} changes nothing: {wider} says the same of it, for as long{more}"),
         remedy: "remove it, or narrow the wider one".into(),
-        other: Some((spot(list, wider, wider_line), "the wider one")),
+        other: Some((location(list, wider, wider_line), "the wider one")),
     })
 }
 
@@ -51,12 +51,12 @@ pub fn denied_entries(
         let (((entry, line), denying, (by, by_line)), more) =
             first_of(denied(list, &denying, now))?;
         Some(Lint {
-            spot: spot(list, entry, line),
+            location: location(list, entry, line),
             message: format!("{entry} admits no client: {by} denies all of it{more}"),
             remedy: format!(
                 "remove one of the two, or carve it out of the denying list: \"!{entry}\""
             ),
-            other: Some((spot(denying, by, by_line), "denied here")),
+            other: Some((location(denying, by, by_line), "denied here")),
         })
     };
     page.allow.lists().iter().filter_map(|list| remark(list)).collect()
@@ -165,7 +165,7 @@ fn first_of<T>(mut all: impl Iterator<Item = T>) -> Option<(T, String)> {
     Some((first, more))
 }
 
-fn spot(list: &List, entry: &ListEntry, line: u32) -> LintLocation {
+fn location(list: &List, entry: &ListEntry, line: u32) -> LintLocation {
     LintLocation { file: list.file.clone(), line, part: LinePart::Entry(entry.clone()) }
 }
 

@@ -11,7 +11,7 @@ use crate::policy::list::ListEntry;
 /// A warning before its line is looked up.
 pub struct Lint {
     /// The location that the lint is about.
-    pub spot: LintLocation,
+    pub location: LintLocation,
     /// The oddity: one sentence without a full stop.
     pub message: String,
     /// Advice for the operator.
@@ -44,9 +44,11 @@ impl Lint {
     /// Turns the lint into a diagnostic, with the lines that it refers to, read through `files`.
     pub fn into_diagnostic(self, files: &mut Files, folder: &Path) -> Diagnostic {
         let diagnostic =
-            Diagnostic::warning(self.spot.place(files, folder), self.message, self.remedy);
+            Diagnostic::warning(self.location.place(files, folder), self.message, self.remedy);
         match self.other {
-            Some((spot, label)) => diagnostic.with_related(spot.place(files, folder), label.into()),
+            Some((location, label)) => {
+                diagnostic.with_related(location.place(files, folder), label.into())
+            }
             None => diagnostic,
         }
     }

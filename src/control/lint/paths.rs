@@ -22,7 +22,7 @@ pub fn differing_in_case(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
         earlier.push(page);
     }
     let remark = |(page, other): (&RouteSettings, &RouteSettings)| Lint {
-        spot: spot(page, config),
+        location: location(page, config),
         message: format!(
             "the routes `{}` and `{}` differ in letter case only: a backend that ignores case \
              takes one for the other",
@@ -31,7 +31,7 @@ pub fn differing_in_case(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
         remedy:
             "name the same policy in both, or keep one of them, unless the backend tells them apart"
                 .into(),
-        other: Some((spot(other, config), "the other one")),
+        other: Some((location(other, config), "the other one")),
     };
     pairs.into_iter().map(remark).collect()
 }
@@ -42,7 +42,11 @@ pub fn literal(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
         let part = pattern_in(page.path.as_str())?;
         let part_of_line = LinePart::Word(page.path.as_str().into());
         Some(Lint {
-            spot: LintLocation { line: page.path_line, part: part_of_line, ..spot(page, config) },
+            location: LintLocation {
+                line: page.path_line,
+                part: part_of_line,
+                ..location(page, config)
+            },
             message: format!(
                 "the path of the route `{}` is no pattern: `{part}` in it is literal",
                 page.name
@@ -74,20 +78,20 @@ pub fn ambiguous(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
     let remark = |page: &RouteSettings| {
         let (reading, other) = elsewhere(page)?;
         Some(Lint {
-            spot: spot(page, config),
+            location: location(page, config),
             message: format!(
                 "requests for the route `{}` are refused: some backends read its path as that of \
                  `{}`, under another policy",
                 page.name, other.name
             ),
             remedy: format!("name the same policy in both, or another path ({reading})"),
-            other: Some((spot(other, config), "the other one")),
+            other: Some((location(other, config), "the other one")),
         })
     };
     pages.iter().filter_map(remark).collect()
 }
 
-fn spot(page: &RouteSettings, config: &Path) -> LintLocation {
+fn location(page: &RouteSettings, config: &Path) -> LintLocation {
     let file = config.file_name().unwrap_or_default().to_string_lossy().into();
     LintLocation { file, line: page.line, part: LinePart::Word(Arc::clone(&page.name)) }
 }

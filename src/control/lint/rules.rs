@@ -16,7 +16,7 @@ pub fn unused(loaded: &LoadedConfig) -> Vec<Lint> {
     let used: HashSet<_> = loaded.settings.routes.iter().map(|route| &route.policy).collect();
     let unused = loaded.policies.iter().filter(|page| !used.contains(&page.name));
     let remark = |page: &PolicySettings| Lint {
-        spot: whole_policy(page),
+        location: whole_policy(page),
         message: format!("no route names the policy `{}`: it has no effect", page.name),
         remedy: format!("policy = \"{}\" in a [[route]], or remove the file", page.name),
         other: None,
@@ -29,7 +29,7 @@ pub fn missing(page: &PolicySettings) -> Vec<Lint> {
     let mut remarks = Vec::new();
     if page.origins.is_none() {
         remarks.push(Lint {
-            spot: LintLocation {
+            location: LintLocation {
                 file: Arc::clone(&page.file),
                 line: page.lines.allow,
                 part: LinePart::Word("allow".into()),
@@ -50,7 +50,7 @@ pub fn missing(page: &PolicySettings) -> Vec<Lint> {
         && limits.total.is_none()
     {
         remarks.push(Lint {
-            spot: whole_policy(page),
+            location: whole_policy(page),
             message: format!(
                 "`{}` limits neither `upgrades` nor `connections`: one client can take all there \
                  is",
@@ -87,7 +87,7 @@ pub fn rebinding(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
             part: LinePart::Word("same".into()),
         };
         Some(Lint {
-            spot: LintLocation {
+            location: LintLocation {
                 file,
                 line: route.line,
                 part: LinePart::Word(Arc::clone(&route.name)),

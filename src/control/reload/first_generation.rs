@@ -22,13 +22,13 @@ pub struct FirstGeneration {
     /// The snapshot of the first generation.
     pub snapshot: Snapshot,
     /// Settings and warnings of the first generation.
-    pub standing: Arc<ConfigStatus>,
+    pub config_status: Arc<ConfigStatus>,
     tickets: TicketKeys,
     digest: Digest,
     digests: Digests,
     known: ListFileCache,
-    readers: FsExecutor,
-    ways: WatchSet,
+    executor: FsExecutor,
+    watch_set: WatchSet,
 }
 
 /// Loads and compiles the first generation; `passed` are the sockets from systemd.
@@ -36,8 +36,8 @@ pub struct FirstGeneration {
 /// # Errors
 /// Every error in the files.
 pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, Vec<Diagnostic>> {
-    let readers = FsExecutor::default();
-    let mut files = Files::with_executor(readers.clone());
+    let executor = FsExecutor::default();
+    let mut files = Files::with_executor(executor.clone());
     let mut loaded = config::load(&mut files, config, Some(passed))?;
     let known = std::mem::take(&mut loaded.lists);
     // Made once, and passed to every later generation: a reload must not end the clients' sessions.
@@ -45,7 +45,7 @@ pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, V
     let (digest, digests) = (files.digest(), files.digests());
     let CompiledGeneration { snapshot, settings, warnings, feeds } =
         build(loaded, config, &digest.to_string(), None, &tickets)?;
-    let standing = ConfigStatus {
+    let config_status = ConfigStatus {
         settings: ArcSwap::from_pointee(settings),
         rejected: ArcSwapOption::empty(),
         warnings: ArcSwap::from_pointee(warnings),
@@ -56,16 +56,16 @@ pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, V
         )),
         unwatched: ArcSwapOption::empty(),
     };
-    let ways = WatchSet::for_files(files.paths(), files.folders());
+    let watch_set = WatchSet::for_files(files.paths(), files.folders());
     Ok(FirstGeneration {
         snapshot,
-        standing: Arc::new(standing),
+        config_status: Arc::new(config_status),
         tickets,
         digest,
         digests,
         known,
-        readers,
-        ways,
+        executor,
+        watch_set,
     })
 }
 
@@ -75,15 +75,27 @@ pub struct ReloaderParts {
     pub(super) digest: Digest,
     pub(super) digests: Digests,
     pub(super) known: ListFileCache,
-    pub(super) readers: FsExecutor,
-    pub(super) ways: WatchSet,
+    pub(super) executor: FsExecutor,
+    pub(super) watch_set: WatchSet,
 }
 
 impl FirstGeneration {
     /// The snapshot to run, the state of the files, and the values for the reloader.
     pub fn into_parts(self) -> (Snapshot, Arc<ConfigStatus>, ReloaderParts) {
-        let FirstGeneration { snapshot, standing, tickets, digest, digests, known, readers, ways } =
-            self;
-        (snapshot, standing, ReloaderParts { tickets, digest, digests, known, readers, ways })
+        let FirstGeneration {
+            snapshot,
+            config_status,
+            tickets,
+            digest,
+            digests,
+            known,
+            executor,
+            watch_set,
+        } = self;
+        (
+            snapshot,
+            config_status,
+            ReloaderParts { tickets, digest, digests, known, executor, watch_set },
+        )
     }
 }

@@ -46,23 +46,23 @@ const PANIC_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Reloader {
     /// Takes over from the first generation. The second value is the handle that requests reloads.
-    pub fn new(world: ReloadContext, handover: ReloaderParts) -> (Self, ReloaderHandle) {
+    pub fn new(context: ReloadContext, handover: ReloaderParts) -> (Self, ReloaderHandle) {
         let (asks, requests) = mpsc::channel(16);
-        let ReloaderParts { tickets, digest, digests, known, readers, ways } = handover;
-        let mode = world.standing.settings.load().reload.watch;
+        let ReloaderParts { tickets, digest, digests, known, executor, watch_set } = handover;
+        let mode = context.config_status.settings.load().reload.watch;
         let mut watching = FileWatch::new(mode);
-        let turned = watching.reconfigure(mode).apply(WatchSet { gone: None, ..ways });
+        let turned = watching.reconfigure(mode).apply(WatchSet { gone: None, ..watch_set });
         watching.reconfigured(Some(turned));
-        let lists = world.standing.lists.load().to_vec();
+        let lists = context.config_status.lists.load().to_vec();
         let modified = lists.iter().map(|one| (&*one.policy, &*one.list, one.modified));
-        world.metrics.lists_modified(modified);
+        context.metrics.lists_modified(modified);
         let signals = Arc::new(Notify::new());
         let reloader = Reloader {
-            world,
+            context,
             tickets,
-            inbox: RequestReceiver { requests, signals: Arc::clone(&signals), signalled: None },
+            receiver: RequestReceiver { requests, signals: Arc::clone(&signals), signalled: None },
             watching,
-            readers,
+            executor,
             worker: FileWorker::new(),
             known: Arc::new(known),
             running: digest,
@@ -77,7 +77,7 @@ impl Reloader {
 
     /// Reloads when a file changes or a request comes, until `stop`. `heartbeat` beats meanwhile,
     /// also while a reload waits for its files to be read.
-    pub async fn run(mut self, bind: BindFn, pulse: Heartbeat, stop: CancellationToken) {
+    pub async fn run(mut self, bind: BindFn, heartbeat: Heartbeat, stop: CancellationToken) {
         let turning = async {
             // Metrics of candidate policies are there from the start.
             self.reconcile();
@@ -88,59 +88,59 @@ impl Reloader {
                         "a reload failed by a bug in sidegate: the previous configuration keeps \
                          running"
                     );
-                    self.world.metrics.panicked();
+                    self.context.metrics.panicked();
                     sleep(PANIC_RETRY_INTERVAL).await;
                 }
             }
         };
         tokio::select! {
-            () = stop.cancelled() => pulse.deregister(),
-            () = pulse.run() => {}
+            () = stop.cancelled() => heartbeat.deregister(),
+            () = heartbeat.run() => {}
             () = turning => {}
         }
     }
 
     /// Waits for one event and serves it.
     async fn handle_event(&mut self, bind: &BindFn) {
-        let slow = self.world.standing.settings.load().reload.poll;
+        let slow = self.context.config_status.settings.load().reload.poll;
         let by_itself = |cause| (cause, AcceptedEffects::default(), None);
-        let (cause, accept, told) = tokio::select! {
-            request = self.inbox.requests.recv() => match request {
-                Some(ReloaderRequest::Reload { cause, accept, told }) => (cause, accept, told),
-                Some(ReloaderRequest::Preview { promoted, told }) => {
+        let (cause, accept, tx) = tokio::select! {
+            request = self.receiver.requests.recv() => match request {
+                Some(ReloaderRequest::Reload { cause, accept, tx }) => (cause, accept, tx),
+                Some(ReloaderRequest::Preview { promoted, tx }) => {
                     // The caller may have been dropped.
-                    let _ = told.send(self.preview(promoted).await);
+                    let _ = tx.send(self.preview(promoted).await);
                     return;
                 }
                 // All handles are gone. Other events still come, so this branch must not end the
                 // wait.
                 None => std::future::pending().await,
             },
-            () = self.inbox.signals.notified() => by_itself(Trigger::Signal),
+            () = self.receiver.signals.notified() => by_itself(Trigger::Signal),
             why = self.watching.due(slow) => by_itself(match why {
                 WakeReason::Changed => Trigger::Saved,
                 WakeReason::Due => Trigger::Poll,
             }),
             () = half_renewal_timeout(self.half) => by_itself(Trigger::Poll),
-            () = self.readers.returned() => by_itself(Trigger::Poll),
+            () = self.executor.returned() => by_itself(Trigger::Poll),
             // The files are the same, but an entry of them has lapsed.
-            () = wait_for_lapse(&self.world.live, self.reconciled, slow) => {
+            () = wait_for_lapse(&self.context.live, self.reconciled, slow) => {
                 self.reconcile();
                 return;
             }
         };
         // Several SIGHUPs in a row, as scripts send them, lead to one reload of the last state.
         if cause == Trigger::Signal {
-            self.inbox.coalesce_signals().await;
+            self.receiver.coalesce_signals().await;
         }
         let outcome = self.reload(cause, &accept, bind).await;
         if !matches!(outcome, Some(ReloadOutcome::Published { .. })) {
             // Nothing changed but the time: an entry may have lapsed.
             self.reconcile();
         }
-        if let (Some(told), Some(outcome)) = (told, outcome) {
+        if let (Some(tx), Some(outcome)) = (tx, outcome) {
             // The caller may have been dropped.
-            let _ = told.send(outcome);
+            let _ = tx.send(outcome);
         }
     }
 
@@ -182,7 +182,7 @@ impl Reloader {
     }
 
     fn refuse_in_drain(&self, cause: Trigger) -> Result<(), ReloadStop> {
-        if !self.world.lifecycle.is_draining() {
+        if !self.context.lifecycle.is_draining() {
             return Ok(());
         }
         match cause {
@@ -199,8 +199,8 @@ impl Reloader {
         files: &Files,
         accept: &AcceptedEffects,
     ) -> Result<PreparedGeneration, Vec<Diagnostic>> {
-        let before = self.world.live.load_full();
-        let settings = self.world.standing.settings.load_full();
+        let before = self.context.live.load_full();
+        let settings = self.context.config_status.settings.load_full();
         self.running_state(&before, &settings).prepare(loaded, files, accept)
     }
 
@@ -209,8 +209,8 @@ impl Reloader {
         before: &'b Snapshot,
         settings: &'b Settings,
     ) -> RunningState<'b> {
-        let (tickets, tunnels) = (&self.tickets, &*self.world.tunnels);
-        let (config, files) = (&*self.world.config, &self.running_files);
+        let (tickets, tunnels) = (&self.tickets, &*self.context.tunnels);
+        let (config, files) = (&*self.context.config, &self.running_files);
         RunningState { config, before, files, settings, tickets, tunnels }
     }
 
@@ -220,7 +220,7 @@ impl Reloader {
         candidate: PreparedGeneration,
         bind: &BindFn,
     ) -> Result<(PreparedGeneration, TakeoverFn), ReloadStop> {
-        let (bind, now) = (Arc::clone(bind), self.world.standing.settings.load_full());
+        let (bind, now) = (Arc::clone(bind), self.context.config_status.settings.load_full());
         let bound = self.worker.run(move || {
             bind(&now, &candidate.built.settings).map(|takeover| (candidate, takeover))
         });
@@ -232,7 +232,7 @@ impl Reloader {
         // `None` means that the work panicked, or has no thread. No socket is left behind: those
         // that were bound so far were dropped with its stack.
         let Some(bound) = bound else {
-            self.world.metrics.panicked();
+            self.context.metrics.panicked();
             return Err(self.rejected("the reload broke off: see the log"));
         };
         Ok(bound?)
@@ -241,18 +241,18 @@ impl Reloader {
     /// The effect that a reload would have now, or would have once the candidate of the policy
     /// `promoted` replaced it.
     async fn preview(&self, promoted: Option<String>) -> ReloadPreview {
-        let now = self.world.live.load_full();
-        let settings = self.world.standing.settings.load_full();
+        let now = self.context.live.load_full();
+        let settings = self.context.config_status.settings.load_full();
         let basis = self.running_state(&now, &settings);
         let Some(FilePass { files, loaded }) = self.load(promoted).await else {
             let next = Err(vec![self.diagnostic("the reading broke off: see the log")]);
-            return ReloadPreview { now, settings, next, weighed: ReloadImpact::default() };
+            return ReloadPreview { now, settings, next, impact: ReloadImpact::default() };
         };
         let next = loaded.and_then(|loaded| basis.compile(loaded, files.digest()));
-        let weighed =
+        let impact =
             next.as_ref().map(|built| basis.assess(built, &files, &AcceptedEffects::default()));
-        let weighed = weighed.unwrap_or_default();
-        ReloadPreview { now, settings, next, weighed }
+        let impact = impact.unwrap_or_default();
+        ReloadPreview { now, settings, next, impact }
     }
 }
 

@@ -37,14 +37,14 @@ impl Reloader {
         let former =
             std::mem::replace(&mut self.known, Arc::new(known)).not_shared_with(&self.known);
         self.report_lists(lists);
-        let mode = self.world.standing.settings.load().reload.watch;
+        let mode = self.context.config_status.settings.load().reload.watch;
         let outcome = self.swap(cause, built, began);
         // After the swap: the snapshot must already know the listeners of the new sockets.
         takeover();
-        if self.world.standing.settings.load().reload.watch != mode {
+        if self.context.config_status.settings.load().reload.watch != mode {
             self.watch(&files, true).await;
         }
-        self.world.tracker.spawn(self.worker.clone().release_later(former));
+        self.context.tracker.spawn(self.worker.clone().release_later(former));
         outcome
     }
 
@@ -55,17 +55,17 @@ impl Reloader {
         let snapshot = Arc::new(snapshot);
         // Settings first: what a connection of the new generation reads from them must not be older
         // than its snapshot.
-        self.world.standing.settings.store(Arc::new(settings));
-        self.world.tunnels.publish(&snapshot);
+        self.context.config_status.settings.store(Arc::new(settings));
+        self.context.tunnels.publish(&snapshot);
         // Behind the publish: a tunnel that enters meanwhile judges itself again, so none slips
         // through between the two generations.
         let revoked = self.reconcile();
-        self.world.standing.rejected.store(None);
+        self.context.config_status.rejected.store(None);
         for warning in &warnings {
             tracing::warn!(place = warning.place(), "{}", warning.message);
         }
-        self.world.standing.warnings.store(Arc::new(warnings.clone()));
-        self.world.standing.since.store(Arc::new(Timestamp::now()));
+        self.context.config_status.warnings.store(Arc::new(warnings.clone()));
+        self.context.config_status.since.store(Arc::new(Timestamp::now()));
         self.ended(cause, ReloadResult::Published);
         let milliseconds = began.elapsed().as_millis() as u64;
         tracing::info!(cause = cause.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
@@ -77,18 +77,18 @@ impl Reloader {
     /// present time, and revokes the refused ones. Returns their number.
     pub(super) fn reconcile(&mut self) -> usize {
         self.reconciled = Timestamp::now();
-        let judged = self.world.tunnels.reconcile(&self.world.live.load(), self.reconciled);
+        let judged = self.context.tunnels.reconcile(&self.context.live.load(), self.reconciled);
         let ReconcileOutcome { refused, exchanges, would_revoke } = judged;
-        self.world.metrics.candidates_would_revoke(would_revoke);
+        self.context.metrics.candidates_would_revoke(would_revoke);
         let (tunnels, exchanges_count) = (refused.len(), exchanges.len());
         // Interleaved, so that neither kind waits for the end of `revoke_spread`.
         let refused = revoke::interleave(refused, exchanges);
         let revoked = refused.len();
         if revoked > 0 {
             tracing::info!(tunnels, exchanges = exchanges_count, "revoking");
-            self.world.tracker.spawn(revoke::revoke(
+            self.context.tracker.spawn(revoke::revoke(
                 refused,
-                self.world.standing.settings.load().reload.revoke_spread,
+                self.context.config_status.settings.load().reload.revoke_spread,
             ));
         }
         revoked
@@ -97,30 +97,30 @@ impl Reloader {
     /// Counts a finished reload and records it as the last one.
     fn ended(&self, cause: Trigger, result: ReloadResult) {
         let at = Timestamp::now();
-        self.world.metrics.reloaded(result, at);
-        self.world.standing.last.store(Some(Arc::new(LastResult { cause, result, at })));
+        self.context.metrics.reloaded(result, at);
+        self.context.config_status.last.store(Some(Arc::new(LastResult { cause, result, at })));
     }
 
     /// Reports the warnings about the files that run. Time alone may change them: a list becomes
     /// stale, or is written again.
     pub(super) fn report_warnings(&self, loaded: &mut LoadedConfig) {
         let mut warnings = std::mem::take(&mut loaded.warnings);
-        warnings.extend(run_tests(&self.world.live.load(), &PolicyTests::all(loaded)));
-        self.world.standing.warnings.store(Arc::new(warnings));
+        warnings.extend(run_tests(&self.context.live.load(), &PolicyTests::all(loaded)));
+        self.context.config_status.warnings.store(Arc::new(warnings));
     }
 
     /// Reports the list files of the running generation.
     pub(super) fn report_lists(&self, lists: Vec<ListFileStatus>) {
-        self.world
+        self.context
             .metrics
             .lists_modified(lists.iter().map(|one| (&*one.policy, &*one.list, one.modified)));
-        self.world.standing.lists.store(Arc::new(lists));
+        self.context.config_status.lists.store(Arc::new(lists));
     }
 
     pub(super) fn unchanged(&self, cause: Trigger) -> ReloadOutcome {
-        self.world.standing.rejected.store(None);
+        self.context.config_status.rejected.store(None);
         self.ended(cause, ReloadResult::Unchanged);
-        let live = self.world.live.load();
+        let live = self.context.live.load();
         let (generation, digest) = (live.generation, Arc::clone(&live.digest));
         tracing::info!(cause = cause.word(), generation, "unchanged");
         ReloadOutcome::Unchanged { generation, digest }
@@ -137,13 +137,13 @@ impl Reloader {
             );
         }
         // The generation that keeps running: the rejected one has got no number.
-        let generation = self.world.live.load().generation;
+        let generation = self.context.live.load().generation;
         tracing::error!(
             cause = cause.word(),
             generation,
             "rejected: the previous configuration keeps running"
         );
-        self.world.standing.rejected.store(Some(Arc::new(errors.clone())));
+        self.context.config_status.rejected.store(Some(Arc::new(errors.clone())));
         ReloadOutcome::Rejected { errors: errors.into() }
     }
 }

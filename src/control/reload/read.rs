@@ -59,10 +59,10 @@ impl Reloader {
     /// Runs one pass over the files, as if the candidate of the policy `promoted` had replaced it.
     /// `None` means that the pass panicked.
     pub(super) async fn load(&self, promoted: Option<String>) -> Option<FilePass> {
-        let (config, passed) = (self.world.config.clone(), Arc::clone(&self.world.passed));
-        let (known, readers) = (Arc::clone(&self.known), self.readers.clone());
+        let (config, passed) = (self.context.config.clone(), Arc::clone(&self.context.passed));
+        let (known, executor) = (Arc::clone(&self.known), self.executor.clone());
         let read = move || {
-            let mut files = Files::with_executor(readers);
+            let mut files = Files::with_executor(executor);
             let promoted = promoted.as_deref();
             let pass = LoadOptions { passed: Some(&passed), promoted, known: Some(&known) };
             let loaded = config::load_with(&mut files, &config, pass);
@@ -130,18 +130,19 @@ impl Reloader {
         }
         let paths: Vec<_> = files.paths().map(Path::to_owned).collect();
         let folders: Vec<_> = files.folders().map(Path::to_owned).collect();
-        let turn = self.watching.reconfigure(self.world.standing.settings.load().reload.watch);
+        let turn =
+            self.watching.reconfigure(self.context.config_status.settings.load().reload.watch);
         let turned = move || {
-            let ways = WatchSet::for_files(
+            let watch_set = WatchSet::for_files(
                 paths.iter().map(PathBuf::as_path),
                 folders.iter().map(PathBuf::as_path),
             );
-            turn.apply(WatchSet { gone: ways.gone.filter(|_| !is_whole), ..ways })
+            turn.apply(WatchSet { gone: watch_set.gone.filter(|_| !is_whole), ..watch_set })
         };
         // The file system of a folder may hang like that of a file.
-        let readers = self.readers.clone();
+        let executor = self.executor.clone();
         let turned =
-            self.worker.run(move || readers.run(&mut readers.new_budget(), |_| turned()).ok());
+            self.worker.run(move || executor.run(&mut executor.new_budget(), |_| turned()).ok());
         self.watching.reconfigured(turned.await.flatten());
         self.watching.set_faulty(files.has_silent_fault());
         self.report_watch();
@@ -150,8 +151,8 @@ impl Reloader {
     /// Reports whether the files are watched.
     pub(super) fn report_watch(&self) {
         let trouble = self.watching.failure();
-        self.world.metrics.watch_degraded(trouble.is_some());
-        self.world.standing.unwatched.store(trouble.map(|why| Arc::new(why.to_owned())));
+        self.context.metrics.watch_degraded(trouble.is_some());
+        self.context.config_status.unwatched.store(trouble.map(|why| Arc::new(why.to_owned())));
     }
 
     /// Whether a certificate that does not match its key is taken for half of a renewal.

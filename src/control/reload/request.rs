@@ -81,7 +81,7 @@ pub struct ReloadPreview {
     /// The generation that the files would produce, or the errors in them.
     pub next: Result<CompiledGeneration, Vec<Diagnostic>>,
     /// The effect of the next generation on the live tunnels.
-    pub weighed: ReloadImpact,
+    pub impact: ReloadImpact,
 }
 
 /// The effect of a generation on the live tunnels, and the reasons to hold it.
@@ -95,8 +95,8 @@ pub struct ReloadImpact {
 
 /// A request to the reloader.
 pub(super) enum ReloaderRequest {
-    Reload { cause: Trigger, accept: AcceptedEffects, told: Option<oneshot::Sender<ReloadOutcome>> },
-    Preview { promoted: Option<String>, told: oneshot::Sender<ReloadPreview> },
+    Reload { cause: Trigger, accept: AcceptedEffects, tx: Option<oneshot::Sender<ReloadOutcome>> },
+    Preview { promoted: Option<String>, tx: oneshot::Sender<ReloadPreview> },
 }
 
 /// Handle that requests reloads from anywhere in the process.
@@ -111,15 +111,15 @@ impl ReloaderHandle {
     /// Requests a reload and awaits its outcome. `None` means that the process is ending, or that
     /// the reload panicked.
     pub async fn reload(&self, cause: Trigger, accept: AcceptedEffects) -> Option<ReloadOutcome> {
-        let (told, outcome) = oneshot::channel();
-        self.asks.send(ReloaderRequest::Reload { cause, accept, told: Some(told) }).await.ok()?;
+        let (tx, outcome) = oneshot::channel();
+        self.asks.send(ReloaderRequest::Reload { cause, accept, tx: Some(tx) }).await.ok()?;
         outcome.await.ok()
     }
 
     /// Queues a request for a reload; waits while the queue is full. The log reports the outcome.
     pub async fn queue_reload(&self, cause: Trigger, accept: AcceptedEffects) {
         // A process that is ending reloads nothing.
-        let _ = self.asks.send(ReloaderRequest::Reload { cause, accept, told: None }).await;
+        let _ = self.asks.send(ReloaderRequest::Reload { cause, accept, tx: None }).await;
     }
 
     /// Requests a reload as SIGHUP does, without waiting; the log reports the outcome. Requests
@@ -132,8 +132,8 @@ impl ReloaderHandle {
     /// Previews a reload, as if the candidate of the policy `promoted` had replaced the policy.
     /// `None` means that the process is ending.
     pub async fn preview(&self, promoted: Option<String>) -> Option<ReloadPreview> {
-        let (told, preview) = oneshot::channel();
-        self.asks.send(ReloaderRequest::Preview { promoted, told }).await.ok()?;
+        let (tx, preview) = oneshot::channel();
+        self.asks.send(ReloaderRequest::Preview { promoted, tx }).await.ok()?;
         preview.await.ok()
     }
 }

@@ -54,19 +54,19 @@ pub struct ReloadContext {
     /// Stage of the process: a draining process reloads nothing.
     pub lifecycle: Arc<Lifecycle>,
     /// Settings and diagnostics of the files, published to the rest of the process.
-    pub standing: Arc<ConfigStatus>,
+    pub config_status: Arc<ConfigStatus>,
     /// Owns the tasks that close revoked tunnels.
     pub tracker: TaskTracker,
 }
 
 /// State of the reloading task, which runs one reload at a time.
 pub struct Reloader {
-    pub(super) world: ReloadContext,
+    pub(super) context: ReloadContext,
     pub(super) tickets: TicketKeys,
-    pub(super) inbox: RequestReceiver,
+    pub(super) receiver: RequestReceiver,
     pub(super) watching: FileWatch,
     /// Runs calls into file systems that may hang, each with a deadline.
-    pub(super) readers: FsExecutor,
+    pub(super) executor: FsExecutor,
     pub(super) worker: FileWorker,
     /// Entries of the running generation's list files.
     pub(super) known: Arc<ListFileCache>,
@@ -130,7 +130,7 @@ impl Reloader {
     }
 
     pub(super) fn diagnostic(&self, fault: &str) -> Diagnostic {
-        Diagnostic::for_file(&self.world.config, fault.into(), None)
+        Diagnostic::for_file(&self.context.config, fault.into(), None)
     }
 }
 

@@ -43,14 +43,14 @@ impl FileWorker {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (told, done) = oneshot::channel();
+        let (tx, done) = oneshot::channel();
         // A panic drops all that `work` owns, so no caller sees it half done.
         let work = AssertUnwindSafe(work);
         let runtime = Handle::current();
         let one = move || {
             let _within = runtime.enter();
             // The caller may have been dropped.
-            let _ = told.send(catch_unwind(work).ok());
+            let _ = tx.send(catch_unwind(work).ok());
         };
         let sent = self.0.send(Box::new(one));
         let done = if sent.is_ok() { done.await.ok().flatten() } else { None };

@@ -46,15 +46,15 @@ pub fn heartbeat_period(watchdog: Option<Duration>) -> Duration {
     })
 }
 
-/// Ticks `pulses`, logs loops that stall, and reports readiness, status and the watchdog to
+/// Ticks `heartbeats`, logs loops that stall, and reports readiness, status and the watchdog to
 /// systemd, until dropped.
 pub async fn run(
     facts: StatusSources,
-    pulses: Arc<Heartbeats>,
+    heartbeats: Arc<Heartbeats>,
     watchdog: Option<Duration>,
     mut stage: watch::Receiver<Stage>,
 ) {
-    let mut ticks = interval(pulses.period());
+    let mut ticks = interval(heartbeats.period());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let most = watchdog.map_or(STALL_TIMEOUT, |interval| interval / 2);
     let mut stalled = Vec::new();
@@ -62,11 +62,11 @@ pub async fn run(
     let mut manager = ServiceManager::default();
     loop {
         tokio::select! {
-            _ = ticks.tick() => pulses.tick(),
+            _ = ticks.tick() => heartbeats.tick(),
             // An error means that the agent is gone; this task is about to be dropped too.
             Ok(()) = stage.changed() => {}
         }
-        let silent = pulses.stalled(most);
+        let silent = heartbeats.stalled(most);
         if silent != stalled {
             report(&stalled, &silent);
             stalled = silent;

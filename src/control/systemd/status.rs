@@ -22,7 +22,7 @@ pub struct StatusSources {
     /// The live tunnels and exchanges, for their numbers.
     pub tunnels: Arc<Tunnels>,
     /// State of the files: rejections, and whether they are polled.
-    pub standing: Arc<ConfigStatus>,
+    pub config_status: Arc<ConfigStatus>,
 }
 
 impl StatusSources {
@@ -42,7 +42,7 @@ impl StatusSources {
             Stage::Ended => format!("ended: {tunnels} left"),
             Stage::Starting | Stage::Serving => {
                 let live = self.live.load();
-                let since = self.standing.since.load().strftime("%Y-%m-%d %H:%M UTC");
+                let since = self.config_status.since.load().strftime("%Y-%m-%d %H:%M UTC");
                 let routes = live.route_list.len();
                 let routes =
                     if routes == 1 { "1 route".to_owned() } else { format!("{routes} routes") };
@@ -55,7 +55,7 @@ impl StatusSources {
         for name in stalled {
             let _ = write!(said, "; {name} has stopped turning");
         }
-        if let Some(rejected) = self.standing.rejected.load_full() {
+        if let Some(rejected) = self.config_status.rejected.load_full() {
             let mut errors = rejected.iter().filter(|one| one.is_error());
             if let Some(first) = errors.next() {
                 let _ = write!(said, "; last reload rejected: {} {}", first.place(), first.message);
@@ -66,7 +66,7 @@ impl StatusSources {
                 more => drop(write!(said, " (and {more} more)")),
             }
         }
-        if let Some(sentence) = self.standing.unwatched_sentence() {
+        if let Some(sentence) = self.config_status.unwatched_sentence() {
             let _ = write!(said, "; {sentence}");
         }
         line(&said)

@@ -32,10 +32,10 @@ pub struct FsWatcher {
     make: MakeWatcher,
     watcher: Option<Box<dyn Watcher + Send + Sync>>,
     /// Signals from the watcher. The channel closes once the watcher's thread has ended.
-    told: watch::Receiver<FsSignalCounts>,
+    signals: watch::Receiver<FsSignalCounts>,
     /// The names that matter in each folder. Shared with the callback, which drops all other
     /// events.
-    ways: Arc<ArcSwap<BTreeMap<PathBuf, WatchedNames>>>,
+    names: Arc<ArcSwap<BTreeMap<PathBuf, WatchedNames>>>,
     /// Device and inode of each watched folder, since a folder that was removed and created again
     /// is another one.
     watched: BTreeMap<PathBuf, (u64, u64)>,
@@ -49,7 +49,7 @@ pub struct WatchStatus {
     /// Whether a folder is newly watched, so that what happened in it before was not seen.
     pub fresh: bool,
     /// Receiver of a new watcher. `None` means that the watcher is the same as before.
-    pub told: Option<watch::Receiver<FsSignalCounts>>,
+    pub signals: Option<watch::Receiver<FsSignalCounts>>,
 }
 
 /// The reason why files are polled though they should be watched.
@@ -66,8 +66,8 @@ pub enum WatchFailure {
 impl FsWatcher {
     /// Without a watcher until the first [`FsWatcher::watch`].
     pub fn new(make: MakeWatcher) -> FsWatcher {
-        let (_, told) = watch::channel(FsSignalCounts::default());
-        FsWatcher { make, watcher: None, told, ways: Arc::default(), watched: BTreeMap::new() }
+        let (_, signals) = watch::channel(FsSignalCounts::default());
+        FsWatcher { make, watcher: None, signals, names: Arc::default(), watched: BTreeMap::new() }
     }
 
     /// Makes inotify watchers, by the crate `notify`.
@@ -80,16 +80,16 @@ impl FsWatcher {
 
     /// Watches the folders of `watch_set` from now on and no others; none at all unless `mode` is
     /// `Auto`.
-    pub fn watch(&mut self, mode: WatchMode, ways: WatchSet) -> WatchStatus {
+    pub fn watch(&mut self, mode: WatchMode, names: WatchSet) -> WatchStatus {
         if mode != WatchMode::Auto {
             self.close();
             return WatchStatus::default();
         }
-        let WatchSet { folders, gone } = ways;
+        let WatchSet { folders, gone } = names;
         // Stored first, so that the first event of a new watch already finds its names.
-        self.ways.store(Arc::new(folders));
+        self.names.store(Arc::new(folders));
         let mut covered = WatchStatus::default();
-        let ended = self.watcher.is_some() && self.told.has_changed().is_err();
+        let ended = self.watcher.is_some() && self.signals.has_changed().is_err();
         if ended {
             self.close();
         }
@@ -115,16 +115,16 @@ impl FsWatcher {
     }
 
     fn open(&mut self, covered: &mut WatchStatus) -> notify::Result<()> {
-        let (tell, told) = watch::channel(FsSignalCounts::default());
-        let ways = Arc::clone(&self.ways);
+        let (tell, signals) = watch::channel(FsSignalCounts::default());
+        let names = Arc::clone(&self.names);
         self.watcher = Some((self.make)(Box::new(move |event| {
-            let sign = FsSignal::from_event(&event).filter(|_| is_relevant(&event, &ways.load()));
+            let sign = FsSignal::from_event(&event).filter(|_| is_relevant(&event, &names.load()));
             if let Some(sign) = sign {
                 tell.send_modify(|signs| signs.add(sign));
             }
         }))?);
-        self.told = told.clone();
-        covered.told = Some(told);
+        self.signals = signals.clone();
+        covered.signals = Some(signals);
         Ok(())
     }
 
@@ -137,9 +137,9 @@ impl FsWatcher {
 
     fn watch_folders(&mut self, covered: &mut WatchStatus) {
         let Some(watcher) = &mut self.watcher else { return };
-        let ways = self.ways.load_full();
+        let names = self.names.load_full();
         let mut watched = BTreeMap::new();
-        for folder in ways.keys() {
+        for folder in names.keys() {
             let Ok(metadata) = fs::metadata(folder) else { continue };
             let identity = (metadata.dev(), metadata.ino());
             let before = self.watched.remove(folder);
@@ -168,10 +168,10 @@ impl FsWatcher {
 
 /// Whether an event concerns a name on the way to a file. Errors and events without a path always
 /// do.
-fn is_relevant(event: &notify::Result<Event>, ways: &BTreeMap<PathBuf, WatchedNames>) -> bool {
+fn is_relevant(event: &notify::Result<Event>, names: &BTreeMap<PathBuf, WatchedNames>) -> bool {
     event.as_ref().map_or(true, |event| {
         event.paths.is_empty()
-            || event.paths.iter().any(|path| WatchSet::contains_change(ways, path))
+            || event.paths.iter().any(|path| WatchSet::contains_change(names, path))
     })
 }
 

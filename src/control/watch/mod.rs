@@ -39,9 +39,9 @@ pub struct FileWatch {
     make: MakeWatcher,
     /// The kernel's watch. `None` while another thread opens or moves it, or after that thread
     /// broke off.
-    eyes: Option<FsWatcher>,
+    watcher: Option<FsWatcher>,
     /// Events from the watch. `None` means that no watch reports any.
-    told: Option<watch::Receiver<FsSignalCounts>>,
+    signals: Option<watch::Receiver<FsSignalCounts>>,
     seen: FsSignalCounts,
     /// Reason why the files are polled though they should be watched. `None` means that there is no
     /// trouble.
@@ -59,12 +59,12 @@ pub struct FileWatch {
 /// A watch on its way to other folders, apart from the control plane's thread.
 pub struct Reconfigure {
     mode: WatchMode,
-    eyes: FsWatcher,
+    watcher: FsWatcher,
 }
 
 /// A watch that has been moved, to be handed back by [`FileWatch::reconfigured`].
 pub struct Reconfigured {
-    eyes: FsWatcher,
+    watcher: FsWatcher,
     covered: WatchStatus,
 }
 
@@ -78,8 +78,8 @@ impl FileWatch {
         FileWatch {
             mode,
             make,
-            eyes: None,
-            told: None,
+            watcher: None,
+            signals: None,
             seen: FsSignalCounts::default(),
             trouble: None,
             fresh: false,
@@ -100,26 +100,27 @@ impl FileWatch {
         self.mode = mode;
         Reconfigure {
             mode,
-            eyes: self.eyes.take().unwrap_or_else(|| FsWatcher::new(Arc::clone(&self.make))),
+            watcher: self.watcher.take().unwrap_or_else(|| FsWatcher::new(Arc::clone(&self.make))),
         }
     }
 
     /// Takes the watch back. `None` means that moving it panicked. Logs a state that differs from
     /// the last.
     pub fn reconfigured(&mut self, turned: Option<Reconfigured>) {
-        let Some(Reconfigured { eyes, covered: WatchStatus { trouble, fresh, told } }) = turned
+        let Some(Reconfigured { watcher, covered: WatchStatus { trouble, fresh, signals } }) =
+            turned
         else {
-            self.told = None;
+            self.signals = None;
             return self.set_failure(Some(WatchFailure::ThreadEnded));
         };
-        self.eyes = Some(eyes);
+        self.watcher = Some(watcher);
         self.fresh |= fresh;
-        if told.is_some() {
+        if signals.is_some() {
             // A new watcher counts from zero.
-            (self.told, self.seen) = (told, FsSignalCounts::default());
+            (self.signals, self.seen) = (signals, FsSignalCounts::default());
         }
         if self.mode != WatchMode::Auto {
-            self.told = None;
+            self.signals = None;
         }
         self.set_failure(trouble);
     }
@@ -141,7 +142,7 @@ impl FileWatch {
         // Stored before each wait: the reloader drops this future when another event comes first.
         self.pending = Some((why, began));
         while began.elapsed() < MAX_DEBOUNCE_INTERVAL {
-            match timeout(DEBOUNCE_INTERVAL, next(&mut self.told, &mut self.seen)).await {
+            match timeout(DEBOUNCE_INTERVAL, next(&mut self.signals, &mut self.seen)).await {
                 Ok(Some(FsSignal::Changed)) => why = WakeReason::Changed,
                 Ok(Some(FsSignal::PermissionsChanged | FsSignal::Writing)) => {}
                 Ok(None) | Err(_) => break,
@@ -154,8 +155,8 @@ impl FileWatch {
     /// Notes that a look at the files begins now, which will find everything that happened before.
     pub fn note_read(&mut self) {
         (self.looked, self.fresh, self.pending) = (Instant::now(), false, None);
-        if let Some(told) = &mut self.told {
-            self.seen = *told.borrow_and_update();
+        if let Some(signals) = &mut self.signals {
+            self.seen = *signals.borrow_and_update();
         }
     }
 
@@ -164,7 +165,7 @@ impl FileWatch {
         loop {
             let until = self.pause(slow).map(|pause| self.looked + pause);
             tokio::select! {
-                sign = next(&mut self.told, &mut self.seen), if self.told.is_some() => match sign {
+                sign = next(&mut self.signals, &mut self.seen), if self.signals.is_some() => match sign {
                     Some(FsSignal::Changed) => return WakeReason::Changed,
                     Some(FsSignal::PermissionsChanged) => return WakeReason::Due,
                     // The end of a write is a signal of its own.
@@ -218,23 +219,23 @@ impl FileWatch {
 
 impl Reconfigure {
     /// Moves the watch to these folders. May block on a file system.
-    pub fn apply(self, ways: WatchSet) -> Reconfigured {
-        let Reconfigure { mode, mut eyes } = self;
-        let covered = eyes.watch(mode, ways);
-        Reconfigured { eyes, covered }
+    pub fn apply(self, watch_set: WatchSet) -> Reconfigured {
+        let Reconfigure { mode, mut watcher } = self;
+        let covered = watcher.watch(mode, watch_set);
+        Reconfigured { watcher, covered }
     }
 }
 
 /// The next signal that is not in `seen` yet. `None` means that the watch has ended and reports no
 /// more.
 async fn next(
-    told: &mut Option<watch::Receiver<FsSignalCounts>>,
+    signals: &mut Option<watch::Receiver<FsSignalCounts>>,
     seen: &mut FsSignalCounts,
 ) -> Option<FsSignal> {
     loop {
-        let receiver = told.as_mut()?;
+        let receiver = signals.as_mut()?;
         if receiver.changed().await.is_err() {
-            *told = None;
+            *signals = None;
             return None;
         }
         let now = *receiver.borrow_and_update();

@@ -39,22 +39,22 @@ impl WatchSet {
         files: impl IntoIterator<Item = &'p Path>,
         folders: impl IntoIterator<Item = &'p Path>,
     ) -> WatchSet {
-        let mut ways = WatchSet::default();
+        let mut watch_set = WatchSet::default();
         for file in files {
             // A folder in the file's place, which may make room for the file again.
-            if let Some(real) = ways.walk(file)
+            if let Some(real) = watch_set.walk(file)
                 && let (Some(folder), Some(name)) = (real.parent(), real.file_name())
             {
-                ways.add(folder, name);
+                watch_set.add(folder, name);
             }
         }
         for folder in folders {
-            match ways.walk(folder) {
-                Some(real) => drop(ways.folders.insert(real, WatchedNames::All)),
-                None => drop(ways.gone.get_or_insert_with(|| folder.to_owned())),
+            match watch_set.walk(folder) {
+                Some(real) => drop(watch_set.folders.insert(real, WatchedNames::All)),
+                None => drop(watch_set.gone.get_or_insert_with(|| folder.to_owned())),
             }
         }
-        ways
+        watch_set
     }
 
     /// Whether a change at `path`, in one of these folders, matters. Changes of a folder itself
@@ -151,14 +151,14 @@ mod tests {
         let top = root.path().canonicalize().unwrap();
         make(&top);
         let file = top.join(path);
-        let ways = WatchSet::for_files([file.as_path()], []);
+        let watch_set = WatchSet::for_files([file.as_path()], []);
         let named = |names: &[&str]| WatchedNames::Some(names.iter().map(OsString::from).collect());
         let expected: BTreeMap<_, _> =
             expected.iter().map(|(folder, names)| (top.join(folder), named(names))).collect();
         // Links on the way to the temporary folder itself do not matter here.
         let found: BTreeMap<_, _> =
-            ways.folders.into_iter().filter(|(folder, _)| folder.starts_with(&top)).collect();
-        assert_eq!((found, ways.gone), (expected, gone.map(|gone| top.join(gone))));
+            watch_set.folders.into_iter().filter(|(folder, _)| folder.starts_with(&top)).collect();
+        assert_eq!((found, watch_set.gone), (expected, gone.map(|gone| top.join(gone))));
     }
 
     fn folders(top: &Path, names: &[&str]) {
@@ -230,8 +230,8 @@ mod tests {
         let top = root.path().canonicalize().unwrap();
         folders(&top, &["policies"]);
         let (file, listed) = (top.join("sidegate.toml"), top.join("policies"));
-        let ways = WatchSet::for_files([file.as_path()], [listed.as_path()]);
-        let leads = |path: &str| WatchSet::contains_change(&ways.folders, &top.join(path));
+        let watch_set = WatchSet::for_files([file.as_path()], [listed.as_path()]);
+        let leads = |path: &str| WatchSet::contains_change(&watch_set.folders, &top.join(path));
         for path in ["sidegate.toml", "policies", "policies/any.toml", "elsewhere/any.toml"] {
             assert!(leads(path), "{path} matters");
         }

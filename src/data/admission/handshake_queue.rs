@@ -40,7 +40,7 @@ struct ClientQueue {
 
 /// A connection's place in a line; given back on drop.
 struct QueueGuard<'t> {
-    turnstile: &'t HandshakeQueue,
+    handshake_queue: &'t HandshakeQueue,
     whose: QueueKey,
     turn: Arc<Semaphore>,
 }
@@ -86,7 +86,7 @@ impl HandshakeQueue {
         let line =
             line.or_insert_with(|| ClientQueue { turn: Arc::new(Semaphore::new(1)), waiting: 0 });
         line.waiting += 1;
-        QueueGuard { turnstile: self, whose, turn: Arc::clone(&line.turn) }
+        QueueGuard { handshake_queue: self, whose, turn: Arc::clone(&line.turn) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<QueueKey, ClientQueue>> {
@@ -96,8 +96,8 @@ impl HandshakeQueue {
 
 impl Drop for QueueGuard<'_> {
     fn drop(&mut self) {
-        self.turnstile.waiting.fetch_sub(1, Ordering::Relaxed);
-        let mut lines = self.turnstile.lock();
+        self.handshake_queue.waiting.fetch_sub(1, Ordering::Relaxed);
+        let mut lines = self.handshake_queue.lock();
         if let Entry::Occupied(mut line) = lines.entry(self.whose.clone()) {
             line.get_mut().waiting -= 1;
             if line.get().waiting == 0 {
@@ -145,66 +145,72 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn burst_passes_at_once_and_the_rest_in_order() {
-        let (turnstile, tokens, passed) =
+        let (handshake_queue, tokens, passed) =
             (HandshakeQueue::default(), Tokens::new(2), RefCell::new(Vec::new()));
         let (public, began) = (public(), Instant::now());
-        let at_once = (0..5).filter(|_| turnstile.try_pass(&public, ONE, || tokens.take())).count();
+        let at_once =
+            (0..5).filter(|_| handshake_queue.try_pass(&public, ONE, || tokens.take())).count();
         let waiting = (0..3).map(|number| {
-            let (turnstile, tokens, passed, public) = (&turnstile, &tokens, &passed, &public);
+            let (handshake_queue, tokens, passed, public) =
+                (&handshake_queue, &tokens, &passed, &public);
             async move {
-                turnstile.wait(public, ONE, || tokens.take()).await;
+                handshake_queue.wait(public, ONE, || tokens.take()).await;
                 passed.borrow_mut().push((number, began.elapsed().as_secs()));
             }
         });
         join_all(waiting).await;
         assert_eq!((at_once, &passed.borrow()[..]), (2, &[(0, 1), (1, 2), (2, 3)][..]));
-        assert!(turnstile.lock().is_empty());
+        assert!(handshake_queue.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn new_handshake_waits_behind_those_of_its_client() {
-        let (turnstile, tokens) = (HandshakeQueue::default(), Tokens::new(0));
+        let (handshake_queue, tokens) = (HandshakeQueue::default(), Tokens::new(0));
         let public = public();
-        let mut first = Box::pin(turnstile.wait(&public, ONE, || tokens.take()));
+        let mut first = Box::pin(handshake_queue.wait(&public, ONE, || tokens.take()));
         assert!(timeout(Duration::from_millis(900), &mut first).await.is_err());
         tokio::time::advance(Duration::from_millis(100)).await;
         assert!(
-            !turnstile.try_pass(&public, ONE, || tokens.take()),
+            !handshake_queue.try_pass(&public, ONE, || tokens.take()),
             "the token that has come is not its"
         );
         first.await;
-        assert!(!turnstile.try_pass(&public, ONE, || tokens.take()));
+        assert!(!handshake_queue.try_pass(&public, ONE, || tokens.take()));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(turnstile.try_pass(&public, ONE, || tokens.take()));
+        assert!(handshake_queue.try_pass(&public, ONE, || tokens.take()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn other_client_and_other_listener_do_not_wait() {
-        let (turnstile, none, some) = (HandshakeQueue::default(), Tokens::new(0), Tokens::new(2));
+        let (handshake_queue, none, some) =
+            (HandshakeQueue::default(), Tokens::new(0), Tokens::new(2));
         let (public, other) = (public(), Arc::from("other"));
-        let mut waits = Box::pin(turnstile.wait(&public, ONE, || none.take()));
+        let mut waits = Box::pin(handshake_queue.wait(&public, ONE, || none.take()));
         assert!(timeout(Duration::from_millis(10), &mut waits).await.is_err());
-        assert!(turnstile.try_pass(&public, OTHER, || some.take()));
-        assert!(turnstile.try_pass(&other, ONE, || some.take()));
+        assert!(handshake_queue.try_pass(&public, OTHER, || some.take()));
+        assert!(handshake_queue.try_pass(&other, ONE, || some.take()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn leaving_the_queue_costs_the_others_nothing() {
-        let (turnstile, tokens) = (HandshakeQueue::default(), Tokens::new(0));
+        let (handshake_queue, tokens) = (HandshakeQueue::default(), Tokens::new(0));
         let public = public();
-        let pass = || turnstile.wait(&public, ONE, || tokens.take());
+        let pass = || handshake_queue.wait(&public, ONE, || tokens.take());
         let (first, second, third) = (pass(), pass(), pass());
         let began = Instant::now();
         let leaves = |pass| timeout(Duration::from_millis(200), pass);
         let (first, second, ()) = tokio::join!(leaves(first), leaves(second), third);
         assert!(first.is_err() && second.is_err());
         assert_eq!(began.elapsed().as_secs(), 1);
-        assert_eq!((turnstile.lock().len(), turnstile.waiting.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!(
+            (handshake_queue.lock().len(), handshake_queue.waiting.load(Ordering::Relaxed)),
+            (0, 0)
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn rate_changed_by_a_reload_is_read_again() {
-        let (turnstile, open) = (HandshakeQueue::default(), Cell::new(false));
+        let (handshake_queue, open) = (HandshakeQueue::default(), Cell::new(false));
         let public = public();
         let take = || if open.get() { Ok(()) } else { Err(Duration::from_secs(60)) };
         let reload = async {
@@ -212,7 +218,7 @@ mod tests {
             open.set(true);
         };
         let began = Instant::now();
-        tokio::join!(turnstile.wait(&public, ONE, take), reload);
+        tokio::join!(handshake_queue.wait(&public, ONE, take), reload);
         assert!(began.elapsed() <= RATE_RECHECK_INTERVAL);
     }
 }

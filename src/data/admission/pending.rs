@@ -105,9 +105,9 @@ impl PendingConnections {
 
     fn claim_for(&self, key: ClientKey, most: usize) -> Option<AdmissionClaim> {
         let mut shard = self.shard(key);
-        let seats = shard.clients.entry(key).or_default();
-        if seats.counted < most {
-            seats.counted += 1;
+        let connections = shard.clients.entry(key).or_default();
+        if connections.counted < most {
+            connections.counted += 1;
             let pending = self.clone();
             return Some(AdmissionClaim::Granted(PendingGuard {
                 pending,
@@ -117,7 +117,7 @@ impl PendingConnections {
                 signal: None,
             }));
         }
-        let (_, longest) = seats.idle.pop_first()?;
+        let (_, longest) = connections.idle.pop_first()?;
         let (claimant, decided) = oneshot::channel();
         // Signals under the shard's lock. Otherwise the connection could find itself off the list
         // and decide before the signal, and the claimant would wait until its deadline.
@@ -157,7 +157,7 @@ impl AdmissionClaim {
     pub async fn wait(mut self, deadline: Instant) -> Option<PendingGuard> {
         loop {
             let asked = match self {
-                AdmissionClaim::Granted(seat) => return Some(seat),
+                AdmissionClaim::Granted(guard) => return Some(guard),
                 AdmissionClaim::Displacing(asked) => asked,
             };
             // The channel only ever closes. Whether the other connection has left is in the table.
@@ -180,19 +180,19 @@ impl PendingGuard {
     /// a request to leave. At the bound the longest idle connection of the client gets one, which
     /// may be this one: the caller looks at [`PendingGuard::is_displacement_pending`].
     pub fn set_idle(&mut self, cx: &mut Context<'_>) {
-        let bell = Arc::clone(self.signal.get_or_insert_default());
+        let signal = Arc::clone(self.signal.get_or_insert_default());
         // Before the connection is listed: another thread may signal as soon as it is.
-        bell.register(cx.waker());
+        signal.register(cx.waker());
         if let PendingState::Idle(_) = self.state {
             return;
         }
         let mut shard = self.pending.shard(self.key);
         let at = shard.next;
         shard.next += 1;
-        let seats = shard.clients.entry(self.key).or_default();
-        seats.idle.insert(at, bell);
+        let connections = shard.clients.entry(self.key).or_default();
+        connections.idle.insert(at, signal);
         let waker =
-            if self.state == PendingState::Exempt { seats.count_one(self.max) } else { None };
+            if self.state == PendingState::Exempt { connections.count_one(self.max) } else { None };
         drop(shard);
         waker.into_iter().for_each(Waker::wake);
         self.state = PendingState::Idle(at);
@@ -213,7 +213,7 @@ impl PendingGuard {
 
     /// Whether the connection has an open request to leave.
     pub fn is_displacement_pending(&self) -> bool {
-        self.signal.as_ref().is_some_and(|bell| bell.lock().asked)
+        self.signal.as_ref().is_some_and(|signal| signal.lock().asked)
     }
 
     /// Takes the connection off the list of the idle; it still counts.
@@ -221,24 +221,26 @@ impl PendingGuard {
         let PendingState::Idle(at) = self.state else { return };
         self.state = PendingState::Counted;
         let mut shard = self.pending.shard(self.key);
-        let listed =
-            shard.clients.get_mut(&self.key).is_some_and(|seats| seats.idle.remove(&at).is_some());
+        let listed = shard
+            .clients
+            .get_mut(&self.key)
+            .is_some_and(|connections| connections.idle.remove(&at).is_some());
         drop(shard);
         // Off the list already, so it was signalled: this answers the claimant, which looks at the
         // table again.
-        if let Some(bell) = self.signal.as_ref().filter(|_| !listed) {
-            bell.clear();
+        if let Some(signal) = self.signal.as_ref().filter(|_| !listed) {
+            signal.clear();
         }
     }
 
     fn leave(&self) {
         let mut shard = self.pending.shard(self.key);
-        let Some(seats) = shard.clients.get_mut(&self.key) else { return };
-        seats.counted -= 1;
+        let Some(connections) = shard.clients.get_mut(&self.key) else { return };
+        connections.counted -= 1;
         if let PendingState::Idle(at) = self.state {
-            seats.idle.remove(&at);
+            connections.idle.remove(&at);
         }
-        if seats.counted == 0 {
+        if connections.counted == 0 {
             shard.clients.remove(&self.key);
         }
     }
@@ -250,8 +252,8 @@ impl Drop for PendingGuard {
             self.leave();
         }
         // Only after `leave`: the claimant claims again as soon as this decides.
-        if let Some(bell) = &self.signal {
-            bell.clear();
+        if let Some(signal) = &self.signal {
+            signal.clear();
         }
     }
 }
@@ -294,18 +296,18 @@ mod tests {
     const ONE: ClientKey = ClientKey::V4(1);
     const OTHER: ClientKey = ClientKey::V6(1);
 
-    fn seat(pending: &PendingConnections, key: ClientKey, most: usize) -> Option<PendingGuard> {
+    fn guard(pending: &PendingConnections, key: ClientKey, most: usize) -> Option<PendingGuard> {
         match pending.claim_for(key, most) {
-            Some(AdmissionClaim::Granted(seat)) => Some(seat),
+            Some(AdmissionClaim::Granted(guard)) => Some(guard),
             _ => None,
         }
     }
 
     /// The guard of a connection that is idle.
     fn idle(pending: &PendingConnections, key: ClientKey, most: usize) -> PendingGuard {
-        let mut seat = seat(pending, key, most).unwrap();
-        seat.set_idle(&mut Context::from_waker(Waker::noop()));
-        seat
+        let mut guard = guard(pending, key, most).unwrap();
+        guard.set_idle(&mut Context::from_waker(Waker::noop()));
+        guard
     }
 
     fn clients(pending: &PendingConnections) -> usize {
@@ -319,13 +321,13 @@ mod tests {
     #[test]
     fn client_has_a_bound_and_no_entry_afterwards() {
         let pending = PendingConnections::default();
-        let mut first = seat(&pending, ONE, 2).unwrap();
-        let second = seat(&pending, ONE, 2).unwrap();
+        let mut first = guard(&pending, ONE, 2).unwrap();
+        let second = guard(&pending, ONE, 2).unwrap();
         assert!(pending.claim_for(ONE, 2).is_none());
-        assert!(seat(&pending, OTHER, 2).is_some());
+        assert!(guard(&pending, OTHER, 2).is_some());
         first.exempt();
         first.exempt();
-        let third = seat(&pending, ONE, 2).unwrap();
+        let third = guard(&pending, ONE, 2).unwrap();
         assert!(pending.claim_for(ONE, 2).is_none());
         drop((first, second, third));
         assert_eq!(clients(&pending), 0);
@@ -394,7 +396,7 @@ mod tests {
     #[test]
     fn connection_idle_over_the_bound_displaces_the_longest_idle() {
         let pending = PendingConnections::default();
-        let mut serving = seat(&pending, ONE, 2).unwrap();
+        let mut serving = guard(&pending, ONE, 2).unwrap();
         serving.exempt();
         let (oldest, newer) = (idle(&pending, ONE, 2), idle(&pending, ONE, 2));
         serving.set_idle(&mut Context::from_waker(Waker::noop()));
@@ -407,9 +409,9 @@ mod tests {
     #[test]
     fn only_idle_connection_over_the_bound_is_displaced() {
         let pending = PendingConnections::default();
-        let mut serving = seat(&pending, ONE, 1).unwrap();
+        let mut serving = guard(&pending, ONE, 1).unwrap();
         serving.exempt();
-        let _waiting = seat(&pending, ONE, 1).unwrap();
+        let _waiting = guard(&pending, ONE, 1).unwrap();
         serving.set_idle(&mut Context::from_waker(Waker::noop()));
         assert!(serving.is_displacement_pending());
     }
@@ -417,9 +419,9 @@ mod tests {
     #[test]
     fn connection_with_arrived_bytes_counts_over_the_bound() {
         let pending = PendingConnections::default();
-        let mut serving = seat(&pending, ONE, 1).unwrap();
+        let mut serving = guard(&pending, ONE, 1).unwrap();
         serving.exempt();
-        let waiting = seat(&pending, ONE, 1).unwrap();
+        let waiting = guard(&pending, ONE, 1).unwrap();
         serving.set_counted();
         drop(waiting);
         assert!(pending.claim_for(ONE, 1).is_none(), "it has the one seat");
@@ -434,16 +436,16 @@ mod tests {
                 scope.spawn(move || {
                     let mut cx = Context::from_waker(Waker::noop());
                     for n in 0..5_000 {
-                        let Some(mut seat) = seat(pending, ClientKey::V4((at + n) % 3), 4) else {
+                        let Some(mut guard) = guard(pending, ClientKey::V4((at + n) % 3), 4) else {
                             continue;
                         };
-                        seat.set_idle(&mut cx);
+                        guard.set_idle(&mut cx);
                         match n % 4 {
-                            0 => seat.set_counted(),
-                            1 => seat.exempt(),
+                            0 => guard.set_counted(),
+                            1 => guard.exempt(),
                             2 => {
-                                seat.exempt();
-                                seat.set_idle(&mut cx);
+                                guard.exempt();
+                                guard.set_idle(&mut cx);
                             }
                             _ => {}
                         }

@@ -78,29 +78,29 @@ impl Connector {
         let late = began + route.timeouts.dial;
         let mut hung = false;
         let mut left = self.backends.ranked(&route.backends).into_iter();
-        while let Some((address, standing)) = left.next() {
+        while let Some((address, health)) = left.next() {
             let now = Instant::now();
             // Before the wait, so that no other dial tries a backend that is down meanwhile.
-            standing.note_dial(now);
+            health.note_dial(now);
             let untried = u32::try_from(left.len()).unwrap_or(u32::MAX);
             let share = now + late.saturating_duration_since(now) / untried.saturating_add(1);
             // The weight counts before the wait, so that a burst spreads.
-            let load = standing.add_tunnel();
+            let load = health.add_tunnel();
             tried.backend = Some(address.clone());
             match timeout_at(share, Socket::connect(&address, route.backend_tls.as_deref())).await {
                 Ok(Ok(socket)) => {
                     tried.error = None;
-                    standing.note_success(&address);
+                    health.note_success(&address);
                     self.metrics.route(route).dialled(began.elapsed());
                     return Ok(Dialled { socket, load, address });
                 }
                 Ok(Err(error)) => {
                     let error = cause::describe_dial(&error);
-                    standing.note_failure(&address, &route.name, false, &error);
+                    health.note_failure(&address, &route.name, false, &error);
                     tried.error = Some(error);
                 }
                 Err(_) => {
-                    standing.note_failure(&address, &route.name, true, &CONNECT_TIMED_OUT);
+                    health.note_failure(&address, &route.name, true, &CONNECT_TIMED_OUT);
                     tried.error = Some(CONNECT_TIMED_OUT.to_owned());
                     hung = true;
                 }

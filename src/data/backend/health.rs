@@ -97,15 +97,14 @@ impl BackendTable {
         addresses: &[BackendAddress],
     ) -> Vec<(BackendAddress, Arc<BackendHealth>)> {
         let mut known = lock(&self.known);
-        let mut standing = |address: &BackendAddress| {
+        let mut health = |address: &BackendAddress| {
             let new = || Arc::new(BackendHealth::new(self.metrics.backend(address)));
             (address.clone(), Arc::clone(known.backends.entry(address.clone()).or_insert_with(new)))
         };
-        let mut ranked: Vec<_> = addresses.iter().map(&mut standing).collect();
+        let mut ranked: Vec<_> = addresses.iter().map(&mut health).collect();
         let now = Instant::now();
-        ranked.sort_by_key(|(_, standing)| {
-            (standing.rank(now), standing.tunnels.load(Ordering::Relaxed))
-        });
+        ranked
+            .sort_by_key(|(_, health)| (health.rank(now), health.tunnels.load(Ordering::Relaxed)));
         ranked
     }
 
@@ -122,8 +121,8 @@ impl BackendTable {
             return;
         }
         let named: HashSet<_> = named.collect();
-        known.backends.retain(|address, standing| {
-            named.contains(address) || standing.tunnels.load(Ordering::Relaxed) > 0
+        known.backends.retain(|address, health| {
+            named.contains(address) || health.tunnels.load(Ordering::Relaxed) > 0
         });
         self.metrics.forget_backends(|address| {
             !named.contains(address) && !known.backends.contains_key(address)
@@ -221,14 +220,14 @@ mod tests {
     #[test]
     fn recovered_backend_starts_with_the_first_pause() {
         let address = BackendAddress::Tcp(([127, 0, 0, 1], 1).into());
-        let standing = BackendHealth::new(Arc::default());
-        standing.note_failure(&address, "chat", false, &"refused");
-        standing.note_dial(Instant::now() + MIN_OUTAGE);
-        assert_eq!(standing.rank(Instant::now() + MIN_OUTAGE), DialRank::Refusing);
-        standing.note_success(&address);
-        assert_eq!(standing.rank(Instant::now()), DialRank::Up);
-        standing.note_failure(&address, "chat", false, &"refused");
-        assert_eq!(standing.rank(Instant::now() + MIN_OUTAGE), DialRank::Up);
+        let health = BackendHealth::new(Arc::default());
+        health.note_failure(&address, "chat", false, &"refused");
+        health.note_dial(Instant::now() + MIN_OUTAGE);
+        assert_eq!(health.rank(Instant::now() + MIN_OUTAGE), DialRank::Refusing);
+        health.note_success(&address);
+        assert_eq!(health.rank(Instant::now()), DialRank::Up);
+        health.note_failure(&address, "chat", false, &"refused");
+        assert_eq!(health.rank(Instant::now() + MIN_OUTAGE), DialRank::Up);
     }
 
     /// How many are known after a look at those of a generation.

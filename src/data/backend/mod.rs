@@ -217,21 +217,21 @@ impl BackendClient {
     ) -> Result<(Response<Incoming>, DrivenConnection<impl Connection>), Refusal> {
         let HyperExchange { mut request, socket, late } = exchange;
         let RouteTimeouts { response, write_stall, .. } = permit.route().timeouts;
-        let course = RequestProgress::default();
-        course.begin(false, write_stall);
+        let progress = RequestProgress::default();
+        progress.begin(false, write_stall);
         let begun = client(permit.route().max_fields)
-            .handshake(TokioIo::new(ProgressSocket::new(socket, course.clone())))
+            .handshake(TokioIo::new(ProgressSocket::new(socket, progress.clone())))
             .await;
         let (mut sender, connection) = begun.map_err(|error| tried.hyper_failed(&error))?;
         let mut connection = DrivenConnection::new(connection.with_upgrades());
-        interim::count(&mut request, course.clone());
+        interim::count(&mut request, progress.clone());
         let sent = sender.send_request(request);
         // Without a deadline of its own, the wait for the answer begins once the request is sent
         // whole: a slow upload must not use up the backend's time.
         let is_late = async {
             let late = match late {
                 Some(late) => late,
-                None => course.wait_sent().await + response.unwrap_or(NO_TIMEOUT),
+                None => progress.wait_sent().await + response.unwrap_or(NO_TIMEOUT),
             };
             sleep_until(late).await;
         };
@@ -240,13 +240,13 @@ impl BackendClient {
             biased;
             answer = connection.run_until(sent) => answer,
             () = is_late => return Err(tried.timed_out(ANSWER_TIMED_OUT)),
-            () = course.wait_stalled() => return Err(tried.timed_out(REQUEST_STALLED)),
+            () = progress.wait_stalled() => return Err(tried.timed_out(REQUEST_STALLED)),
         };
         let answer = answer.map_err(|error| match error.is_parse_too_large() {
-            true => tried.failed(&HeadTooLarge { permit, received: course.received() }),
+            true => tried.failed(&HeadTooLarge { permit, received: progress.received() }),
             false => tried.hyper_failed(&error),
         })?;
-        if course.has_too_many_interims() {
+        if progress.has_too_many_interims() {
             return Err(tried.failed(&TOO_MANY_INTERIMS));
         }
         Ok((answer, connection))
@@ -264,7 +264,7 @@ impl BackendClient {
         head: request::Parts,
         body: RequestBody,
         fault: &UploadFault,
-        patience: &HttpDeadlines,
+        deadlines: &HttpDeadlines,
         tried: &mut DialRecord,
     ) -> Result<Response<ResponseBody>, Refusal> {
         let method = head.method.clone();
@@ -277,14 +277,14 @@ impl BackendClient {
         while let Some(line) = self.pool.take(permit).await {
             tried.backend = Some(line.address().clone());
             name_backend(&mut request, is_unnamed, permit, line.address());
-            let (mut underway, sent) = self.send(permit, line, request, patience).await;
+            let (mut underway, sent) = self.send(permit, line, request, deadlines).await;
             match sent.ok_or_else(|| tried.timed_out(ANSWER_TIMED_OUT))? {
                 Ok(answer) => return answered(permit, answer, &method, underway, tried).await,
                 // Closed meanwhile. hyper returns a request of which it has sent nothing. A safe
                 // one is repeated unless a byte of its answer has come.
                 Err(mut error) => match (error.take_message(), &again) {
                     (Some(unsent), _) => request = unsent,
-                    (None, Some(head)) if !underway.course().has_response_byte() => {
+                    (None, Some(head)) if !underway.progress().has_response_byte() => {
                         request = Request::from_parts(head.clone(), RequestBody::Empty);
                     }
                     _ => {
@@ -301,7 +301,7 @@ impl BackendClient {
         }
         let line = self.connect(permit, tried).await?;
         name_backend(&mut request, is_unnamed, permit, line.address());
-        let (mut underway, sent) = self.send(permit, line, request, patience).await;
+        let (mut underway, sent) = self.send(permit, line, request, deadlines).await;
         match sent.ok_or_else(|| tried.timed_out(ANSWER_TIMED_OUT))? {
             Ok(answer) => answered(permit, answer, &method, underway, tried).await,
             Err(error) => Err(send_failure(permit, tried, fault, &mut underway, error.error())),
@@ -317,11 +317,11 @@ impl BackendClient {
         let Dialled { socket, load, address } = self.connector.dial(permit, tried).await?;
         // A load counts tunnels, and this becomes none.
         drop(load);
-        let course = RequestProgress::default();
-        let io = TokioIo::new(ProgressSocket::new(socket, course.clone()));
+        let progress = RequestProgress::default();
+        let io = TokioIo::new(ProgressSocket::new(socket, progress.clone()));
         let begun = client(permit.route().max_fields).handshake(io).await;
         let (sender, connection) = begun.map_err(|error| tried.hyper_failed(&error))?;
-        let driven = course.clone();
+        let driven = progress.clone();
         let driver = self.tracker.spawn(async move {
             tokio::select! {
                 // hyper first: an error of its own says more than a stall.
@@ -334,8 +334,8 @@ impl BackendClient {
                 () = driven.wait_stalled() => {}
             }
         });
-        let way = PoolKey::new(address, permit.route());
-        Ok(PooledConnection::new(way, sender, course, driver.abort_handle()))
+        let key = PoolKey::new(address, permit.route());
+        Ok(PooledConnection::new(key, sender, progress, driver.abort_handle()))
     }
 
     /// Puts a request on a connection and waits for the head of its answer; `None` means late.
@@ -345,16 +345,16 @@ impl BackendClient {
         permit: &Permit,
         line: PooledConnection,
         mut request: Request<RequestBody>,
-        patience: &HttpDeadlines,
+        deadlines: &HttpDeadlines,
     ) -> (ActiveConnection, Option<SendResult>) {
         let response = permit.route().timeouts.response;
         let mut underway = ActiveConnection::begin(&self.pool, line, permit, request.body_mut());
-        let course = underway.course().clone();
+        let progress = underway.progress().clone();
         let wanted = request.body().continue_signal();
-        interim::pass_on(&mut request, course.clone(), patience, wanted);
+        interim::pass_on(&mut request, progress.clone(), deadlines, wanted);
         let late = async {
             // Before that, `write_stall` bounds it, in the task that drives the connection.
-            let sent = course.wait_sent().await;
+            let sent = progress.wait_sent().await;
             sleep_until(sent + response.unwrap_or(NO_TIMEOUT)).await;
         };
         let Some(sender) = underway.sender() else { return (underway, None) };
@@ -392,7 +392,7 @@ async fn answered(
     underway: ActiveConnection,
     tried: &mut DialRecord,
 ) -> Result<Response<ResponseBody>, Refusal> {
-    if underway.course().has_too_many_interims() {
+    if underway.progress().has_too_many_interims() {
         return Err(tried.failed(&TOO_MANY_INTERIMS));
     }
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -506,14 +506,14 @@ fn send_failure(
     error: &hyper::Error,
 ) -> Refusal {
     // Causes first: each of them shows as an error of hyper's connection too.
-    if underway.course().is_stalled() {
+    if underway.progress().is_stalled() {
         return tried.timed_out(REQUEST_STALLED);
     }
     if fault.is_too_big() {
         return Refusal::Body;
     }
     if error.is_parse_too_large() {
-        let received = underway.course().received();
+        let received = underway.progress().received();
         return tried.failed(&HeadTooLarge { permit, received });
     }
     // A chunk that cannot be read is malformed like a head, and not the backend's fault.

@@ -62,7 +62,7 @@ impl PoolKey {
 
     /// The identity of the TLS options: only the very same object matches, not an equal one. Each
     /// `PoolKey` holds its `Arc`, so that no other object gets the address.
-    fn terms(&self) -> Option<*const BackendTls> {
+    fn options(&self) -> Option<*const BackendTls> {
         self.tls.as_ref().map(Arc::as_ptr)
     }
 }
@@ -70,7 +70,7 @@ impl PoolKey {
 impl PartialEq for PoolKey {
     fn eq(&self, other: &PoolKey) -> bool {
         self.address == other.address
-            && self.terms() == other.terms()
+            && self.options() == other.options()
             && self.max_fields == other.max_fields
     }
 }
@@ -80,7 +80,7 @@ impl Eq for PoolKey {}
 impl Hash for PoolKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.address.hash(state);
-        self.terms().hash(state);
+        self.options().hash(state);
         self.max_fields.hash(state);
     }
 }
@@ -89,7 +89,7 @@ impl Hash for PoolKey {
 pub struct PooledConnection {
     key: PoolKey,
     sender: SendRequest<RequestBody>,
-    course: RequestProgress,
+    progress: RequestProgress,
     /// The task that drives the connection.
     driver: AbortHandle,
     /// The one client that it may serve; `None` means any: it has carried no body yet.
@@ -101,10 +101,10 @@ impl PooledConnection {
     pub fn new(
         key: PoolKey,
         sender: SendRequest<RequestBody>,
-        course: RequestProgress,
+        progress: RequestProgress,
         driver: AbortHandle,
     ) -> PooledConnection {
-        PooledConnection { key, sender, course, driver, only_for: None }
+        PooledConnection { key, sender, progress, driver, only_for: None }
     }
 
     /// The backend that the connection leads to.
@@ -118,7 +118,7 @@ impl PooledConnection {
 
     /// Whether it is open and nothing has come since its latest answer.
     fn is_reusable(&self) -> bool {
-        !self.sender.is_closed() && !self.course.has_surplus()
+        !self.sender.is_closed() && !self.progress.has_surplus()
     }
 }
 
@@ -127,7 +127,7 @@ impl PooledConnection {
 pub struct ActiveConnection {
     pool: Arc<Pool>,
     line: Option<PooledConnection>,
-    course: RequestProgress,
+    progress: RequestProgress,
 }
 
 impl ActiveConnection {
@@ -139,16 +139,16 @@ impl ActiveConnection {
         permit: &Permit,
         body: &mut RequestBody,
     ) -> Self {
-        let course = line.course.clone();
+        let progress = line.progress.clone();
         let has_body = !body.is_end_stream();
-        course.begin(has_body, permit.route().timeouts.write_stall);
+        progress.begin(has_body, permit.route().timeouts.write_stall);
         // If a backend and Sidegate disagree about where a body ends, the rest is read as a request
         // (RFC 9112 §11.2). Kept to one client, such a connection can harm no other client.
         if has_body {
             line.only_for = Some(permit.client().key());
-            body.report_progress_to(course.clone());
+            body.report_progress_to(progress.clone());
         }
-        ActiveConnection { pool: Arc::clone(pool), line: Some(line), course }
+        ActiveConnection { pool: Arc::clone(pool), line: Some(line), progress }
     }
 
     /// hyper's end of the connection; never `None` while the request is under way.
@@ -157,8 +157,8 @@ impl ActiveConnection {
     }
 
     /// How far the request has come.
-    pub fn course(&self) -> &RequestProgress {
-        &self.course
+    pub fn progress(&self) -> &RequestProgress {
+        &self.progress
     }
 }
 
@@ -166,8 +166,8 @@ impl OnBodyEnd for ActiveConnection {
     /// Gives the connection back for reuse. Nothing else does.
     fn body_ended(mut self: Box<Self>, _proof: ReadToEnd) {
         // First, so that any byte which comes from now on counts as surplus.
-        self.course.on_response_end();
-        if self.course.is_in_order()
+        self.progress.on_response_end();
+        if self.progress.is_in_order()
             && let Some(line) = self.line.take_if(|line| line.is_reusable())
         {
             self.pool.keep(line);
@@ -238,7 +238,7 @@ impl Pool {
 
     #[expect(
         clippy::mutable_key_type,
-        reason = "a way is compared by its terms' address, which never changes"
+        reason = "a key is compared by its options' address, which never changes"
     )]
     fn pop(&self, permit: &Permit) -> Option<PooledConnection> {
         let ranked = self.backends.ranked(&permit.route().backends);
@@ -246,8 +246,8 @@ impl Pool {
         let mut idle = lock(&self.idle);
         let idle = idle.as_mut()?;
         for (address, _) in ranked {
-            let way = PoolKey::new(address, permit.route());
-            let Some(kept) = idle.get_mut(&way) else { continue };
+            let key = PoolKey::new(address, permit.route());
+            let Some(kept) = idle.get_mut(&key) else { continue };
             let fits = |one: &IdleConnection| {
                 one.since.elapsed() < IDLE_TIMEOUT && one.line.serves(client)
             };

@@ -20,15 +20,15 @@ const MAX_READ_BYTES: usize = 16 * 1024;
 /// A backend's socket under hyper that keeps its [`RequestProgress`].
 pub struct ProgressSocket<S> {
     socket: S,
-    course: RequestProgress,
+    progress: RequestProgress,
     /// The TCP user timeout that is set on the socket.
     user_timeout: Duration,
 }
 
 impl<S: AsRef<Socket>> ProgressSocket<S> {
     /// Reports in `progress` what passes over `socket`.
-    pub fn new(socket: S, course: RequestProgress) -> Self {
-        ProgressSocket { socket, course, user_timeout: keepalive::USER_TIMEOUT }
+    pub fn new(socket: S, progress: RequestProgress) -> Self {
+        ProgressSocket { socket, progress, user_timeout: keepalive::USER_TIMEOUT }
     }
 
     /// Gives the socket back.
@@ -39,7 +39,7 @@ impl<S: AsRef<Socket>> ProgressSocket<S> {
     /// Notes a write, and sets the user timeout anew where the `write_stall` differs: a connection
     /// serves several routes, each with its own.
     fn report(&mut self, written: &Poll<io::Result<usize>>) {
-        let write_stall = self.course.on_write(written);
+        let write_stall = self.progress.on_write(written);
         let user_timeout = keepalive::user_timeout(write_stall);
         if user_timeout != self.user_timeout {
             self.user_timeout = user_timeout;
@@ -61,7 +61,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ProgressSocket<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         // hyper would read interim answers without end.
-        if self.course.has_too_many_interims() {
+        if self.progress.has_too_many_interims() {
             return Poll::Ready(Err(io::Error::other(TOO_MANY_INTERIMS)));
         }
         let most = buffer.remaining().min(MAX_READ_BYTES);
@@ -69,7 +69,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ProgressSocket<S> {
         let read = Pin::new(&mut self.socket).poll_read(cx, &mut some);
         let bytes = some.filled().len();
         buffer.advance(bytes);
-        self.course.on_read(bytes);
+        self.progress.on_read(bytes);
         read
     }
 }
@@ -80,7 +80,7 @@ impl<S: AsyncWrite + AsRef<Socket> + Unpin> AsyncWrite for ProgressSocket<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.course.is_blocked() {
+        if self.progress.is_blocked() {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
@@ -94,7 +94,7 @@ impl<S: AsyncWrite + AsRef<Socket> + Unpin> AsyncWrite for ProgressSocket<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let length = slices.iter().map(|slice| slice.len()).sum();
-        if self.course.is_blocked() {
+        if self.progress.is_blocked() {
             return Poll::Ready(Ok(length));
         }
         let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
@@ -108,8 +108,8 @@ impl<S: AsyncWrite + AsRef<Socket> + Unpin> AsyncWrite for ProgressSocket<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.socket).poll_flush(cx);
-        ready!(self.course.wrote_whole(&flushed));
-        self.course.on_flush();
+        ready!(self.progress.wrote_whole(&flushed));
+        self.progress.on_flush();
         Poll::Ready(Ok(()))
     }
 

@@ -102,57 +102,57 @@ impl HttpService {
     /// Decides a request, and puts an attempt to its backend. The request is on the books from the
     /// call on, not from the first poll: its client may be gone before that.
     pub fn decide(self: Arc<Self>, head: RequestHead) -> impl Future<Output = Decision> {
-        let (core, came) = (Arc::clone(&self.core), Arc::clone(&self.connection));
-        let mut asked = Box::new(RequestLog::new(core, came, head.has_body));
-        self.note(&head, &mut asked);
+        let (thread, connection) = (Arc::clone(&self.thread), Arc::clone(&self.connection));
+        let mut log = Box::new(RequestLog::new(thread, connection, head.has_body));
+        self.note(&head, &mut log);
         async move {
             // Taken apart before the wait, so that the future holds no second copy of the head.
-            let (attempt, request, permit) = match self.next_step(head, &mut asked) {
+            let (attempt, request, permit) = match self.next_step(head, &mut log) {
                 Ok(AdmittedRequest::Open { attempt, request, permit }) => {
                     (attempt, request, permit)
                 }
                 Ok(AdmittedRequest::Forward(forward)) => {
-                    return Decision::Backend(BackendAnswer::Pending(forward, asked));
+                    return Decision::Backend(BackendAnswer::Pending(forward, log));
                 }
                 Ok(AdmittedRequest::Reply(answer)) => {
-                    self.routed(&asked);
+                    self.routed(&log);
                     return Decision::Reply(answer);
                 }
                 Err(refusal) => {
-                    self.routed(&asked);
-                    return Decision::Reply(self.refuse(&mut asked, refusal));
+                    self.routed(&log);
+                    return Decision::Reply(self.refuse(&mut log, refusal));
                 }
             };
-            let granted = self.open_tunnel(attempt, request, permit, &mut asked).await;
-            self.routed(&asked);
+            let granted = self.open_tunnel(attempt, request, permit, &mut log).await;
+            self.routed(&log);
             match granted {
                 Ok(UpgradeAnswer::Tunnel(granted)) => {
-                    Decision::Tunnel(PendingTunnel::new(granted, asked))
+                    Decision::Tunnel(PendingTunnel::new(granted, log))
                 }
                 Ok(UpgradeAnswer::Other(answer)) => {
-                    self.defer_log(asked);
+                    self.defer_log(log);
                     Decision::Backend(BackendAnswer::Ready(answer))
                 }
-                Err(refusal) => Decision::Reply(self.refuse(&mut asked, refusal)),
+                Err(refusal) => Decision::Reply(self.refuse(&mut log, refusal)),
             }
         }
     }
 
     /// Notes the facts of a head for its line in the log.
-    fn note(&self, head: &RequestHead, asked: &mut RequestLog) {
+    fn note(&self, head: &RequestHead, log: &mut RequestLog) {
         let refusal = match &head.request {
-            Ok(request) => return asked.note_request(request),
+            Ok(request) => return log.note_request(request),
             Err(refusal) => *refusal,
         };
         if let Some(flaw) = head.parts.extensions.get::<HeadFlaw>() {
             // hyper has read another head instead: none of its fields came from the client.
             self.bad_head();
-            asked.tried.error = Some(flaw.to_string());
+            log.tried.error = Some(flaw.to_string());
             return;
         }
-        asked.note_head(&head.parts.headers, &head.parts.uri);
+        log.note_head(&head.parts.headers, &head.parts.uri);
         if refusal == Refusal::Head(HeadError::InvalidTarget) {
-            asked.tried.error = Some("a control, a space or DEL in the target".into());
+            log.tried.error = Some("a control, a space or DEL in the target".into());
         }
     }
 
@@ -160,18 +160,18 @@ impl HttpService {
     fn next_step(
         &self,
         head: RequestHead,
-        asked: &mut RequestLog,
+        log: &mut RequestLog,
     ) -> Result<AdmittedRequest, Refusal> {
         let RequestHead { parts, spelling, request, .. } = head;
         let request = request?;
         // Before the judgement: a redirect says nothing about routes, and no policy applies to it.
-        if let Protocol::Redirect { port } = self.connection.speaks {
-            return self.redirect(port, &request, &parts.uri, asked).map(AdmittedRequest::Reply);
+        if let Protocol::Redirect { port } = self.connection.protocol {
+            return self.redirect(port, &request, &parts.uri, log).map(AdmittedRequest::Reply);
         }
-        let judged = self.judge(&self.core.shared.live.load(), &request, asked);
+        let judged = self.judge(&self.thread.plane.live.load(), &request, log);
         let permit = match judged {
             Err(Refusal::Route) => {
-                return self.add_slash(&request, &parts.uri, asked).map(AdmittedRequest::Reply);
+                return self.add_slash(&request, &parts.uri, log).map(AdmittedRequest::Reply);
             }
             judged => judged?,
         };
@@ -182,7 +182,7 @@ impl HttpService {
                 permit,
             }),
             RequestType::Plain => {
-                let forward = self.charge_plain(parts, request, permit, asked)?;
+                let forward = self.charge_plain(parts, request, permit, log)?;
                 Ok(AdmittedRequest::Forward(Box::new(forward)))
             }
         }
@@ -194,7 +194,7 @@ impl HttpService {
         port: u16,
         request: &Request,
         target: &Uri,
-        asked: &mut RequestLog,
+        log: &mut RequestLog,
     ) -> Result<Response<Bytes>, Refusal> {
         if request.host.is_unnamed() {
             // HTTP/1.0 may name no host, and then there is nowhere to redirect to.
@@ -202,7 +202,7 @@ impl HttpService {
         }
         let target = target.path_and_query().map_or("/", |target| target.as_str());
         self.closes();
-        asked.skip();
+        log.skip();
         Ok(reply::redirect(request.host.name(), port, target))
     }
 
@@ -211,22 +211,22 @@ impl HttpService {
         &self,
         live: &Snapshot,
         request: &Request,
-        asked: &mut RequestLog,
+        log: &mut RequestLog,
     ) -> Result<Permit, Refusal> {
         let now = Timestamp::now();
         let Judgement { generation, route, policy, verdict, candidate, ambiguity } = live.judge(
-            self.connection.arrival.client,
+            self.connection.forwarded.client,
             request,
             self.connection.served.as_deref(),
             now,
         );
-        asked.judged = Some((generation, now));
-        asked.note_route(request, route);
-        asked.policy = policy;
-        asked.candidate = candidate;
-        asked.tried.error = ambiguity.map(|ambiguity| ambiguity.to_string());
+        log.judged = Some((generation, now));
+        log.note_route(request, route);
+        log.policy = policy;
+        log.candidate = candidate;
+        log.tried.error = ambiguity.map(|ambiguity| ambiguity.to_string());
         if let Err(refusal) = &verdict {
-            asked.compare(asked.candidate(), Some(*refusal));
+            log.compare(log.candidate(), Some(*refusal));
         }
         verdict
     }
@@ -238,14 +238,14 @@ impl HttpService {
         &self,
         request: &Request,
         target: &Uri,
-        asked: &mut RequestLog,
+        log: &mut RequestLog,
     ) -> Result<Response<Bytes>, Refusal> {
         // Loaded once: the route is found and judged under one generation, which the line names.
-        let live = self.core.shared.live.load();
+        let live = self.thread.plane.live.load();
         let slashed = live.with_slash(request).ok_or(Refusal::Route)?;
-        let permit = self.judge(&live, &slashed, asked)?;
-        asked.compare(asked.candidate, None);
-        let (answer, after) = asked.log_redirect(&permit.route().path, target.query());
+        let permit = self.judge(&live, &slashed, log)?;
+        log.compare(log.candidate, None);
+        let (answer, after) = log.log_redirect(&permit.route().path, target.query());
         self.closes_after(after);
         Ok(answer)
     }
@@ -256,20 +256,20 @@ impl HttpService {
         mut attempt: Attempt,
         mut request: Request,
         permit: Permit,
-        asked: &mut RequestLog,
+        log: &mut RequestLog,
     ) -> Result<UpgradeAnswer, Refusal> {
         let handshake = Handshake::parse(&attempt.head)?;
         // Charged first: the candidate's budgets don't depend on what the policy's say.
-        let candidate = asked.candidate();
+        let candidate = log.candidate();
         // A connection that outlives its listener opens no tunnel after its first answer: the
         // client connects again, and gets the rules that listen now.
         let slot = match self.is_retired() {
             true => Err(Refusal::Draining),
-            false => self.core.shared.tunnels.charge(permit),
+            false => self.thread.plane.tunnels.charge(permit),
         };
-        asked.compare(candidate, slot.as_ref().err().copied());
+        log.compare(candidate, slot.as_ref().err().copied());
         let slot = slot?;
-        self.patience.on_permit();
+        self.deadlines.on_permit();
         let route = slot.permit().route();
         let trailers = forward::takes_trailers(&attempt.head.headers);
         request.path.keep_form(route.paths == PathForwarding::AsIs);
@@ -277,27 +277,27 @@ impl HttpService {
             &mut attempt.head,
             &request,
             route,
-            &self.connection.arrival,
-            &asked.id,
+            &self.connection.forwarded,
+            &log.id,
         )?;
-        let overdue = self.drain_overdue(asked.began);
+        let overdue = self.drain_overdue(log.began);
         // An answer that has come is used, even if the drain is due in the same turn.
         let answer = tokio::select! {
             biased;
-            answer = self.core.dialler.upgrade(slot.permit(), attempt, &handshake, &mut asked.tried) => answer,
+            answer = self.thread.dialler.upgrade(slot.permit(), attempt, &handshake, &mut log.tried) => answer,
             () = overdue => Err(Refusal::Draining),
         };
-        compare_choice(asked, candidate, &answer);
+        compare_choice(log, candidate, &answer);
         match answer? {
             UpgradeOutcome::Other(answer) => {
                 // What the client has sent behind its attempt may be frames or a request (RFC 9110
                 // §7.8): nothing after it is read.
                 self.closes();
-                let mut flight = self.begin_exchange(slot.permit(), request, asked, true);
-                let answer = check_answer(answer, &mut flight, Version::HTTP_11, trailers);
-                answered_with(asked, answer.status().as_u16(), &self.patience);
+                let mut in_flight = self.begin_exchange(slot.permit(), request, log, true);
+                let answer = check_answer(answer, &mut in_flight, Version::HTTP_11, trailers);
+                answered_with(log, answer.status().as_u16(), &self.deadlines);
                 Ok(UpgradeAnswer::Other(
-                    answer.map(|body| body.with_exchange(flight, UploadFault::default())),
+                    answer.map(|body| body.with_exchange(in_flight, UploadFault::default())),
                 ))
             }
             UpgradeOutcome::Switched(mut backend) => {
@@ -306,7 +306,7 @@ impl HttpService {
                     // Reloads judge a tunnel by the subprotocol that it speaks, not by its offers.
                     *subprotocols = subprotocol.iter().cloned().collect();
                 }
-                let from = asked.origination(subprotocol);
+                let from = log.origination(subprotocol);
                 Ok(UpgradeAnswer::Tunnel(Box::new(GrantedTunnel { backend, slot, request, from })))
             }
         }
@@ -315,7 +315,7 @@ impl HttpService {
     /// Ready once a drain should no longer wait for an attempt that `began` then: its client may
     /// safely repeat it, and its tunnel would be drained at once.
     async fn drain_overdue(&self, began: Instant) {
-        self.core.shared.lifecycle.closing().cancelled().await;
+        self.thread.plane.lifecycle.closing().cancelled().await;
         sleep_until(began + MIN_STREAM_AGE).await;
     }
 }
@@ -323,20 +323,20 @@ impl HttpService {
 /// Compares once more when the backend has chosen a subprotocol, if the candidate let the attempt
 /// pass.
 fn compare_choice(
-    asked: &RequestLog,
+    log: &RequestLog,
     candidate: Option<Result<(), Refusal>>,
     answer: &Result<UpgradeOutcome, Refusal>,
 ) {
-    let rules = asked.policy.as_ref().and_then(|policy| policy.candidate.as_ref());
+    let rules = log.policy.as_ref().and_then(|policy| policy.candidate.as_ref());
     let (Some(Ok(())), Some(rules)) = (candidate, rules) else { return };
-    match (answer, &asked.tried.unadmitted) {
+    match (answer, &log.tried.unadmitted) {
         (Ok(UpgradeOutcome::Switched(backend)), _)
             if !rules.admits_subprotocol(backend.agreed.subprotocol.as_deref()) =>
         {
-            asked.compare(Some(Err(Refusal::Backend(BackendError::Failed))), None);
+            log.compare(Some(Err(Refusal::Backend(BackendError::Failed))), None);
         }
         (Err(refusal), Some(chosen)) if rules.admits_subprotocol(chosen.as_deref()) => {
-            asked.compare(candidate, Some(*refusal));
+            log.compare(candidate, Some(*refusal));
         }
         _ => {}
     }

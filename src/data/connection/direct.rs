@@ -53,7 +53,7 @@ pub enum First {
 }
 
 /// Reads a client's first bytes, and answers them if they are an attempt.
-pub async fn first(exchange: &Arc<HttpService>, mut client: TimedStream) -> First {
+pub async fn first(service: &Arc<HttpService>, mut client: TimedStream) -> First {
     let Ok(mut came) = poll_fn(|cx| read_some(&mut client, cx)).await else {
         return First::Hyper { client, answer: None };
     };
@@ -75,24 +75,24 @@ pub async fn first(exchange: &Arc<HttpService>, mut client: TimedStream) -> Firs
             }
         }
     }
-    let Some((head, length)) = attempt(exchange, &came) else {
+    let Some((head, length)) = attempt(service, &came) else {
         return First::Hyper { client: client.with_replay(came), answer: None };
     };
-    exchange.patience.on_request_start(Version::HTTP_11, false);
+    service.deadlines.on_request_start(Version::HTTP_11, false);
     let mut early = Bytes::new();
-    let mut decision = pin!(Arc::clone(exchange).decide(head));
+    let mut decision = pin!(Arc::clone(service).decide(head));
     match decided(decision.as_mut(), &mut client, &mut early).await {
         None => First::Left(client),
-        Some(Decision::Tunnel(opening)) => {
-            if !grant(exchange, &mut client, &opening).await {
+        Some(Decision::Tunnel(pending)) => {
+            if !grant(service, &mut client, &pending).await {
                 return First::Left(client);
             }
             let early = [came.slice(length..), early].concat().into();
-            First::Upgraded(UpgradedConnection { client, early, opening })
+            First::Upgraded(UpgradedConnection { client, early, pending })
         }
         Some(Decision::Reply(answer)) => {
             // Fails for a client that is gone, of which nothing is discarded then.
-            let _ = Box::pin(reply(exchange, &mut client, answer)).await;
+            let _ = Box::pin(reply(service, &mut client, answer)).await;
             First::Replied { client, unread: length < came.len() || !early.is_empty() }
         }
         Some(Decision::Backend(answer)) => {
@@ -104,9 +104,9 @@ pub async fn first(exchange: &Arc<HttpService>, mut client: TimedStream) -> Firs
 
 /// The attempt at the start of `came`, and the length of its head. `None` means that hyper
 /// has to read the request. An attempt that the gate refuses is one too.
-fn attempt(exchange: &HttpService, came: &Bytes) -> Option<(RequestHead, usize)> {
-    let facts = &exchange.connection;
-    let head::ParsedHead { parts, spelling, length } = match exchange.core.shared.heads {
+fn attempt(service: &HttpService, came: &Bytes) -> Option<(RequestHead, usize)> {
+    let facts = &service.connection;
+    let head::ParsedHead { parts, spelling, length } = match service.thread.plane.heads {
         HeadReader::Direct => head::parse_request(came, facts.max_fields)?,
         HeadReader::Hyper => return None,
     };
@@ -115,7 +115,7 @@ fn attempt(exchange: &HttpService, came: &Bytes) -> Option<(RequestHead, usize)>
         // hyper is handed the encoded head and answers 431, so nothing may be decided before.
         return None;
     }
-    let head = RequestHead::new(parts, Some(spelling), false, facts.arrival.scheme());
+    let head = RequestHead::new(parts, Some(spelling), false, facts.forwarded.scheme());
     // The answer to plain HTTP may keep the connection, which is hyper's then.
     if head.is_plain() { None } else { Some((head, length)) }
 }
@@ -153,26 +153,26 @@ async fn decided(
 }
 
 /// Writes a 101. Returns whether the client is there to get it.
-async fn grant(exchange: &HttpService, client: &mut TimedStream, opening: &PendingTunnel) -> bool {
+async fn grant(service: &HttpService, client: &mut TimedStream, pending: &PendingTunnel) -> bool {
     let written = async {
-        client.write_all(&opening.head()).await?;
+        client.write_all(&pending.head()).await?;
         client.flush().await
     };
     // A client that has ended its side may be gone: a tunnel needs its acknowledgement.
     let is_written: io::Result<()> = written.await;
-    is_written.is_ok() && (!exchange.patience.has_client_eof() || client.delivered().await)
+    is_written.is_ok() && (!service.deadlines.has_client_eof() || client.delivered().await)
 }
 
 /// Writes an answer of sidegate's own to an attempt, which ends the connection: its head says
 /// `close`.
 async fn reply(
-    exchange: &HttpService,
+    service: &HttpService,
     client: &mut TimedStream,
     answer: Response<Bytes>,
 ) -> io::Result<()> {
     client.write_all(&head::write_answer(&answer, Timestamp::now())).await?;
     client.flush().await?;
-    exchange.patience.on_response();
+    service.deadlines.on_response();
     client.shutdown().await
 }
 

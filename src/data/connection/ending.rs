@@ -29,7 +29,7 @@ pub struct UpgradedConnection {
     /// Bytes that the client has sent behind its head.
     pub early: Bytes,
     /// The tunnel, which lacks only the client.
-    pub opening: Box<PendingTunnel>,
+    pub pending: Box<PendingTunnel>,
 }
 
 /// How a connection ends; `unread` says whether hyper has left bytes of the client behind.
@@ -37,19 +37,19 @@ pub fn finish(
     end: ConnectionEnd,
     client: TimedStream,
     unread: bool,
-    patience: &HttpDeadlines,
+    deadlines: &HttpDeadlines,
 ) -> HttpOutcome {
     match client.into_unread(unread) {
         Some((tcp, discarded)) => {
-            HttpOutcome::Linger(end, Lingering { tcp, discarded, patience: patience.clone() })
+            HttpOutcome::Linger(end, Lingering { tcp, discarded, deadlines: deadlines.clone() })
         }
         None => HttpOutcome::Ended(end),
     }
 }
 
 /// Why a connection that was to close is over.
-pub fn closing_end(core: &ThreadContext) -> ConnectionEnd {
-    match core.shared.lifecycle.closing().is_cancelled() {
+pub fn closing_end(thread: &ThreadContext) -> ConnectionEnd {
+    match thread.plane.lifecycle.closing().is_cancelled() {
         true => ConnectionEnd::Drain,
         false => ConnectionEnd::Retired,
     }
@@ -59,36 +59,36 @@ pub fn closing_end(core: &ThreadContext) -> ConnectionEnd {
 /// says why it was to close, and `None` means that it was not.
 pub fn hyper_end(
     spoken: Option<hyper::Result<()>>,
-    exchange: &HttpService,
+    service: &HttpService,
     closed: Option<ConnectionEnd>,
 ) -> ConnectionEnd {
-    let patience = &exchange.patience;
+    let deadlines = &service.deadlines;
     // Several of these may hold, and the first one counts.
     match (spoken, closed) {
-        _ if patience.is_displaced() => ConnectionEnd::Displaced,
+        _ if deadlines.is_displaced() => ConnectionEnd::Displaced,
         (None, Some(closed)) => closed,
-        (None, None) => timed_out(exchange),
-        (Some(_), None) if patience.is_leaving() => ConnectionEnd::KeepAlive,
-        _ if patience.cut().is_some() => ConnectionEnd::Cut,
-        (Some(Err(error)), _) if error.is_parse_too_large() => exchange.malformed(&format!(
+        (None, None) => timed_out(service),
+        (Some(_), None) if deadlines.is_leaving() => ConnectionEnd::KeepAlive,
+        _ if deadlines.cut().is_some() => ConnectionEnd::Cut,
+        (Some(Err(error)), _) if error.is_parse_too_large() => service.malformed(&format!(
             "its head is too large: too many header fields (more than {}, `max_fields`), \
              or over `max_head`",
-            exchange.connection.max_fields
+            service.connection.max_fields
         )),
-        (Some(Err(error)), _) if error.is_parse() => exchange.malformed(&error.to_string()),
-        _ if exchange.has_bad_head() => ConnectionEnd::Head,
-        _ if exchange.has_closed() => ConnectionEnd::Refused,
+        (Some(Err(error)), _) if error.is_parse() => service.malformed(&error.to_string()),
+        _ if service.has_bad_head() => ConnectionEnd::Head,
+        _ if service.has_closed() => ConnectionEnd::Refused,
         (_, Some(closed)) => closed,
         _ => ConnectionEnd::Client,
     }
 }
 
 /// How a connection ends whose deadline has passed: it depends on what was waited for.
-pub fn timed_out(exchange: &HttpService) -> ConnectionEnd {
-    let patience = &exchange.patience;
-    match patience.deadline() {
-        _ if patience.cut().is_some() => ConnectionEnd::Cut,
-        Some((_, WaitKind::Head)) => exchange.malformed("not there in time"),
+pub fn timed_out(service: &HttpService) -> ConnectionEnd {
+    let deadlines = &service.deadlines;
+    match deadlines.deadline() {
+        _ if deadlines.cut().is_some() => ConnectionEnd::Cut,
+        Some((_, WaitKind::Head)) => service.malformed("not there in time"),
         Some((_, WaitKind::Idle)) => ConnectionEnd::KeepAlive,
         Some((_, WaitKind::Write | WaitKind::Pace)) => ConnectionEnd::Cut,
         None => ConnectionEnd::Client,

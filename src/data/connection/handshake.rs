@@ -48,11 +48,11 @@ struct HandshakeTimeout;
 
 /// The TLS handshake, where the listener wants one; and the certificate that was served.
 pub async fn accept_tls(
-    core: &Arc<ThreadContext>,
+    thread: &Arc<ThreadContext>,
     open: &mut OpenGuard,
     rules: &ListenerRules,
     tcp: TcpStream,
-    party: LogContext<'_>,
+    log_context: LogContext<'_>,
     HandshakeDeadline { deadline, closing }: HandshakeDeadline<'_>,
 ) -> Result<(ClientStream, Option<Arc<Certificate>>), EarlyEnd> {
     let Some(admitted) = &rules.tls else { return Ok((ClientStream::Clear(tcp), None)) };
@@ -61,7 +61,7 @@ pub async fn accept_tls(
     let mut chosen = None;
     let configuration = |is_nameless| {
         // The certificates of the generation that runs when the client speaks, not at the accept.
-        let live = core.shared.live.load();
+        let live = thread.plane.live.load();
         let present = live.listeners.get(&listener).and_then(|rules| rules.tls.as_ref());
         let (config, by_sni) = present.unwrap_or(admitted).for_connection(is_nameless);
         chosen = Some(by_sni);
@@ -71,7 +71,7 @@ pub async fn accept_tls(
     let handshake = async {
         // The first bytes come before the turn: a probe that sends none costs no part of the rate.
         let mut hello = tls::read_first_bytes(tcp).await?.reject_http().await?;
-        wait_for_turn(core, open, rules, party, &mut hello, &mut waits).await?;
+        wait_for_turn(thread, open, rules, log_context, &mut hello, &mut waits).await?;
         tls::accept(hello, configuration).await
     };
     let accepted = tokio::select! {
@@ -95,7 +95,7 @@ pub async fn accept_tls(
     // A handshake that was broken off by a shutdown is not the client's failure, and is not logged
     // as a refusal.
     if accepted.is_err() && closing.is_cancelled() {
-        return Err(closing_end(core).into());
+        return Err(closing_end(thread).into());
     }
     let failure = match accepted {
         Ok(Ok((stream, _))) => {
@@ -106,7 +106,7 @@ pub async fn accept_tls(
         Err(HandshakeTimeout) => Err(waits),
     };
     let (error, answered) = told(failure, deadline).await;
-    log_refused_connection(core, party, Refusal::Tls, Some(&error));
+    log_refused_connection(thread, log_context, Refusal::Tls, Some(&error));
     Err(EarlyEnd { end: ConnectionEnd::Tls, answered })
 }
 
@@ -142,29 +142,29 @@ async fn told(
 
 /// Waits until the client's rate lets a TLS handshake begin. `waits` is true meanwhile.
 async fn wait_for_turn(
-    core: &ThreadContext,
+    thread: &ThreadContext,
     open: &OpenGuard,
     rules: &ListenerRules,
-    party: LogContext<'_>,
+    log_context: LogContext<'_>,
     hello: &mut tls::FirstBytes,
     waits: &mut bool,
 ) -> Result<(), tls::AcceptError> {
-    let (turnstile, listener) = (&core.shared.turnstile, &rules.listener.name);
-    let client = party.client.key();
+    let (handshake_queue, listener) = (&thread.plane.handshake_queue, &rules.listener.name);
+    let client = log_context.client.key();
     // The rate of the generation that runs now: a reload acts on connections that wait.
     let take = || {
-        let live = core.shared.live.load();
+        let live = thread.plane.live.load();
         let rules = live.listeners.get(listener).unwrap_or(rules);
-        core.shared.tunnels.budgets().take_handshake(&rules.listener, client)
+        thread.plane.tunnels.budgets().take_handshake(&rules.listener, client)
     };
-    if turnstile.try_pass(listener, client, take) {
+    if handshake_queue.try_pass(listener, client, take) {
         return Ok(());
     }
     *waits = true;
     open.listener.tls_delayed();
-    decision::log_delayed_handshake(party, &core.delays);
+    decision::log_delayed_handshake(log_context, &thread.delays);
     // Boxed: connections that don't wait would carry the room that it takes.
-    Box::pin(hello.run_until_left(turnstile.wait(listener, client, take))).await?;
+    Box::pin(hello.run_until_left(handshake_queue.wait(listener, client, take))).await?;
     *waits = false;
     Ok(())
 }

@@ -19,38 +19,38 @@ use crate::snapshot::ListenerRules;
 /// Speaks HTTP/1.1 until the client leaves, is refused, is late, or upgrades. Most clients upgrade
 /// at once, without hyper.
 pub async fn serve_http(
-    core: &Arc<ThreadContext>,
+    thread: &Arc<ThreadContext>,
     rules: &ListenerRules,
     stream: ClientStream,
-    exchange: Arc<HttpService>,
+    service: Arc<HttpService>,
 ) -> HttpOutcome {
-    let patience = exchange.patience.clone();
-    let came = Arc::clone(&exchange.connection);
+    let deadlines = service.deadlines.clone();
+    let came = Arc::clone(&service.connection);
     let closing = pin!(came.closing.cancelled());
     let timer = pin!(sleep_until(Instant::now()));
-    let mut clock = ConnectionTimers::new(&patience, closing, timer);
+    let mut timers = ConnectionTimers::new(&deadlines, closing, timer);
 
     let first = {
-        let client = TimedStream::new(stream, patience.clone());
-        let mut first = pin!(first(&exchange, client));
-        clock.run_until(|cx, _| first.as_mut().poll(cx)).await
+        let client = TimedStream::new(stream, deadlines.clone());
+        let mut first = pin!(first(&service, client));
+        timers.run_until(|cx, _| first.as_mut().poll(cx)).await
     };
     match first {
         Some(First::Upgraded(upgraded)) => HttpOutcome::Upgraded(upgraded),
-        Some(First::Left(client)) => finish(ConnectionEnd::Client, client, false, &patience),
+        Some(First::Left(client)) => finish(ConnectionEnd::Client, client, false, &deadlines),
         Some(First::Http2(client)) => {
-            let end = exchange.malformed("HTTP/2 without negotiation, which is not spoken here");
-            finish(end, client, true, &patience)
+            let end = service.malformed("HTTP/2 without negotiation, which is not spoken here");
+            finish(end, client, true, &deadlines)
         }
         Some(First::Replied { client, unread }) => {
-            let closed = clock.is_closing().then(|| closing_end(core));
-            finish(hyper_end(Some(Ok(())), &exchange, closed), client, unread, &patience)
+            let closed = timers.is_closing().then(|| closing_end(thread));
+            finish(hyper_end(Some(Ok(())), &service, closed), client, unread, &deadlines)
         }
         // Boxed: connections that upgrade at once would carry the room that hyper takes.
         Some(First::Hyper { client, answer }) => {
-            Box::pin(serve_with_hyper(core, rules, client, answer, &exchange, clock)).await
+            Box::pin(serve_with_hyper(thread, rules, client, answer, &service, timers)).await
         }
-        None if clock.is_closing() => HttpOutcome::Ended(closing_end(core)),
-        None => HttpOutcome::Ended(timed_out(&exchange)),
+        None if timers.is_closing() => HttpOutcome::Ended(closing_end(thread)),
+        None => HttpOutcome::Ended(timed_out(&service)),
     }
 }

@@ -35,7 +35,7 @@ pub struct Lingering {
     /// Bytes that have been discarded already.
     pub discarded: u64,
     /// The connection's deadlines, which count it among those of its client.
-    pub patience: HttpDeadlines,
+    pub deadlines: HttpDeadlines,
 }
 
 /// How much is discarded, and for how long.
@@ -59,7 +59,7 @@ impl Drop for LingerGuard {
 
 /// Discards what comes of a connection of `client` until it ends.
 pub async fn linger(lingering: Lingering, open: OpenGuard, client: ClientKey) {
-    let Lingering { tcp, discarded, patience } = lingering;
+    let Lingering { tcp, discarded, deadlines } = lingering;
     open.listener.discards();
     // If the runtime ends first, and drops this, a drain is over.
     let mut counted = LingerGuard { listener: Arc::clone(&open.listener), end: DiscardEnd::Drain };
@@ -67,7 +67,7 @@ pub async fn linger(lingering: Lingering, open: OpenGuard, client: ClientKey) {
     // Dropped before the places are given back: a connection that waits for a place must not
     // displace a connection that has none any more.
     let _discarding = open.places.discards(client, &told);
-    let finish = open.core.shared.lifecycle.closing();
+    let finish = open.thread.plane.lifecycle.closing();
     let drained = async {
         finish.cancelled().await;
         sleep(DRAIN_TIMEOUT).await;
@@ -75,11 +75,11 @@ pub async fn linger(lingering: Lingering, open: OpenGuard, client: ClientKey) {
     let ordered = async {
         tokio::select! {
             () = told.notified() => DiscardEnd::Displaced,
-            () = poll_fn(|cx| patience.poll_displaced(cx)) => DiscardEnd::Displaced,
+            () = poll_fn(|cx| deadlines.poll_displaced(cx)) => DiscardEnd::Displaced,
             () = drained => DiscardEnd::Drain,
         }
     };
-    let bounds = LingerLimits {
+    let limits = LingerLimits {
         silence: SILENCE_TIMEOUT,
         total: TOTAL_TIMEOUT,
         bytes: MAX_DISCARDED_BYTES.saturating_sub(discarded),
@@ -88,22 +88,22 @@ pub async fn linger(lingering: Lingering, open: OpenGuard, client: ClientKey) {
         biased;
         // First: a client that keeps sending must not outrun an order.
         end = ordered => end,
-        end = discard(&tcp, &bounds) => end,
+        end = discard(&tcp, &limits) => end,
     };
     if counted.end == DiscardEnd::Displaced {
         // Nothing of it stays behind in the kernel. A socket that fails this has no peer any more.
         let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
     } else {
-        keepalive::bound_close(&tcp, patience.write_stall());
+        keepalive::bound_close(&tcp, deadlines.write_stall());
     }
 }
 
 /// Discards what comes, until the client ends or a bound is reached.
-async fn discard(tcp: &TcpStream, bounds: &LingerLimits) -> DiscardEnd {
-    let last = Instant::now() + bounds.total;
-    let (mut left, mut turn) = (bounds.bytes, TurnBudget::new());
+async fn discard(tcp: &TcpStream, limits: &LingerLimits) -> DiscardEnd {
+    let last = Instant::now() + limits.total;
+    let (mut left, mut turn) = (limits.bytes, TurnBudget::new());
     loop {
-        let silent = Instant::now() + bounds.silence;
+        let silent = Instant::now() + limits.silence;
         let came = pin!(poll_fn(|cx| socket::poll_discard(tcp, cx)));
         let came = match timeout_at(silent.min(last), came).await {
             Err(_) if silent < last => return DiscardEnd::Silence,
@@ -182,7 +182,7 @@ mod tests {
     #[tokio::test]
     async fn discarding_of_a_drip_ends_in_time() {
         let (mut client, tcp) = ends().await;
-        let bounds = LingerLimits {
+        let limits = LingerLimits {
             silence: Duration::from_millis(200),
             total: Duration::from_millis(300),
             ..BOUNDS
@@ -195,10 +195,10 @@ mod tests {
             }
         };
         let end = tokio::select! {
-            end = discard(&tcp, &bounds) => end,
+            end = discard(&tcp, &limits) => end,
             () = drips => unreachable!(),
         };
         assert_eq!(end, DiscardEnd::Time);
-        assert!(began.elapsed() >= bounds.total);
+        assert!(began.elapsed() >= limits.total);
     }
 }

@@ -74,69 +74,78 @@ pub struct AcceptedConnection {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(core: Arc<ThreadContext>, accepted: AcceptedConnection) {
+pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     let AcceptedConnection { stream, peer, port, rules, metrics, places, client, claim, closing } =
         accepted;
     let mut open = OpenGuard {
-        core: Arc::clone(&core),
+        thread: Arc::clone(&thread),
         listener: metrics,
         end: ConnectionEnd::Client,
         places,
     };
 
-    let party = LogContext { listener: &rules.listener.name, client, peer };
+    let log_context = LogContext { listener: &rules.listener.name, client, peer };
     let deadline = Instant::now() + rules.listener.timeouts.tls;
-    let Some(seat) = claim.wait(deadline).await else {
+    let Some(guard) = claim.wait(deadline).await else {
         open.end = ConnectionEnd::Pending;
-        return log_refused_connection(&core, party, Refusal::Pending, None);
+        return log_refused_connection(&thread, log_context, Refusal::Pending, None);
     };
     let until = HandshakeDeadline { deadline, closing: &closing };
-    let (stream, served) = match accept_tls(&core, &mut open, &rules, stream, party, until).await {
-        Ok(stream) => stream,
-        Err(EarlyEnd { end, answered }) => {
-            open.end = end;
-            if let Some(tcp) = answered {
-                let patience = patience_of(&rules, seat);
-                core.tracker.spawn(linger(
-                    Lingering { tcp, discarded: 0, patience },
-                    open,
-                    client.key(),
-                ));
+    let (stream, served) =
+        match accept_tls(&thread, &mut open, &rules, stream, log_context, until).await {
+            Ok(stream) => stream,
+            Err(EarlyEnd { end, answered }) => {
+                open.end = end;
+                if let Some(tcp) = answered {
+                    let deadlines = deadlines_of(&rules, guard);
+                    thread.tracker.spawn(linger(
+                        Lingering { tcp, discarded: 0, deadlines },
+                        open,
+                        client.key(),
+                    ));
+                }
+                return;
             }
-            return;
-        }
-    };
-    let arrival = ForwardedFacts { client, tls: rules.tls.is_some(), port };
+        };
+    let forwarded = ForwardedFacts { client, tls: rules.tls.is_some(), port };
     let listener = Arc::clone(&rules.listener.name);
-    let (speaks, max_fields) = (rules.listener.protocol, rules.listener.max_fields);
+    let (protocol, max_fields) = (rules.listener.protocol, rules.listener.max_fields);
     let max_head = rules.listener.max_head;
-    let came =
-        ConnectionInfo { listener, speaks, max_fields, max_head, arrival, peer, served, closing };
-    let patience = patience_of(&rules, seat);
-    let exchange = Arc::new(HttpService::new(Arc::clone(&core), came, patience));
-    match serve_http(&core, &rules, stream, exchange).await {
+    let connection = ConnectionInfo {
+        listener,
+        protocol,
+        max_fields,
+        max_head,
+        forwarded,
+        peer,
+        served,
+        closing,
+    };
+    let deadlines = deadlines_of(&rules, guard);
+    let service = Arc::new(HttpService::new(Arc::clone(&thread), connection, deadlines));
+    match serve_http(&thread, &rules, stream, service).await {
         HttpOutcome::Ended(end) => open.end = end,
         HttpOutcome::Linger(end, lingering) => {
             open.end = end;
-            core.tracker.spawn(linger(lingering, open, client.key()));
+            thread.tracker.spawn(linger(lingering, open, client.key()));
         }
         HttpOutcome::Empty => open.listener.probed(),
         HttpOutcome::Upgraded(upgraded) => {
             open.end = ConnectionEnd::Upgraded;
-            let UpgradedConnection { client, early, opening } = upgraded;
+            let UpgradedConnection { client, early, pending } = upgraded;
             let Some((client, unread)) = client.into_parts() else { return };
             // A copy: hyper's whole buffer would live as long as the tunnel.
             let said = [early, unread].concat().into();
-            let tunnel = opening.open(&core, client, said);
+            let tunnel = pending.open(&thread, client, said);
             // The struct itself: an async block around it would triple the task.
-            core.tracker.spawn(RecordedTunnel { tunnel, open, over: false });
+            thread.tracker.spawn(RecordedTunnel { tunnel, open, over: false });
         }
     }
 }
 
 /// The timers of a connection from its first head on.
-fn patience_of(rules: &ListenerRules, seat: PendingGuard) -> HttpDeadlines {
-    HttpDeadlines::new(rules.listener.timeouts, RouteTimeouts::default().write_stall, seat)
+fn deadlines_of(rules: &ListenerRules, guard: PendingGuard) -> HttpDeadlines {
+    HttpDeadlines::new(rules.listener.timeouts, RouteTimeouts::default().write_stall, guard)
 }
 
 /// A tunnel whose ending is recorded: in the log, in the metrics, and by giving back its places.

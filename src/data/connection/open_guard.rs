@@ -12,7 +12,7 @@ use crate::refusal::Refusal;
 /// A connection that counts as open until this is dropped.
 pub struct OpenGuard {
     /// The state of the thread that serves the connection.
-    pub core: Arc<ThreadContext>,
+    pub thread: Arc<ThreadContext>,
     /// The counters of its listener.
     pub listener: Arc<ListenerMetrics>,
     /// The way in which it has ended, if it is dropped now.
@@ -25,7 +25,7 @@ impl Drop for OpenGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.end = ConnectionEnd::Panic;
-            self.core.shared.metrics.panicked();
+            self.thread.plane.metrics.panicked();
         }
         self.listener.closed(self.end);
     }
@@ -33,11 +33,11 @@ impl Drop for OpenGuard {
 
 /// Books a connection that is closed before it has made a request.
 pub fn log_refused_connection(
-    core: &ThreadContext,
-    party: LogContext<'_>,
+    thread: &ThreadContext,
+    log_context: LogContext<'_>,
     refusal: Refusal,
     error: Option<&str>,
 ) {
-    core.metrics.no_route().refused(refusal);
-    decision::log_refused_connection(party, refusal, None, error, &core.cap);
+    thread.metrics.no_route().refused(refusal);
+    decision::log_refused_connection(log_context, refusal, None, error, &thread.cap);
 }

@@ -28,13 +28,13 @@ pub struct GrantedTunnel {
 /// A tunnel that only lacks its client. Dropped unopened, it books that the client has left.
 pub struct PendingTunnel {
     granted: Box<GrantedTunnel>,
-    asked: Box<RequestLog>,
+    log: Box<RequestLog>,
 }
 
 impl PendingTunnel {
     /// The tunnel that `request_log` was granted.
-    pub fn new(granted: Box<GrantedTunnel>, asked: Box<RequestLog>) -> Box<Self> {
-        Box::new(PendingTunnel { granted, asked })
+    pub fn new(granted: Box<GrantedTunnel>, log: Box<RequestLog>) -> Box<Self> {
+        Box::new(PendingTunnel { granted, log })
     }
 
     /// The head of the 101, for a client whose attempt hyper has not read.
@@ -50,12 +50,12 @@ impl PendingTunnel {
 
     /// Opens the tunnel to `client`, which has `said` something already. Books the attempt, and
     /// enters the table, which orders the end at once if the rules that run now refuse it.
-    pub fn open(mut self, core: &ThreadContext, client: TunnelStream, said: Bytes) -> Tunnel {
-        self.asked.log_permitted(101);
+    pub fn open(mut self, thread: &ThreadContext, client: TunnelStream, said: Bytes) -> Tunnel {
+        self.log.log_permitted(101);
         let GrantedTunnel { backend, slot, request, from } = *self.granted;
         let (place, entry) = slot.enter(request, from, Timestamp::now);
-        let metrics = core.metrics.route(&entry.route());
-        metrics.tunnel_opened(self.asked.began.elapsed());
+        let metrics = thread.metrics.route(&entry.route());
+        metrics.tunnel_opened(self.log.began.elapsed());
         let Switched { socket, early, agreed, load, .. } = *backend;
         Tunnel::new(TunnelParts {
             client,

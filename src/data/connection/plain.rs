@@ -66,7 +66,7 @@ impl HttpService {
         mut head: request::Parts,
         mut request: Request,
         permit: Permit,
-        asked: &RequestLog,
+        log: &RequestLog,
     ) -> Result<Forward, Refusal> {
         let route = permit.route();
         permit.forwards(&request)?;
@@ -75,17 +75,17 @@ impl HttpService {
         if declared_length(&head.headers).is_some_and(|length| length > most) {
             return Err(Refusal::Body);
         }
-        let candidate = asked.candidate();
-        let charged = self.core.shared.tunnels.charge_plain(&permit);
-        asked.compare(candidate, charged.err());
+        let candidate = log.candidate();
+        let charged = self.thread.plane.tunnels.charge_plain(&permit);
+        log.compare(candidate, charged.err());
         charged?;
-        self.patience.on_permit();
+        self.deadlines.on_permit();
         let version = head.version;
         let trailers = forward::takes_trailers(&head.headers);
-        let is_expected = asked.has_body && expect::is_expected(&head);
+        let is_expected = log.has_body && expect::is_expected(&head);
         request.path.keep_form(route.paths == PathForwarding::AsIs);
-        forward::to_backend(&mut head, &request, route, &self.connection.arrival, &asked.id)?;
-        if asked.has_body && !head.headers.contains_key(CONTENT_LENGTH) {
+        forward::to_backend(&mut head, &request, route, &self.connection.forwarded, &log.id)?;
+        if log.has_body && !head.headers.contains_key(CONTENT_LENGTH) {
             // hyper sends a body of unknown length with GET and HEAD only where a header says so.
             head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
@@ -102,22 +102,22 @@ impl HttpService {
     pub async fn forward(
         &self,
         forward: Forward,
-        mut asked: Box<RequestLog>,
+        mut log: Box<RequestLog>,
         body: Incoming,
     ) -> Result<Response<ResponseBody>, ConnectionAborted> {
-        let answer = match self.put(forward, body, &mut asked).await {
+        let answer = match self.put(forward, body, &mut log).await {
             Ok(answer) => answer,
             Err(Rejection::Refused(refusal)) => {
-                self.refuse(&mut asked, refusal).map(ResponseBody::full)
+                self.refuse(&mut log, refusal).map(ResponseBody::full)
             }
             Err(Rejection::Aborted(reason)) => {
-                asked.log_failed(reason);
-                self.patience.set_cut(CutKind::Close);
+                log.log_failed(reason);
+                self.deadlines.set_cut(CutKind::Close);
                 return Err(ConnectionAborted(reason));
             }
         };
-        self.routed(&asked);
-        self.defer_log(asked);
+        self.routed(&log);
+        self.defer_log(log);
         Ok(answer)
     }
 
@@ -125,36 +125,36 @@ impl HttpService {
         &self,
         forward: Forward,
         body: Incoming,
-        asked: &mut RequestLog,
+        log: &mut RequestLog,
     ) -> Result<Response<ResponseBody>, Rejection> {
         let Forward { head, request, permit, version, trailers, is_expected } = forward;
-        let mut flight = self.begin_exchange(&permit, request, asked, head.method.is_safe());
-        let (mut body, fault) = if asked.has_body {
-            RequestBody::streamed(body, permit.route(), self.patience.clone())
+        let mut in_flight = self.begin_exchange(&permit, request, log, head.method.is_safe());
+        let (mut body, fault) = if log.has_body {
+            RequestBody::streamed(body, permit.route(), self.deadlines.clone())
         } else {
             (RequestBody::Empty, UploadFault::default())
         };
         if is_expected {
             body.hold_for_continue();
         }
-        let dialler = &self.core.dialler;
-        let put = dialler.forward(&permit, head, body, &fault, &self.patience, &mut asked.tried);
-        match flight.run_until(put).await {
+        let dialler = &self.thread.dialler;
+        let put = dialler.forward(&permit, head, body, &fault, &self.deadlines, &mut log.tried);
+        match in_flight.run_until(put).await {
             Ok(Ok(answer)) => {
-                let mut answer = check_answer(answer, &mut flight, version, trailers);
+                let mut answer = check_answer(answer, &mut in_flight, version, trailers);
                 if version == Version::HTTP_10 && ends_with_connection(&answer) {
                     // Only the end of the connection ends it, whatever the client asked for.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                if self.patience.has_unread_body() {
+                if self.deadlines.has_unread_body() {
                     // If the answer is whole first, the rest is discarded: no request may follow.
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     self.closes();
                 }
-                answered_with(asked, answer.status().as_u16(), &self.patience);
-                Ok(answer.map(|body| body.with_exchange(flight, fault)))
+                answered_with(log, answer.status().as_u16(), &self.deadlines);
+                Ok(answer.map(|body| body.with_exchange(in_flight, fault)))
             }
-            Ok(Err(refusal)) => Err(no_answer(&mut flight, &fault, asked, refusal)),
+            Ok(Err(refusal)) => Err(no_answer(&mut in_flight, &fault, log, refusal)),
             Err(ExchangeEnd { refusal: Some(refusal), .. }) => Err(refusal.into()),
             Err(ExchangeEnd { reason, .. }) => Err(Rejection::Aborted(reason)),
         }
@@ -169,18 +169,18 @@ fn ends_with_connection(answer: &Response<ResponseBody>) -> bool {
 
 /// Why an exchange ends without an answer of the backend's.
 fn no_answer(
-    flight: &mut InFlightExchange,
+    in_flight: &mut InFlightExchange,
     fault: &UploadFault,
-    asked: &mut RequestLog,
+    log: &mut RequestLog,
     refusal: Refusal,
 ) -> Rejection {
     let ending = fault
         .exchange_end()
         .unwrap_or(ExchangeEnd::new(Initiator::Backend, ExchangeReason::BackendFailed));
-    flight.set_end(ending);
+    in_flight.set_end(ending);
     match fault.no_answer_reason() {
         Some(why) => {
-            asked.tried.error = Some(why.into());
+            log.tried.error = Some(why.into());
             Rejection::Aborted(ending.reason)
         }
         None => refusal.into(),

@@ -34,13 +34,13 @@ pub struct ConnectionInfo {
     /// The listener's name, as configured.
     pub listener: Arc<str>,
     /// What the listener does with connections.
-    pub speaks: Protocol,
+    pub protocol: Protocol,
     /// The most fields of a request.
     pub max_fields: usize,
     /// The most bytes of a request's head.
     pub max_head: usize,
     /// The facts that a backend gets in `X-Forwarded-*`.
-    pub arrival: ForwardedFacts,
+    pub forwarded: ForwardedFacts,
     /// The socket's other end.
     pub peer: Peer,
     /// The certificate that its TLS handshake got.
@@ -52,13 +52,13 @@ pub struct ConnectionInfo {
 impl ConnectionInfo {
     /// Whose connection it is.
     pub fn log_context(&self) -> LogContext<'_> {
-        LogContext { listener: &self.listener, client: self.arrival.client, peer: self.peer }
+        LogContext { listener: &self.listener, client: self.forwarded.client, peer: self.peer }
     }
 }
 
 /// One request on its way.
 pub struct RequestLog {
-    core: Arc<ThreadContext>,
+    thread: Arc<ThreadContext>,
     connection: Arc<ConnectionInfo>,
     recorded: bool,
     /// The status of an answer whose delivery decides how the request is booked.
@@ -90,11 +90,15 @@ pub struct RequestLog {
 
 impl RequestLog {
     /// A request whose head has come.
-    pub fn new(core: Arc<ThreadContext>, connection: Arc<ConnectionInfo>, has_body: bool) -> Self {
+    pub fn new(
+        thread: Arc<ThreadContext>,
+        connection: Arc<ConnectionInfo>,
+        has_body: bool,
+    ) -> Self {
         let mut id = [0; 32];
         HEXLOWER.encode_mut(&rand::random::<u128>().to_be_bytes(), &mut id);
         RequestLog {
-            core,
+            thread,
             connection,
             recorded: false,
             deferred_status: None,
@@ -150,8 +154,8 @@ impl RequestLog {
     pub fn candidate(&self) -> Option<Result<(), Refusal>> {
         let (policy, judged, (_, now)) = (self.policy.as_ref()?, self.candidate?, self.judged?);
         let is_plain = self.kind == RequestKind::Plain;
-        let tunnels = &self.core.shared.tunnels;
-        tunnels.charge_candidate(policy, self.connection.arrival.client, is_plain, judged, now)
+        let tunnels = &self.thread.plane.tunnels;
+        tunnels.charge_candidate(policy, self.connection.forwarded.client, is_plain, judged, now)
     }
 
     /// Counts and logs a candidate that would have decided otherwise. It has no other effect.
@@ -165,9 +169,9 @@ impl RequestLog {
             _ => return,
         };
         let Some(policy) = &self.policy else { return };
-        self.core.shared.metrics.candidate_differs(&policy.name, difference, reason);
+        self.thread.plane.metrics.candidate_differs(&policy.name, difference, reason);
         let decision = self.decision(RequestResult::Refused, None, Some(reason));
-        decision.log_difference(difference, &self.core.differences);
+        decision.log_difference(difference, &self.thread.differences);
     }
 
     /// Books a request that its backend answered with `status`.
@@ -179,7 +183,7 @@ impl RequestLog {
     pub fn log_refused(&mut self, refusal: Refusal) -> (Response<Bytes>, Persistence) {
         let is_backends = matches!(refusal, Refusal::Backend(_));
         let result = if is_backends { RequestResult::Failed } else { RequestResult::Refused };
-        self.core.metrics.route_or_none(self.route.as_ref()).refused(refusal);
+        self.thread.metrics.route_or_none(self.route.as_ref()).refused(refusal);
         self.record(result, refusal.status(), Some(refusal), None);
         let after = self.persistence(refusal);
         (reply::refusal_reply(refusal, &self.id, after), after)
@@ -218,9 +222,9 @@ impl RequestLog {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
-        self.core.metrics.route_or_none(self.route.as_ref()).request(self.kind, result);
+        self.thread.metrics.route_or_none(self.route.as_ref()).request(self.kind, result);
         let decision = DecisionRecord { failure, ..self.decision(result, status, refusal) };
-        decision.log(&self.core.cap);
+        decision.log(&self.thread.cap);
     }
 
     fn decision(
@@ -230,7 +234,7 @@ impl RequestLog {
         refusal: Option<Refusal>,
     ) -> DecisionRecord<'_> {
         DecisionRecord {
-            party: self.connection.log_context(),
+            log_context: self.connection.log_context(),
             kind: self.kind,
             host: &self.host,
             path: &self.path,
@@ -280,7 +284,7 @@ impl Drop for RequestLog {
         // No effect on a request that is booked already.
         self.log_failed(match std::thread::panicking() {
             true => ExchangeReason::Panic,
-            false if self.core.shared.lifecycle.cutting().is_cancelled() => ExchangeReason::Cut,
+            false if self.thread.plane.lifecycle.cutting().is_cancelled() => ExchangeReason::Cut,
             false => ExchangeReason::ClientLeft,
         });
     }

@@ -35,37 +35,37 @@ use crate::sync::lock;
 /// Lets hyper serve a connection that does not upgrade at once. `first` is the answer to its first
 /// request, where a backend was asked before hyper reads the head.
 pub async fn serve_with_hyper(
-    core: &ThreadContext,
+    thread: &ThreadContext,
     rules: &ListenerRules,
     client: TimedStream,
     first: Option<BackendAnswer>,
-    exchange: &Arc<HttpService>,
-    mut clock: ConnectionTimers<'_, '_>,
+    service: &Arc<HttpService>,
+    mut timers: ConnectionTimers<'_, '_>,
 ) -> HttpOutcome {
-    let patience = &exchange.patience;
+    let deadlines = &service.deadlines;
     let heads = HeadHandoff::default();
     let Listener { max_head, max_fields, .. } = *rules.listener;
-    let bounds = HeadLimits { max_head, max_fields };
-    let client = client.with_filter(RequestFilter::new(heads.clone(), bounds));
-    let service = Arc::new(Service::new(Arc::clone(exchange), first));
+    let limits = HeadLimits { max_head, max_fields };
+    let client = client.with_filter(RequestFilter::new(heads.clone(), limits));
+    let hyper_service = Arc::new(Service::new(Arc::clone(service), first));
     let mut connection = server(max_head, max_fields)
         .serve_connection(
             TokioIo::new(client),
             service_fn(|mut request| {
                 heads.hyper_read(&mut request);
-                Arc::clone(&service).answer(request)
+                Arc::clone(&hyper_service).answer(request)
             }),
         )
         .with_upgrades();
-    let spoken = clock.run_until(|cx, is_closing| {
+    let spoken = timers.run_until(|cx, is_closing| {
         let mut over = Pin::new(&mut connection).poll(cx);
         // Without the body that was given up hyper ends the connection, and another poll shows it.
-        if over.is_pending() && patience.drop_discarded_body() {
+        if over.is_pending() && deadlines.drop_discarded_body() {
             over = Pin::new(&mut connection).poll(cx);
         }
         // A connection that is to close ends between two requests, and hyper closes it in order. A
         // head that has begun is answered, and its answer says `set_connection_close`.
-        if over.is_pending() && is_closing && patience.expire_if_idle() {
+        if over.is_pending() && is_closing && deadlines.expire_if_idle() {
             over = Pin::new(&mut connection).poll(cx);
         }
         over
@@ -75,25 +75,25 @@ pub async fn serve_with_hyper(
     if spoken.is_some() {
         if let Some(parts) = connection.into_parts() {
             back = Some((parts.io.into_inner(), parts.read_buf));
-        } else if let Some((mut client, read)) = service.handed_over().await {
+        } else if let Some((mut client, read)) = hyper_service.handed_over().await {
             // hyper hands the stream over for any answer to a request with Upgrade; only a 101 has
             // left a tunnel here.
-            if let Some(opening) = lock(&service.opening).take() {
-                return HttpOutcome::Upgraded(UpgradedConnection { client, early: read, opening });
+            if let Some(pending) = lock(&hyper_service.pending).take() {
+                return HttpOutcome::Upgraded(UpgradedConnection { client, early: read, pending });
             }
-            clock.run_until(|cx, _| Pin::new(&mut client).poll_shutdown(cx)).await;
+            timers.run_until(|cx, _| Pin::new(&mut client).poll_shutdown(cx)).await;
             back = Some((client, read));
         }
     }
-    exchange.log_deferred(patience.was_delivered());
+    service.log_deferred(deadlines.was_delivered());
     let is_broken = back.as_ref().is_some_and(|(client, _)| client.has_alerted());
-    if !patience.has_received() && spoken.is_some() && !is_broken {
+    if !deadlines.has_received() && spoken.is_some() && !is_broken {
         return HttpOutcome::Empty;
     }
-    let closed = clock.is_closing().then(|| closing_end(core));
-    let end = hyper_end(spoken, exchange, closed);
+    let closed = timers.is_closing().then(|| closing_end(thread));
+    let end = hyper_end(spoken, service, closed);
     match back {
-        Some((client, read)) => finish(end, client, !read.is_empty(), patience),
+        Some((client, read)) => finish(end, client, !read.is_empty(), deadlines),
         None => HttpOutcome::Ended(end),
     }
 }
@@ -117,20 +117,20 @@ pub fn server(max_head: usize, max_fields: usize) -> http1::Builder {
 
 /// hyper's service for the requests of one connection.
 struct Service {
-    exchange: Arc<HttpService>,
+    service: Arc<HttpService>,
     /// The answer to the first request, where a backend was asked before hyper read its head.
     first: Mutex<Option<BackendAnswer>>,
     /// The tunnel that opens when hyper lets go of the connection.
-    opening: Mutex<Option<Box<PendingTunnel>>>,
+    pending: Mutex<Option<Box<PendingTunnel>>>,
     /// hyper's promise to hand the stream over, where a request has asked for an upgrade, whatever
     /// its answer was.
     handed_over: Mutex<Option<OnUpgrade>>,
 }
 
 impl Service {
-    fn new(exchange: Arc<HttpService>, first: Option<BackendAnswer>) -> Self {
-        let (opening, handed_over) = (Mutex::default(), Mutex::default());
-        Service { exchange, first: Mutex::new(first), opening, handed_over }
+    fn new(service: Arc<HttpService>, first: Option<BackendAnswer>) -> Self {
+        let (pending, handed_over) = (Mutex::default(), Mutex::default());
+        Service { service, first: Mutex::new(first), pending, handed_over }
     }
 
     /// Answers one request. The request begins with the call, not with the first poll: hyper may
@@ -142,43 +142,43 @@ impl Service {
         if request.extensions().get::<OnUpgrade>().is_some() {
             *lock(&self.handed_over) = Some(hyper::upgrade::on(&mut request));
         }
-        let exchange = Arc::clone(&self.exchange);
+        let service = Arc::clone(&self.service);
         let version = request.version();
         let (parts, body) = request.into_parts();
         // RFC 9112 §6.3: a request without Content-Length and Transfer-Encoding has no body.
         let has_body = !body.is_end_stream();
-        exchange.patience.on_request_start(version, has_body);
-        let ended = RequestEndGuard(Some(exchange.patience.clone()));
+        service.deadlines.on_request_start(version, has_body);
+        let ended = RequestEndGuard(Some(service.deadlines.clone()));
         let first = lock(&self.first).take().ok_or_else(|| {
-            let scheme = exchange.connection.arrival.scheme();
-            Arc::clone(&exchange).decide(RequestHead::new(parts, None, has_body, scheme))
+            let scheme = service.connection.forwarded.scheme();
+            Arc::clone(&service).decide(RequestHead::new(parts, None, has_body, scheme))
         });
         async move {
             let decision = match first {
                 Ok(answer) => {
                     // Its attempt was permitted before this request began anew.
-                    exchange.patience.on_permit();
+                    service.deadlines.on_permit();
                     Decision::Backend(answer)
                 }
                 Err(decision) => decision.await,
             };
             let mut answer = match decision {
-                Decision::Tunnel(mut opening) => {
-                    exchange.patience.set_answered();
+                Decision::Tunnel(mut pending) => {
+                    service.deadlines.set_answered();
                     // The client's next bytes are the tunnel's, not the next request's.
                     ended.forget();
-                    let head = opening.take_head();
-                    *lock(&self.opening) = Some(opening);
+                    let head = pending.take_head();
+                    *lock(&self.pending) = Some(pending);
                     return Ok(Response::from_parts(head, ResponseBody::empty()));
                 }
                 Decision::Reply(answer) => answer.map(ResponseBody::full),
                 Decision::Backend(BackendAnswer::Ready(answer)) => answer,
-                Decision::Backend(BackendAnswer::Pending(forward, asked)) => {
-                    exchange.forward(*forward, asked, body).await?
+                Decision::Backend(BackendAnswer::Pending(forward, log)) => {
+                    service.forward(*forward, log, body).await?
                 }
             };
-            exchange.has_answer();
-            if exchange.connection.closing.is_cancelled() {
+            service.has_answer();
+            if service.connection.closing.is_cancelled() {
                 reply::set_connection_close(&mut answer);
             }
             if version == Version::HTTP_10 && answer.headers().contains_key(CONNECTION) {
@@ -212,8 +212,8 @@ impl RequestEndGuard {
 
 impl Drop for RequestEndGuard {
     fn drop(&mut self) {
-        if let Some(patience) = &self.0 {
-            patience.on_response();
+        if let Some(deadlines) = &self.0 {
+            deadlines.on_response();
         }
     }
 }

@@ -26,11 +26,11 @@ use crate::sync::lock;
 /// The state that the requests of one connection share.
 pub struct HttpService {
     /// The thread that serves the connection.
-    pub core: Arc<ThreadContext>,
+    pub thread: Arc<ThreadContext>,
     /// The listener, the peer and the TLS of the connection.
     pub connection: Arc<ConnectionInfo>,
     /// The connection's deadlines, which count it among the connections of its client.
-    pub patience: HttpDeadlines,
+    pub deadlines: HttpDeadlines,
     /// Whether an answer of ours closes the connection.
     is_closing: AtomicBool,
     /// Whether a head came that cannot be read.
@@ -43,11 +43,15 @@ pub struct HttpService {
 
 impl HttpService {
     /// Starts without any request, for one connection.
-    pub fn new(core: Arc<ThreadContext>, came: ConnectionInfo, patience: HttpDeadlines) -> Self {
+    pub fn new(
+        thread: Arc<ThreadContext>,
+        connection: ConnectionInfo,
+        deadlines: HttpDeadlines,
+    ) -> Self {
         HttpService {
-            core,
-            connection: Arc::new(came),
-            patience,
+            thread,
+            connection: Arc::new(connection),
+            deadlines,
             is_closing: AtomicBool::new(false),
             has_bad_head: AtomicBool::new(false),
             has_answered: AtomicBool::new(false),
@@ -56,16 +60,16 @@ impl HttpService {
     }
 
     /// Notes that there is an answer: its route bounds how long the client may take to take it.
-    pub fn routed(&self, asked: &RequestLog) {
-        if let Some(route) = &asked.route {
-            self.patience.set_route_timeouts(&route.timeouts);
+    pub fn routed(&self, log: &RequestLog) {
+        if let Some(route) = &log.route {
+            self.deadlines.set_route_timeouts(&route.timeouts);
         }
     }
 
     /// Keeps a request whose delivery decides how it is booked.
-    pub fn defer_log(&self, asked: Box<RequestLog>) {
-        if asked.deferred_status.is_some() {
-            lock(&self.deferred).push(*asked);
+    pub fn defer_log(&self, log: Box<RequestLog>) {
+        if log.deferred_status.is_some() {
+            lock(&self.deferred).push(*log);
         }
     }
 
@@ -73,9 +77,9 @@ impl HttpService {
     /// `delivered`, and else, by their drop, as left by the client.
     pub fn log_deferred(&self, delivered: bool) {
         let unsettled = std::mem::take(&mut *lock(&self.deferred));
-        for mut asked in unsettled {
-            if let Some(status) = asked.deferred_status.filter(|_| delivered) {
-                asked.log_permitted(status);
+        for mut log in unsettled {
+            if let Some(status) = log.deferred_status.filter(|_| delivered) {
+                log.log_permitted(status);
             }
         }
     }
@@ -85,18 +89,18 @@ impl HttpService {
         &self,
         permit: &Permit,
         request: Request,
-        asked: &RequestLog,
+        log: &RequestLog,
         repeatable: bool,
     ) -> InFlightExchange {
-        let (tunnels, from) = (&self.core.shared.tunnels, asked.origination(None));
+        let (tunnels, from) = (&self.thread.plane.tunnels, log.origination(None));
         let exchange = tunnels.begin_exchange(permit, request, from, Timestamp::now);
-        let metrics = self.core.metrics.route(permit.route());
-        InFlightExchange::new(exchange, metrics, self.patience.clone(), repeatable)
+        let metrics = self.thread.metrics.route(permit.route());
+        InFlightExchange::new(exchange, metrics, self.deadlines.clone(), repeatable)
     }
 
     /// Books a refusal, and makes the answer.
-    pub fn refuse(&self, asked: &mut RequestLog, refusal: Refusal) -> Response<Bytes> {
-        let (answer, after) = asked.log_refused(refusal);
+    pub fn refuse(&self, log: &mut RequestLog, refusal: Refusal) -> Response<Bytes> {
+        let (answer, after) = log.log_refused(refusal);
         self.closes_after(after);
         answer
     }
@@ -106,20 +110,20 @@ impl HttpService {
     pub fn closes_after(&self, after: Persistence) {
         if after == Persistence::Close {
             self.is_closing.store(true, Ordering::Relaxed);
-            self.patience.discard_body(None);
+            self.deadlines.discard_body(None);
         }
     }
 
     /// Books a head that hyper refused by itself, or that came too late.
     pub fn malformed(&self, error: &str) -> ConnectionEnd {
         let refusal = Refusal::Head(HeadError::Malformed);
-        self.core.metrics.no_route().refused(refusal);
+        self.thread.metrics.no_route().refused(refusal);
         decision::log_refused_connection(
             self.connection.log_context(),
             refusal,
             None,
             Some(error),
-            &self.core.cap,
+            &self.thread.cap,
         );
         ConnectionEnd::Head
     }
@@ -131,7 +135,7 @@ impl HttpService {
 
     /// Notes that a request was answered.
     pub fn has_answer(&self) {
-        self.patience.set_answered();
+        self.deadlines.set_answered();
         self.has_answered.store(true, Ordering::Relaxed);
     }
 
@@ -161,7 +165,7 @@ impl HttpService {
 /// takes them, as `trailers` says, and gets chunks.
 pub fn check_answer(
     mut answer: Response<ResponseBody>,
-    flight: &mut InFlightExchange,
+    in_flight: &mut InFlightExchange,
     version: Version,
     trailers: bool,
 ) -> Response<ResponseBody> {
@@ -170,17 +174,18 @@ pub fn check_answer(
         answer.headers_mut().remove(TRAILER);
     }
     let headers = answer.headers();
-    flight.note_head(BodyKind::from_headers(headers), !has_length && version == Version::HTTP_11);
+    in_flight
+        .note_head(BodyKind::from_headers(headers), !has_length && version == Version::HTTP_11);
     answer
 }
 
 /// Books an answer of the backend's: at once, or, where the client has ended its side already and
 /// may be gone, once it is known whether the answer was delivered.
-pub fn answered_with(asked: &mut RequestLog, status: u16, patience: &HttpDeadlines) {
-    if patience.has_client_eof() {
-        asked.deferred_status = Some(status);
-        patience.require_delivery();
+pub fn answered_with(log: &mut RequestLog, status: u16, deadlines: &HttpDeadlines) {
+    if deadlines.has_client_eof() {
+        log.deferred_status = Some(status);
+        deadlines.require_delivery();
     } else {
-        asked.log_permitted(status);
+        log.log_permitted(status);
     }
 }

@@ -51,7 +51,7 @@ const MAX_ACK_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// A client's stream under hyper, which reports what moves.
 pub struct TimedStream {
     stream: ClientStream,
-    patience: HttpDeadlines,
+    deadlines: HttpDeadlines,
     /// Bytes that were read of the stream, and are to be read again.
     again: Bytes,
     /// The rest of interim answers, of which a part may be written. `None` means that none is
@@ -164,10 +164,10 @@ impl ClientStream {
 
 impl TimedStream {
     /// Reports what moves on `stream` to `deadlines`.
-    pub fn new(stream: ClientStream, patience: HttpDeadlines) -> Self {
+    pub fn new(stream: ClientStream, deadlines: HttpDeadlines) -> Self {
         TimedStream {
             stream,
-            patience,
+            deadlines,
             again: Bytes::new(),
             interims: None,
             is_clean: true,
@@ -213,10 +213,10 @@ impl TimedStream {
     /// client may have sent bytes that were not read; and how many bytes have been discarded.
     /// `unread` says whether hyper, which is done with the stream, has left something of it.
     pub fn into_unread(mut self, unread: bool) -> Option<(TcpStream, u64)> {
-        if self.patience.has_client_eof() || self.patience.cut().is_some() {
+        if self.deadlines.has_client_eof() || self.deadlines.cut().is_some() {
             return None;
         }
-        let holds = unread || self.has_held_bytes() || self.patience.has_unread_body();
+        let holds = unread || self.has_held_bytes() || self.deadlines.has_unread_body();
         let ends_in_order = self.is_shut && (holds || !self.stream.is_empty());
         if !ends_in_order && !self.stream.ends_behind_alert() {
             return None;
@@ -239,7 +239,7 @@ impl TimedStream {
     /// all of it before it reads would never take the answer. TLS or not: nothing of it is read
     /// again.
     fn discard(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.discarded >= MAX_DISCARDED_BYTES || !self.patience.is_discarding() {
+        if self.discarded >= MAX_DISCARDED_BYTES || !self.deadlines.is_discarding() {
             return Ok(());
         }
         let Some(tcp) = self.stream.tcp() else { return Ok(()) };
@@ -247,7 +247,7 @@ impl TimedStream {
         while let Poll::Ready(came) = socket::poll_discard(tcp, cx) {
             let came = came?;
             if came == 0 {
-                self.patience.on_discarded_all();
+                self.deadlines.on_discarded_all();
                 return Ok(());
             }
             self.discarded += came as u64;
@@ -295,7 +295,7 @@ impl TimedStream {
             }
             let probing = self.probing.get_or_insert_with(|| ProbeState::new(tcp));
             ready!(probing.timer.as_mut().poll(cx));
-            let may_probe = self.interims.is_none() && self.patience.may_interim();
+            let may_probe = self.interims.is_none() && self.deadlines.may_interim();
             probing.sent = !probing.sent && may_probe;
             let pause = if probing.sent { PROBE_TIMEOUT } else { PROBE_INTERVAL };
             probing.timer.as_mut().reset(Instant::now() + pause);
@@ -308,7 +308,7 @@ impl TimedStream {
     /// Ready with the error of a connection that was reset while a request is worked on. Where a
     /// client has sent bytes behind that request, hyper does not read, and would not notice.
     fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if !self.patience.is_busy() {
+        if !self.deadlines.is_busy() {
             self.looks = None;
             return Poll::Pending;
         }
@@ -327,7 +327,7 @@ impl TimedStream {
     /// Writes the interim answers that wait, before hyper writes anything.
     fn poll_before_hyper(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if std::mem::take(&mut self.is_clean) && self.interims.is_none() {
-            self.interims = box_interims(self.patience.take_interims());
+            self.interims = box_interims(self.deadlines.take_interims());
         }
         self.poll_interims(cx)
     }
@@ -346,7 +346,7 @@ impl TimedStream {
             }
             interims.advance(bytes);
             let is_over = interims.is_empty();
-            self.patience.on_interim_write(bytes);
+            self.deadlines.on_interim_write(bytes);
             if is_over {
                 self.interims = None;
             }
@@ -357,13 +357,14 @@ impl TimedStream {
     fn report(&self, written: &Poll<io::Result<usize>>) {
         match written {
             Poll::Ready(written) => {
-                if let Some(write_stall) = self.patience.on_write(*written.as_ref().unwrap_or(&0)) {
+                if let Some(write_stall) = self.deadlines.on_write(*written.as_ref().unwrap_or(&0))
+                {
                     self.allow_zero_window(write_stall);
                 }
             }
             Poll::Pending => {
                 let unacked = self.stream.tcp().and_then(unacked).unwrap_or(0);
-                self.patience.on_blocked(unacked);
+                self.deadlines.on_blocked(unacked);
             }
         }
     }
@@ -383,12 +384,12 @@ impl TimedStream {
 impl Drop for TimedStream {
     fn drop(&mut self) {
         let Some(tcp) = self.stream.tcp() else { return };
-        if self.patience.cut() == Some(CutKind::Reset) {
+        if self.deadlines.cut() == Some(CutKind::Reset) {
             // With a linger time of zero, `close` sends RST. A socket that fails this has lost its
             // peer already.
             let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         } else {
-            keepalive::bound_close(tcp, self.patience.write_stall());
+            keepalive::bound_close(tcp, self.deadlines.write_stall());
         }
     }
 }
@@ -409,35 +410,33 @@ impl TimedStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let watched = self;
-        if !watched.again.is_empty() {
-            let most = watched.again.len().min(buffer.remaining());
-            buffer.put_slice(&watched.again.split_to(most));
+        let this = self;
+        if !this.again.is_empty() {
+            let most = this.again.len().min(buffer.remaining());
+            buffer.put_slice(&this.again.split_to(most));
             return Poll::Ready(Ok(()));
         }
-        if watched.patience.is_discarding() {
+        if this.deadlines.is_discarding() {
             // The rest of a body that was given up: a flush discards it.
             return Poll::Pending;
         }
         let before = buffer.filled().len();
-        let read = match &mut watched.stream {
+        let read = match &mut this.stream {
             ClientStream::Clear(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             ClientStream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
             ClientStream::Detached => Poll::Ready(Err(detached_error())),
         };
         if buffer.filled().len() > before {
-            watched.patience.on_read();
-        } else if read.is_pending()
-            && watched.patience.decide_displacement(|| watched.stream.is_empty())
+            this.deadlines.on_read();
+        } else if read.is_pending() && this.deadlines.decide_displacement(|| this.stream.is_empty())
         {
             // Reads as ended, although the client has not ended its side: the connection leaves,
             // and hyper closes it.
             return Poll::Ready(Ok(()));
-        } else if matches!(read, Poll::Ready(Ok(()))) && !watched.patience.on_client_eof(cx.waker())
-        {
+        } else if matches!(read, Poll::Ready(Ok(()))) && !this.deadlines.on_client_eof(cx.waker()) {
             // hyper would drop the exchange at this end: hides it for as long as the client is
             // there.
-            return watched.poll_gone(cx);
+            return this.poll_gone(cx);
         }
         read
     }
@@ -449,12 +448,12 @@ impl AsyncRead for TimedStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
-        let Some(mut lines) = watched.lines.take() else { return watched.poll_client(cx, buffer) };
-        let read = lines.poll(buffer, |buffer| watched.poll_client(cx, buffer));
+        let this = self.get_mut();
+        let Some(mut lines) = this.lines.take() else { return this.poll_client(cx, buffer) };
+        let read = lines.poll(buffer, |buffer| this.poll_client(cx, buffer));
         // Bytes count as a head only once `request_filter` has looked at them.
-        watched.patience.on_parsed(lines.is_within_head());
-        watched.lines = Some(lines);
+        this.deadlines.on_parsed(lines.is_within_head());
+        this.lines = Some(lines);
         read
     }
 }
@@ -465,12 +464,12 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let watched = self.get_mut();
-        ready!(watched.poll_before_hyper(cx))?;
-        let written = watched.stream.poll_write(cx, bytes);
-        watched.report(&written);
+        let this = self.get_mut();
+        ready!(this.poll_before_hyper(cx))?;
+        let written = this.stream.poll_write(cx, bytes);
+        this.report(&written);
         if written.is_pending() {
-            watched.discard(cx)?;
+            this.discard(cx)?;
         }
         written
     }
@@ -480,16 +479,16 @@ impl AsyncWrite for TimedStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let watched = self.get_mut();
-        ready!(watched.poll_before_hyper(cx))?;
-        let written = match &mut watched.stream {
+        let this = self.get_mut();
+        ready!(this.poll_before_hyper(cx))?;
+        let written = match &mut this.stream {
             ClientStream::Clear(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             ClientStream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             ClientStream::Detached => Poll::Ready(Err(detached_error())),
         };
-        watched.report(&written);
+        this.report(&written);
         if written.is_pending() {
-            watched.discard(cx)?;
+            this.discard(cx)?;
         }
         written
     }
@@ -503,39 +502,39 @@ impl AsyncWrite for TimedStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
+        let this = self.get_mut();
         // hyper flushes with each poll, whether there is something to flush or not.
-        if let Poll::Ready(error) = watched.poll_error(cx) {
+        if let Poll::Ready(error) = this.poll_error(cx) {
             return Poll::Ready(Err(error));
         }
-        watched.discard(cx)?;
+        this.discard(cx)?;
         // hyper flushes only once its own buffer is empty: the next write begins an answer.
-        watched.is_clean = true;
-        if watched.interims.is_none() {
-            watched.interims = box_interims(watched.patience.poll_interims(cx));
+        this.is_clean = true;
+        if this.interims.is_none() {
+            this.interims = box_interims(this.deadlines.poll_interims(cx));
         }
-        ready!(watched.poll_interims(cx))?;
-        ready!(watched.poll_flush_stream(cx))?;
-        let lines = watched.lines.as_mut();
-        watched.patience.on_flush(lines.and_then(|lines| lines.is_within_head()));
+        ready!(this.poll_interims(cx))?;
+        ready!(this.poll_flush_stream(cx))?;
+        let lines = this.lines.as_mut();
+        this.deadlines.on_flush(lines.and_then(|lines| lines.is_within_head()));
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let watched = self.get_mut();
-        watched.patience.set_closing();
+        let this = self.get_mut();
+        this.deadlines.set_closing();
         // Before our own end: a client that has read everything may close at once, and resets
         // whatever comes then.
-        if watched.patience.awaits_delivery() {
-            let delivered = ready!(watched.poll_delivered(cx));
-            watched.patience.set_delivered(delivered);
+        if this.deadlines.awaits_delivery() {
+            let delivered = ready!(this.poll_delivered(cx));
+            this.deadlines.set_delivered(delivered);
         }
-        let shut = match &mut watched.stream {
+        let shut = match &mut this.stream {
             ClientStream::Clear(tcp) => Pin::new(tcp).poll_shutdown(cx),
             ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             ClientStream::Detached => Poll::Ready(Err(detached_error())),
         };
-        watched.is_shut = matches!(shut, Poll::Ready(Ok(())));
+        this.is_shut = matches!(shut, Poll::Ready(Ok(())));
         shut
     }
 }

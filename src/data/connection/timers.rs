@@ -26,7 +26,7 @@ pub async fn deadline_or_closing(deadline: Instant, closing: &CancellationToken)
 
 /// The bounds on the time in which a connection speaks HTTP.
 pub struct ConnectionTimers<'c, 'f> {
-    patience: &'c HttpDeadlines,
+    deadlines: &'c HttpDeadlines,
     closing: Pin<&'c mut WaitForCancellationFuture<'f>>,
     /// Whether the connection is to close: a drain has begun, or its listener is gone.
     is_closing: bool,
@@ -36,11 +36,11 @@ pub struct ConnectionTimers<'c, 'f> {
 impl<'c, 'f> ConnectionTimers<'c, 'f> {
     /// Keeps to `deadlines`, and ends the connection between requests once `closing` is cancelled.
     pub fn new(
-        patience: &'c HttpDeadlines,
+        deadlines: &'c HttpDeadlines,
         closing: Pin<&'c mut WaitForCancellationFuture<'f>>,
         timer: Pin<&'c mut Sleep>,
     ) -> Self {
-        ConnectionTimers { patience, closing, is_closing: false, timer }
+        ConnectionTimers { deadlines, closing, is_closing: false, timer }
     }
 
     /// Whether the connection is to close: a drain has begun, or its listener is gone.
@@ -58,19 +58,19 @@ impl<'c, 'f> ConnectionTimers<'c, 'f> {
         poll_fn(|cx| {
             if !self.is_closing && self.closing.as_mut().poll(cx).is_ready() {
                 self.is_closing = true;
-                self.patience.bound_heads(CLOSING_TIMEOUT);
+                self.deadlines.bound_heads(CLOSING_TIMEOUT);
             }
             loop {
                 let due = match self.steps(cx, &mut step) {
                     Ok(due) => due,
                     Err(last) => return Poll::Ready(last),
                 };
-                if self.patience.poll_cancel(cx).is_ready() {
+                if self.deadlines.poll_cancel(cx).is_ready() {
                     return Poll::Ready(None);
                 }
                 let waits = ready!(self.poll_late(cx, due));
                 // Where nothing has arrived, the next step reads the end of the stream.
-                if waits != WaitKind::Idle || !self.patience.expire_if_idle() {
+                if waits != WaitKind::Idle || !self.deadlines.expire_if_idle() {
                     return Poll::Ready(None);
                 }
             }
@@ -94,15 +94,15 @@ impl<'c, 'f> ConnectionTimers<'c, 'f> {
                 return Err(Some(last));
             }
             // Between requests there is nothing to wait for.
-            if self.is_closing && self.patience.is_quiet() {
+            if self.is_closing && self.deadlines.is_quiet() {
                 return Err(None);
             }
-            match self.patience.next(cx) {
+            match self.deadlines.next(cx) {
                 NextStep::Wait(due) => return Ok(due),
                 NextStep::Close => return Err(None),
                 // Asked after the step's read, so the next step's read decides. A step that doesn't
                 // read has something else to do.
-                NextStep::PollAgain if decided => self.patience.decline_displacement(),
+                NextStep::PollAgain if decided => self.deadlines.decline_displacement(),
                 NextStep::PollAgain => decided = true,
             }
         }
@@ -120,7 +120,7 @@ impl<'c, 'f> ConnectionTimers<'c, 'f> {
             }
             ready!(self.timer.as_mut().poll(cx));
             // It may have moved while the timer ran.
-            due = self.patience.deadline();
+            due = self.deadlines.deadline();
             if due == Some((at, waits)) {
                 return Poll::Ready(waits);
             }

@@ -47,9 +47,9 @@ pub struct StreamedBody {
     fault: UploadFault,
     /// Knows whether the client has ended its side, which `TimedStream` hides from hyper during a
     /// request: for hyper, a truncated body would stay pending for ever.
-    patience: HttpDeadlines,
+    deadlines: HttpDeadlines,
     /// Notified once the whole body has been handed to hyper. `None` means not yet on a connection.
-    course: Option<RequestProgress>,
+    progress: Option<RequestProgress>,
 }
 
 /// Why an upload was given up, shared with the request that awaits the answer.
@@ -128,7 +128,7 @@ impl RequestBody {
     pub fn streamed(
         incoming: Incoming,
         route: &Route,
-        patience: HttpDeadlines,
+        deadlines: HttpDeadlines,
     ) -> (RequestBody, UploadFault) {
         let fault = UploadFault::default();
         let streamed = StreamedBody {
@@ -137,8 +137,8 @@ impl RequestBody {
             held: None,
             wait: BodyDeadline::new(route.timeouts.body_stall, Pace::new(route.timeouts.body_pace)),
             fault: fault.clone(),
-            patience,
-            course: None,
+            deadlines,
+            progress: None,
         };
         (RequestBody::Streamed(Box::new(streamed)), fault)
     }
@@ -159,9 +159,9 @@ impl RequestBody {
     }
 
     /// Reports in `progress` when the whole body has been handed to hyper.
-    pub fn report_progress_to(&mut self, course: RequestProgress) {
+    pub fn report_progress_to(&mut self, progress: RequestProgress) {
         if let RequestBody::Streamed(body) = self {
-            body.course = Some(course);
+            body.progress = Some(progress);
         }
     }
 }
@@ -174,9 +174,9 @@ impl StreamedBody {
     /// Notes that the body was read whole. Called as soon as `is_end_stream` is true too: hyper may
     /// ask that instead of polling for the final `None`.
     fn note_end(&self) {
-        self.patience.on_body_read();
-        if let Some(course) = &self.course {
-            course.on_body_handed_over();
+        self.deadlines.on_body_read();
+        if let Some(progress) = &self.progress {
+            progress.on_body_handed_over();
         }
     }
 }
@@ -185,7 +185,7 @@ impl Drop for StreamedBody {
     /// Hands an unread rest to the connection's deadlines: nothing else reads on from here, and the
     /// connection has to end behind its answer.
     fn drop(&mut self) {
-        self.patience.discard_body(self.incoming.take());
+        self.deadlines.discard_body(self.incoming.take());
     }
 }
 
@@ -204,7 +204,7 @@ impl Body for RequestBody {
             body.held = None;
         }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
-            if body.patience.has_broken_off(cx.waker()) {
+            if body.deadlines.has_broken_off(cx.waker()) {
                 return Poll::Ready(Some(Err(body.fault.set(UPLOAD_CLIENT_LEFT))));
             }
             let fault = match ready!(body.wait.poll_failure(cx)) {
@@ -337,7 +337,7 @@ struct RelayedBody {
     body: PrefetchedBody,
     wait: BodyDeadline,
     on_whole: Option<Box<dyn OnBodyEnd>>,
-    flight: Option<Arc<Mutex<InFlightExchange>>>,
+    in_flight: Option<Arc<Mutex<InFlightExchange>>>,
     /// The fault of the request's body, which can break the answer too.
     fault: UploadFault,
 }
@@ -357,7 +357,7 @@ impl ResponseBody {
     pub fn relayed(body: PrefetchedBody, stall: Option<Duration>) -> Self {
         let wait = BodyDeadline::new(stall, Pace::new(None));
         let fault = UploadFault::default();
-        let relayed = RelayedBody { body, wait, on_whole: None, flight: None, fault };
+        let relayed = RelayedBody { body, wait, on_whole: None, in_flight: None, fault };
         ResponseBody { kind: ResponseBodyKind::Relayed(Box::new(relayed)), held: None }
     }
 
@@ -372,10 +372,10 @@ impl ResponseBody {
 
     /// Ties the body to its exchange, whose orders it obeys. `fault` is that of the request's
     /// body, which may still be on its way.
-    pub fn with_exchange(mut self, flight: InFlightExchange, fault: UploadFault) -> Self {
+    pub fn with_exchange(mut self, in_flight: InFlightExchange, fault: UploadFault) -> Self {
         if let ResponseBodyKind::Relayed(relayed) = &mut self.kind {
             relayed.fault = fault;
-            relayed.flight = Some(flight.into_shared());
+            relayed.in_flight = Some(in_flight.into_shared());
             relayed.check_end_of_stream();
         }
         self
@@ -404,8 +404,8 @@ impl RelayedBody {
     }
 
     fn set_end(&mut self, ending: ExchangeEnd) {
-        if let Some(flight) = self.flight.take() {
-            lock(&flight).set_end(ending);
+        if let Some(in_flight) = self.in_flight.take() {
+            lock(&in_flight).set_end(ending);
         }
         // `body_ended` takes it first. Still there, the answer was cut: dropping it closes the
         // backend's connection.
@@ -414,8 +414,8 @@ impl RelayedBody {
 
     fn fail(&mut self, ending: ExchangeEnd, why: &'static str) -> BodyError {
         // Before `set_end`, which takes the exchange.
-        if let Some(flight) = &self.flight {
-            lock(flight).cut();
+        if let Some(in_flight) = &self.in_flight {
+            lock(in_flight).cut();
         }
         self.set_end(ending);
         BodyError(why)
@@ -423,7 +423,7 @@ impl RelayedBody {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         // Before the body: a backend that always has bytes ready must not outrun an order.
-        let ordered = self.flight.as_ref().map(|flight| lock(flight).poll_end(cx));
+        let ordered = self.in_flight.as_ref().map(|in_flight| lock(in_flight).poll_end(cx));
         if let Some(Poll::Ready(ending)) = ordered {
             return Poll::Ready(Some(Err(self.fail(ending, "the exchange was ended"))));
         }
@@ -454,8 +454,8 @@ impl RelayedBody {
             Some(Ok(frame)) => {
                 let size = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.wait.add(size);
-                if let Some(flight) = &self.flight {
-                    lock(flight).add_bytes(size);
+                if let Some(in_flight) = &self.in_flight {
+                    lock(in_flight).add_bytes(size);
                 }
                 self.check_end_of_stream();
                 Some(Ok(frame))

@@ -146,7 +146,7 @@ pub enum NextStep {
 
 impl HttpDeadlines {
     /// Starts with the wait for the first head.
-    pub fn new(timeouts: ListenerTimeouts, write_stall: Duration, seat: PendingGuard) -> Self {
+    pub fn new(timeouts: ListenerTimeouts, write_stall: Duration, guard: PendingGuard) -> Self {
         let phase = HttpPhase::Head { until: Instant::now() + timeouts.head };
         HttpDeadlines(Arc::new(Mutex::new(DeadlineState {
             timeouts,
@@ -178,7 +178,7 @@ impl HttpDeadlines {
             has_received: false,
             surplus: false,
             unparsed: false,
-            guard: seat,
+            guard: guard,
             is_expiring: false,
             is_leaving: false,
         })))
@@ -677,57 +677,57 @@ mod tests {
 
     /// One connection of a client that may have two.
     fn one_of(pending: &PendingConnections) -> Option<HttpDeadlines> {
-        let Some(AdmissionClaim::Granted(seat)) =
+        let Some(AdmissionClaim::Granted(guard)) =
             pending.claim(Client::new([192, 0, 2, 1].into()), MOST)
         else {
             return None;
         };
-        Some(HttpDeadlines::new(ListenerTimeouts::default(), Duration::from_secs(30), seat))
+        Some(HttpDeadlines::new(ListenerTimeouts::default(), Duration::from_secs(30), guard))
     }
 
-    fn patience() -> HttpDeadlines {
+    fn deadlines() -> HttpDeadlines {
         one_of(&PendingConnections::default()).unwrap()
     }
 
     /// Its answer is with the kernel, and nothing has come behind the request.
-    fn answered(patience: &HttpDeadlines) {
-        patience.on_response();
-        patience.on_flush(Some(false));
+    fn answered(deadlines: &HttpDeadlines) {
+        deadlines.on_response();
+        deadlines.on_flush(Some(false));
     }
 
     /// Bytes come that end within a head.
-    fn begun(patience: &HttpDeadlines) {
-        patience.on_read();
-        patience.on_parsed(Some(true));
+    fn begun(deadlines: &HttpDeadlines) {
+        deadlines.on_read();
+        deadlines.on_parsed(Some(true));
     }
 
-    fn next(patience: &HttpDeadlines) -> NextStep {
-        patience.next(&mut Context::from_waker(Waker::noop()))
+    fn next(deadlines: &HttpDeadlines) -> NextStep {
+        deadlines.next(&mut Context::from_waker(Waker::noop()))
     }
 
     /// A connection that is idle after a request.
     fn idle(pending: &PendingConnections) -> HttpDeadlines {
-        let patience = one_of(pending).unwrap();
-        patience.on_request_start(Version::HTTP_11, false);
-        answered(&patience);
-        assert!(matches!(next(&patience), NextStep::Wait(Some((_, WaitKind::Idle)))));
-        patience
+        let deadlines = one_of(pending).unwrap();
+        deadlines.on_request_start(Version::HTTP_11, false);
+        answered(&deadlines);
+        assert!(matches!(next(&deadlines), NextStep::Wait(Some((_, WaitKind::Idle)))));
+        deadlines
     }
 
     #[tokio::test(start_paused = true)]
     async fn first_head_is_timed_from_accept_and_others_from_first_byte() {
         let began = Instant::now();
-        let patience = patience();
-        assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), WaitKind::Head)));
-        patience.on_read();
-        assert_eq!(patience.deadline(), Some((began + Duration::from_secs(10), WaitKind::Head)));
-        patience.on_request_start(Version::HTTP_11, false);
-        assert_eq!(patience.deadline(), None);
-        answered(&patience);
-        assert_eq!(patience.deadline(), Some((began + Duration::from_secs(75), WaitKind::Idle)));
+        let deadlines = deadlines();
+        assert_eq!(deadlines.deadline(), Some((began + Duration::from_secs(10), WaitKind::Head)));
+        deadlines.on_read();
+        assert_eq!(deadlines.deadline(), Some((began + Duration::from_secs(10), WaitKind::Head)));
+        deadlines.on_request_start(Version::HTTP_11, false);
+        assert_eq!(deadlines.deadline(), None);
+        answered(&deadlines);
+        assert_eq!(deadlines.deadline(), Some((began + Duration::from_secs(75), WaitKind::Idle)));
         tokio::time::advance(Duration::from_secs(70)).await;
-        begun(&patience);
-        assert_eq!(patience.deadline(), Some((began + Duration::from_secs(80), WaitKind::Head)));
+        begun(&deadlines);
+        assert_eq!(deadlines.deadline(), Some((began + Duration::from_secs(80), WaitKind::Head)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -737,68 +737,68 @@ mod tests {
             (None, WaitKind::Head, 10),
             (Some(false), WaitKind::Idle, 75),
         ] {
-            let patience = patience();
-            patience.on_request_start(Version::HTTP_11, false);
-            patience.on_read();
-            patience.on_parsed(within_head);
-            patience.on_response();
+            let deadlines = deadlines();
+            deadlines.on_request_start(Version::HTTP_11, false);
+            deadlines.on_read();
+            deadlines.on_parsed(within_head);
+            deadlines.on_response();
             tokio::time::advance(Duration::from_secs(20)).await;
-            assert_eq!(patience.deadline(), None, "its answer is not with the kernel");
-            patience.on_flush(within_head);
+            assert_eq!(deadlines.deadline(), None, "its answer is not with the kernel");
+            deadlines.on_flush(within_head);
             let until = Instant::now() + Duration::from_secs(seconds);
-            assert_eq!(patience.deadline(), Some((until, waits)), "{within_head:?}");
+            assert_eq!(deadlines.deadline(), Some((until, waits)), "{within_head:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn empty_line_between_requests_begins_no_head() {
         let pending = PendingConnections::default();
-        let (patience, _other) = (idle(&pending), one_of(&pending));
-        let before = patience.deadline();
+        let (deadlines, _other) = (idle(&pending), one_of(&pending));
+        let before = deadlines.deadline();
         tokio::time::advance(Duration::from_secs(5)).await;
-        patience.on_read();
-        patience.on_parsed(Some(false));
-        assert_eq!(patience.deadline(), before);
+        deadlines.on_read();
+        deadlines.on_parsed(Some(false));
+        assert_eq!(deadlines.deadline(), before);
         assert!(one_of(&pending).is_none());
-        assert!(patience.decide_displacement(|| true), "it makes room");
+        assert!(deadlines.decide_displacement(|| true), "it makes room");
     }
 
     #[tokio::test(start_paused = true)]
     async fn head_deadline_is_shortened_by_a_drain() {
         let limit = Duration::from_secs(2);
-        let (first, next) = (patience(), patience());
+        let (first, next) = (deadlines(), deadlines());
         first.on_read();
         next.on_request_start(Version::HTTP_11, false);
         next.on_response();
-        for patience in [&first, &next] {
-            patience.bound_heads(limit);
-            patience.on_flush(Some(true));
-            assert_eq!(patience.deadline(), Some((Instant::now() + limit, WaitKind::Head)));
+        for deadlines in [&first, &next] {
+            deadlines.bound_heads(limit);
+            deadlines.on_flush(Some(true));
+            assert_eq!(deadlines.deadline(), Some((Instant::now() + limit, WaitKind::Head)));
         }
     }
 
     #[test]
     fn end_of_a_connection_is_not_a_late_head() {
-        let patience = patience();
-        patience.on_request_start(Version::HTTP_11, false);
-        patience.on_response();
-        patience.on_flush(Some(true));
-        patience.set_closing();
-        assert!(matches!(next(&patience), NextStep::Wait(Some((_, WaitKind::Idle)))));
+        let deadlines = deadlines();
+        deadlines.on_request_start(Version::HTTP_11, false);
+        deadlines.on_response();
+        deadlines.on_flush(Some(true));
+        deadlines.set_closing();
+        assert!(matches!(next(&deadlines), NextStep::Wait(Some((_, WaitKind::Idle)))));
     }
 
     #[tokio::test(start_paused = true)]
     async fn stall_is_timed_from_the_first_blocked_write() {
         let began = Instant::now();
-        let patience = patience();
-        patience.on_request_start(Version::HTTP_11, false);
-        patience.on_write(100);
-        patience.on_blocked(100);
+        let deadlines = deadlines();
+        deadlines.on_request_start(Version::HTTP_11, false);
+        deadlines.on_write(100);
+        deadlines.on_blocked(100);
         tokio::time::advance(Duration::from_secs(20)).await;
-        patience.on_blocked(100);
-        assert_eq!(patience.deadline(), Some((began + Duration::from_secs(30), WaitKind::Write)));
-        patience.on_write(1);
-        assert_eq!(patience.deadline(), None);
+        deadlines.on_blocked(100);
+        assert_eq!(deadlines.deadline(), Some((began + Duration::from_secs(30), WaitKind::Write)));
+        deadlines.on_write(1);
+        assert_eq!(deadlines.deadline(), None);
     }
 
     #[test]
@@ -833,14 +833,14 @@ mod tests {
 
     #[test]
     fn rest_of_a_body_behind_its_answer_begins_no_head() {
-        let patience = patience();
-        patience.on_request_start(Version::HTTP_11, true);
-        answered(&patience);
-        begun(&patience);
-        assert!(patience.lock().is_idle());
-        patience.on_body_read();
-        begun(&patience);
-        assert!(matches!(next(&patience), NextStep::Wait(Some((_, WaitKind::Head)))));
+        let deadlines = deadlines();
+        deadlines.on_request_start(Version::HTTP_11, true);
+        answered(&deadlines);
+        begun(&deadlines);
+        assert!(deadlines.lock().is_idle());
+        deadlines.on_body_read();
+        begun(&deadlines);
+        assert!(matches!(next(&deadlines), NextStep::Wait(Some((_, WaitKind::Head)))));
     }
 
     #[test]
@@ -859,27 +859,27 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn idle_connection_expires_where_nothing_has_arrived() {
         let pending = PendingConnections::default();
-        let patience = idle(&pending);
-        assert!(!patience.decide_displacement(|| panic!("it is not asked")));
-        assert!(patience.expire_if_idle() && !patience.expire_if_idle());
-        assert!(patience.decide_displacement(|| true) && !patience.is_displaced());
-        assert_eq!(next(&patience), NextStep::Close);
+        let deadlines = idle(&pending);
+        assert!(!deadlines.decide_displacement(|| panic!("it is not asked")));
+        assert!(deadlines.expire_if_idle() && !deadlines.expire_if_idle());
+        assert!(deadlines.decide_displacement(|| true) && !deadlines.is_displaced());
+        assert_eq!(next(&deadlines), NextStep::Close);
     }
 
     #[tokio::test(start_paused = true)]
     async fn idle_connection_does_not_expire_once_bytes_have_arrived() {
         let pending = PendingConnections::default();
-        let patience = idle(&pending);
+        let deadlines = idle(&pending);
         tokio::time::advance(Duration::from_secs(75)).await;
-        assert!(patience.expire_if_idle() && !patience.decide_displacement(|| false));
-        assert!(patience.lock().is_idle() && !patience.is_quiet());
+        assert!(deadlines.expire_if_idle() && !deadlines.decide_displacement(|| false));
+        assert!(deadlines.lock().is_idle() && !deadlines.is_quiet());
         // A part of a TLS record, of which the rest may never come.
         let until = Instant::now() + Duration::from_secs(10);
-        assert_eq!(patience.deadline(), Some((until, WaitKind::Idle)));
-        assert!(!patience.expire_if_idle(), "it stays once");
-        begun(&patience);
-        assert!(!patience.expire_if_idle());
-        assert!(matches!(next(&patience), NextStep::Wait(Some((_, WaitKind::Head)))));
+        assert_eq!(deadlines.deadline(), Some((until, WaitKind::Idle)));
+        assert!(!deadlines.expire_if_idle(), "it stays once");
+        begun(&deadlines);
+        assert!(!deadlines.expire_if_idle());
+        assert!(matches!(next(&deadlines), NextStep::Wait(Some((_, WaitKind::Head)))));
     }
 
     #[test]
@@ -913,28 +913,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn client_that_reads_slowly_is_not_stalled() {
-        let patience = patience();
-        patience.on_request_start(Version::HTTP_11, false);
-        patience.on_write(1000);
-        patience.on_blocked(1000);
+        let deadlines = deadlines();
+        deadlines.on_request_start(Version::HTTP_11, false);
+        deadlines.on_write(1000);
+        deadlines.on_blocked(1000);
         for left in [999, 998] {
             tokio::time::advance(Duration::from_secs(29)).await;
-            patience.on_blocked(left);
+            deadlines.on_blocked(left);
         }
         let until = Instant::now() + Duration::from_secs(30);
-        assert_eq!(patience.deadline(), Some((until, WaitKind::Write)));
+        assert_eq!(deadlines.deadline(), Some((until, WaitKind::Write)));
     }
 
     /// Lets the client take `bytes` a second, and says after how many seconds it was too slow.
     async fn too_slow_after(bytes: u64) -> Option<u64> {
-        let patience = patience();
+        let deadlines = deadlines();
         let timeouts = RouteTimeouts { body_pace: Some(500), ..RouteTimeouts::default() };
-        patience.on_request_start(Version::HTTP_11, false);
-        patience.set_route_timeouts(&timeouts);
-        patience.on_write(1 << 20);
+        deadlines.on_request_start(Version::HTTP_11, false);
+        deadlines.set_route_timeouts(&timeouts);
+        deadlines.on_write(1 << 20);
         for second in 0..200 {
-            patience.on_blocked((1 << 20) - second * bytes);
-            if let Some((at, WaitKind::Pace)) = patience.deadline()
+            deadlines.on_blocked((1 << 20) - second * bytes);
+            if let Some((at, WaitKind::Pace)) = deadlines.deadline()
                 && at <= Instant::now()
             {
                 return Some(second);
@@ -952,14 +952,14 @@ mod tests {
 
     #[test]
     fn client_eof_is_hidden_while_a_request_is_answered() {
-        let patience = patience();
-        let shown = || patience.on_client_eof(Waker::noop());
+        let deadlines = deadlines();
+        let shown = || deadlines.on_client_eof(Waker::noop());
         assert!(shown(), "before a request");
-        patience.on_request_start(Version::HTTP_11, false);
+        deadlines.on_request_start(Version::HTTP_11, false);
         assert!(!shown());
-        patience.on_response();
+        deadlines.on_response();
         assert!(!shown(), "its answer is not with the kernel");
-        patience.on_flush(None);
-        assert!(shown() && patience.has_client_eof());
+        deadlines.on_flush(None);
+        assert!(shown() && deadlines.has_client_eof());
     }
 }

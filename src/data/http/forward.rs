@@ -67,7 +67,7 @@ pub fn to_backend(
     parts: &mut request::Parts,
     request: &Request,
     route: &Route,
-    arrival: &ForwardedFacts,
+    forwarded: &ForwardedFacts,
     id: &HeaderValue,
 ) -> Result<(), Refusal> {
     // Read first: a `Connection` that names Host removes it.
@@ -88,12 +88,12 @@ pub fn to_backend(
         parts.headers.insert(X_FORWARDED_HOST, host.clone());
         parts.headers.insert(HOST, host);
     }
-    parts.headers.insert(X_FORWARDED_FOR, value(&arrival.client.to_string()));
+    parts.headers.insert(X_FORWARDED_FOR, value(&forwarded.client.to_string()));
     parts.headers.insert(
         X_FORWARDED_PROTO,
-        HeaderValue::from_static(if arrival.tls { "https" } else { "http" }),
+        HeaderValue::from_static(if forwarded.tls { "https" } else { "http" }),
     );
-    parts.headers.insert(X_FORWARDED_PORT, HeaderValue::from(arrival.port));
+    parts.headers.insert(X_FORWARDED_PORT, HeaderValue::from(forwarded.port));
     parts.headers.insert(X_REQUEST_ID, id.clone());
     parts.uri = target(request, route, parts.uri.query())?;
     parts.version = Version::HTTP_11;

@@ -92,13 +92,13 @@ impl fmt::Display for HeadFlaw {
 }
 
 /// Looks at the head at the start of `bytes`; the checks are in the order of hyper.
-pub fn check(bytes: &[u8], bounds: HeadLimits) -> HeadCheck {
+pub fn check(bytes: &[u8], limits: HeadLimits) -> HeadCheck {
     let mut usual = [const { MaybeUninit::uninit() }; DEFAULT_MAX_FIELDS];
     let mut more = Vec::new();
-    let fields = match usual.get_mut(..bounds.max_fields) {
+    let fields = match usual.get_mut(..limits.max_fields) {
         Some(fields) => fields,
         None => {
-            more.resize_with(bounds.max_fields, MaybeUninit::uninit);
+            more.resize_with(limits.max_fields, MaybeUninit::uninit);
             &mut more[..]
         }
     };
@@ -106,16 +106,16 @@ pub fn check(bytes: &[u8], bounds: HeadLimits) -> HeadCheck {
     let length = match head.parse_with_uninit_headers(bytes, fields) {
         Ok(httparse::Status::Complete(length)) => length,
         // Bounded while it is still incomplete: a head without an end must not fill the buffer.
-        Ok(httparse::Status::Partial) if bytes.len() > bounds.max_head => {
+        Ok(httparse::Status::Partial) if bytes.len() > limits.max_head => {
             return HeadCheck::Flawed(HeadFlaw::TooLarge);
         }
         Ok(httparse::Status::Partial) => return HeadCheck::Partial,
         Err(httparse::Error::TooManyHeaders) => {
-            return HeadCheck::Flawed(HeadFlaw::TooManyFields(bounds.max_fields));
+            return HeadCheck::Flawed(HeadFlaw::TooManyFields(limits.max_fields));
         }
         Err(error) => return HeadCheck::Flawed(HeadFlaw::Unreadable(error)),
     };
-    if length > bounds.max_head {
+    if length > limits.max_head {
         return HeadCheck::Flawed(HeadFlaw::TooLarge);
     }
     match flaw(&head) {

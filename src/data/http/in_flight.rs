@@ -64,7 +64,7 @@ fn is_event_stream(kind: &[u8]) -> bool {
 pub struct InFlightExchange {
     exchange: ExchangeRegistration,
     metrics: Arc<RouteMetrics>,
-    patience: HttpDeadlines,
+    deadlines: HttpDeadlines,
     began: Instant,
     phase: ExchangePhase,
     shape: BodyKind,
@@ -75,7 +75,7 @@ pub struct InFlightExchange {
     /// Bytes of the answer's body.
     bytes: u64,
     /// The rules, and the order to end, as they were last read from the table.
-    terms: TunnelRules,
+    rules: TunnelRules,
     end: Option<EndOrder>,
     timer: Option<Pin<Box<Sleep>>>,
     ending: Option<ExchangeEnd>,
@@ -97,15 +97,15 @@ impl InFlightExchange {
     pub fn new(
         exchange: ExchangeRegistration,
         metrics: Arc<RouteMetrics>,
-        patience: HttpDeadlines,
+        deadlines: HttpDeadlines,
         repeatable: bool,
     ) -> Self {
         metrics.exchange_opened();
         InFlightExchange {
-            terms: exchange.entry.rules(),
+            rules: exchange.entry.rules(),
             exchange,
             metrics,
-            patience,
+            deadlines,
             began: Instant::now(),
             phase: ExchangePhase::Request,
             shape: BodyKind::UnknownLength,
@@ -149,11 +149,11 @@ impl InFlightExchange {
 
     /// Shares the exchange with the connection's deadlines, which cut it where hyper does not look.
     pub fn into_shared(self) -> Arc<Mutex<InFlightExchange>> {
-        let patience = self.patience.clone();
+        let deadlines = self.deadlines.clone();
         let shared = Arc::new(Mutex::new(self));
         // Weak, so that the deadlines don't keep the exchange on the books once its body is gone.
         let weak: Weak<Mutex<InFlightExchange>> = Arc::downgrade(&shared);
-        patience.attach_exchange(weak);
+        deadlines.attach_exchange(weak);
         shared
     }
 
@@ -169,15 +169,15 @@ impl InFlightExchange {
 
     /// Cuts the answer, in the way that keeps its client from taking it for whole.
     pub fn cut(&self) {
-        self.patience.set_cut(self.cut);
+        self.deadlines.set_cut(self.cut);
     }
 
     /// Ready when the exchange must end, by an order from outside or by a limit of its policy.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<ExchangeEnd> {
         // Kept in `self`: the table reports each change only once, and this may be polled again
         // before the ending is due.
-        if let Some((terms, end)) = self.exchange.entry.take_changes(cx.waker()) {
-            (self.terms, self.end) = (terms, end);
+        if let Some((rules, end)) = self.exchange.entry.take_changes(cx.waker()) {
+            (self.rules, self.end) = (rules, end);
         }
         loop {
             let now = Instant::now();
@@ -218,7 +218,7 @@ impl InFlightExchange {
             },
             None => {}
         }
-        if let (BodyKind::EventStream, Some(lifetime)) = (self.shape, self.terms.limits().lifetime)
+        if let (BodyKind::EventStream, Some(lifetime)) = (self.shape, self.rules.limits().lifetime)
         {
             match self.began + lifetime {
                 at if at <= now => {
@@ -266,7 +266,7 @@ impl InFlightExchange {
         }
         let now = Instant::now();
         // A client that was given up is dropped like one which left: the deadlines tell them apart.
-        let reason = match self.patience.deadline() {
+        let reason = match self.deadlines.deadline() {
             Some((at, WaitKind::Write)) if at <= now => ExchangeReason::Stalled,
             Some((at, WaitKind::Pace)) if at <= now => ExchangeReason::TooSlow,
             _ => ExchangeReason::ClientLeft,
@@ -288,7 +288,7 @@ impl Cancel for InFlightExchange {
     fn poll_cancel(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let ending = ready!(self.poll_end(cx));
         self.set_end(ending);
-        self.patience.set_cut(CutKind::Reset);
+        self.deadlines.set_cut(CutKind::Reset);
         Poll::Ready(())
     }
 }

@@ -16,27 +16,27 @@ use crate::data::http::progress::RequestProgress;
 /// `progress`. A 100 sets `wanted`, where the request's body waits for it.
 pub fn pass_on<B>(
     request: &mut Request<B>,
-    course: RequestProgress,
-    patience: &HttpDeadlines,
+    progress: RequestProgress,
+    deadlines: &HttpDeadlines,
     wanted: Option<ContinueSignal>,
 ) {
-    patience.expect_interims();
-    let patience = patience.clone();
+    deadlines.expect_interims();
+    let deadlines = deadlines.clone();
     hyper::ext::on_informational(request, move |interim| {
-        course.count_interim();
+        progress.count_interim();
         if let Some(wanted) = wanted.as_ref().filter(|_| interim.status() == StatusCode::CONTINUE) {
             wanted.set();
         }
-        let passes = interim.status() != StatusCode::CONTINUE && !course.has_too_many_interims();
+        let passes = interim.status() != StatusCode::CONTINUE && !progress.has_too_many_interims();
         // Checked first: no head is built for a client that takes nothing.
-        if passes && patience.accepts_interims() {
+        if passes && deadlines.accepts_interims() {
             let fields = forward::interim_fields(interim.headers());
-            patience.queue_interim(&head::write_interim(interim.status(), &fields));
+            deadlines.queue_interim(&head::write_interim(interim.status(), &fields));
         }
     });
 }
 
 /// Counts the interim answers to `request` in `progress`, and drops them.
-pub fn count<B>(request: &mut Request<B>, course: RequestProgress) {
-    hyper::ext::on_informational(request, move |_| course.count_interim());
+pub fn count<B>(request: &mut Request<B>, progress: RequestProgress) {
+    hyper::ext::on_informational(request, move |_| progress.count_interim());
 }

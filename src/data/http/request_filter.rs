@@ -104,7 +104,7 @@ fn lists_token(headers: &HeaderMap, name: HeaderName, token: &[u8]) -> bool {
 #[derive(Debug)]
 pub struct RequestFilter {
     heads: HeadHandoff,
-    bounds: HeadLimits,
+    limits: HeadLimits,
     state: FilterState,
     /// Bytes that have come and were not handed on. The heads in the first `fit` of them are fit
     /// for hyper.
@@ -191,11 +191,11 @@ struct ReplacedHead {
 
 impl RequestFilter {
     /// Starts in front of the first request.
-    pub fn new(heads: HeadHandoff, bounds: HeadLimits) -> Self {
+    pub fn new(heads: HeadHandoff, limits: HeadLimits) -> Self {
         let held = BytesMut::new();
         RequestFilter {
             heads,
-            bounds,
+            limits,
             state: FilterState::Head,
             held,
             fit: 0,
@@ -309,7 +309,7 @@ impl RequestFilter {
     fn check_held(&mut self) -> bool {
         // A line that arrives byte by byte is not parsed from its start each time.
         let is_unended = self.unended > 0 && self.state == FilterState::Head;
-        let is_short = self.held.len() <= self.bounds.max_head;
+        let is_short = self.held.len() <= self.limits.max_head;
         if is_unended && is_short && line_feed(&self.held[self.unended..]).is_none() {
             self.unended = self.held.len();
             return false;
@@ -355,7 +355,7 @@ impl RequestFilter {
             at += match &mut self.state {
                 // An empty line is not yet the head.
                 FilterState::Head if matches!(rest[0], b'\r' | b'\n') => 1,
-                FilterState::Head => match head(rest, self.bounds) {
+                FilterState::Head => match head(rest, self.limits) {
                     Ok(length) => {
                         self.state = FilterState::AfterHead;
                         return (at + length, StopReason::AwaitHyper);
@@ -390,10 +390,10 @@ impl RequestFilter {
 }
 
 /// Returns the length of the head at the start of `bytes`, if hyper accepts it as it is.
-fn head(bytes: &[u8], bounds: HeadLimits) -> Result<usize, StopReason> {
+fn head(bytes: &[u8], limits: HeadLimits) -> Result<usize, StopReason> {
     // The request line first: hyper would refuse a target whose bytes only need an escape.
     let Some(end) = line_feed(bytes) else {
-        let is_long = bytes.len() > bounds.max_head;
+        let is_long = bytes.len() > limits.max_head;
         return Err(if is_long {
             StopReason::Flawed(HeadFlaw::TooLarge)
         } else {
@@ -402,8 +402,8 @@ fn head(bytes: &[u8], bounds: HeadLimits) -> Result<usize, StopReason> {
     };
     let line = target::encode_request_line(&bytes[..=end]);
     let looked = match &line {
-        None => head_check::check(bytes, bounds),
-        Some(line) => head_check::check(&[&line.bytes, &bytes[end + 1..]].concat(), bounds),
+        None => head_check::check(bytes, limits),
+        Some(line) => head_check::check(&[&line.bytes, &bytes[end + 1..]].concat(), limits),
     };
     match (looked, line) {
         (HeadCheck::Flawed(flaw), _) => Err(StopReason::Flawed(flaw)),

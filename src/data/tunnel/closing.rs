@@ -21,13 +21,13 @@ const ANSWERS_TIMEOUT: Duration = Duration::from_secs(1);
 impl Tunnel {
     /// Ends one side's stream: FIN or close_notify came, or its socket failed.
     #[cold]
-    pub(super) fn on_stream_end(&mut self, way: Flow, cx: &mut Context<'_>, now: Instant) {
-        let was_done = self.sides(way).0.end_stream();
-        if self.is_answering(way) {
+    pub(super) fn on_stream_end(&mut self, flow: Flow, cx: &mut Context<'_>, now: Instant) {
+        let was_done = self.sides(flow).0.end_stream();
+        if self.is_answering(flow) {
             self.close_violator(cx, now); // before FIN goes the same way
         }
-        let (from, to) = self.sides(way);
-        match way {
+        let (from, to) = self.sides(flow);
+        match flow {
             // No Close is made up for either side: the backend gets FIN, and what it sends still
             // flows.
             Flow::FromClient => to.stream.shutdown_write(),
@@ -37,7 +37,7 @@ impl Tunnel {
             // The client waits for the rest of a frame that never comes: its stream ends at once.
             Flow::FromBackend => self.stop_relaying(cx, now),
         }
-        let (by, reason) = match way {
+        let (by, reason) = match flow {
             Flow::FromClient => (Initiator::Client, CloseReason::ClientGone),
             Flow::FromBackend => (Initiator::Backend, CloseReason::BackendGone),
         };
@@ -51,12 +51,12 @@ impl Tunnel {
     #[cold]
     pub(super) fn on_violation(
         &mut self,
-        way: Flow,
+        flow: Flow,
         fault: FrameError,
         cx: &mut Context<'_>,
         now: Instant,
     ) {
-        let by = match way {
+        let by = match flow {
             Flow::FromClient => Initiator::Client,
             Flow::FromBackend => Initiator::Backend,
         };
@@ -79,7 +79,7 @@ impl Tunnel {
             ),
         };
         let was_free = self.is_open();
-        let (from, to) = self.sides(way);
+        let (from, to) = self.sides(flow);
         // What comes after a violation has no frames any more.
         from.discard();
         if was_free {
@@ -87,8 +87,8 @@ impl Tunnel {
             from.pause();
             let has_answers = !to.is_done() && !to.has_failed() && from.is_writable();
             self.ending.get_or_insert(EndCause { by, reason, code: Some(code), refusal: None });
-            self.course = CloseState::AwaitingAnswers(Violation { way, code, word });
-            self.clock.end_within(now, ANSWERS_TIMEOUT);
+            self.course = CloseState::AwaitingAnswers(Violation { flow, code, word });
+            self.timers.end_within(now, ANSWERS_TIMEOUT);
             self.write_closes(cx);
             if has_answers {
                 return;
@@ -103,22 +103,22 @@ impl Tunnel {
     /// would be lost (RFC 9112 §9.6).
     #[cold]
     pub(super) fn close_violator(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let CloseState::AwaitingAnswers(Violation { way, code, word }) = self.course else {
+        let CloseState::AwaitingAnswers(Violation { flow, code, word }) = self.course else {
             return;
         };
-        let from = self.sides(way).0;
+        let from = self.sides(flow).0;
         from.request_close(code, word);
         from.resume();
-        self.course = CloseState::ViolatorClosed(way);
-        self.clock.end_within(now, self.terms.route.timeouts.grace);
+        self.course = CloseState::ViolatorClosed(flow);
+        self.timers.end_within(now, self.rules.route.timeouts.grace);
         self.write_closes(cx);
         // A side that was paused may have missed its wake: the next poll reads it.
         turn::yield_after_io(cx);
     }
 
     /// Whether the bytes that go this way answer a side that broke a rule.
-    pub(super) fn is_answering(&self, way: Flow) -> bool {
-        matches!(&self.course, CloseState::AwaitingAnswers(violation) if violation.way != way)
+    pub(super) fn is_answering(&self, flow: Flow) -> bool {
+        matches!(&self.course, CloseState::AwaitingAnswers(violation) if violation.flow != flow)
     }
 
     fn is_open(&self) -> bool {
@@ -133,7 +133,7 @@ impl Tunnel {
             // grace to read bytes that are on their way to it.
             if ending.reason == CloseReason::Revoked {
                 self.close_violator(cx, now);
-                self.clock.client_ends_within(now, self.terms.route.timeouts.grace);
+                self.timers.client_ends_within(now, self.rules.route.timeouts.grace);
             }
             return;
         }
@@ -163,7 +163,7 @@ impl Tunnel {
     /// Starts the grace anew, unless it is running out for good.
     pub(super) fn restart_grace(&mut self, now: Instant) {
         if self.is_open() {
-            self.clock.end_within(now, self.terms.route.timeouts.grace);
+            self.timers.end_within(now, self.rules.route.timeouts.grace);
         }
     }
 
@@ -196,34 +196,34 @@ impl Tunnel {
     /// its peer sends resets the connection, and the kernel drops what it holds.
     #[cold]
     pub(super) fn check_end_timers(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        let timeouts = self.terms.route.timeouts;
+        let timeouts = self.rules.route.timeouts;
         // Not `||`: both sides have to be asked.
         if self.client.check_broken() | self.backend.check_broken() {
             return true;
         }
         let owed = [self.client.unacked_progress(), self.backend.unacked_progress()];
-        self.clock.on_timer(now);
-        if let Some(side) = self.clock.stalled(now, timeouts.write_stall, owed) {
+        self.timers.on_timer(now);
+        if let Some(side) = self.timers.stalled(now, timeouts.write_stall, owed) {
             self.on_stall(side, cx, now);
             return true;
         }
         if self.is_delivering(owed.map(|owed| owed.is_some())) {
-            self.clock.end_within(now, timeouts.grace);
+            self.timers.end_within(now, timeouts.grace);
         }
-        if self.clock.is_client_timed_out(now) && !self.client.has_failed() {
+        if self.timers.is_client_timed_out(now) && !self.client.has_failed() {
             self.client.abort();
             return true;
         }
-        if self.clock.is_grace_over(now) {
+        if self.timers.is_grace_over(now) {
             self.on_grace_over(cx, now);
             return true;
         }
-        let rules = self.terms.limits();
-        if self.is_open() && self.clock.is_past_lifetime(now, rules) {
+        let limits = self.rules.limits();
+        if self.is_open() && self.timers.is_past_lifetime(now, limits) {
             self.end(EndCause::by_sidegate(CloseReason::Lifetime, None), cx, now);
             return true;
         }
-        self.clock.arm_ending(cx, now, rules, &timeouts);
+        self.timers.arm_ending(cx, now, limits, &timeouts);
         false
     }
 
@@ -233,16 +233,16 @@ impl Tunnel {
     pub(super) fn on_stall(&mut self, side: usize, cx: &mut Context<'_>, now: Instant) {
         let [client, backend] =
             [(Initiator::Client, Flow::FromClient), (Initiator::Backend, Flow::FromBackend)];
-        let (by, way) = if side == 0 { client } else { backend };
+        let (by, flow) = if side == 0 { client } else { backend };
         let ending = EndCause { by, reason: CloseReason::Stalled, code: None, refusal: None };
         self.ending.get_or_insert(ending);
-        self.sides(way).0.abort();
+        self.sides(flow).0.abort();
         match &self.course {
-            CloseState::AwaitingAnswers(violation) if violation.way != way => {
+            CloseState::AwaitingAnswers(violation) if violation.flow != flow => {
                 self.close_violator(cx, now)
             }
             // The violator has its code, and its grace.
-            CloseState::ViolatorClosed(violator) if *violator != way => {}
+            CloseState::ViolatorClosed(violator) if *violator != flow => {}
             CloseState::Flushing => {}
             _ => self.stop_relaying(cx, now),
         }
@@ -262,7 +262,7 @@ impl Tunnel {
             }
         }
         self.course = CloseState::Flushing;
-        self.clock.end_within(now, self.terms.route.timeouts.grace);
+        self.timers.end_within(now, self.rules.route.timeouts.grace);
         // A side that was not read for a while may have missed its wake: the next poll reads it.
         turn::yield_after_io(cx);
     }
@@ -272,10 +272,10 @@ impl Tunnel {
     fn on_grace_over(&mut self, cx: &mut Context<'_>, now: Instant) {
         match self.course {
             CloseState::AwaitingAnswers(_) => self.close_violator(cx, now),
-            CloseState::ViolatorClosed(way) => {
+            CloseState::ViolatorClosed(flow) => {
                 // The frames before the violation are legal: the other side still gets them, though
                 // the violator does not get the answers.
-                self.sides(way).0.abort();
+                self.sides(flow).0.abort();
                 self.stop_relaying(cx, now);
             }
             CloseState::Open | CloseState::Closing(_) => {
@@ -287,7 +287,7 @@ impl Tunnel {
                     }
                 }
                 self.stop_relaying(cx, now);
-                self.clock.client_ends_within(now, self.terms.route.timeouts.write_stall);
+                self.timers.client_ends_within(now, self.rules.route.timeouts.write_stall);
             }
             CloseState::Flushing => {
                 self.client.abort();
@@ -336,7 +336,7 @@ impl Tunnel {
             code: ending.code,
             from_client,
             from_backend,
-            lasted: self.clock.since_opened(),
+            lasted: self.timers.since_opened(),
         };
         TunnelOutcome { closed, refusal: ending.refusal }
     }

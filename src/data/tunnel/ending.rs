@@ -24,7 +24,7 @@ pub enum CloseState {
 /// A side's violation, and the Close that tells it so.
 pub struct Violation {
     /// The way that the violator sends.
-    pub way: Flow,
+    pub flow: Flow,
     /// The code of the Close.
     pub code: u16,
     /// The reason in the Close.

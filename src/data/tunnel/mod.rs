@@ -47,10 +47,10 @@ pub struct Tunnel {
     client: Side,
     backend: Side,
     entry: Arc<LiveEntry>,
-    terms: TunnelRules,
+    rules: TunnelRules,
     /// The counters, of this thread, of the route under which the tunnel opened.
     metrics: Arc<RouteMetrics>,
-    clock: TunnelTimers,
+    timers: TunnelTimers,
     /// `None` means that no side had sent bytes behind its head.
     early: Option<Box<EarlyBytes>>,
     ending: Option<EndCause>,
@@ -97,15 +97,15 @@ impl Tunnel {
     /// Makes the tunnel of `parts`.
     pub fn new(parts: TunnelParts) -> Self {
         let TunnelParts { client, backend, early, extensions, places, entry, metrics } = parts;
-        let terms = entry.rules();
+        let rules = entry.rules();
         let now = Instant::now();
         let has_early = !early.client.is_empty() || !early.backend.is_empty();
         Tunnel {
-            client: Side::new(client, Scanner::new(Sender::Client, extensions), messages(&terms)),
+            client: Side::new(client, Scanner::new(Sender::Client, extensions), messages(&rules)),
             backend: Side::new(backend, Scanner::new(Sender::Backend, extensions), None),
-            clock: TunnelTimers::new(now),
+            timers: TunnelTimers::new(now),
             entry,
-            terms,
+            rules,
             metrics,
             early: has_early.then(|| Box::new(early)),
             ending: None,
@@ -121,7 +121,7 @@ impl Tunnel {
 
     /// The route under which the tunnel runs now; a reload may change it.
     pub fn route(&self) -> &Arc<Route> {
-        &self.terms.route
+        &self.rules.route
     }
 
     /// The counters of the route under which the tunnel opened.
@@ -167,7 +167,7 @@ impl Tunnel {
     #[cold]
     fn relay_early(
         &mut self,
-        way: Flow,
+        flow: Flow,
         cx: &mut Context<'_>,
         buffers: &mut Buffers,
         early: &[u8],
@@ -175,19 +175,19 @@ impl Tunnel {
     ) {
         for part in early.chunks(MAX_PLAINTEXT) {
             buffers.plain[HEADROOM..HEADROOM + part.len()].copy_from_slice(part);
-            self.relay(way, cx, &mut buffers.plain[..HEADROOM + part.len()], now);
+            self.relay(flow, cx, &mut buffers.plain[..HEADROOM + part.len()], now);
         }
     }
 
     /// Moves the bytes of one read. False means that this way has nothing to do until it is woken.
     fn read_and_relay(
         &mut self,
-        way: Flow,
+        flow: Flow,
         cx: &mut Context<'_>,
         buffers: &mut Buffers,
         now: Instant,
     ) -> bool {
-        let (from, to) = self.sides(way);
+        let (from, to) = self.sides(flow);
         // A side that has got its Close gets nothing more: that it may not take that Close is no
         // reason not to hear the other. Bytes behind the end of a side's frames are discarded, and
         // need no room either.
@@ -197,10 +197,10 @@ impl Tunnel {
         match from.stream.poll_read(cx, buffers) {
             Poll::Pending => false,
             Poll::Ready(Ok(read @ 1..)) => {
-                if way == Flow::FromClient {
-                    self.clock.on_client_byte(now);
+                if flow == Flow::FromClient {
+                    self.timers.on_client_byte(now);
                 }
-                let frames = self.relay(way, cx, &mut buffers.plain[..HEADROOM + read], now);
+                let frames = self.relay(flow, cx, &mut buffers.plain[..HEADROOM + read], now);
                 buffers.turn.spend_frames(frames);
                 true
             }
@@ -208,12 +208,12 @@ impl Tunnel {
             // data.
             Poll::Ready(Ok(_)) if !from.stream.has_ended() => true,
             Poll::Ready(Ok(_)) => {
-                self.on_stream_end(way, cx, now);
+                self.on_stream_end(flow, cx, now);
                 false
             }
             Poll::Ready(Err(_)) => {
                 from.fail();
-                self.on_stream_end(way, cx, now);
+                self.on_stream_end(flow, cx, now);
                 false
             }
         }
@@ -224,19 +224,19 @@ impl Tunnel {
     /// Frames pass unchanged and in one write, control frames included, so that a read of many
     /// small ones costs no more system calls and TLS records than a read of a large one. Bytes that
     /// an earlier read held back are copied into the room in front of them.
-    fn relay(&mut self, way: Flow, cx: &mut Context<'_>, bytes: &mut [u8], now: Instant) -> usize {
+    fn relay(&mut self, flow: Flow, cx: &mut Context<'_>, bytes: &mut [u8], now: Instant) -> usize {
         let (mut at, mut frames, mut ready) = (HEADROOM, 0, WriteBatch::default());
         while at < bytes.len() {
-            if !self.sides(way).0.is_relayed() {
+            if !self.sides(flow).0.is_relayed() {
                 return frames; // Nothing may follow a Close (RFC 6455 §5.5.1).
             }
-            let piece = match self.scan(way, &bytes[at..]) {
+            let piece = match self.scan(flow, &bytes[at..]) {
                 Ok(piece) => piece,
                 // The frames before the faulty one are valid, and go out first. The Close with the
                 // code follows them.
                 Err(fault) => {
-                    self.forward_early(way, cx, ready.take(bytes), now);
-                    self.on_violation(way, fault, cx, now);
+                    self.forward_early(flow, cx, ready.take(bytes), now);
+                    self.on_violation(flow, fault, cx, now);
                     return frames;
                 }
             };
@@ -246,71 +246,71 @@ impl Tunnel {
                     frames += run.frames as usize;
                     ready.add(run.held(), at, piece.taken, bytes);
                     ready.messages += run.messages;
-                    self.note_control_frames(way, &run, now);
-                    let (from, to) = self.sides(way);
+                    self.note_control_frames(flow, &run, now);
+                    let (from, to) = self.sides(flow);
                     if to.has_close_due() && from.scanner.at_boundary() {
-                        self.forward_early(way, cx, ready.take(bytes), now);
-                        self.sides(way).1.close_if_due(way, cx);
+                        self.forward_early(flow, cx, ready.take(bytes), now);
+                        self.sides(flow).1.close_if_due(flow, cx);
                     }
                 }
                 // A Close: its sender has no more answers. The code for the violator goes out
                 // instead.
-                PieceKind::Control(control) if control.is_close() && self.is_answering(way) => {
-                    self.forward_early(way, cx, ready.take(bytes), now);
-                    self.sides(way).0.discard();
+                PieceKind::Control(control) if control.is_close() && self.is_answering(flow) => {
+                    self.forward_early(flow, cx, ready.take(bytes), now);
+                    self.sides(flow).0.discard();
                     self.close_violator(cx, now);
                 }
                 PieceKind::Control(control) if control.is_close() => {
                     let frame = control.as_slice();
                     ready.add(&frame[..frame.len() - piece.taken], at, piece.taken, bytes);
-                    self.forward_close(way, &control, cx, ready.take(bytes), now);
+                    self.forward_close(flow, &control, cx, ready.take(bytes), now);
                 }
                 // The Pong that answers our own Ping is swallowed.
                 PieceKind::Control(_) => frames += 1,
             }
             at += piece.taken;
         }
-        self.forward(way, cx, ready.take(bytes), now);
+        self.forward(flow, cx, ready.take(bytes), now);
         frames
     }
 
     /// Reads the next frames of the side that sends this way, by the rules of the tunnel.
     #[inline]
-    fn scan(&mut self, way: Flow, bytes: &[u8]) -> Result<Piece, FrameError> {
-        let Tunnel { client, backend, terms, clock, .. } = self;
+    fn scan(&mut self, flow: Flow, bytes: &[u8]) -> Result<Piece, FrameError> {
+        let Tunnel { client, backend, rules, timers, .. } = self;
         let (from, to) =
-            if way == Flow::FromClient { (client, backend) } else { (backend, client) };
+            if flow == Flow::FromClient { (client, backend) } else { (backend, client) };
         // Where a Close is due, only the frame that is on its way may still pass.
         let until = if to.has_close_due() { from.frame_end(bytes) } else { bytes.len() };
-        let rules = FlowRules {
-            way,
-            limits: terms.limits(),
-            clock,
+        let flow_rules = FlowRules {
+            flow,
+            limits: rules.limits(),
+            timers,
             messages: from.messages.as_deref(),
             frames: &from.frames,
         };
-        from.scanner.next(&bytes[..until], &rules)
+        from.scanner.next(&bytes[..until], &flow_rules)
     }
 
     /// As [`Tunnel::forward`], before the end of a read.
     #[cold]
-    fn forward_early(&mut self, way: Flow, cx: &mut Context<'_>, batch: Batch<'_>, now: Instant) {
-        self.forward(way, cx, batch, now);
+    fn forward_early(&mut self, flow: Flow, cx: &mut Context<'_>, batch: Batch<'_>, now: Instant) {
+        self.forward(flow, cx, batch, now);
     }
 
     /// Sends frames on, and counts the bytes that the other side took.
     #[inline]
-    fn forward(&mut self, way: Flow, cx: &mut Context<'_>, batch: Batch<'_>, now: Instant) {
-        let sent = self.sides(way).1.write(cx, batch.bytes);
-        self.on_forwarded(way, sent, batch.messages, now);
+    fn forward(&mut self, flow: Flow, cx: &mut Context<'_>, batch: Batch<'_>, now: Instant) {
+        let sent = self.sides(flow).1.write(cx, batch.bytes);
+        self.on_forwarded(flow, sent, batch.messages, now);
     }
 
     /// Notes the control frames of a run: a Ping of the backend's waits for the client, a Pong of
     /// the client's answers it.
-    fn note_control_frames(&mut self, way: Flow, run: &FrameRun, now: Instant) {
-        match way {
-            Flow::FromClient if run.pongs => self.clock.on_client_pong(),
-            Flow::FromBackend if run.pings => self.clock.on_backend_ping(now),
+    fn note_control_frames(&mut self, flow: Flow, run: &FrameRun, now: Instant) {
+        match flow {
+            Flow::FromClient if run.pongs => self.timers.on_client_pong(),
+            Flow::FromBackend if run.pings => self.timers.on_backend_ping(now),
             _ => {}
         }
     }
@@ -318,23 +318,23 @@ impl Tunnel {
     /// Sends a Close on, the last frame of `batch`; nothing follows it in this direction.
     fn forward_close(
         &mut self,
-        way: Flow,
+        flow: Flow,
         close: &ControlFrame,
         cx: &mut Context<'_>,
         Batch { bytes, messages }: Batch<'_>,
         now: Instant,
     ) {
-        let (from, to) = self.sides(way);
+        let (from, to) = self.sides(flow);
         // Where both Closes have passed, our direction to the client ends with the second (RFC 6455
         // §7.1.1: the server closes first).
-        let is_last = way == Flow::FromBackend && to.is_done() && from.was_closed();
+        let is_last = flow == Flow::FromBackend && to.is_done() && from.was_closed();
         let sent = if is_last { to.write_last(cx, bytes) } else { to.write(cx, bytes) };
         from.discard();
         to.on_closed();
-        self.on_forwarded(way, sent, messages, now);
+        self.on_forwarded(flow, sent, messages, now);
         // The side that sent the first Close ended the tunnel; the second only answers it.
         if self.ending.is_none() {
-            let (by, reason) = match way {
+            let (by, reason) = match flow {
                 Flow::FromClient => (Initiator::Client, CloseReason::ClientClosed),
                 Flow::FromBackend => (Initiator::Backend, CloseReason::BackendClosed),
             };
@@ -343,14 +343,14 @@ impl Tunnel {
         }
     }
 
-    fn on_forwarded(&mut self, way: Flow, bytes: usize, messages: u32, now: Instant) {
+    fn on_forwarded(&mut self, flow: Flow, bytes: usize, messages: u32, now: Instant) {
         // Bytes that wait in the buffer are no progress: only what the other side took restarts
         // clocks.
         if bytes == 0 {
             return;
         }
         let (bytes, messages) = (bytes as u64, u64::from(messages));
-        match way {
+        match flow {
             Flow::FromClient => {
                 self.entry.traffic.add_from_client(bytes, messages);
                 self.metrics.relayed(Direction::FromClient, bytes, messages);
@@ -360,7 +360,7 @@ impl Tunnel {
                 self.metrics.relayed(Direction::FromBackend, bytes, messages);
             }
         }
-        self.clock.on_frame(now);
+        self.timers.on_frame(now);
         // After a side's own Close the other may still be sending what it had begun.
         if self.ending.is_some_and(|ending| {
             matches!(ending.reason, CloseReason::ClientClosed | CloseReason::BackendClosed)
@@ -371,23 +371,23 @@ impl Tunnel {
 
     /// Carries out orders from the table: new rules, or an end.
     fn apply_orders(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let Some((terms, end)) = self.entry.take_changes(cx.waker()) else { return };
+        let Some((rules, end)) = self.entry.take_changes(cx.waker()) else { return };
         // Only a limit that changed gets a new bucket. A reload must not refill the others, or each
         // would hand every client another burst.
-        if terms.limits().message_rate != self.terms.limits().message_rate {
-            self.client.messages = messages(&terms);
+        if rules.limits().message_rate != self.rules.limits().message_rate {
+            self.client.messages = messages(&rules);
         }
-        if terms.limits().frames != self.terms.limits().frames {
+        if rules.limits().frames != self.rules.limits().frames {
             self.client.frames = OnceCell::new();
         }
-        let write_stall = terms.route.timeouts.write_stall;
-        if write_stall != self.terms.route.timeouts.write_stall {
+        let write_stall = rules.route.timeouts.write_stall;
+        if write_stall != self.rules.route.timeouts.write_stall {
             self.client.stream.allow_zero_window(write_stall);
             self.backend.stream.allow_zero_window(write_stall);
         }
-        self.terms = terms;
+        self.rules = rules;
         // The timer was set by the old limits; `check_timers` sets it anew.
-        self.clock.disarm();
+        self.timers.disarm();
         match end {
             None => {}
             Some(EndOrder::Revoke(refusal)) => {
@@ -435,44 +435,44 @@ impl Tunnel {
             return self.check_end_timers(cx, now);
         }
         let unsent = [self.client.stalled_progress(), self.backend.stalled_progress()];
-        if unsent == [None; 2] && self.clock.is_quiescent(now) {
+        if unsent == [None; 2] && self.timers.is_quiescent(now) {
             return false;
         }
-        let rules = self.terms.limits();
-        let timeouts = &self.terms.route.timeouts;
-        self.clock.on_timer(now);
-        self.clock.set_unsent(now, unsent[0].is_some());
-        if let Some(side) = self.clock.stalled(now, timeouts.write_stall, unsent) {
+        let limits = self.rules.limits();
+        let timeouts = &self.rules.route.timeouts;
+        self.timers.on_timer(now);
+        self.timers.set_unsent(now, unsent[0].is_some());
+        if let Some(side) = self.timers.stalled(now, timeouts.write_stall, unsent) {
             self.on_stall(side, cx, now);
             return true;
         }
         // A client is not read while the backend takes nothing: its silence says nothing.
         let deaf = self.backend.stream.has_unsent();
-        match self.clock.due(now, rules, deaf) {
+        match self.timers.due(now, limits, deaf) {
             Some(timers::TimerEvent::End(reason)) => {
                 self.end(EndCause::by_sidegate(reason, None), cx, now);
                 true
             }
             Some(timers::TimerEvent::Ping) if self.backend.scanner.at_boundary() => {
-                let payload = self.clock.ping(now);
+                let payload = self.timers.ping(now);
                 self.client.write(cx, frame::ping(payload, None).as_slice());
                 true
             }
             // A control frame may come between the fragments of a message, but not inside a frame
             // (RFC 6455 §5.4): the Ping waits until the backend's frame is complete.
             Some(timers::TimerEvent::Ping) => {
-                self.clock.defer_ping(now);
+                self.timers.defer_ping(now);
                 true
             }
             None => {
-                self.clock.arm(cx, now, rules, timeouts, deaf);
+                self.timers.arm(cx, now, limits, timeouts, deaf);
                 false
             }
         }
     }
 
-    fn sides(&mut self, way: Flow) -> (&mut Side, &mut Side) {
-        match way {
+    fn sides(&mut self, flow: Flow) -> (&mut Side, &mut Side) {
+        match flow {
             Flow::FromClient => (&mut self.client, &mut self.backend),
             Flow::FromBackend => (&mut self.backend, &mut self.client),
         }
@@ -491,6 +491,6 @@ impl Future for Tunnel {
     }
 }
 
-fn messages(terms: &TunnelRules) -> Option<Box<Bucket>> {
-    terms.limits().message_rate.map(|rate| Box::new(Bucket::new(rate)))
+fn messages(rules: &TunnelRules) -> Option<Box<Bucket>> {
+    rules.limits().message_rate.map(|rate| Box::new(Bucket::new(rate)))
 }

@@ -11,11 +11,11 @@ use crate::tunnels::budget::Bucket;
 /// The rules of one direction.
 pub struct FlowRules<'a> {
     /// The direction that these rules bound.
-    pub way: Flow,
+    pub flow: Flow,
     /// The limits of the tunnel's policy.
     pub limits: &'a TunnelLimits,
     /// Knows the payload of our Pings.
-    pub clock: &'a TunnelTimers,
+    pub timers: &'a TunnelTimers,
     /// The message rate. `None` means unlimited.
     pub messages: Option<&'a Bucket>,
     /// The rate of those frames that the limit `frames` counts.
@@ -26,7 +26,7 @@ impl FlowRules<'_> {
     /// The rate of the limit `frames`, which limits the client alone. `None` means unlimited.
     #[inline]
     fn frame_rate(&self) -> Option<Rate> {
-        self.limits.frames.filter(|_| self.way == Flow::FromClient)
+        self.limits.frames.filter(|_| self.flow == Flow::FromClient)
     }
 }
 
@@ -61,7 +61,7 @@ impl FrameRules for FlowRules<'_> {
     fn passes_always(&self, opcode: u8) -> bool {
         match opcode {
             frame::OPCODE_CLOSE => false,
-            frame::OPCODE_PONG if self.way == Flow::FromClient => self.clock.payload().is_none(),
+            frame::OPCODE_PONG if self.flow == Flow::FromClient => self.timers.payload().is_none(),
             _ => true,
         }
     }
@@ -71,8 +71,8 @@ impl FrameRules for FlowRules<'_> {
     fn passes(&self, opcode: u8, payload: MaskedPayload<'_>) -> bool {
         match opcode {
             frame::OPCODE_CLOSE => false,
-            frame::OPCODE_PONG if self.way == Flow::FromClient => {
-                !self.clock.payload().is_some_and(|own| payload.unmasks_to(&own))
+            frame::OPCODE_PONG if self.flow == Flow::FromClient => {
+                !self.timers.payload().is_some_and(|own| payload.unmasks_to(&own))
             }
             _ => true,
         }

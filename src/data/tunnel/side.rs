@@ -177,11 +177,11 @@ impl Side {
         self.outgoing = OutgoingState::Failed { was_closed: self.was_closed() };
     }
 
-    /// Writes the Close that is due, if any. `way` is the way that leads to this side, and says
+    /// Writes the Close that is due, if any. `flow` leads to this side, and says
     /// whether the frame is masked.
-    pub fn close_if_due(&mut self, way: Flow, cx: &mut Context<'_>) {
+    pub fn close_if_due(&mut self, flow: Flow, cx: &mut Context<'_>) {
         let OutgoingState::CloseDue { code, word } = self.outgoing else { return };
-        let mask = (way == Flow::FromClient).then(rand::random);
+        let mask = (flow == Flow::FromClient).then(rand::random);
         self.write(cx, frame::set_connection_close(code, word, mask).as_slice());
         self.on_closed();
     }

@@ -376,27 +376,27 @@ mod tests {
         expected: &[(u64, Option<TimerEvent>)],
     ) {
         let opened = Instant::now();
-        let mut clock = TunnelTimers::new(opened);
+        let mut timers = TunnelTimers::new(opened);
         for (at, happens) in happened {
-            happens(&mut clock, opened + seconds(*at));
+            happens(&mut timers, opened + seconds(*at));
         }
         for (at, due) in expected {
-            assert_eq!(clock.due(opened + seconds(*at), rules, false), *due, "at {at} s");
+            assert_eq!(timers.due(opened + seconds(*at), rules, false), *due, "at {at} s");
         }
     }
 
-    fn pings(clock: &mut TunnelTimers, now: Instant) {
-        clock.ping(now);
+    fn pings(timers: &mut TunnelTimers, now: Instant) {
+        timers.ping(now);
     }
 
-    fn answers_ours(clock: &mut TunnelTimers, now: Instant) {
-        clock.on_client_byte(now);
-        assert!(clock.payload().is_some(), "it is known");
+    fn answers_ours(timers: &mut TunnelTimers, now: Instant) {
+        timers.on_client_byte(now);
+        assert!(timers.payload().is_some(), "it is known");
     }
 
-    fn answers_the_backend(clock: &mut TunnelTimers, now: Instant) {
-        clock.on_client_byte(now);
-        clock.on_client_pong();
+    fn answers_the_backend(timers: &mut TunnelTimers, now: Instant) {
+        timers.on_client_byte(now);
+        timers.on_client_pong();
     }
 
     const OPCODE_PING: Option<TimerEvent> = Some(TimerEvent::Ping);
@@ -451,10 +451,10 @@ mod tests {
 
     #[test]
     fn own_pings_share_one_payload() {
-        let mut clock = TunnelTimers::new(Instant::now());
-        assert_eq!(clock.payload(), None, "no Ping of ours has gone out");
-        let payload = clock.ping(Instant::now());
-        assert_eq!((clock.payload(), clock.ping(Instant::now())), (Some(payload), payload));
+        let mut timers = TunnelTimers::new(Instant::now());
+        assert_eq!(timers.payload(), None, "no Ping of ours has gone out");
+        let payload = timers.ping(Instant::now());
+        assert_eq!((timers.payload(), timers.ping(Instant::now())), (Some(payload), payload));
     }
 
     #[test]
@@ -490,11 +490,11 @@ mod tests {
 
     #[test]
     fn pong_is_not_due_while_the_ping_waits_behind_data() {
-        fn fills(clock: &mut TunnelTimers, now: Instant) {
-            clock.set_unsent(now, true);
+        fn fills(timers: &mut TunnelTimers, now: Instant) {
+            timers.set_unsent(now, true);
         }
-        fn empties(clock: &mut TunnelTimers, now: Instant) {
-            clock.set_unsent(now, false);
+        fn empties(timers: &mut TunnelTimers, now: Instant) {
+            timers.set_unsent(now, false);
         }
         check(&rules(), &[(24, fills), (25, pings)], &[(45, None), (100, None)]);
         check(&rules(), &[(24, fills), (25, pings), (40, empties)], &[(59, None), (60, NO_PONG)]);
@@ -508,9 +508,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn stopped_process_reads_before_it_declares_silence() {
         let opened = Instant::now();
-        let mut clock = TunnelTimers::new(opened);
-        clock.ping(opened);
-        clock.arm(
+        let mut timers = TunnelTimers::new(opened);
+        timers.ping(opened);
+        timers.arm(
             &mut Context::from_waker(std::task::Waker::noop()),
             opened,
             &rules(),
@@ -518,16 +518,16 @@ mod tests {
             false,
         );
         let woken = opened + seconds(3000);
-        clock.on_timer(woken);
-        assert_eq!(clock.due(woken, &rules(), false), None, "neither idle nor without a Pong");
+        timers.on_timer(woken);
+        assert_eq!(timers.due(woken, &rules(), false), None, "neither idle nor without a Pong");
         assert_eq!(
-            clock.due(woken + LATE_TIMER_GRACE, &rules(), false),
+            timers.due(woken + LATE_TIMER_GRACE, &rules(), false),
             IDLE_TIME,
             "who still says nothing then is"
         );
-        clock.on_timer(woken + seconds(1));
+        timers.on_timer(woken + seconds(1));
         assert_eq!(
-            clock.due(opened + seconds(3600), &rules(), false),
+            timers.due(opened + seconds(3600), &rules(), false),
             LIFETIME,
             "a lifetime knows no excuse"
         );
@@ -536,20 +536,20 @@ mod tests {
     #[test]
     fn silence_of_an_unread_client_does_not_count() {
         let opened = Instant::now();
-        let mut clock = TunnelTimers::new(opened);
-        clock.ping(opened);
-        assert_eq!(clock.due(opened + seconds(21), &rules(), true), None);
-        assert_eq!(clock.due(opened + seconds(21), &rules(), false), NO_PONG);
+        let mut timers = TunnelTimers::new(opened);
+        timers.ping(opened);
+        assert_eq!(timers.due(opened + seconds(21), &rules(), true), None);
+        assert_eq!(timers.due(opened + seconds(21), &rules(), false), NO_PONG);
     }
 
     /// At each second, how much each side has taken while there was more for it, and who has
     /// stalled by then; after 30 s.
     fn check_stalls(steps: &[(u64, [Option<u64>; 2], Option<usize>)]) {
         let opened = Instant::now();
-        let mut clock = TunnelTimers::new(opened);
+        let mut timers = TunnelTimers::new(opened);
         for (at, unsent, stalled) in steps {
             assert_eq!(
-                clock.stalled(opened + seconds(*at), seconds(30), *unsent),
+                timers.stalled(opened + seconds(*at), seconds(30), *unsent),
                 *stalled,
                 "at {at} s"
             );
@@ -579,10 +579,10 @@ mod tests {
     #[test]
     fn grace_ends_at_its_deadline() {
         let opened = Instant::now();
-        let mut clock = TunnelTimers::new(opened);
-        assert!(!clock.is_grace_over(opened + seconds(100)), "none runs");
-        clock.end_within(opened, seconds(5));
-        assert_eq!([4, 5].map(|at| clock.is_grace_over(opened + seconds(at))), [false, true]);
+        let mut timers = TunnelTimers::new(opened);
+        assert!(!timers.is_grace_over(opened + seconds(100)), "none runs");
+        timers.end_within(opened, seconds(5));
+        assert_eq!([4, 5].map(|at| timers.is_grace_over(opened + seconds(at))), [false, true]);
     }
 
     /// What happens to a tunnel that looks at its clock after each of it.
@@ -592,8 +592,8 @@ mod tests {
         TunnelTimers::on_backend_ping,
         TunnelTimers::defer_ping,
         |_, _| (),
-        |clock, _| {
-            clock.on_client_pong();
+        |timers, _| {
+            timers.on_client_pong();
         },
     ];
 
@@ -603,19 +603,19 @@ mod tests {
             let rules = TunnelLimits { ping: Some(seconds(ping)), ..rules() };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             runtime.block_on(async {
-                let (mut clock, mut cx) = (TunnelTimers::new(Instant::now()), Context::from_waker(std::task::Waker::noop()));
+                let (mut timers, mut cx) = (TunnelTimers::new(Instant::now()), Context::from_waker(std::task::Waker::noop()));
                 for (wait, event) in steps {
                     tokio::time::advance(seconds(wait)).await;
                     let now = Instant::now();
-                    EVENTS[event](&mut clock, now);
-                    if clock.is_quiescent(now) {
-                        assert_eq!(clock.due(now, &rules, false), None);
+                    EVENTS[event](&mut timers, now);
+                    if timers.is_quiescent(now) {
+                        assert_eq!(timers.due(now, &rules, false), None);
                         continue;
                     }
-                    while clock.due(now, &rules, false) == OPCODE_PING {
-                        clock.ping(now);
+                    while timers.due(now, &rules, false) == OPCODE_PING {
+                        timers.ping(now);
                     }
-                    clock.arm(&mut cx, now, &rules, &RouteTimeouts::default(), false);
+                    timers.arm(&mut cx, now, &rules, &RouteTimeouts::default(), false);
                 }
             });
         }

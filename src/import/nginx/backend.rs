@@ -37,14 +37,14 @@ pub struct Upstreams(HashMap<String, PassTarget>);
 
 impl Upstreams {
     /// Reads an `upstream` block; a duplicate name or an empty block is a fault.
-    pub fn read(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) {
+    pub fn read(&mut self, directive: &Directive, context: &mut ImportContext<'_>) {
         let name = directive.first();
         let (mut backends, mut unknown, mut servers) = (Vec::new(), None, 0);
         for inner in directive.inside() {
             match inner.name.as_str() {
                 "server" => {
                     servers += 1;
-                    match server(inner, reading) {
+                    match server(inner, context) {
                         Ok(Some(backend)) if !backends.contains(&backend) => backends.push(backend),
                         Ok(_) => {}
                         Err(why) => unknown = Some(why),
@@ -53,20 +53,20 @@ impl Upstreams {
                 "ip_hash" | "hash" | "sticky" | "sticky_cookie_insert" => {
                     let text = "a client's next tunnel may go to another backend: the one with \
                                 the fewest tunnels gets it";
-                    reading.notes.add(inner.id, DirectiveOutcome::Differs, text);
+                    context.notes.add(inner.id, DirectiveOutcome::Differs, text);
                 }
                 "random" | "least_time" => {
-                    reading.notes.add(
+                    context.notes.add(
                         inner.id,
                         DirectiveOutcome::Differs,
                         "the backend with the fewest tunnels gets the next",
                     );
                 }
-                _ => fixed::note_upstream(inner, reading),
+                _ => fixed::note_upstream(inner, context),
             }
         }
         if servers == 0 {
-            return reading
+            return context
                 .fault(directive.id, format!("no servers are inside upstream \"{name}\""));
         }
         let to = match unknown {
@@ -82,9 +82,9 @@ impl Upstreams {
         } else {
             "a list as `backend` of the routes that lead there"
         };
-        reading.notes.add(directive.id, DirectiveOutcome::Carried, text);
+        context.notes.add(directive.id, DirectiveOutcome::Carried, text);
         if self.0.insert(name.to_owned(), to).is_some() {
-            reading.fault(directive.id, format!("duplicate upstream \"{name}\""));
+            context.fault(directive.id, format!("duplicate upstream \"{name}\""));
         }
     }
 
@@ -92,7 +92,7 @@ impl Upstreams {
     pub fn pass(
         &self,
         directive: &Directive,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) -> Option<ProxyPass> {
         let id = directive.id;
         let url = directive.first();
@@ -107,7 +107,7 @@ impl Upstreams {
                     cut_by: None,
                 });
             }
-            reading.fault(id, format!("invalid URL prefix in \"{url}\""));
+            context.fault(id, format!("invalid URL prefix in \"{url}\""));
             return None;
         };
         let (address, path) = match rest.strip_prefix("unix:") {
@@ -148,29 +148,29 @@ fn variable(text: &str) -> String {
 /// Reads a `server` of an upstream. `None` means that it is left out.
 fn server(
     directive: &Directive,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) -> Result<Option<String>, String> {
     let id = directive.id;
     let mut kept = true;
     for word in directive.words.iter().skip(1) {
         match word.split_once('=').map_or(word.as_str(), |(key, _)| key) {
             "down" => {
-                reading.notes.add(id, DirectiveOutcome::Dropped, "it is `down`: left out");
+                context.notes.add(id, DirectiveOutcome::Dropped, "it is `down`: left out");
                 kept = false;
             }
             "backup" => {
                 let text = "a `backup` is left out: all backends of a route are equal";
-                reading.notes.add(id, DirectiveOutcome::Differs, text);
+                context.notes.add(id, DirectiveOutcome::Differs, text);
                 kept = false;
             }
             "weight" if word != "weight=1" => {
                 let text =
                     "backends have no weights: the one with the fewest tunnels gets the next";
-                reading.notes.add(id, DirectiveOutcome::Differs, text);
+                context.notes.add(id, DirectiveOutcome::Differs, text);
             }
             "max_conns" if word != "max_conns=0" => {
                 let text = "a backend has no `max_conns`: see `connections.total` of the policy";
-                reading.notes.add(id, DirectiveOutcome::Differs, text);
+                context.notes.add(id, DirectiveOutcome::Differs, text);
             }
             "weight" | "max_conns" => {}
             "max_fails" | "fail_timeout" => {
@@ -178,11 +178,11 @@ fn server(
                     "`{word}` is not carried over: after a dial that fails, the next backend is \
                      tried"
                 );
-                reading.notes.add(id, DirectiveOutcome::Differs, text);
+                context.notes.add(id, DirectiveOutcome::Differs, text);
             }
             _ => {
                 let text = format!("`{word}` is not carried over");
-                reading.notes.add(id, DirectiveOutcome::Differs, text);
+                context.notes.add(id, DirectiveOutcome::Differs, text);
             }
         }
     }
@@ -191,11 +191,11 @@ fn server(
     }
     match backend(directive.first()) {
         Ok(backend) => {
-            reading.notes.add(id, DirectiveOutcome::Carried, format!("backend \"{backend}\""));
+            context.notes.add(id, DirectiveOutcome::Carried, format!("backend \"{backend}\""));
             Ok(Some(backend))
         }
         Err(why) => {
-            reading.notes.add(id, DirectiveOutcome::Closes, why.clone());
+            context.notes.add(id, DirectiveOutcome::Closes, why.clone());
             Err(why)
         }
     }

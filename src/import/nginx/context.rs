@@ -129,13 +129,13 @@ impl ContextSettings {
     pub fn inside<'d>(
         &self,
         directives: impl IntoIterator<Item = &'d Directive>,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) -> ContextSettings {
         let mut own = ContextSettings::default();
         for directive in directives {
-            own.take(directive, reading);
+            own.take(directive, context);
         }
-        own.note_lost(self, reading);
+        own.note_lost(self, context);
         own.inherit(self)
     }
 
@@ -153,15 +153,15 @@ impl ContextSettings {
         guards.filter_map(|(_, id)| *id).collect()
     }
 
-    fn take(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) {
+    fn take(&mut self, directive: &Directive, context: &mut ImportContext<'_>) {
         let id = directive.id;
         match directive.name.as_str() {
-            "allow" | "deny" => self.take_access(directive, reading),
-            "limit_req" => self.rates.extend(ReqLimit::read(directive, reading)),
-            "limit_conn" => self.counts.extend(ConnLimit::read(directive, reading)),
+            "allow" | "deny" => self.take_access(directive, context),
+            "limit_req" => self.rates.extend(ReqLimit::read(directive, context)),
+            "limit_conn" => self.counts.extend(ConnLimit::read(directive, context)),
             "limit_req_dry_run" => self.dry_rates = Some(directive.first() == "on"),
             "limit_conn_dry_run" => self.dry_counts = Some(directive.first() == "on"),
-            "client_max_body_size" => read_once(&mut self.max_body, directive, reading, unit::size),
+            "client_max_body_size" => read_once(&mut self.max_body, directive, context, unit::size),
             "internal" => self.internal = Some(id),
             "satisfy" => self.satisfy = Some(Setting { id, value: directive.first() == "any" }),
             "ssl_certificate" => {
@@ -180,11 +180,11 @@ impl ContextSettings {
             "real_ip_header" => {
                 self.real_ip_header = Some(Setting { id, value: directive.first().to_owned() });
             }
-            name if name.starts_with("proxy_") && self.take_proxy(directive, reading) => {}
-            name if name.ends_with("_timeout") && self.take_timeout(directive, reading) => {}
-            _ if fixed::note(directive, reading) => {}
+            name if name.starts_with("proxy_") && self.take_proxy(directive, context) => {}
+            name if name.ends_with("_timeout") && self.take_timeout(directive, context) => {}
+            _ if fixed::note(directive, context) => {}
             name => match GUARDS.iter().find(|guard| **guard == name) {
-                Some(guard) => self.take_guard(guard, directive, reading),
+                Some(guard) => self.take_guard(guard, directive, context),
                 None => {
                     // `merge_slashes off` counts as unknown: Sidegate makes paths canonical before
                     // it matches them.
@@ -198,7 +198,7 @@ impl ContextSettings {
     }
 
     /// Takes an `allow` or a `deny`.
-    fn take_access(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) {
+    fn take_access(&mut self, directive: &Directive, context: &mut ImportContext<'_>) {
         let id = directive.id;
         match (AccessSubject::parse(directive.first()), directive.words.len()) {
             (Some(whom), 1) => {
@@ -207,14 +207,14 @@ impl ContextSettings {
             }
             _ => {
                 let words = directive.words.join(" ");
-                reading.fault(id, format!("invalid parameter \"{words}\""));
+                context.fault(id, format!("invalid parameter \"{words}\""));
             }
         }
     }
 
     /// Takes a header or the HTTP version of requests to the backend. Returns false for any other
     /// directive.
-    fn take_proxy(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) -> bool {
+    fn take_proxy(&mut self, directive: &Directive, context: &mut ImportContext<'_>) -> bool {
         let id = directive.id;
         match directive.name.as_str() {
             "proxy_set_header" => match &directive.words[..] {
@@ -222,10 +222,10 @@ impl ContextSettings {
                     let (name, value) = (name.to_ascii_lowercase(), value.clone());
                     self.headers.push(ProxyHeader { id, name, value });
                 }
-                _ => reading.fault(id, "`proxy_set_header` takes a name and a value"),
+                _ => context.fault(id, "`proxy_set_header` takes a name and a value"),
             },
             "proxy_http_version" => {
-                read_once(&mut self.http_11, directive, reading, |text| match text {
+                read_once(&mut self.http_11, directive, context, |text| match text {
                     "1.0" => Some(false),
                     "1.1" => Some(true),
                     _ => None,
@@ -237,7 +237,7 @@ impl ContextSettings {
     }
 
     /// Takes a timeout that Sidegate has as well. Returns false for any other directive.
-    fn take_timeout(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) -> bool {
+    fn take_timeout(&mut self, directive: &Directive, context: &mut ImportContext<'_>) -> bool {
         let timeout = match directive.name.as_str() {
             "proxy_read_timeout" => &mut self.read_timeout,
             "proxy_send_timeout" => &mut self.send_timeout,
@@ -246,7 +246,7 @@ impl ContextSettings {
             "send_timeout" => &mut self.client_timeout,
             _ => return false,
         };
-        read_once(timeout, directive, reading, unit::time);
+        read_once(timeout, directive, context, unit::time);
         true
     }
 
@@ -255,18 +255,18 @@ impl ContextSettings {
         &mut self,
         guard: &'static str,
         directive: &Directive,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) {
         let id = directive.id;
         let on = match directive.first() {
             "off" => {
                 let text = "nothing of the kind is ever asked for";
-                reading.notes.add(id, DirectiveOutcome::Needless, text);
+                context.notes.add(id, DirectiveOutcome::Needless, text);
                 None
             }
             optional if optional.starts_with("optional") => {
                 let text = "client certificates are not in this version: the backend hears of none";
-                reading.notes.add(id, DirectiveOutcome::Differs, text);
+                context.notes.add(id, DirectiveOutcome::Differs, text);
                 None
             }
             _ => Some(id),
@@ -277,7 +277,7 @@ impl ContextSettings {
 
     /// Notes where this level's own rules admit clients that the outer rules refused, or that an
     /// `allow` without `deny all` doesn't keep out.
-    fn note_lost(&self, outer: &ContextSettings, reading: &mut ImportContext<'_>) {
+    fn note_lost(&self, outer: &ContextSettings, context: &mut ImportContext<'_>) {
         let Some(first) = self.access.first() else { return };
         let open: Vec<_> = decide(&self.access)
             .into_iter()
@@ -290,19 +290,19 @@ impl ContextSettings {
             _ => "everyone else",
         };
         if let Some(lost) = outer.access.iter().rev().find(|rule| !rule.admits) {
-            let place = reading.tree.place(lost.id);
-            let said = &reading.tree.lines[lost.id].text;
+            let place = context.tree.place(lost.id);
+            let said = &context.tree.lines[lost.id].text;
             let text = format!(
                 "a location with rules inherits none: `{said}` ({place}) does not apply here, and {clients} is admitted. \
                  If that was not intended, write `deny all` here and import again"
             );
-            reading.notes.add(first.id, DirectiveOutcome::FailsOpen, text);
+            context.notes.add(first.id, DirectiveOutcome::FailsOpen, text);
         } else if let Some(allow) = self.access.iter().find(|rule| rule.admits) {
             let text = format!(
                 "no `deny all` follows: {clients} is admitted as well. If that was not intended, \
                  write one and import again"
             );
-            reading.notes.add(allow.id, DirectiveOutcome::FailsOpen, text);
+            context.notes.add(allow.id, DirectiveOutcome::FailsOpen, text);
         }
     }
 
@@ -346,14 +346,14 @@ fn inherit_list<T: Clone>(own: Vec<T>, outer: &[T]) -> Vec<T> {
 fn read_once<T>(
     slot: &mut Option<Setting<T>>,
     directive: &Directive,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
     parse: impl Fn(&str) -> Option<T>,
 ) {
     let Some(value) = parse(directive.first()).filter(|_| directive.words.len() == 1) else {
-        return reading
+        return context
             .fault(directive.id, format!("invalid value \"{}\"", directive.words.join(" ")));
     };
     if slot.replace(Setting { id: directive.id, value }).is_some() {
-        reading.fault(directive.id, format!("\"{}\" directive is duplicate", directive.name));
+        context.fault(directive.id, format!("\"{}\" directive is duplicate", directive.name));
     }
 }

@@ -18,18 +18,18 @@ const MAX_HEAD_BYTES: u64 = 32 << 10;
 const MAX_ANSWER_HEAD_BYTES: u64 = 64 << 10;
 
 /// Notes a directive of `http`, `server` or `location`. Returns `false` if it isn't handled here.
-pub fn note(directive: &Directive, reading: &mut ImportContext<'_>) -> bool {
+pub fn note(directive: &Directive, context: &mut ImportContext<'_>) -> bool {
     let default = ListenerTimeouts::default();
     match directive.name.as_str() {
         "client_header_timeout" => {
-            timeout(directive, ("head", default.head), "gave up at once", reading);
+            timeout(directive, ("head", default.head), "gave up at once", context);
         }
         "keepalive_timeout" => {
             timeout(
                 directive,
                 ("keep_alive", default.keep_alive),
                 "closed after each answer",
-                reading,
+                context,
             );
         }
         "keepalive_requests" | "keepalive_time" => {
@@ -38,17 +38,17 @@ pub fn note(directive: &Directive, reading: &mut ImportContext<'_>) -> bool {
                  and no age; nginx had {}",
                 directive.first()
             );
-            reading.notes.add(directive.id, DirectiveOutcome::Differs, text);
+            context.notes.add(directive.id, DirectiveOutcome::Differs, text);
         }
-        "large_client_header_buffers" => heads(directive, reading),
-        "proxy_buffer_size" => answers(directive, reading),
+        "large_client_header_buffers" => heads(directive, context),
+        "proxy_buffer_size" => answers(directive, context),
         _ => return false,
     }
     true
 }
 
 /// Notes a directive of an `upstream`, if it is handled here.
-pub fn note_upstream(directive: &Directive, reading: &mut ImportContext<'_>) {
+pub fn note_upstream(directive: &Directive, context: &mut ImportContext<'_>) {
     if ["keepalive", "keepalive_requests", "keepalive_time", "keepalive_timeout"]
         .contains(&directive.name.as_str())
     {
@@ -56,7 +56,7 @@ pub fn note_upstream(directive: &Directive, reading: &mut ImportContext<'_>) {
             "connections to a backend are reused by Sidegate's own bounds; nginx had {}",
             directive.first()
         );
-        reading.notes.add(directive.id, DirectiveOutcome::Differs, text);
+        context.notes.add(directive.id, DirectiveOutcome::Differs, text);
     }
 }
 
@@ -64,10 +64,10 @@ fn timeout(
     directive: &Directive,
     (key, own): (&str, Duration),
     zero: &str,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) {
     let Some(value) = unit::time(directive.first()) else {
-        return reading.fault(directive.id, format!("invalid value \"{}\"", directive.first()));
+        return context.fault(directive.id, format!("invalid value \"{}\"", directive.first()));
     };
     let (word, text) = match value {
         Duration::ZERO => (
@@ -86,22 +86,22 @@ fn timeout(
             ),
         ),
     };
-    reading.notes.add(directive.id, word, text);
+    context.notes.add(directive.id, word, text);
 }
 
 /// Notes `large_client_header_buffers`: each line must fit one buffer, and all lines fit the number
 /// of buffers.
-fn heads(directive: &Directive, reading: &mut ImportContext<'_>) {
+fn heads(directive: &Directive, context: &mut ImportContext<'_>) {
     let size = directive.words.get(1).and_then(|size| unit::size(size));
     let (Some(count), Some(size)) = (unit::number(directive.first()), size) else {
-        return reading
+        return context
             .fault(directive.id, format!("invalid value \"{}\"", directive.words.join(" ")));
     };
     let (word, more) = match count.saturating_mul(size) {
         MAX_HEAD_BYTES => (DirectiveOutcome::Needless, String::new()),
         _ => (DirectiveOutcome::Differs, format!("; nginx had {count} buffers of {size} bytes")),
     };
-    reading.notes.add(
+    context.notes.add(
         directive.id,
         word,
         format!("a head may have 32 KiB: the listener's `max_head`{more}"),
@@ -109,15 +109,15 @@ fn heads(directive: &Directive, reading: &mut ImportContext<'_>) {
 }
 
 /// Notes `proxy_buffer_size`, which bounds the head of an answer.
-fn answers(directive: &Directive, reading: &mut ImportContext<'_>) {
+fn answers(directive: &Directive, context: &mut ImportContext<'_>) {
     let Some(size) = unit::size(directive.first()) else {
-        return reading.fault(directive.id, format!("invalid value \"{}\"", directive.first()));
+        return context.fault(directive.id, format!("invalid value \"{}\"", directive.first()));
     };
     if size > MAX_ANSWER_HEAD_BYTES {
         let text = format!("the head of an answer may have 64 KiB; nginx had {size} bytes");
-        return reading.notes.add(directive.id, DirectiveOutcome::Differs, text);
+        return context.notes.add(directive.id, DirectiveOutcome::Differs, text);
     }
-    reading.notes.add(
+    context.notes.add(
         directive.id,
         DirectiveOutcome::Needless,
         "the head of an answer may have 64 KiB",

@@ -73,7 +73,7 @@ pub struct Zones {
 
 impl ReqLimit {
     /// Parses `zone=NAME [burst=N] [nodelay | delay=N]`. `None` means that a fault was noted.
-    pub fn read(directive: &Directive, reading: &mut ImportContext<'_>) -> Option<ReqLimit> {
+    pub fn read(directive: &Directive, context: &mut ImportContext<'_>) -> Option<ReqLimit> {
         let (id, mut zone, mut burst, mut delay) = (directive.id, None, 0, Some(0));
         for word in &directive.words {
             let known = match word.split_once('=') {
@@ -92,12 +92,12 @@ impl ReqLimit {
                 _ => false,
             };
             if !known {
-                reading.fault(id, format!("invalid parameter \"{word}\""));
+                context.fault(id, format!("invalid parameter \"{word}\""));
                 return None;
             }
         }
         let Some(zone) = zone else {
-            reading.fault(id, "`limit_req` without a zone");
+            context.fault(id, "`limit_req` without a zone");
             return None;
         };
         Some(ReqLimit { id, zone, burst, at_once: delay.is_none_or(|delay| delay >= burst) })
@@ -110,14 +110,14 @@ fn positive(text: &str) -> Option<u64> {
 
 impl ConnLimit {
     /// Parses `NAME COUNT`. `None` means that a fault was noted.
-    pub fn read(directive: &Directive, reading: &mut ImportContext<'_>) -> Option<ConnLimit> {
+    pub fn read(directive: &Directive, context: &mut ImportContext<'_>) -> Option<ConnLimit> {
         let id = directive.id;
         let [zone, most] = &directive.words[..] else {
-            reading.fault(id, "`limit_conn` takes a zone and a number");
+            context.fault(id, "`limit_conn` takes a zone and a number");
             return None;
         };
         let Some(most) = unit::count(most).filter(|most| (1..=65535).contains(most)) else {
-            reading.fault(id, format!("invalid number of connections \"{most}\""));
+            context.fault(id, format!("invalid number of connections \"{most}\""));
             return None;
         };
         Some(ConnLimit { id, zone: zone.clone(), most })
@@ -126,21 +126,21 @@ impl ConnLimit {
 
 impl Zones {
     /// Reads a `limit_req_zone` or `limit_conn_zone`; a duplicate name is a fault.
-    pub fn take(&mut self, directive: &Directive, reading: &mut ImportContext<'_>) {
+    pub fn take(&mut self, directive: &Directive, context: &mut ImportContext<'_>) {
         let (id, is_rate) = (directive.id, directive.name == "limit_req_zone");
         let Some((key, rest)) = directive.words.split_first() else {
-            return reading.fault(id, format!("`{}` takes a key and a zone", directive.name));
+            return context.fault(id, format!("`{}` takes a key and a zone", directive.name));
         };
         let word = |name: &str| rest.iter().find_map(|word| word.strip_prefix(name));
         let Some(name) = word("zone=")
             .map(|zone| zone.split(':').next().unwrap_or(zone))
             .filter(|name| !name.is_empty())
         else {
-            return reading.fault(id, format!("`{}` has no zone=NAME:SIZE", directive.name));
+            return context.fault(id, format!("`{}` has no zone=NAME:SIZE", directive.name));
         };
         let rate = word("rate=").and_then(unit::rate);
         if is_rate && rate.is_none() && rest.iter().any(|word| word.starts_with("rate=")) {
-            return reading.fault(id, format!("invalid rate in \"{}\"", directive.words.join(" ")));
+            return context.fault(id, format!("invalid rate in \"{}\"", directive.words.join(" ")));
         }
         let key = match key.as_str() {
             "$binary_remote_addr" | "$remote_addr" => ZoneKey::Client,
@@ -151,7 +151,7 @@ impl Zones {
         let rate = is_rate.then(|| rate.unwrap_or((1, Duration::from_secs(1))));
         let zones = if is_rate { &mut self.rates } else { &mut self.counts };
         if zones.insert(name.to_owned(), Zone { id, key, rate }).is_some() {
-            reading.fault(id, format!("zone \"{name}\" is there already"));
+            context.fault(id, format!("zone \"{name}\" is there already"));
         }
     }
 

@@ -42,11 +42,11 @@ impl Listen {
     }
 
     /// Reads a `listen`. `None` means that it is left out or that a fault was noted.
-    pub fn read(directive: &Directive, reading: &mut ImportContext<'_>) -> Option<Listen> {
+    pub fn read(directive: &Directive, context: &mut ImportContext<'_>) -> Option<Listen> {
         let id = directive.id;
         let text = directive.first();
         if text.starts_with("unix:") {
-            reading.notes.add(
+            context.notes.add(
                 id,
                 DirectiveOutcome::Closes,
                 "listeners on Unix sockets are not in this version",
@@ -55,7 +55,7 @@ impl Listen {
         }
         let Some(address) = address(text) else {
             let what = format!("`{text}` is no address and port, and names are not resolved");
-            reading.fault(id, what);
+            context.fault(id, what);
             return None;
         };
         let mut listen = Listen { id, address, ..Listen::implied(id) };
@@ -66,14 +66,14 @@ impl Listen {
                 "proxy_protocol" => listen.proxy_protocol = true,
                 "ipv6only=off" => listen.both_families = true,
                 "quic" => {
-                    reading.notes.add(
+                    context.notes.add(
                         id,
                         DirectiveOutcome::Dropped,
                         "HTTP/3 is not spoken: browsers use TCP then",
                     );
                     return None;
                 }
-                "http2" | "spdy" => reading.notes.add(
+                "http2" | "spdy" => context.notes.add(
                     id,
                     DirectiveOutcome::Differs,
                     "HTTP/2 is not in this version: browsers open WebSockets over HTTP/1.1 then",
@@ -83,7 +83,7 @@ impl Listen {
                     let text = format!(
                         "`{word}` is not carried over: Sidegate sets its sockets by itself"
                     );
-                    reading.notes.add(id, DirectiveOutcome::Differs, text);
+                    context.notes.add(id, DirectiveOutcome::Differs, text);
                 }
             }
         }

@@ -44,8 +44,8 @@ pub struct HttpBlock {
 }
 
 /// Interprets the tree as nginx of this version would; faults are noted.
-pub fn read(version: Version, reading: &mut ImportContext<'_>) -> HttpBlock {
-    let tree = reading.tree;
+pub fn read(version: Version, context: &mut ImportContext<'_>) -> HttpBlock {
+    let tree = context.tree;
     let https: Vec<_> =
         tree.directives.iter().filter(|directive| directive.name == "http").collect();
     // A site's own file holds only what belongs inside `http`.
@@ -57,17 +57,17 @@ pub fn read(version: Version, reading: &mut ImportContext<'_>) -> HttpBlock {
         https.iter().flat_map(|http| http.inside()).collect()
     };
     if let Some(second) = https.get(1) {
-        reading.fault(second.id, "\"http\" directive is duplicate");
+        context.fault(second.id, "\"http\" directive is duplicate");
     }
     if is_piece
         && let Some(server) = tree.directives.iter().find(|directive| directive.name == "server")
     {
         let text = "there is no `http` around it: what the main file says of `allow`, `deny`, limits and headers is not known. \
                     Import the main file for that";
-        reading.notes.add(server.id, DirectiveOutcome::Differs, text);
+        context.notes.add(server.id, DirectiveOutcome::Differs, text);
     }
     for http in https {
-        reading.notes.add(
+        context.notes.add(
             http.id,
             DirectiveOutcome::Needless,
             "Sidegate speaks HTTP and WebSocket alone",
@@ -79,22 +79,22 @@ pub fn read(version: Version, reading: &mut ImportContext<'_>) -> HttpBlock {
             [_] => "read".to_owned(),
             files => format!("{} files read", files.len()),
         };
-        reading.notes.add(*id, DirectiveOutcome::Carried, text);
+        context.notes.add(*id, DirectiveOutcome::Carried, text);
     }
-    http(version, &directives, reading)
+    http(version, &directives, context)
 }
 
-fn http(version: Version, directives: &[&Directive], reading: &mut ImportContext<'_>) -> HttpBlock {
+fn http(version: Version, directives: &[&Directive], context: &mut ImportContext<'_>) -> HttpBlock {
     // Upstreams are read before any server, which may name an upstream that comes later.
     let mut zones = Zones::default();
     let mut upstreams = Upstreams::default();
     let mut upgrades = HashMap::new();
     for directive in directives {
         match directive.name.as_str() {
-            "limit_req_zone" | "limit_conn_zone" => zones.take(directive, reading),
-            "upstream" => upstreams.read(directive, reading),
+            "limit_req_zone" | "limit_conn_zone" => zones.take(directive, context),
+            "upstream" => upstreams.read(directive, context),
             "map" if directive.first() == "$http_upgrade" => {
-                note_map(version, directive, reading);
+                note_map(version, directive, context);
                 if let Some(variable) = directive.words.get(1) {
                     upgrades.insert(variable.clone(), mapped(directive.inside(), "websocket"));
                 }
@@ -102,27 +102,27 @@ fn http(version: Version, directives: &[&Directive], reading: &mut ImportContext
             _ => {}
         }
     }
-    let level = ContextSettings::default().inside(directives.iter().copied(), reading);
+    let level = ContextSettings::default().inside(directives.iter().copied(), context);
     let servers: Vec<_> =
         directives.iter().filter(|directive| directive.name == "server").collect();
     let servers = servers
         .into_iter()
-        .map(|directive| Server::read(directive, &level, &upstreams, reading))
+        .map(|directive| Server::read(directive, &level, &upstreams, context))
         .collect();
     HttpBlock { servers, zones, upgrades, version }
 }
 
 /// Notes the `map` of the usual WebSocket recipe; its effect depends on nginx' defaults.
-fn note_map(version: Version, directive: &Directive, reading: &mut ImportContext<'_>) {
+fn note_map(version: Version, directive: &Directive, context: &mut ImportContext<'_>) {
     let plain = mapped(directive.inside(), "");
     if version >= KEEP_ALIVE_SINCE && plain.eq_ignore_ascii_case("close") {
         let text = format!(
             "a route does it by itself. From nginx {KEEP_ALIVE_SINCE} on, connections to a backend are kept, and `close` \
              ended them after each plain request: Sidegate keeps them"
         );
-        reading.notes.add(directive.id, DirectiveOutcome::Differs, text);
+        context.notes.add(directive.id, DirectiveOutcome::Differs, text);
     } else {
-        reading.notes.add(directive.id, DirectiveOutcome::Needless, "a route does it by itself");
+        context.notes.add(directive.id, DirectiveOutcome::Needless, "a route does it by itself");
     }
 }
 
@@ -145,11 +145,11 @@ mod tests {
     /// Asserts the faults of `text`: the line of each, and a part of its message.
     fn check(text: &str, expected: &[(usize, &str)]) {
         let tree = tree::parse(text).unwrap();
-        let mut reading =
+        let mut context =
             ImportContext { tree: &tree, notes: ReportNotes::default(), faults: Vec::new() };
-        read(Version::default(), &mut reading);
+        read(Version::default(), &mut context);
         let faults: Vec<_> =
-            reading.faults.iter().map(|fault| (fault.place.line, fault.what.as_str())).collect();
+            context.faults.iter().map(|fault| (fault.place.line, fault.what.as_str())).collect();
         let fits = |((line, what), (other, part)): (&(usize, &str), &(usize, &str))| {
             line == other && what.contains(part)
         };

@@ -44,9 +44,9 @@ impl Server {
         directive: &Directive,
         http: &ContextSettings,
         upstreams: &Upstreams,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) -> Server {
-        let level = http.inside(directive.inside(), reading);
+        let level = http.inside(directive.inside(), context);
         let id = directive.id;
         let mut server = Server {
             id,
@@ -67,7 +67,7 @@ impl Server {
             match inner.name.as_str() {
                 "listen" => {
                     has_listen = true;
-                    server.listens.extend(Listen::read(inner, reading));
+                    server.listens.extend(Listen::read(inner, context));
                 }
                 "ssl" if inner.first() == "on" => tls = Some(inner.id),
                 "ssl_reject_handshake" if inner.first() == "on" => {
@@ -79,7 +79,7 @@ impl Server {
                 }
                 "location" => {
                     let level = server.level.clone();
-                    let place = server.location(inner, &level, upstreams, reading);
+                    let place = server.location(inner, &level, upstreams, context);
                     server.outermost.extend(place);
                 }
                 "if" => {
@@ -97,7 +97,7 @@ impl Server {
         }
         // `ssl on` is of the server, so it concerns all its addresses, those after it included.
         if let Some(id) = tls {
-            reading.notes.add(id, DirectiveOutcome::Carried, "its listeners speak TLS");
+            context.notes.add(id, DirectiveOutcome::Carried, "its listeners speak TLS");
             server.listens.iter_mut().for_each(|listen| listen.tls = true);
         }
         server
@@ -134,17 +134,17 @@ impl Server {
         directive: &Directive,
         outer: &ContextSettings,
         upstreams: &Upstreams,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) -> Option<usize> {
         let matches = match LocationPattern::parse(&directive.words) {
             Ok(matches) => matches,
             Err(what) => {
-                reading.fault(directive.id, what);
+                context.fault(directive.id, what);
                 return None;
             }
         };
-        let level = outer.inside(directive.inside(), reading);
-        let serves = self.serves(directive, &matches, upstreams, reading);
+        let level = outer.inside(directive.inside(), context);
+        let serves = self.serves(directive, &matches, upstreams, context);
         let serves = level.internal.map_or(serves, LocationHandler::Answer);
         // A `break` before the `return` would keep it from being reached.
         let may_skip =
@@ -169,9 +169,9 @@ impl Server {
         let passes = directive.inside().iter().any(|inner| inner.name.ends_with("_pass"));
         let mut inside = Vec::new();
         for inner in directive.inside().iter().filter(|inner| inner.name == "location") {
-            inside.extend(self.location(inner, &level, upstreams, reading));
+            inside.extend(self.location(inner, &level, upstreams, context));
         }
-        self.check_twins(directive.id, &matches, reading);
+        self.check_twins(directive.id, &matches, context);
         self.locations.push(Location {
             id: directive.id,
             matches,
@@ -191,9 +191,9 @@ impl Server {
         &self,
         id: DirectiveId,
         matches: &LocationPattern,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) {
-        let around = |id: DirectiveId| reading.tree.lines[id].within.last().copied();
+        let around = |id: DirectiveId| context.tree.lines[id].within.last().copied();
         let plain = |matches: &LocationPattern| match matches {
             LocationPattern::Prefix(path, _) => Some((0, path.clone())),
             LocationPattern::Exact(path) => Some((1, path.clone())),
@@ -206,8 +206,8 @@ impl Server {
         if plain(matches).is_some()
             && let Some(twin) = self.locations.iter().find(same)
         {
-            let first = reading.tree.place(twin.id).clone();
-            reading.fault(id, format!("duplicate location, the first is {first}"));
+            let first = context.tree.place(twin.id).clone();
+            context.fault(id, format!("duplicate location, the first is {first}"));
         }
     }
 
@@ -216,7 +216,7 @@ impl Server {
         directive: &Directive,
         matches: &LocationPattern,
         upstreams: &Upstreams,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) -> LocationHandler {
         let mut serves = LocationHandler::Other;
         let mut cut_by = None;
@@ -242,10 +242,10 @@ impl Server {
                     }
                 }
                 "proxy_pass" => {
-                    if let Some(pass) = upstreams.pass(inner, reading) {
+                    if let Some(pass) = upstreams.pass(inner, context) {
                         if let PassTarget::Unknown(why) = &pass.to {
                             let text = format!("{why}; until then no request reaches a backend");
-                            reading.notes.add(inner.id, DirectiveOutcome::Closes, text);
+                            context.notes.add(inner.id, DirectiveOutcome::Closes, text);
                         }
                         // `try_files` changes the location before `proxy_pass` would be the
                         // handler.
@@ -301,8 +301,8 @@ fn is_https(directive: &Directive) -> bool {
 #[cfg(test)]
 pub fn parse(text: &str) -> Server {
     let tree = crate::import::tree::parse(&format!("server {{ listen 80; {text} }}")).unwrap();
-    let mut reading = ImportContext { tree: &tree, notes: Default::default(), faults: Vec::new() };
-    let nginx = crate::import::nginx::read(Default::default(), &mut reading);
-    assert!(reading.faults.is_empty(), "{:?}", reading.faults);
+    let mut context = ImportContext { tree: &tree, notes: Default::default(), faults: Vec::new() };
+    let nginx = crate::import::nginx::read(Default::default(), &mut context);
+    assert!(context.faults.is_empty(), "{:?}", context.faults);
     nginx.servers.into_iter().next().unwrap()
 }

@@ -119,10 +119,10 @@ pub fn note(
     guards: &[DirectiveId],
     open: bool,
     scopes: &[NoteScope],
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) {
     for id in guards {
-        let what = describe_guard(*id, reading.tree);
+        let what = describe_guard(*id, context.tree);
         let (word, then) = match open {
             true => (
                 DirectiveOutcome::Opens,
@@ -133,7 +133,7 @@ pub fn note(
                 "where it holds, all is closed; `--accept-opens` carries it over without it",
             ),
         };
-        reading.notes.add_scoped(*id, word, format!("{what}: {then}"), scopes.to_vec());
+        context.notes.add_scoped(*id, word, format!("{what}: {then}"), scopes.to_vec());
     }
 }
 
@@ -144,21 +144,21 @@ pub fn note_rest(
     location: &Location,
     guards: &[DirectiveId],
     scopes: &[NoteScope],
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) {
-    note_either(location, guards, scopes, reading);
+    note_either(location, guards, scopes, context);
     let harmless =
         server.hurdles.iter().chain(&location.hurdles).filter(|id| !guards.contains(*id));
     for id in harmless {
         let differs =
-            inside(*id, reading.tree).any(|(name, _)| name == "return" || name == "proxy_pass");
+            inside(*id, context.tree).any(|(name, _)| name == "return" || name == "proxy_pass");
         if differs {
             let text = "conditions are not carried over: what this one answered or led elsewhere \
                         goes where all others go";
-            reading.notes.add_scoped(*id, DirectiveOutcome::Differs, text, scopes.to_vec());
+            context.notes.add_scoped(*id, DirectiveOutcome::Differs, text, scopes.to_vec());
         } else {
             let text = "conditions are not carried over; this one refuses no request by itself";
-            reading.notes.add(*id, DirectiveOutcome::Dropped, text);
+            context.notes.add(*id, DirectiveOutcome::Dropped, text);
         }
     }
     for rewrite in &location.rewrites {
@@ -171,7 +171,7 @@ pub fn note_rest(
                  backend, by its own path"
             }
         };
-        reading.notes.add_scoped(rewrite.id, DirectiveOutcome::Differs, text, scopes.to_vec());
+        context.notes.add_scoped(rewrite.id, DirectiveOutcome::Differs, text, scopes.to_vec());
     }
 }
 
@@ -180,18 +180,18 @@ fn note_either(
     location: &Location,
     guards: &[DirectiveId],
     scopes: &[NoteScope],
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) {
     let level = &location.level;
     let Some(any) = level.satisfy.filter(|set| set.value) else { return };
     for id in level.guards.values().flatten().filter(|id| !guards.contains(*id)) {
-        let name = reading.tree.lines[*id].name.clone();
+        let name = context.tree.lines[*id].name.clone();
         let text = format!(
             "either of `{name}` and the networks was enough; here the networks decide alone"
         );
-        reading.notes.add_scoped(any.id, DirectiveOutcome::Closes, text, scopes.to_vec());
+        context.notes.add_scoped(any.id, DirectiveOutcome::Closes, text, scopes.to_vec());
         let text = "Sidegate asks for no such thing: the networks decide alone";
-        reading.notes.add_scoped(*id, DirectiveOutcome::Closes, text, scopes.to_vec());
+        context.notes.add_scoped(*id, DirectiveOutcome::Closes, text, scopes.to_vec());
     }
 }
 
@@ -219,14 +219,14 @@ fn describe_guard(id: DirectiveId, tree: &Tree) -> String {
 
 /// Notes the directives that led attempts from `location`, which passes nothing on, to a place that
 /// did.
-pub fn note_led_away(location: &Location, scopes: &[NoteScope], reading: &mut ImportContext<'_>) {
+pub fn note_led_away(location: &Location, scopes: &[NoteScope], context: &mut ImportContext<'_>) {
     let leads = |id: &DirectiveId| {
-        inside(*id, reading.tree).any(|(name, _)| name == "proxy_pass" || name == "rewrite")
+        inside(*id, context.tree).any(|(name, _)| name == "proxy_pass" || name == "rewrite")
     };
     let conditions = location.hurdles.iter().filter(|id| leads(id)).copied();
     let rewrites = location.rewrites.iter().map(|rewrite| rewrite.id);
     for id in conditions.chain(rewrites).collect::<Vec<_>>() {
         let text = "not carried over: what it led elsewhere, perhaps to a backend, is refused";
-        reading.notes.add_scoped(id, DirectiveOutcome::Closes, text, scopes.to_vec());
+        context.notes.add_scoped(id, DirectiveOutcome::Closes, text, scopes.to_vec());
     }
 }

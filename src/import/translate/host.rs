@@ -53,19 +53,19 @@ pub struct UnsupportedHosts {
 pub fn hosts(
     nginx: &HttpBlock,
     group: &SocketGroup,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) -> (Vec<RouteHost>, Vec<UnsupportedHosts>) {
     let Some(default) = group.default() else { return (Vec::new(), Vec::new()) };
     let (mut hosts, mut strays) = (Vec::<RouteHost>::new(), Vec::new());
-    let taken = claim_names(nginx, group, reading);
+    let taken = claim_names(nginx, group, context);
     for NameClaim { id, server, pattern } in &taken {
         if *server == default && !is_between(pattern, default, &taken) {
             let said =
                 "host = \"*\": it is the default server, to which every other host comes, too";
-            reading.notes.add(*id, DirectiveOutcome::Carried, said);
+            context.notes.add(*id, DirectiveOutcome::Carried, said);
             continue;
         }
-        reading.notes.add(*id, DirectiveOutcome::Carried, format!("host = \"{pattern}\""));
+        context.notes.add(*id, DirectiveOutcome::Carried, format!("host = \"{pattern}\""));
         if let Some(parent) = pattern.strip_prefix("*.")
             && *server != default
         {
@@ -97,9 +97,9 @@ pub fn hosts(
             ServerName::Unmatchable
                 if !nginx.servers[default].names.contains(&(id, name.clone())) =>
             {
-                reading.notes.add(id, DirectiveOutcome::Dropped, "no request has such a host");
+                context.notes.add(id, DirectiveOutcome::Dropped, "no request has such a host");
             }
-            _ => reading.notes.add(
+            _ => context.notes.add(
                 id,
                 DirectiveOutcome::Carried,
                 "host = \"*\": it is the default server",
@@ -127,7 +127,7 @@ struct NameClaim {
 fn claim_names(
     nginx: &HttpBlock,
     group: &SocketGroup,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) -> Vec<NameClaim> {
     let mut taken = Vec::<NameClaim>::new();
     for server in group.servers().iter().copied() {
@@ -146,7 +146,7 @@ fn claim_names(
                         "another server has `{}` there already: nginx ignores this one",
                         first.pattern
                     );
-                    reading.notes.add(*id, DirectiveOutcome::Dropped, said);
+                    context.notes.add(*id, DirectiveOutcome::Dropped, said);
                 }
                 None => taken.extend(patterns.into_iter().map(|pattern| NameClaim {
                     id: *id,

@@ -26,13 +26,13 @@ use crate::import::report::{DirectiveOutcome, NoteScope};
 pub fn translate(
     nginx: &HttpBlock,
     unsaid: GuardHandling,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) -> Vec<OutputConfig> {
     let mut configs = Vec::<OutputConfig>::new();
-    let groups = socket::groups(nginx, reading);
-    note_unreached(nginx, &groups, reading);
+    let groups = socket::groups(nginx, context);
+    note_unreached(nginx, &groups, context);
     for group in &groups {
-        let listeners = listeners(nginx, group, reading);
+        let listeners = listeners(nginx, group, context);
         let folder = (!configs.is_empty()).then(|| {
             free_name(&listeners[0].name, |name| {
                 configs.iter().any(|config| config.folder.as_deref() == Some(name))
@@ -44,15 +44,15 @@ pub fn translate(
                     "other servers answer there, so it gets a Sidegate of its own: \
                      {folder}/sidegate.toml"
                 );
-                reading.notes.add(*id, DirectiveOutcome::Carried, text);
+                context.notes.add(*id, DirectiveOutcome::Carried, text);
             }
         }
-        let certificates = tls::certificates(nginx, group, reading);
-        let (hosts, strays) = host::hosts(nginx, group, reading);
+        let certificates = tls::certificates(nginx, group, context);
+        let (hosts, strays) = host::hosts(nginx, group, context);
         let (routes, policies) =
-            route::routes(nginx, &hosts, &strays, unsaid, configs.len(), reading);
+            route::routes(nginx, &hosts, &strays, unsaid, configs.len(), context);
         let names = hosts.iter().map(|host| host.scope.clone()).collect();
-        let forwarded = forwarded(nginx, group, reading);
+        let forwarded = forwarded(nginx, group, context);
         configs.push(OutputConfig {
             folder,
             listeners,
@@ -69,7 +69,7 @@ pub fn translate(
 fn listeners(
     nginx: &HttpBlock,
     group: &SocketGroup,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) -> Vec<OutputListener> {
     let mut listeners = Vec::<OutputListener>::new();
     let sockets = group
@@ -98,17 +98,17 @@ fn listeners(
             OutputProtocol::Tls { .. } | OutputProtocol::Plain => format!("listener `{name}`"),
         };
         for id in &socket.ids {
-            reading.notes.add(*id, DirectiveOutcome::Carried, said.clone());
+            context.notes.add(*id, DirectiveOutcome::Carried, said.clone());
         }
         if let (OutputProtocol::Tls { strict_sni: true, .. }, Some(id)) =
             (speaks, server.strict_sni)
         {
-            reading.notes.add(id, DirectiveOutcome::Carried, "`strict_sni` of the listener");
+            context.notes.add(id, DirectiveOutcome::Carried, "`strict_sni` of the listener");
         }
         if speaks == OutputProtocol::Redirect {
             for server in socket.servers.iter().map(|server| &nginx.servers[*server]) {
                 for id in server.to_https.iter().chain(&server.answer) {
-                    reading.notes.add(
+                    context.notes.add(
                         *id,
                         DirectiveOutcome::Carried,
                         "`redirect = \"https\"` of the listener, which answers 308",
@@ -122,7 +122,7 @@ fn listeners(
 }
 
 /// Notes the servers that no request reaches.
-fn note_unreached(nginx: &HttpBlock, groups: &[SocketGroup], reading: &mut ImportContext<'_>) {
+fn note_unreached(nginx: &HttpBlock, groups: &[SocketGroup], context: &mut ImportContext<'_>) {
     for (place, server) in nginx.servers.iter().enumerate() {
         let named = server
             .names
@@ -131,7 +131,7 @@ fn note_unreached(nginx: &HttpBlock, groups: &[SocketGroup], reading: &mut Impor
         let default = groups.iter().any(|group| group.default() == Some(place));
         let answers = groups.iter().any(|group| group.servers().contains(&place));
         if answers && !named && !default {
-            reading.notes.add(
+            context.notes.add(
                 server.id,
                 DirectiveOutcome::Dropped,
                 "no request comes to it: it has no name and is nowhere the default server",
@@ -144,7 +144,7 @@ fn note_unreached(nginx: &HttpBlock, groups: &[SocketGroup], reading: &mut Impor
 fn forwarded(
     nginx: &HttpBlock,
     group: &SocketGroup,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) -> Option<TrustedForwarders> {
     let mut found = None;
     for server in group.servers().iter().map(|server| &nginx.servers[*server]) {
@@ -153,7 +153,7 @@ fn forwarded(
             let header = level.real_ip_header.as_ref();
             if level.forwarders.is_empty() {
                 if let Some(header) = header {
-                    reading.notes.add(
+                    context.notes.add(
                         header.id,
                         DirectiveOutcome::Dropped,
                         "without a `set_real_ip_from` nginx trusts no peer",
@@ -166,7 +166,7 @@ fn forwarded(
             for id in ids {
                 let text = "`forwarded` is not in this version: behind such a peer every client is that peer, for networks and for limits alike. \
                             The list is in sidegate.toml as a comment";
-                reading.notes.add_scoped(
+                context.notes.add_scoped(
                     id,
                     DirectiveOutcome::Opens,
                     text,

@@ -467,10 +467,10 @@ mod tests {
     /// A server with this in its braces.
     fn nginx(text: &str) -> (Tree, HttpBlock) {
         let tree = tree::parse(&format!("server {{ listen 80; {text} }}")).unwrap();
-        let mut reading =
+        let mut context =
             ImportContext { tree: &tree, notes: Default::default(), faults: Vec::new() };
-        let nginx = crate::import::nginx::read(Default::default(), &mut reading);
-        assert!(reading.faults.is_empty(), "{text}: {:?}", reading.faults);
+        let nginx = crate::import::nginx::read(Default::default(), &mut context);
+        assert!(context.faults.is_empty(), "{text}: {:?}", context.faults);
         (tree, nginx)
     }
 

@@ -98,13 +98,13 @@ impl OutputPolicy {
         server: DirectiveId,
         nginx: &HttpBlock,
         scopes: &[NoteScope],
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) -> OutputPolicy {
         let (idle, idle_by_default) = match passing.read_timeout {
             Some(set) => (Some(set.value.min(MAX_DURATION)).filter(|idle| !idle.is_zero()), false),
             None => (Some(DEFAULT_READ_TIMEOUT), true),
         };
-        let rate = rate(level, &nginx.zones, scopes, reading);
+        let rate = rate(level, &nginx.zones, scopes, context);
         let mut policy = OutputPolicy {
             name: String::new(),
             access: decide(&level.access),
@@ -118,7 +118,7 @@ impl OutputPolicy {
             policy.limits.insert(tokens.zone.clone(), id);
             policy.rate = Some(tokens);
         }
-        policy.counts(level, server, &nginx.zones, scopes, reading);
+        policy.counts(level, server, &nginx.zones, scopes, context);
         policy
     }
 
@@ -128,16 +128,16 @@ impl OutputPolicy {
         server: DirectiveId,
         zones: &Zones,
         scopes: &[NoteScope],
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) {
         for count in &level.counts {
             let Some(zone) = zones.count(&count.zone) else {
-                reading.faults.push(Zones::missing(reading.tree, count.id, &count.zone));
+                context.faults.push(Zones::missing(context.tree, count.id, &count.zone));
                 continue;
             };
             if level.dry_counts == Some(true) {
                 let text = "a dry run: nginx refuses no request by it";
-                reading.notes.add(count.id, DirectiveOutcome::Dropped, text);
+                context.notes.add(count.id, DirectiveOutcome::Dropped, text);
                 continue;
             }
             // nginx applies every `limit_conn` of a level, so the strictest of each kind decides.
@@ -148,9 +148,9 @@ impl OutputPolicy {
                     self.per_client = Some((count.zone.clone(), count.most));
                     let text = "the policy's `connections.per_client`, which counts tunnels and \
                                 no plain requests; an IPv6 client is its /64";
-                    reading.notes.add(count.id, DirectiveOutcome::Differs, text);
+                    context.notes.add(count.id, DirectiveOutcome::Differs, text);
                     let text = "clients are counted by their address (IPv6: its /64)";
-                    reading.notes.add(zone.id, DirectiveOutcome::Carried, text);
+                    context.notes.add(zone.id, DirectiveOutcome::Carried, text);
                 }
                 ZoneKey::Server
                     if self.total.as_ref().is_none_or(|(.., most)| count.most < *most) =>
@@ -158,22 +158,22 @@ impl OutputPolicy {
                     self.total = Some((server, count.zone.clone(), count.most));
                     let text = "the policy's `connections.total`, which counts the tunnels of its \
                                 routes and no plain requests";
-                    reading.notes.add(count.id, DirectiveOutcome::Differs, text);
+                    context.notes.add(count.id, DirectiveOutcome::Differs, text);
                     let text = "the tunnels of a policy are counted";
-                    reading.notes.add(zone.id, DirectiveOutcome::Carried, text);
+                    context.notes.add(zone.id, DirectiveOutcome::Carried, text);
                 }
                 ZoneKey::Client | ZoneKey::Server => {
                     let text = "another `limit_conn` here is stricter";
-                    reading.notes.add(count.id, DirectiveOutcome::Dropped, text);
+                    context.notes.add(count.id, DirectiveOutcome::Dropped, text);
                     continue;
                 }
                 ZoneKey::Other => {
                     let text =
                         "tunnels are counted by client or in all, not by this key: no such limit";
                     let scopes = scopes.to_vec();
-                    reading.notes.add_scoped(count.id, DirectiveOutcome::Opens, text, scopes);
+                    context.notes.add_scoped(count.id, DirectiveOutcome::Opens, text, scopes);
                     let text = "see the `limit_conn`s that count in it";
-                    reading.notes.add(zone.id, DirectiveOutcome::Dropped, text);
+                    context.notes.add(zone.id, DirectiveOutcome::Dropped, text);
                     continue;
                 }
             }
@@ -187,16 +187,16 @@ fn rate(
     level: &ContextSettings,
     zones: &Zones,
     scopes: &[NoteScope],
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) -> Option<(DirectiveId, TokenBucket)> {
     let mut strictest: Option<(&ReqLimit, &Zone)> = None;
     for rate in &level.rates {
         let Some(zone) = zones.rate(&rate.zone) else {
-            reading.faults.push(Zones::missing(reading.tree, rate.id, &rate.zone));
+            context.faults.push(Zones::missing(context.tree, rate.id, &rate.zone));
             continue;
         };
         if level.dry_rates == Some(true) {
-            reading.notes.add(
+            context.notes.add(
                 rate.id,
                 DirectiveOutcome::Dropped,
                 "a dry run: nginx refuses no request by it",
@@ -205,8 +205,8 @@ fn rate(
         }
         if zone.key != ZoneKey::Client {
             let text = "rates are counted by client, not by this key: no such limit";
-            reading.notes.add_scoped(rate.id, DirectiveOutcome::Opens, text, scopes.to_vec());
-            reading.notes.add(
+            context.notes.add_scoped(rate.id, DirectiveOutcome::Opens, text, scopes.to_vec());
+            context.notes.add(
                 zone.id,
                 DirectiveOutcome::Dropped,
                 "see the `limit_req`s that count in it",
@@ -215,7 +215,7 @@ fn rate(
         }
         if let Some((other, _)) = &strictest {
             let text = "a policy has one rate for each kind of request: the slower one is kept";
-            reading.notes.add(other.id.max(rate.id), DirectiveOutcome::Differs, text);
+            context.notes.add(other.id.max(rate.id), DirectiveOutcome::Differs, text);
         }
         if strictest.is_none_or(|(_, other)| zone.requests_per_hour() < other.requests_per_hour()) {
             strictest = Some((rate, zone));
@@ -223,7 +223,7 @@ fn rate(
     }
     let (rate, zone) = strictest?;
     let (tokens, per) = zone.rate?;
-    note_rate(rate, zone, (tokens, per), reading);
+    note_rate(rate, zone, (tokens, per), context);
     // nginx lets one request through at the rate, and `burst` more.
     let burst = bounded(rate.burst.saturating_add(1));
     Some((rate.id, TokenBucket { zone: rate.zone.clone(), tokens: bounded(tokens), per, burst }))
@@ -239,7 +239,7 @@ fn note_rate(
     rate: &ReqLimit,
     zone: &Zone,
     (tokens, per): (u64, Duration),
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) {
     let unit = if per.as_secs() == 60 { "m" } else { "s" };
     let burst = rate.burst.saturating_add(1);
@@ -264,15 +264,15 @@ fn note_rate(
             rate.burst
         ));
     }
-    reading.notes.add(rate.id, word, text);
+    context.notes.add(rate.id, word, text);
     if tokens > u64::from(MAX_TOKENS) {
         let text = format!(
             "{MAX_TOKENS}/{unit} in the policies, the most that Sidegate takes; nginx had \
              {tokens}r/{unit}"
         );
-        return reading.notes.add(zone.id, DirectiveOutcome::Differs, text);
+        return context.notes.add(zone.id, DirectiveOutcome::Differs, text);
     }
-    reading.notes.add(
+    context.notes.add(
         zone.id,
         DirectiveOutcome::Carried,
         "its rate is in the policies whose clients it counts",

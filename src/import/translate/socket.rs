@@ -51,9 +51,9 @@ impl SocketGroup {
 }
 
 /// Returns all groups, in the order of nginx' files.
-pub fn groups(nginx: &HttpBlock, reading: &mut ImportContext<'_>) -> Vec<SocketGroup> {
-    let sockets = sockets(nginx, reading);
-    note_overlaps(&sockets, reading);
+pub fn groups(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<SocketGroup> {
+    let sockets = sockets(nginx, context);
+    note_overlaps(&sockets, context);
     let (mut groups, mut redirects) = (Vec::<SocketGroup>::new(), Vec::new());
     for socket in sockets {
         let servers = || socket.servers.iter().map(|server| &nginx.servers[*server]);
@@ -62,7 +62,7 @@ pub fn groups(nginx: &HttpBlock, reading: &mut ImportContext<'_>) -> Vec<SocketG
                 redirects.push(socket);
             } else {
                 for id in &socket.ids {
-                    reading.notes.add(
+                    context.notes.add(
                         *id,
                         DirectiveOutcome::Dropped,
                         "no server there passes anything on: no listener",
@@ -86,13 +86,13 @@ pub fn groups(nginx: &HttpBlock, reading: &mut ImportContext<'_>) -> Vec<SocketG
         group.redirects = redirects;
     }
     for group in &mut groups {
-        merge(&mut group.sockets, reading);
-        merge(&mut group.redirects, reading);
+        merge(&mut group.sockets, context);
+        merge(&mut group.redirects, context);
     }
     groups
 }
 
-fn sockets(nginx: &HttpBlock, reading: &mut ImportContext<'_>) -> Vec<NginxSocket> {
+fn sockets(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<NginxSocket> {
     let (mut sockets, mut explicit) =
         (Vec::<NginxSocket>::new(), BTreeMap::<SocketAddr, DirectiveId>::new());
     for (place, server) in nginx.servers.iter().enumerate() {
@@ -115,7 +115,7 @@ fn sockets(nginx: &HttpBlock, reading: &mut ImportContext<'_>) -> Vec<NginxSocke
                 }
             };
             if socket.servers.contains(&place) {
-                reading.fault(listen.id, format!("a duplicate listen {}", listen.address));
+                context.fault(listen.id, format!("a duplicate listen {}", listen.address));
                 continue;
             }
             socket.servers.push(place);
@@ -125,8 +125,8 @@ fn sockets(nginx: &HttpBlock, reading: &mut ImportContext<'_>) -> Vec<NginxSocke
             socket.both_families |= listen.both_families;
             if listen.default {
                 if let Some(first) = explicit.insert(listen.address, listen.id) {
-                    let first = reading.tree.place(first).clone();
-                    reading.fault(
+                    let first = context.tree.place(first).clone();
+                    context.fault(
                         listen.id,
                         format!(
                             "a duplicate default server for {}, the first is {first}",
@@ -136,17 +136,17 @@ fn sockets(nginx: &HttpBlock, reading: &mut ImportContext<'_>) -> Vec<NginxSocke
                 }
                 socket.default = place;
             }
-            note_listen(listen, reading);
+            note_listen(listen, context);
         }
     }
     sockets
 }
 
-fn note_listen(listen: &Listen, reading: &mut ImportContext<'_>) {
+fn note_listen(listen: &Listen, context: &mut ImportContext<'_>) {
     if listen.proxy_protocol {
         let text = "the PROXY protocol is not in this version: no request that comes with such a \
                     header is understood";
-        reading.notes.add_scoped(
+        context.notes.add_scoped(
             listen.id,
             DirectiveOutcome::Closes,
             text,
@@ -157,7 +157,7 @@ fn note_listen(listen: &Listen, reading: &mut ImportContext<'_>) {
 
 /// Merges `0.0.0.0:80` into `[::]:80`: the latter accepts both families, so Sidegate can't bind
 /// both.
-fn merge(sockets: &mut Vec<NginxSocket>, reading: &mut ImportContext<'_>) {
+fn merge(sockets: &mut Vec<NginxSocket>, context: &mut ImportContext<'_>) {
     let both = |socket: &NginxSocket| socket.address.ip().is_unspecified();
     let twins: Vec<_> = sockets
         .iter()
@@ -171,7 +171,7 @@ fn merge(sockets: &mut Vec<NginxSocket>, reading: &mut ImportContext<'_>) {
         let Some(at) = sockets.iter().position(v4) else { continue };
         let v4 = sockets.remove(at);
         for id in &v4.ids {
-            reading.notes.add(
+            context.notes.add(
                 *id,
                 DirectiveOutcome::Carried,
                 format!("the listener at [::]:{port} takes IPv4 clients as well"),
@@ -192,14 +192,14 @@ fn merge(sockets: &mut Vec<NginxSocket>, reading: &mut ImportContext<'_>) {
         for id in &socket.ids {
             let text = "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel \
                         is configured otherwise (net.ipv6.bindv6only)";
-            reading.notes.add(*id, DirectiveOutcome::Differs, text);
+            context.notes.add(*id, DirectiveOutcome::Differs, text);
         }
     }
 }
 
 /// Notes sockets that nginx serves through a wildcard socket and that Sidegate can't bind beside
 /// it.
-fn note_overlaps(sockets: &[NginxSocket], reading: &mut ImportContext<'_>) {
+fn note_overlaps(sockets: &[NginxSocket], context: &mut ImportContext<'_>) {
     for socket in sockets.iter().filter(|socket| !socket.address.ip().is_unspecified()) {
         let holds = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || socket.address.is_ipv4());
         let around = sockets.iter().find(|other| {
@@ -211,7 +211,7 @@ fn note_overlaps(sockets: &[NginxSocket], reading: &mut ImportContext<'_>) {
                 "{} and {} can't both be bound: give one of them another port",
                 around.address, socket.address
             );
-            reading.notes.add(*id, DirectiveOutcome::Closes, text);
+            context.notes.add(*id, DirectiveOutcome::Closes, text);
         }
     }
 }

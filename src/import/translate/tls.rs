@@ -13,7 +13,7 @@ use crate::import::translate::socket::SocketGroup;
 pub fn certificates(
     nginx: &HttpBlock,
     group: &SocketGroup,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) -> Vec<(PathBuf, PathBuf)> {
     let Some(socket) = group.sockets.iter().find(|socket| socket.tls) else { return Vec::new() };
     // A client without SNI gets the first certificate, so the default server's must come first.
@@ -26,14 +26,14 @@ pub fn certificates(
             && nginx.servers[server].strict_sni.is_none()
             && server == socket.default
         {
-            reading.fault(
+            context.fault(
                 nginx.servers[server].id,
                 "no \"ssl_certificate\" is defined for a server that speaks TLS",
             );
         }
         for (at, chain) in level.chains.iter().enumerate() {
             let Some(key) = level.keys.get(at) else {
-                reading.fault(
+                context.fault(
                     chain.id,
                     format!(
                         "no \"ssl_certificate_key\" is defined for certificate \"{}\"",
@@ -42,9 +42,9 @@ pub fn certificates(
                 );
                 continue;
             };
-            if let (Some(chain_path), Some(key_path)) = (path(chain, reading), path(key, reading)) {
+            if let (Some(chain_path), Some(key_path)) = (path(chain, context), path(key, context)) {
                 for id in [chain.id, key.id] {
-                    reading.notes.add(
+                    context.notes.add(
                         id,
                         DirectiveOutcome::Carried,
                         "a [[certificate]]; the names that it carries decide who gets it",
@@ -56,7 +56,7 @@ pub fn certificates(
             }
         }
         if let Some(only_13) = level.only_13 {
-            reading.notes.add(
+            context.notes.add(
                 only_13.id,
                 DirectiveOutcome::Carried,
                 "`tls_min` of the listeners, 1.2 or 1.3",
@@ -68,21 +68,21 @@ pub fn certificates(
 
 /// Returns the absolute path of a file. `None` means that the value is no file, or that the file
 /// can't be read.
-fn path(set: &Setting<String>, reading: &mut ImportContext<'_>) -> Option<PathBuf> {
+fn path(set: &Setting<String>, context: &mut ImportContext<'_>) -> Option<PathBuf> {
     if set.value.contains('$')
         || ["data:", "engine:", "store:"].iter().any(|start| set.value.starts_with(start))
     {
-        reading.notes.add(
+        context.notes.add(
             set.id,
             DirectiveOutcome::Differs,
             "a certificate is a file: write a [[certificate]] for each name",
         );
         return None;
     }
-    let path = reading.tree.folder.join(Path::new(&set.value));
+    let path = context.tree.folder.join(Path::new(&set.value));
     let path = std::path::absolute(&path).unwrap_or(path);
     if let Err(error) = File::open(&path) {
-        reading.fault(set.id, format!("{} cannot be read: {error}", path.display()));
+        context.fault(set.id, format!("{} cannot be read: {error}", path.display()));
         return None;
     }
     Some(path)

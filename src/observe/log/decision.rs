@@ -33,7 +33,7 @@ pub struct LogContext<'d> {
 #[derive(Debug, Clone, Copy)]
 pub struct DecisionRecord<'d> {
     /// Client, peer and listener of the request.
-    pub party: LogContext<'d>,
+    pub log_context: LogContext<'d>,
     /// WebSocket upgrade or plain HTTP.
     pub kind: RequestKind,
     /// The requested host; unnormalized if the head didn't pass the gate.
@@ -66,14 +66,14 @@ pub struct DecisionRecord<'d> {
 
 impl DecisionRecord<'_> {
     /// Logs the decision, unless it is a refusal beyond `throttle`.
-    pub fn log(&self, cap: &LogThrottle) {
-        let DecisionRecord { party: LogContext { listener, client, peer }, .. } = *self;
+    pub fn log(&self, throttle: &LogThrottle) {
+        let DecisionRecord { log_context: LogContext { listener, client, peer }, .. } = *self;
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
         let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
         // A failure is no refusal: the backend had the request, and each has its line.
         if let Some(refusal) = self.refusal {
             let fields = SummaryFields { route, listener, reason: refusal.word() };
-            if !cap.admits(client, fields, Instant::now()) {
+            if !throttle.admits(client, fields, Instant::now()) {
                 return;
             }
         }
@@ -122,15 +122,15 @@ impl DecisionRecord<'_> {
 
     /// Logs that the policy's candidate would have decided differently. `refusal` comes from the
     /// one of the two that refuses.
-    pub fn log_difference(&self, difference: CandidateDifference, cap: &LogThrottle) {
-        let DecisionRecord { party: LogContext { listener, client, peer }, .. } = *self;
+    pub fn log_difference(&self, difference: CandidateDifference, throttle: &LogThrottle) {
+        let DecisionRecord { log_context: LogContext { listener, client, peer }, .. } = *self;
         let (Some(policy), Some(refusal), Some((generation, now))) =
             (self.policy, self.refusal, self.judged)
         else {
             return;
         };
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
-        if !cap.admits(
+        if !throttle.admits(
             client,
             SummaryFields { route, listener, reason: difference.word() },
             Instant::now(),
@@ -179,7 +179,7 @@ impl DecisionRecord<'_> {
             Some(refusal) => Err(refusal),
         };
         self.policy?.deciding_rule(
-            self.party.client,
+            self.log_context.client,
             self.kind == RequestKind::Plain,
             verdict,
             judged,
@@ -189,15 +189,15 @@ impl DecisionRecord<'_> {
 
 /// Logs a connection that is refused before its first request.
 pub fn log_refused_connection(
-    party: LogContext<'_>,
+    log_context: LogContext<'_>,
     refusal: Refusal,
     decisive: Option<DecidingRule<'_>>,
     error: Option<&str>,
-    cap: &LogThrottle,
+    throttle: &LogThrottle,
 ) {
-    let LogContext { listener, client, peer } = party;
+    let LogContext { listener, client, peer } = log_context;
     let (route, reason, result) = (NO_ROUTE, refusal.word(), RequestResult::Refused.word());
-    if !cap.admits(client, SummaryFields { route, listener, reason }, Instant::now()) {
+    if !throttle.admits(client, SummaryFields { route, listener, reason }, Instant::now()) {
         return;
     }
     let by = decisive.and_then(|decisive| decisive.by);
@@ -221,9 +221,9 @@ pub fn log_refused_connection(
 }
 
 /// Logs a TLS handshake that waits because its client is over `handshakes_per_client`.
-pub fn log_delayed_handshake(party: LogContext<'_>, cap: &LogThrottle) {
-    let LogContext { listener, client, peer } = party;
-    if cap.admits(
+pub fn log_delayed_handshake(log_context: LogContext<'_>, throttle: &LogThrottle) {
+    let LogContext { listener, client, peer } = log_context;
+    if throttle.admits(
         client,
         SummaryFields { route: NO_ROUTE, listener, reason: "delayed" },
         Instant::now(),

@@ -114,23 +114,23 @@ mod tests {
 
     #[test]
     fn label_values_with_equal_concatenation_are_two_series() {
-        let mut page = Exposition::default();
-        page.count(&TOTAL, &["ab", "c"], 1);
-        page.count(&TOTAL, &["a", "bc"], 2);
+        let mut exposition = Exposition::default();
+        exposition.count(&TOTAL, &["ab", "c"], 1);
+        exposition.count(&TOTAL, &["a", "bc"], 2);
         let text = "# HELP t_total Test.\n# TYPE t_total counter\nt_total{a=\"ab\",b=\"c\"} 1\nt_total{a=\"a\",b=\"bc\"} 2\n";
-        assert_eq!(page.text(), text);
+        assert_eq!(exposition.text(), text);
     }
 
     #[test]
     fn families_are_sorted_and_empty_ones_left_out() {
-        let mut page = Exposition::default();
-        page.count_any(&TOTAL, &["x", "y"], 0);
-        assert_eq!(page.text(), "");
-        let mut page = Exposition::default();
-        page.count_any(&TOTAL, &["x", "y"], 1);
-        page.sample(&NOW, &["x"], 0.5);
+        let mut exposition = Exposition::default();
+        exposition.count_any(&TOTAL, &["x", "y"], 0);
+        assert_eq!(exposition.text(), "");
+        let mut exposition = Exposition::default();
+        exposition.count_any(&TOTAL, &["x", "y"], 1);
+        exposition.sample(&NOW, &["x"], 0.5);
         assert!(
-            page.text().starts_with(
+            exposition.text().starts_with(
                 "# HELP now Test.\n# TYPE now gauge\nnow{a=\"x\"} 0.5\n# HELP t_total"
             )
         );
@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn label_values_are_escaped() {
-        let mut page = Exposition::default();
-        page.sample(&NOW, &["unix:/run/a\"b\\c\nd.sock"], 1.0);
-        assert!(page.text().ends_with("now{a=\"unix:/run/a\\\"b\\\\c\\nd.sock\"} 1\n"));
+        let mut exposition = Exposition::default();
+        exposition.sample(&NOW, &["unix:/run/a\"b\\c\nd.sock"], 1.0);
+        assert!(exposition.text().ends_with("now{a=\"unix:/run/a\\\"b\\\\c\\nd.sock\"} 1\n"));
     }
 }

@@ -32,12 +32,12 @@ pub fn start_time() -> Option<f64> {
 }
 
 /// Adds the figures that can be read; `started` comes from [`start_time`].
-pub fn put(page: &mut Exposition, started: Option<f64>) {
+pub fn put(exposition: &mut Exposition, started: Option<f64>) {
     if let Some(stat) = stat() {
-        page.sample(&family::CPU_SECONDS, &[], seconds(stat.cpu_ticks));
-        page.count(&family::RESIDENT_MEMORY, &[], stat.resident_pages * page_size() as u64);
-        page.count(&family::VIRTUAL_MEMORY, &[], stat.virtual_bytes);
-        page.count(&family::THREADS, &[], stat.threads);
+        exposition.sample(&family::CPU_SECONDS, &[], seconds(stat.cpu_ticks));
+        exposition.count(&family::RESIDENT_MEMORY, &[], stat.resident_pages * page_size() as u64);
+        exposition.count(&family::VIRTUAL_MEMORY, &[], stat.virtual_bytes);
+        exposition.count(&family::THREADS, &[], stat.threads);
     }
     let open = open_descriptors();
     let max = Resource::NOFILE.get_soft().ok();
@@ -47,7 +47,7 @@ pub fn put(page: &mut Exposition, started: Option<f64>) {
         (&family::MAX_FDS, max.map(|max| max as f64)),
     ] {
         if let Some(value) = value {
-            page.sample(family, &[], value);
+            exposition.sample(family, &[], value);
         }
     }
 }

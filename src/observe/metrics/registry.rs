@@ -128,11 +128,11 @@ impl Metrics {
     /// Decisions since the start that each candidate would have made differently, by policy and
     /// difference.
     pub fn candidate_differences(&self) -> BTreeMap<(Arc<str>, CandidateDifference), u64> {
-        let mut sums = BTreeMap::new();
+        let mut totals = BTreeMap::new();
         for ((policy, difference, _), count) in lock(&self.differences).iter() {
-            *sums.entry((Arc::clone(policy), *difference)).or_default() += count;
+            *totals.entry((Arc::clone(policy), *difference)).or_default() += count;
         }
-        sums
+        totals
     }
 
     /// Open tunnels that the candidate of `policy` would revoke, as last previewed. `None` means

@@ -67,30 +67,30 @@ fn totals(
     snapshot: &Snapshot,
     tunnels: &Tunnels,
 ) -> Vec<(Arc<str>, RouteTotals)> {
-    let sums = sums(metrics);
+    let totals = metric_totals(metrics);
     let mut open: HashMap<Arc<str>, u64> = HashMap::new();
     for entry in tunnels.entries() {
         *open.entry(Arc::clone(&entry.route().name)).or_default() += 1;
     }
     let of = |route: &Arc<str>| {
         let open = open.get(route).copied().unwrap_or_default();
-        let Some(sums) = sums.routes.get(route) else {
+        let Some(totals) = totals.routes.get(route) else {
             return RouteTotals { open, ..RouteTotals::default() };
         };
         RouteTotals {
             open,
-            opened: sums.opened.sum(),
-            refused: sums.refusals.iter().map(|count| count.sum()).sum(),
-            from_client: sums.traffic(Direction::FromClient),
-            from_backend: sums.traffic(Direction::FromBackend),
+            opened: totals.opened.sum(),
+            refused: totals.refusals.iter().map(|count| count.sum()).sum(),
+            from_client: totals.traffic(Direction::FromClient),
+            from_backend: totals.traffic(Direction::FromBackend),
         }
     };
     snapshot.route_list.iter().map(|route| (Arc::clone(&route.name), of(&route.name))).collect()
 }
 
 fn connections(metrics: &Metrics) -> Vec<(Arc<str>, u64, usize)> {
-    let sums = sums(metrics);
-    let open = |name: &Arc<str>| sums.listeners.get(name).map_or(0, ListenerMetrics::open);
+    let totals = metric_totals(metrics);
+    let open = |name: &Arc<str>| totals.listeners.get(name).map_or(0, ListenerMetrics::open);
     lock(&metrics.connections_limits)
         .iter()
         .map(|(name, limit)| (Arc::clone(name), open(name), *limit))
@@ -111,57 +111,66 @@ pub struct ScrapeFacts<'s> {
 
 fn text(metrics: &Metrics, facts: &ScrapeFacts<'_>, now: Timestamp) -> String {
     let snapshot = facts.snapshot;
-    let mut page = Exposition::default();
-    let mut sums = sums(metrics);
+    let mut exposition = Exposition::default();
+    let mut totals = metric_totals(metrics);
     for (name, limit) in lock(&metrics.connections_limits).iter() {
-        page.sample(&family::CONNECTIONS_LIMIT, &[name], *limit as f64);
+        exposition.sample(&family::CONNECTIONS_LIMIT, &[name], *limit as f64);
         // A series exists before its first count, so that `increase()` sees it; likewise for
         // routes.
-        sums.listeners.entry(Arc::clone(name)).or_default();
+        totals.listeners.entry(Arc::clone(name)).or_default();
     }
-    for (name, listener) in &sums.listeners {
+    for (name, listener) in &totals.listeners {
         let rules = snapshot.listeners.get(name);
         let has_tls =
             rules.is_some_and(|rules| matches!(rules.listener.protocol, Protocol::Tls(_)));
-        put_listener(&mut page, name, listener, has_tls);
+        put_listener(&mut exposition, name, listener, has_tls);
     }
     for route in &snapshot.route_list {
-        sums.routes.entry(Arc::clone(&route.name)).or_default();
+        totals.routes.entry(Arc::clone(&route.name)).or_default();
     }
-    for (name, route) in &sums.routes {
-        put_requests(&mut page, name, route);
-        put_tunnels(&mut page, name, route);
-        put_exchanges(&mut page, name, route);
+    for (name, route) in &totals.routes {
+        put_requests(&mut exposition, name, route);
+        put_tunnels(&mut exposition, name, route);
+        put_exchanges(&mut exposition, name, route);
     }
-    put_refused(&mut page, NO_ROUTE, &sums.no_route);
-    put_backends(&mut page, metrics, snapshot);
-    put_policies(&mut page, facts, now);
-    put_candidates(&mut page, metrics);
-    put_control(&mut page, metrics, facts);
-    page.count(&family::LOG_DROPS, &[], facts.log_drops);
-    page.sample(&family::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
-    process::put(&mut page, metrics.process_started);
-    page.text()
+    put_refused(&mut exposition, NO_ROUTE, &totals.no_route);
+    put_backends(&mut exposition, metrics, snapshot);
+    put_policies(&mut exposition, facts, now);
+    put_candidates(&mut exposition, metrics);
+    put_control(&mut exposition, metrics, facts);
+    exposition.count(&family::LOG_DROPS, &[], facts.log_drops);
+    exposition.sample(&family::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    process::put(&mut exposition, metrics.process_started);
+    exposition.text()
 }
 
-fn sums(metrics: &Metrics) -> MetricTotals {
-    let mut sums = MetricTotals::default();
+fn metric_totals(metrics: &Metrics) -> MetricTotals {
+    let mut totals = MetricTotals::default();
     for core in lock(&metrics.cores).iter() {
-        core.add_to(&mut sums);
+        core.add_to(&mut totals);
     }
-    sums
+    totals
 }
 
-fn put_listener(page: &mut Exposition, name: &str, listener: &ListenerMetrics, has_tls: bool) {
-    page.count(&family::CONNECTIONS_ACCEPTED, &[name], listener.accepted.sum());
-    page.count(&family::CONNECTIONS_OPEN, &[name], listener.open());
-    page.count(&family::CONNECTIONS_DISCARDING, &[name], listener.discarding());
+fn put_listener(
+    exposition: &mut Exposition,
+    name: &str,
+    listener: &ListenerMetrics,
+    has_tls: bool,
+) {
+    exposition.count(&family::CONNECTIONS_ACCEPTED, &[name], listener.accepted.sum());
+    exposition.count(&family::CONNECTIONS_OPEN, &[name], listener.open());
+    exposition.count(&family::CONNECTIONS_DISCARDING, &[name], listener.discarding());
     for end in DiscardEnd::ALL {
-        page.count(&family::DISCARDS, &[name, end.word()], listener.discarded[end as usize].sum());
+        exposition.count(
+            &family::DISCARDS,
+            &[name, end.word()],
+            listener.discarded[end as usize].sum(),
+        );
     }
-    page.count(&family::PROBES, &[name], listener.probes.sum());
+    exposition.count(&family::PROBES, &[name], listener.probes.sum());
     for end in ConnectionEnd::ALL {
-        page.count(
+        exposition.count(
             &family::CONNECTIONS_CLOSED,
             &[name, end.word()],
             listener.closed[end as usize].sum(),
@@ -169,14 +178,14 @@ fn put_listener(page: &mut Exposition, name: &str, listener: &ListenerMetrics, h
     }
     if has_tls {
         for result in TlsResult::ALL {
-            page.count(
+            exposition.count(
                 &family::TLS_HANDSHAKES,
                 &[name, result.word()],
                 listener.tls_handshakes[result as usize].sum(),
             );
         }
-        page.count(&family::TLS_DELAYED, &[name], listener.tls_delayed.sum());
-        page.histogram(
+        exposition.count(&family::TLS_DELAYED, &[name], listener.tls_delayed.sum());
+        exposition.histogram(
             &family::TLS_HANDSHAKE_SECONDS,
             &[name],
             &LATENCY_BOUNDS,
@@ -185,16 +194,16 @@ fn put_listener(page: &mut Exposition, name: &str, listener: &ListenerMetrics, h
     }
 }
 
-fn put_requests(page: &mut Exposition, name: &str, route: &RouteMetrics) {
+fn put_requests(exposition: &mut Exposition, name: &str, route: &RouteMetrics) {
     for kind in RequestKind::ALL {
         for result in RequestResult::ALL {
             let count = route.requests[kind as usize][result as usize].sum();
-            page.count(&family::REQUESTS, &[name, kind.word(), result.word()], count);
+            exposition.count(&family::REQUESTS, &[name, kind.word(), result.word()], count);
         }
     }
     for refusal in Refusal::ALL {
         put_counted(
-            page,
+            exposition,
             &family::REFUSALS,
             name,
             refusal,
@@ -202,20 +211,25 @@ fn put_requests(page: &mut Exposition, name: &str, route: &RouteMetrics) {
             is_of_a_route(refusal),
         );
     }
-    page.histogram(&family::DIAL_SECONDS, &[name], &LATENCY_BOUNDS, &route.dial_seconds);
-    page.histogram(&family::UPGRADE_SECONDS, &[name], &LATENCY_BOUNDS, &route.upgrade_seconds);
+    exposition.histogram(&family::DIAL_SECONDS, &[name], &LATENCY_BOUNDS, &route.dial_seconds);
+    exposition.histogram(
+        &family::UPGRADE_SECONDS,
+        &[name],
+        &LATENCY_BOUNDS,
+        &route.upgrade_seconds,
+    );
 }
 
 /// Adds the requests without a route, which can only be refused.
-fn put_refused(page: &mut Exposition, name: &str, route: &RouteMetrics) {
+fn put_refused(exposition: &mut Exposition, name: &str, route: &RouteMetrics) {
     let refused = RequestResult::Refused;
     for kind in RequestKind::ALL {
         let count = route.requests[kind as usize][refused as usize].sum();
-        page.count(&family::REQUESTS, &[name, kind.word(), refused.word()], count);
+        exposition.count(&family::REQUESTS, &[name, kind.word(), refused.word()], count);
     }
     for refusal in Refusal::ALL {
         put_counted(
-            page,
+            exposition,
             &family::REFUSALS,
             name,
             refusal,
@@ -228,7 +242,7 @@ fn put_refused(page: &mut Exposition, name: &str, route: &RouteMetrics) {
 /// Adds a series if it has counts or is `expected`. An expected series exists from the start, so
 /// that `increase()` sees its first count.
 fn put_counted(
-    page: &mut Exposition,
+    exposition: &mut Exposition,
     family: &Family,
     name: &str,
     refusal: Refusal,
@@ -237,28 +251,32 @@ fn put_counted(
 ) {
     let count = counts[refusal.number()].sum();
     if expected || count > 0 {
-        page.count(family, &[name, refusal.word()], count);
+        exposition.count(family, &[name, refusal.word()], count);
     }
 }
 
-fn put_exchanges(page: &mut Exposition, name: &str, route: &RouteMetrics) {
-    page.count(&family::EXCHANGES_OPEN, &[name], route.exchanges_open());
+fn put_exchanges(exposition: &mut Exposition, name: &str, route: &RouteMetrics) {
+    exposition.count(&family::EXCHANGES_OPEN, &[name], route.exchanges_open());
     for by in Initiator::ALL {
         for reason in ExchangeReason::ALL {
             let count = route.exchanges_closed[by as usize][reason as usize].sum();
-            page.count_any(&family::EXCHANGES_CLOSED, &[name, by.word(), reason.word()], count);
+            exposition.count_any(
+                &family::EXCHANGES_CLOSED,
+                &[name, by.word(), reason.word()],
+                count,
+            );
         }
     }
 }
 
-fn put_tunnels(page: &mut Exposition, name: &str, route: &RouteMetrics) {
-    page.count(&family::TUNNELS_OPENED, &[name], route.opened.sum());
-    page.count(&family::TUNNELS_OPEN, &[name], route.open());
+fn put_tunnels(exposition: &mut Exposition, name: &str, route: &RouteMetrics) {
+    exposition.count(&family::TUNNELS_OPENED, &[name], route.opened.sum());
+    exposition.count(&family::TUNNELS_OPEN, &[name], route.open());
     for by in Initiator::ALL {
         for phase in TunnelPhase::ALL {
             for reason in CloseReason::ALL {
                 let count = route.closed[by as usize][phase as usize][reason as usize].sum();
-                page.count_any(
+                exposition.count_any(
                     &family::TUNNELS_CLOSED,
                     &[name, by.word(), phase.word(), reason.word()],
                     count,
@@ -266,7 +284,7 @@ fn put_tunnels(page: &mut Exposition, name: &str, route: &RouteMetrics) {
             }
         }
     }
-    page.histogram(
+    exposition.histogram(
         &family::TUNNEL_LIFETIME_SECONDS,
         &[name],
         &LIFETIME_BOUNDS,
@@ -274,11 +292,11 @@ fn put_tunnels(page: &mut Exposition, name: &str, route: &RouteMetrics) {
     );
     for direction in Direction::ALL {
         let Traffic { bytes, messages } = route.traffic(direction);
-        page.count(&family::BYTES, &[name, direction.word()], bytes);
-        page.count(&family::MESSAGES, &[name, direction.word()], messages);
+        exposition.count(&family::BYTES, &[name, direction.word()], bytes);
+        exposition.count(&family::MESSAGES, &[name, direction.word()], messages);
     }
     for refusal in Refusal::ALL {
-        put_counted(page, &family::REVOKED, name, refusal, &route.revoked, revokes(refusal));
+        put_counted(exposition, &family::REVOKED, name, refusal, &route.revoked, revokes(refusal));
     }
 }
 
@@ -339,7 +357,7 @@ const fn revokes(refusal: Refusal) -> bool {
 
 /// Adds the backends of the running routes only: an alert on a removed backend that is down would
 /// never end.
-fn put_backends(page: &mut Exposition, metrics: &Metrics, snapshot: &Snapshot) {
+fn put_backends(exposition: &mut Exposition, metrics: &Metrics, snapshot: &Snapshot) {
     for route in &snapshot.route_list {
         let mut told: Vec<&_> = Vec::new();
         for address in &route.backends {
@@ -349,12 +367,12 @@ fn put_backends(page: &mut Exposition, metrics: &Metrics, snapshot: &Snapshot) {
             told.push(address);
             let backend = metrics.backend(address);
             let name = address.to_string();
-            page.sample(
+            exposition.sample(
                 &family::BACKEND_UP,
                 &[&route.name, &name],
                 f64::from(u8::from(backend.is_up())),
             );
-            page.count(
+            exposition.count(
                 &family::BACKEND_CHANGES,
                 &[&route.name, &name],
                 backend.changes.load(Ordering::Relaxed),
@@ -363,18 +381,22 @@ fn put_backends(page: &mut Exposition, metrics: &Metrics, snapshot: &Snapshot) {
     }
 }
 
-fn put_policies(page: &mut Exposition, facts: &ScrapeFacts<'_>, now: Timestamp) {
+fn put_policies(exposition: &mut Exposition, facts: &ScrapeFacts<'_>, now: Timestamp) {
     let until = now.saturating_add(LAPSING_PERIOD).unwrap_or(Timestamp::MAX);
     for policy in facts.snapshot.all_policies() {
         if let Some(total) = policy.limits.total {
-            page.sample(&family::TUNNELS_LIMIT, &[&policy.name], f64::from(total));
+            exposition.sample(&family::TUNNELS_LIMIT, &[&policy.name], f64::from(total));
         }
         if let Some(total) = policy.limits.streams_total {
-            page.sample(&family::STREAMS_LIMIT, &[&policy.name], f64::from(total));
+            exposition.sample(&family::STREAMS_LIMIT, &[&policy.name], f64::from(total));
         }
         for list in policy.lists() {
-            page.sample(&family::LIST_ENTRIES, &[&list.name, &policy.name], list.len() as f64);
-            page.sample(
+            exposition.sample(
+                &family::LIST_ENTRIES,
+                &[&list.name, &policy.name],
+                list.len() as f64,
+            );
+            exposition.sample(
                 &family::ENTRIES_LAPSING,
                 &[&list.name, &policy.name],
                 list.lapsing(now, until) as f64,
@@ -387,56 +409,64 @@ fn put_policies(page: &mut Exposition, facts: &ScrapeFacts<'_>, now: Timestamp) 
             let id = LimiterId { policy: &policy.name, is_candidate: false, limit };
             let used = facts.budgets.used(id);
             let labels: &[&str] = &[&policy.name, limit.word()];
-            page.sample(&family::LIMITER_KEYS, labels, used.keys as f64);
+            exposition.sample(&family::LIMITER_KEYS, labels, used.keys as f64);
             // A limiter whose rate no policy uses any more is gone, and so is its count.
-            page.count(&family::LIMITER_OVERFLOW, labels, used.overflowed);
+            exposition.count(&family::LIMITER_OVERFLOW, labels, used.overflowed);
         }
     }
 }
 
-fn put_candidates(page: &mut Exposition, metrics: &Metrics) {
+fn put_candidates(exposition: &mut Exposition, metrics: &Metrics) {
     for ((policy, difference, reason), count) in lock(&metrics.differences).iter() {
-        page.count(&family::CANDIDATE_DIFFERENCES, &[policy, difference.word(), reason], *count);
+        exposition.count(
+            &family::CANDIDATE_DIFFERENCES,
+            &[policy, difference.word(), reason],
+            *count,
+        );
     }
     for (policy, tunnels) in lock(&metrics.would_revoke).iter() {
-        page.sample(&family::CANDIDATE_WOULD_REVOKE, &[policy], *tunnels as f64);
+        exposition.sample(&family::CANDIDATE_WOULD_REVOKE, &[policy], *tunnels as f64);
     }
 }
 
-fn put_control(page: &mut Exposition, metrics: &Metrics, facts: &ScrapeFacts<'_>) {
+fn put_control(exposition: &mut Exposition, metrics: &Metrics, facts: &ScrapeFacts<'_>) {
     let snapshot = facts.snapshot;
     let flag = |flag: bool| f64::from(u8::from(flag));
     for result in ReloadResult::ALL {
-        page.count(
+        exposition.count(
             &family::RELOADS,
             &[result.word()],
             metrics.reloads[result as usize].load(Ordering::Relaxed),
         );
     }
-    page.count(&family::GENERATION, &[], snapshot.generation);
-    page.sample(
+    exposition.count(&family::GENERATION, &[], snapshot.generation);
+    exposition.sample(
         &family::RELOAD_SUCCESSFUL,
         &[],
         flag(!metrics.reload_rejected.load(Ordering::Relaxed)),
     );
-    page.sample(
+    exposition.sample(
         &family::RELOAD_SUCCESS_TIMESTAMP,
         &[],
         metrics.reload_succeeded.load(Ordering::Relaxed) as f64 / 1000.0,
     );
-    page.sample(&family::CONFIG_INFO, &[&snapshot.digest], 1.0);
+    exposition.sample(&family::CONFIG_INFO, &[&snapshot.digest], 1.0);
     for certificate in snapshot.certificates.iter() {
-        page.sample(
+        exposition.sample(
             &family::CERTIFICATE_NOT_AFTER,
             &[&certificate.label],
             certificate.not_after.as_second() as f64,
         );
     }
     for (list, policy, modified) in lock(&metrics.lists_modified).iter() {
-        page.sample(&family::LIST_MODIFIED, &[list, policy], modified.as_second() as f64);
+        exposition.sample(&family::LIST_MODIFIED, &[list, policy], modified.as_second() as f64);
     }
-    page.sample(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
-    page.sample(&family::DRAINING, &[], flag(facts.is_draining));
-    page.count(&family::PANICS, &[], metrics.panics());
-    page.count(&family::SCRAPES_REFUSED, &[], metrics.scrapes_refused.load(Ordering::Relaxed));
+    exposition.sample(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
+    exposition.sample(&family::DRAINING, &[], flag(facts.is_draining));
+    exposition.count(&family::PANICS, &[], metrics.panics());
+    exposition.count(
+        &family::SCRAPES_REFUSED,
+        &[],
+        metrics.scrapes_refused.load(Ordering::Relaxed),
+    );
 }

@@ -66,14 +66,14 @@ impl ThreadMetrics {
     }
 
     /// Adds this thread's counts to the sums of all threads.
-    pub(super) fn add_to(&self, sums: &mut MetricTotals) {
+    pub(super) fn add_to(&self, totals: &mut MetricTotals) {
         for (name, listener) in lock(&self.listeners).iter() {
-            add(listener.counts(), sums.listeners.entry(Arc::clone(name)).or_default().counts());
+            add(listener.counts(), totals.listeners.entry(Arc::clone(name)).or_default().counts());
         }
         for (name, route) in lock(&self.routes).iter() {
-            add(route.counts(), sums.routes.entry(Arc::clone(name)).or_default().counts());
+            add(route.counts(), totals.routes.entry(Arc::clone(name)).or_default().counts());
         }
-        add(self.no_route.counts(), sums.no_route.counts());
+        add(self.no_route.counts(), totals.no_route.counts());
     }
 }
 
@@ -267,8 +267,8 @@ impl RouteMetrics {
     }
 }
 
-fn add<'c>(counts: impl Iterator<Item = &'c Counter>, sums: impl Iterator<Item = &'c Counter>) {
-    for (count, sum) in counts.zip(sums) {
+fn add<'c>(counts: impl Iterator<Item = &'c Counter>, totals: impl Iterator<Item = &'c Counter>) {
+    for (count, sum) in counts.zip(totals) {
         sum.add(count.sum());
     }
 }
@@ -306,15 +306,15 @@ mod tests {
             core.listener(&name).closed(ConnectionEnd::Tls);
             core.no_route().refused(Refusal::Tls);
         }
-        let mut sums = MetricTotals::default();
-        cores.iter().for_each(|core| core.add_to(&mut sums));
-        let listener = &sums.listeners[&name];
+        let mut totals = MetricTotals::default();
+        cores.iter().for_each(|core| core.add_to(&mut totals));
+        let listener = &totals.listeners[&name];
         let facts = [
             listener.accepted.sum(),
             listener.open(),
             listener.closed[ConnectionEnd::Tls as usize].sum(),
         ];
-        assert_eq!((facts, sums.no_route.refusals[Refusal::Tls.number()].sum()), ([4, 2, 2], 2));
+        assert_eq!((facts, totals.no_route.refusals[Refusal::Tls.number()].sum()), ([4, 2, 2], 2));
     }
 
     #[test]
@@ -331,30 +331,30 @@ mod tests {
         route.exchange_opened();
         route.exchange_opened();
         route.exchange_closed(Initiator::Client, ExchangeReason::ClientLeft);
-        let sums = RouteMetrics::default();
-        (0..3).for_each(|_| add(route.counts(), sums.counts()));
+        let totals = RouteMetrics::default();
+        (0..3).for_each(|_| add(route.counts(), totals.counts()));
         assert_eq!(
-            (sums.opened.sum(), sums.open(), sums.revoked[Refusal::Network.number()].sum()),
+            (totals.opened.sum(), totals.open(), totals.revoked[Refusal::Network.number()].sum()),
             (3, 0, 3)
         );
-        let left =
-            &sums.exchanges_closed[Initiator::Client as usize][ExchangeReason::ClientLeft as usize];
-        assert_eq!((sums.exchanges_open(), left.sum()), (3, 3));
-        assert_eq!(sums.traffic(Direction::FromBackend), Traffic { bytes: 21, messages: 3 });
+        let left = &totals.exchanges_closed[Initiator::Client as usize]
+            [ExchangeReason::ClientLeft as usize];
+        assert_eq!((totals.exchanges_open(), left.sum()), (3, 3));
+        assert_eq!(totals.traffic(Direction::FromBackend), Traffic { bytes: 21, messages: 3 });
         assert_eq!(
-            sums.requests[RequestKind::Plain as usize][RequestResult::Failed as usize].sum(),
+            totals.requests[RequestKind::Plain as usize][RequestResult::Failed as usize].sum(),
             3
         );
         assert_eq!(
             [
-                sums.dial_seconds.cumulative().1,
-                sums.upgrade_seconds.cumulative().1,
-                sums.lifetime_seconds.cumulative().1
+                totals.dial_seconds.cumulative().1,
+                totals.upgrade_seconds.cumulative().1,
+                totals.lifetime_seconds.cumulative().1
             ],
             [3; 3]
         );
         assert_eq!(
-            sums.closed[Initiator::Sidegate as usize][TunnelPhase::Closing as usize]
+            totals.closed[Initiator::Sidegate as usize][TunnelPhase::Closing as usize]
                 [CloseReason::Revoked as usize]
                 .sum(),
             3

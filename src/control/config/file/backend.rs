@@ -109,7 +109,7 @@ fn port(text: &str) -> Result<u16, Finding> {
 pub fn tls(
     table: &mut TomlTable<'_>,
     backends: Option<&[BackendAddress]>,
-    ground: &mut RouteContext<'_, '_>,
+    context: &mut RouteContext<'_, '_>,
 ) -> Option<Option<BackendTlsSettings>> {
     let is_there = table.has("backend_tls");
     let mut table = table.table(&BACKEND_TLS);
@@ -131,7 +131,7 @@ pub fn tls(
     }
     let identity = match (chain, key) {
         (Some(chain), Some(key)) => {
-            Some(certificate::read_client(ground.reading, chain, key).map(Arc::new))
+            Some(certificate::read_client(context.reading, chain, key).map(Arc::new))
         }
         (None, Some(_)) if table.misspells("chain") => Some(None),
         (None, Some(key)) => {
@@ -142,8 +142,8 @@ pub fn tls(
         _ => None,
     };
     let roots = match ca {
-        Some(ca) => certificate::authorities(ground.reading, ca).map(Arc::new),
-        None if used == Some(true) => system(&table, ground),
+        Some(ca) => certificate::authorities(context.reading, ca).map(Arc::new),
+        None if used == Some(true) => system(&table, context),
         None => Some(Arc::new(RootCertStore::empty())),
     };
     table.finish();
@@ -163,12 +163,12 @@ fn all_or_nothing<T>(read: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 /// The authorities that the system trusts. Loaded once for all routes.
-fn system(table: &TomlTable<'_>, ground: &mut RouteContext<'_, '_>) -> Option<Arc<RootCertStore>> {
-    if ground.system.is_none() {
+fn system(table: &TomlTable<'_>, context: &mut RouteContext<'_, '_>) -> Option<Arc<RootCertStore>> {
+    if context.system.is_none() {
         let mut roots = RootCertStore::empty();
         // The environment may name the files (SSL_CERT_FILE), and their file system may not answer.
         let certificates =
-            ground.reading.files.call(|| rustls_native_certs::load_native_certs().certs);
+            context.reading.files.call(|| rustls_native_certs::load_native_certs().certs);
         roots.add_parsable_certificates(certificates.unwrap_or_default());
         if roots.is_empty() {
             let finding =
@@ -178,9 +178,9 @@ fn system(table: &TomlTable<'_>, ground: &mut RouteContext<'_, '_>) -> Option<Ar
             ));
             return None;
         }
-        ground.system = Some(Arc::new(roots));
+        context.system = Some(Arc::new(roots));
     }
-    ground.system.clone()
+    context.system.clone()
 }
 
 fn server_name(text: &str) -> Result<ServerName<'static>, Finding> {

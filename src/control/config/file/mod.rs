@@ -62,14 +62,14 @@ pub fn read(
     let covering = covering(&listeners, certificates.as_deref());
     let table = root.table(&keys::DEFAULTS);
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
-    let mut ground = RouteContext {
+    let mut context = RouteContext {
         reading,
         policies,
         certificates: covering.as_ref(),
         defaults: &defaults,
         system: None,
     };
-    let routes = route::all(root.tables(&keys::ROUTE), &mut ground);
+    let routes = route::all(root.tables(&keys::ROUTE), &mut context);
     report_nothing_served(document, &root, listeners.is_empty(), routes.is_empty());
     if !root.misspells("listener") {
         named.finish(&root);

@@ -20,7 +20,7 @@ use crate::snapshot::route::PathForwarding;
 type RouteKey = (HostPattern, Box<[u8]>);
 
 /// Reads all routes, and checks them against each other.
-pub fn all(tables: Vec<TomlTable<'_>>, ground: &mut RouteContext<'_, '_>) -> Vec<RouteSettings> {
+pub fn all(tables: Vec<TomlTable<'_>>, context: &mut RouteContext<'_, '_>) -> Vec<RouteSettings> {
     let (mut names, mut places) = (UniqueKeys::new(), UniqueKeys::new());
     let (mut routes, mut claims) = (Vec::new(), Vec::new());
     for mut table in tables {
@@ -30,9 +30,9 @@ pub fn all(tables: Vec<TomlTable<'_>>, ground: &mut RouteContext<'_, '_>) -> Vec
         let mut copies = UniqueKeys::new();
         let is_copy = name.is_some() && names.len() == before;
         let places = if is_copy { &mut copies } else { &mut places };
-        let (host, path) = read_match(&mut table, name.as_ref(), ground, places);
+        let (host, path) = read_match(&mut table, name.as_ref(), context, places);
         let claim = PathClaim::read(&mut table, name.as_ref(), host.as_ref(), path.as_ref());
-        let mut page = read(table, ground, name, host, path);
+        let mut page = read(table, context, name, host, path);
         if let (Some(claim), Some(page)) = (&claim, &mut page) {
             claim.store(page);
         }
@@ -45,19 +45,19 @@ pub fn all(tables: Vec<TomlTable<'_>>, ground: &mut RouteContext<'_, '_>) -> Vec
 
 fn read(
     mut table: TomlTable<'_>,
-    ground: &mut RouteContext<'_, '_>,
+    context: &mut RouteContext<'_, '_>,
     name: Option<Arc<str>>,
     host: Option<HostPattern>,
     path: Option<PathPattern>,
 ) -> Option<RouteSettings> {
     let backends = table
         .require(&keys::BACKEND, "backend = \"http://127.0.0.1:8080\"")
-        .and_then(|value| backend::all(value, ground.reading));
-    let backend_tls = backend::tls(&mut table, backends.as_deref(), ground);
+        .and_then(|value| backend::all(value, context.reading));
+    let backend_tls = backend::tls(&mut table, backends.as_deref(), context);
     let strip_prefix = table.read_or_default(&keys::STRIP_PREFIX);
     let max_fields = table.read_or_default(&keys::MAX_FIELDS) as usize;
     let SharedValues { policy, http, max_body, timeouts } =
-        common::read(&mut table, ground.defaults, ground.policies);
+        common::read(&mut table, context.defaults, context.policies);
     let policy = match policy {
         PolicyRef::Named(name) => Some(name),
         PolicyRef::Invalid => None,
@@ -93,7 +93,7 @@ fn read(
 fn read_match(
     table: &mut TomlTable<'_>,
     name: Option<&Arc<str>>,
-    ground: &RouteContext<'_, '_>,
+    context: &RouteContext<'_, '_>,
     places: &mut UniqueKeys<RouteKey>,
 ) -> (Option<HostPattern>, Option<PathPattern>) {
     let host = table.require(&keys::HOST, "host = \"ws.example.com\", or \"*\" for any");
@@ -108,7 +108,7 @@ fn read_match(
         .and_then(|value| value.parse("a host", |text| HostPattern::parse(text).map_err(error)));
     let path_pattern = path.and_then(|value| paths::pattern(table, value));
     if let (Some(value), Some(pattern)) = (host, &host_pattern) {
-        check_coverage(value, pattern, ground.certificates);
+        check_coverage(value, pattern, context.certificates);
     }
     if let (Some(value), Some(host), Some(path)) = (path, &host_pattern, &path_pattern) {
         let nameless = Arc::from("another");

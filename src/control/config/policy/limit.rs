@@ -17,7 +17,7 @@ use crate::control::config::source_text::error;
 use crate::policy::limit::{ClientLimits, LimitException, Limits, Rate, TunnelLimits};
 
 /// Reads the whole table. Omitted limits are off, except for `frames`, `ping` and `pong`.
-pub fn read(mut table: TomlTable<'_>, shelf: &mut ListTable, now: Timestamp) -> Limits {
+pub fn read(mut table: TomlTable<'_>, list_table: &mut ListTable, now: Timestamp) -> Limits {
     let mut connections = table.table(&keys::CONNECTIONS);
     let total = connections.read(&keys::TOTAL);
     let mut streams = table.table(&keys::STREAMS);
@@ -26,7 +26,7 @@ pub fn read(mut table: TomlTable<'_>, shelf: &mut ListTable, now: Timestamp) -> 
     let mut taken = EarlierExceptions::default();
     let tables = table.tables(&keys::FOR).into_iter();
     let exceptions =
-        tables.filter_map(|table| exception(table, common, shelf, now, &mut taken)).collect();
+        tables.filter_map(|table| exception(table, common, list_table, now, &mut taken)).collect();
     table.finish();
     Limits { share: common, total, streams_total, exceptions }
 }
@@ -43,7 +43,7 @@ struct EarlierExceptions {
 fn exception(
     mut table: TomlTable<'_>,
     common: ClientLimits,
-    shelf: &mut ListTable,
+    list_table: &mut ListTable,
     now: Timestamp,
     taken: &mut EarlierExceptions,
 ) -> Option<LimitException> {
@@ -63,7 +63,7 @@ fn exception(
     let value = value?;
     taken.places.push(value.place());
     let number = taken.places.len();
-    let clients = rule::exempt(&value, number, shelf, now);
+    let clients = rule::exempt(&value, number, list_table, now);
     let admitted = clients.iter().flat_map(|list| list.entries()).filter(|(entry, _)| entry.admits);
     for network in admitted.map(|(entry, _)| entry.network) {
         let first = *taken.by.entry(network).or_insert(number);

@@ -71,9 +71,9 @@ pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
 /// Reads the policy in `policy_source`. `None` means that there is an error among the findings.
 pub fn read(
     reading: &mut LoadContext<'_>,
-    sheet: PolicySource<'_>,
+    source: PolicySource<'_>,
 ) -> (Option<PolicySettings>, Vec<Diagnostic>) {
-    let shown = sheet.file();
+    let shown = source.file();
     let path = reading.folder.join(&*shown);
     let file: Arc<str> = path.display().to_string().into();
     let bytes = match reading.files.read(&path, MAX_TOML_BYTES) {
@@ -83,18 +83,18 @@ pub fn read(
         }
     };
     let document = Document::parse(file, &bytes, reading.files.quoting(&path));
-    let mut shelf = ListTable::new(Arc::clone(&shown));
-    let page = page(reading, &document, &mut shelf, &sheet);
+    let mut list_table = ListTable::new(Arc::clone(&shown));
+    let page = page(reading, &document, &mut list_table, &source);
     let mut found = document.into_diagnostics();
-    found.extend(shelf.into_diagnostics());
+    found.extend(list_table.into_diagnostics());
     (page, found)
 }
 
 fn page(
     reading: &mut LoadContext<'_>,
     document: &Document<'_>,
-    shelf: &mut ListTable,
-    sheet: &PolicySource<'_>,
+    list_table: &mut ListTable,
+    source: &PolicySource<'_>,
 ) -> Option<PolicySettings> {
     let mut root = document.root();
     value::schema(&mut root);
@@ -106,25 +106,29 @@ fn page(
     }
     let has_client = root.has("client") || root.misspells("client");
     let rules = if has_client { None } else { rules_in(&lists) };
-    shelf.read_all(lists, reading, (root.misspells("lists"), rules.as_deref().unwrap_or_default()));
+    list_table.read_all(
+        lists,
+        reading,
+        (root.misspells("lists"), rules.as_deref().unwrap_or_default()),
+    );
     if !root.has("lists") && !root.misspells("lists") {
-        shelf.report_misplaced(&mut root);
+        list_table.report_misplaced(&mut root);
     }
     let mut client = root.table(&keys::CLIENT);
     if rules.is_some() {
         client = client.mark_reported();
     }
-    let is_baseline = matches!(sheet, PolicySource::Baseline);
+    let is_baseline = matches!(source, PolicySource::Baseline);
     let (allow, limits, lines) = if is_baseline {
         check_baseline(&mut root, &mut client);
         (Some(AllowRule::Any), Limits::default(), rule::lines(&client, None))
     } else {
-        let allow = rule::allow(&mut client, shelf, reading.now);
+        let allow = rule::allow(&mut client, list_table, reading.now);
         let table = root.table(&keys::LIMITS);
         let lines = rule::lines(&client, Some(&table));
-        (allow, limit::read(table, shelf, reading.now), lines)
+        (allow, limit::read(table, list_table, reading.now), lines)
     };
-    let deny = rule::deny(&mut client, shelf, reading.now);
+    let deny = rule::deny(&mut client, list_table, reading.now);
     let (origins, subprotocols) = if is_baseline {
         (None, None)
     } else {
@@ -134,13 +138,13 @@ fn page(
     client.finish();
     let tests = test::read(&mut root);
     root.finish();
-    shelf.report_missing(document);
+    list_table.report_missing(document);
     // With an error, a list may only look unused.
     if !document.has_errors() {
-        shelf.report_unused(document);
+        list_table.report_unused(document);
     }
-    let feeds = shelf.feeds();
-    let (name, file) = (sheet.name(), sheet.file());
+    let feeds = list_table.feeds();
+    let (name, file) = (source.name(), source.file());
     Some(PolicySettings {
         name,
         file,

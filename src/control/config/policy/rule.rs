@@ -26,7 +26,7 @@ const INLINE_LIMITS: &str = "limits.for";
 /// Reads `allow`, which is required. `None` means that an error was reported.
 pub fn allow(
     client: &mut TomlTable<'_>,
-    shelf: &mut ListTable,
+    list_table: &mut ListTable,
     now: Timestamp,
 ) -> Option<AllowRule> {
     let value = client.require(&keys::ALLOW, "allow = [\"any\"] admits everyone")?;
@@ -46,7 +46,7 @@ pub fn allow(
                 .with_remedy("allow = [\"any\"] admits everyone"),
         );
     }
-    let lists = lists(&strings, INLINE_ALLOW, shelf, now, |item, list| {
+    let lists = lists(&strings, INLINE_ALLOW, list_table, now, |item, list| {
         if list.is_empty() {
             item.report(warning(format!("`{}` has no entries: it admits no client", list.name)));
         }
@@ -55,7 +55,11 @@ pub fn allow(
 }
 
 /// Reads `deny`; by default it is empty.
-pub fn deny(client: &mut TomlTable<'_>, shelf: &mut ListTable, now: Timestamp) -> Vec<Arc<List>> {
+pub fn deny(
+    client: &mut TomlTable<'_>,
+    list_table: &mut ListTable,
+    now: Timestamp,
+) -> Vec<Arc<List>> {
     let strings = client.get(&keys::DENY).and_then(|value| value.strings()).unwrap_or_default();
     if let Some((_, any)) = strings.iter().find(|(text, _)| *text == "any") {
         any.report(
@@ -63,14 +67,14 @@ pub fn deny(client: &mut TomlTable<'_>, shelf: &mut ListTable, now: Timestamp) -
         );
         return Vec::new();
     }
-    lists(&strings, INLINE_DENY, shelf, now, |_, _| {})
+    lists(&strings, INLINE_DENY, list_table, now, |_, _| {})
 }
 
 /// Reads the clients of the `[[limits.for]]` with this number, from 1.
 pub fn exempt(
     value: &TomlValue<'_>,
     number: usize,
-    shelf: &mut ListTable,
+    list_table: &mut ListTable,
     now: Timestamp,
 ) -> Vec<Arc<List>> {
     let Some(strings) = value.strings() else { return Vec::new() };
@@ -90,7 +94,7 @@ pub fn exempt(
     } else {
         format!("({INLINE_LIMITS} {number})")
     };
-    lists(&strings, &itself, shelf, now, |_, _| {})
+    lists(&strings, &itself, list_table, now, |_, _| {})
 }
 
 /// Reads `origins`. `None` means that origins are not checked, or that an error was reported.
@@ -156,7 +160,7 @@ pub fn lines(client: &TomlTable<'_>, limits: Option<&TomlTable<'_>>) -> RuleLine
 fn lists(
     items: &[(&str, TomlValue<'_>)],
     itself: &str,
-    shelf: &mut ListTable,
+    list_table: &mut ListTable,
     now: Timestamp,
     look: impl Fn(&TomlValue<'_>, &List),
 ) -> Vec<Arc<List>> {
@@ -165,7 +169,7 @@ fn lists(
         if *text == "unix" {
             item.report(error("\"unix\": not in this version"));
         } else if is_name(text) {
-            lists.extend(shelf.find(text, item).inspect(|list| look(item, list)));
+            lists.extend(list_table.find(text, item).inspect(|list| look(item, list)));
         } else if text.strip_prefix('!').is_some_and(is_name) {
             item.report(error("a list cannot be carved out").with_remedy("put it into `deny`"));
         } else {
@@ -173,7 +177,9 @@ fn lists(
         }
     }
     if !lines.is_empty() {
-        lists.extend(list::from_strings(itself.into(), shelf.policy(), &lines, now).map(Arc::new));
+        lists.extend(
+            list::from_strings(itself.into(), list_table.policy(), &lines, now).map(Arc::new),
+        );
     }
     lists
 }

@@ -29,35 +29,35 @@ pub fn routes(
     strays: &[UnsupportedHosts],
     unsaid: GuardHandling,
     config: usize,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) -> (Vec<OutputRoute>, Vec<OutputPolicy>) {
     let mut sides = BTreeMap::new();
     for server in
         hosts.iter().map(|host| host.server).chain(strays.iter().map(|stray| stray.server))
     {
         sides.entry(server).or_insert_with(|| {
-            let side = ModelledServer::new(nginx, &nginx.servers[server], reading.tree);
+            let side = ModelledServer::new(nginx, &nginx.servers[server], context.tree);
             let paths = self::paths(&side, unsaid);
             (side, paths)
         });
     }
-    let mut desk =
+    let mut writer =
         RouteWriter { nginx, hosts, config, sides, routes: Vec::new(), policies: Vec::new() };
     for place in hosts.iter().map(|host| host.server).collect::<BTreeSet<_>>() {
-        desk.note(place, reading);
+        writer.note(place, context);
     }
     for stray in strays {
-        desk.note_stray(stray, reading);
+        writer.note_stray(stray, context);
     }
     for host in hosts {
-        desk.write(host, reading);
+        writer.write(host, context);
     }
-    desk.note_shared(reading);
-    (desk.routes, desk.policies)
+    writer.note_shared(context);
+    (writer.routes, writer.policies)
 }
 
 impl RouteWriter<'_> {
-    fn write(&mut self, host: &RouteHost, reading: &mut ImportContext<'_>) {
+    fn write(&mut self, host: &RouteHost, context: &mut ImportContext<'_>) {
         let nginx = self.nginx;
         let server = &nginx.servers[host.server];
         let mut patterns = self.patterns(host).to_vec();
@@ -81,12 +81,12 @@ impl RouteWriter<'_> {
                     let Some(pass) = pass else { continue };
                     let scopes = self.scopes(host.server, location);
                     let (own, id) = (&location.level, server.id);
-                    let policy = OutputPolicy::from_level(own, level, id, nginx, &scopes, reading);
+                    let policy = OutputPolicy::from_level(own, level, id, nginx, &scopes, context);
                     let policy = self.policy(policy, name.strip_suffix("-exact").unwrap_or(&name));
                     let (route, path_of, named) = (&*name, &*path, &*policy);
                     CarriedRoute { location, pass, level, route, path: path_of, policy: named }
-                        .note(reading);
-                    let leads = leads(location, pass, level, &path, reading);
+                        .note(context);
+                    let leads = leads(location, pass, level, &path, context);
                     let (host, from) = (host.pattern.clone(), Some(location.id));
                     OutputRoute { name, host, path, leads, policy, from }
                 }
@@ -97,7 +97,7 @@ impl RouteWriter<'_> {
         if count > 0 {
             let routes = if count == 1 { "route" } else { "routes" };
             let text = format!("{count} {routes} for host \"{}\"", host.pattern);
-            reading.notes.add(server.id, DirectiveOutcome::Carried, text);
+            context.notes.add(server.id, DirectiveOutcome::Carried, text);
         }
     }
 }

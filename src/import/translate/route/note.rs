@@ -63,54 +63,54 @@ impl RouteWriter<'_> {
     }
 
     /// Notes everything that the routes of a server can't express.
-    pub fn note(&self, place: usize, reading: &mut ImportContext<'_>) {
+    pub fn note(&self, place: usize, context: &mut ImportContext<'_>) {
         let Some((side, paths)) = self.sides.get(&place) else { return };
         let server = side.server();
         if let Some(answer) = server.answer {
             let text =
                 "nginx answers every request by itself; nothing is passed on, so all are refused";
-            reading.notes.add(answer, DirectiveOutcome::Differs, text);
+            context.notes.add(answer, DirectiveOutcome::Differs, text);
         }
         for rewrite in &server.rewrites {
             let text =
                 "paths are never rewritten: what it led elsewhere goes where its own path leads";
             let scopes = self.scoped(place, &rewrite.regex.to_string(), &[]);
-            reading.notes.add_scoped(rewrite.id, DirectiveOutcome::Differs, text, scopes);
+            context.notes.add_scoped(rewrite.id, DirectiveOutcome::Differs, text, scopes);
         }
-        let tree = reading.tree;
+        let tree = context.tree;
         let decides = |id: &&DirectiveId| guard::rewrites(**id, tree) || guard::returns(**id, tree);
         for id in server.hurdles.iter().filter(decides) {
             let text = "conditions are not carried over: what it answered or led elsewhere goes \
                         where its own path leads";
             let scopes = self.scoped(place, "/", &[]);
-            reading.notes.add_scoped(*id, DirectiveOutcome::Differs, text, scopes);
+            context.notes.add_scoped(*id, DirectiveOutcome::Differs, text, scopes);
         }
         let findings =
             paths.findings(server, side, |place, outcome| is_alike(server, place, outcome));
         let mut noted = BTreeSet::new();
         for finding in findings.iter().filter(|finding| finding.verdict == DivergenceKind::Closes) {
-            self.note_finding(place, side, paths, finding, reading);
+            self.note_finding(place, side, paths, finding, context);
         }
         for finding in findings.iter().filter(|finding| finding.verdict != DivergenceKind::Closes) {
             // One note per set of paths: naming each of its routes would be too long.
             let found: Vec<_> =
                 self.found(side, finding).into_iter().map(|(path, _)| path).collect();
             if noted.insert((finding.nginx.by, format!("{:?}", finding.verdict), found)) {
-                self.note_finding(place, side, paths, finding, reading);
+                self.note_finding(place, side, paths, finding, context);
             }
         }
         for location in paths.refused.iter().map(|place| &server.locations[*place]) {
             let text = "every request with such a path is refused with 400";
             let scopes = self.scopes(place, location);
-            reading.notes.add_scoped(location.id, DirectiveOutcome::Closes, text, scopes);
+            context.notes.add_scoped(location.id, DirectiveOutcome::Closes, text, scopes);
         }
         for location in paths.unheard.iter().map(|place| &server.locations[*place]) {
             let text = "no request comes to it: nginx resolves dot segments and merges slashes before it \
                         looks for a location, and each path begins with a slash";
-            reading.notes.add(location.id, DirectiveOutcome::Dropped, text);
+            context.notes.add(location.id, DirectiveOutcome::Dropped, text);
         }
         for number in 0..server.locations.len() {
-            self.note_location(place, (side, paths), number, &findings, reading);
+            self.note_location(place, (side, paths), number, &findings, context);
             if let Some(path) = ambiguous::elsewhere((side, paths), number) {
                 let location = &server.locations[number];
                 let text = format!(
@@ -118,9 +118,9 @@ impl RouteWriter<'_> {
                      such a request is refused with 400"
                 );
                 let scopes = self.scopes(place, location);
-                reading.notes.add_scoped(location.id, DirectiveOutcome::Closes, text, scopes);
+                context.notes.add_scoped(location.id, DirectiveOutcome::Closes, text, scopes);
             }
-            self.note_slash(place, (side, paths), number, reading);
+            self.note_slash(place, (side, paths), number, context);
         }
     }
 
@@ -131,7 +131,7 @@ impl RouteWriter<'_> {
         place: usize,
         (side, paths): (&ModelledServer<'_>, &RoutePatterns),
         number: usize,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) {
         let location = &side.server().locations[number];
         let bare = location
@@ -157,26 +157,26 @@ impl RouteWriter<'_> {
         if is_sent {
             let text = format!("nginx sends plain HTTP for {bare} to {bare}/; here {what}");
             let scopes = self.scoped(place, &PathRegion::Exact(bare.to_owned()).to_string(), &[]);
-            reading.notes.add_scoped(location.id, DirectiveOutcome::Differs, text, scopes);
+            context.notes.add_scoped(location.id, DirectiveOutcome::Differs, text, scopes);
         }
     }
 
     /// Notes hosts that no route can express.
-    pub fn note_stray(&self, stray: &UnsupportedHosts, reading: &mut ImportContext<'_>) {
+    pub fn note_stray(&self, stray: &UnsupportedHosts, context: &mut ImportContext<'_>) {
         let star = self.hosts.iter().find(|host| host.pattern == "*");
         let default = star.and_then(|host| self.sides.get(&host.server));
         let Some((default, paths)) = default else { return };
         let server = &self.nginx.servers[stray.server];
-        let side = ModelledServer::new(self.nginx, server, reading.tree).with_texts_of(default);
+        let side = ModelledServer::new(self.nginx, server, context.tree).with_texts_of(default);
         let findings = paths.findings(default.server(), &side, |_, _| true);
         let opens =
             findings.iter().find(|finding| matches!(finding.verdict, DivergenceKind::Opens(_)));
         let scope = self.scope(&stray.scope, "/", &[]);
         if opens.is_some() {
             let text = "the default server's routes admit requests that nginx refused";
-            reading.notes.add_scoped(stray.id, DirectiveOutcome::Opens, text, vec![scope.clone()]);
+            context.notes.add_scoped(stray.id, DirectiveOutcome::Opens, text, vec![scope.clone()]);
         }
-        reading.notes.add_scoped(
+        context.notes.add_scoped(
             stray.id,
             DirectiveOutcome::Differs,
             stray.said.clone(),
@@ -217,20 +217,20 @@ impl RouteWriter<'_> {
         side: &ModelledServer<'_>,
         paths: &RoutePatterns,
         finding: &Divergence,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) {
         for (path, but) in self.found(side, finding) {
             let scopes = self.scoped(place, &path, &but);
             if finding.verdict == DivergenceKind::Closes {
-                self.note_closed(place, &path, finding.nginx.by, reading);
+                self.note_closed(place, &path, finding.nginx.by, context);
             }
-            let text = text(side, paths, finding, &path, reading.tree);
+            let text = text(side, paths, finding, &path, context.tree);
             let word = match finding.verdict {
                 DivergenceKind::Opens(_) => DirectiveOutcome::Opens,
                 DivergenceKind::Closes => DirectiveOutcome::Closes,
                 DivergenceKind::Differs => DirectiveOutcome::Differs,
             };
-            reading.notes.add_scoped(finding.nginx.by, word, text, scopes);
+            context.notes.add_scoped(finding.nginx.by, word, text, scopes);
         }
     }
 
@@ -239,11 +239,11 @@ impl RouteWriter<'_> {
         place: usize,
         path: &str,
         by: DirectiveId,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) {
         for host in self.hosts.iter().filter(|host| host.server == place) {
             let closed = ClosedPaths { host: host.scope.clone(), path: path.to_owned(), by };
-            reading.notes.closed(closed);
+            context.notes.closed(closed);
         }
     }
 
@@ -253,7 +253,7 @@ impl RouteWriter<'_> {
         (side, paths): (&ModelledServer<'_>, &RoutePatterns),
         number: usize,
         findings: &[Divergence],
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) {
         let server = side.server();
         let location = &server.locations[number];
@@ -264,38 +264,38 @@ impl RouteWriter<'_> {
         match &location.serves {
             _ if server.answer.is_some() => {
                 let text = "the server answers every request before a location is looked for";
-                reading.notes.add(id, DirectiveOutcome::Dropped, text);
+                context.notes.add(id, DirectiveOutcome::Dropped, text);
             }
             LocationHandler::Answer(answer) => {
-                guard::note_led_away(location, &scopes, reading);
+                guard::note_led_away(location, &scopes, context);
                 match sent(location, (side, paths)) {
-                    Some(path) => self.note_slash_answer(place, (id, *answer), path, reading),
-                    None => note_refused_answer(id, *answer, scopes, reading),
+                    Some(path) => self.note_slash_answer(place, (id, *answer), path, context),
+                    None => note_refused_answer(id, *answer, scopes, context),
                 }
             }
             LocationHandler::Other => {
-                guard::note_led_away(location, &scopes, reading);
-                reading.notes.add(id, DirectiveOutcome::Carried, NOTHING_PASSED);
+                guard::note_led_away(location, &scopes, context);
+                context.notes.add(id, DirectiveOutcome::Carried, NOTHING_PASSED);
             }
             LocationHandler::Proxy(_) if matches!(location.matches, LocationPattern::Named(_)) => {
                 let text = "its backend is that of the locations that lead there";
-                reading.notes.add(id, DirectiveOutcome::Carried, text);
+                context.notes.add(id, DirectiveOutcome::Carried, text);
             }
             LocationHandler::Named(..) | LocationHandler::Proxy(_) => {
                 let told = findings.iter().any(|finding| finding.nginx.by == id);
                 if !routed && !told && matches!(location.matches, LocationPattern::Regex(_)) {
                     let text = "no route can match it; what it matched goes where the rest of its \
                                 path leads, by the same rules";
-                    reading.notes.add(id, DirectiveOutcome::Carried, text);
+                    context.notes.add(id, DirectiveOutcome::Carried, text);
                 }
-                self.note_passed(side, number, routed, &scopes, reading);
+                self.note_passed(side, number, routed, &scopes, context);
                 let opened =
                     |id: &DirectiveId| findings.iter().any(|finding| is_opened(finding, *id));
                 let (opened, closed): (Vec<_>, Vec<_>) =
                     side.guards(number).iter().copied().partition(opened);
-                guard::note(&opened, true, &scopes, reading);
-                guard::note(&closed, false, &scopes, reading);
-                guard::note_rest(server, location, side.guards(number), &scopes, reading);
+                guard::note(&opened, true, &scopes, context);
+                guard::note(&closed, false, &scopes, context);
+                guard::note_rest(server, location, side.guards(number), &scopes, context);
             }
         }
     }
@@ -306,16 +306,16 @@ impl RouteWriter<'_> {
         place: usize,
         (id, answer): (DirectiveId, DirectiveId),
         path: &str,
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) {
         let text = format!("route of {path}/, which sends plain HTTP for {path} there");
-        reading.notes.add(id, DirectiveOutcome::Carried, text);
+        context.notes.add(id, DirectiveOutcome::Carried, text);
         let text = format!(
             "308 to {path}/ with the query, for clients that may ask for {path}/; a WebSocket is \
              404"
         );
         let scopes = self.scoped(place, &PathRegion::Exact(path.to_owned()).to_string(), &[]);
-        reading.notes.add_scoped(answer, DirectiveOutcome::Differs, text, scopes);
+        context.notes.add_scoped(answer, DirectiveOutcome::Differs, text, scopes);
     }
 
     fn note_passed(
@@ -324,7 +324,7 @@ impl RouteWriter<'_> {
         number: usize,
         routed: bool,
         scopes: &[NoteScope],
-        reading: &mut ImportContext<'_>,
+        context: &mut ImportContext<'_>,
     ) {
         let server = side.server();
         let location = &server.locations[number];
@@ -332,7 +332,7 @@ impl RouteWriter<'_> {
         if let LocationHandler::Named(id, name) = &location.serves {
             if pass.is_none() {
                 let text = format!("what {name} does there can't be carried over: refused");
-                return reading.notes.add_scoped(
+                return context.notes.add_scoped(
                     *id,
                     DirectiveOutcome::Closes,
                     text,
@@ -340,19 +340,19 @@ impl RouteWriter<'_> {
                 );
             }
             let text = format!("files are not served: every path goes to {name}");
-            reading.notes.add(*id, DirectiveOutcome::Differs, text);
+            context.notes.add(*id, DirectiveOutcome::Differs, text);
         }
         if let (Some(pass), Some(lacks), true) = (pass, no_upgrade(level, self.nginx), routed) {
             let text = format!(
                 "nginx passed no upgrade on here ({lacks}); Sidegate passes WebSockets on like \
                  everything else, and the backend decides"
             );
-            reading.notes.add_scoped(pass.id, DirectiveOutcome::Upgrades, text, scopes.to_vec());
+            context.notes.add_scoped(pass.id, DirectiveOutcome::Upgrades, text, scopes.to_vec());
         }
     }
 
     /// Notes the limits that are no longer counted together, because several policies have them.
-    pub fn note_shared(&self, reading: &mut ImportContext<'_>) {
+    pub fn note_shared(&self, context: &mut ImportContext<'_>) {
         for (zone, id) in self.policies.iter().flat_map(|policy| &policy.limits) {
             let sharing = self.policies.iter().filter(|policy| policy.limits.contains_key(zone));
             let names: Vec<_> = sharing.map(|policy| format!("`{}`", policy.name)).collect();
@@ -361,7 +361,7 @@ impl RouteWriter<'_> {
                     "budgets are a policy's own: {} count each for itself",
                     names.join(", ")
                 );
-                reading.notes.add(*id, DirectiveOutcome::Differs, text);
+                context.notes.add(*id, DirectiveOutcome::Differs, text);
             }
         }
     }
@@ -372,14 +372,14 @@ fn note_refused_answer(
     id: DirectiveId,
     answer: DirectiveId,
     scopes: Vec<NoteScope>,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) {
-    reading.notes.add(id, DirectiveOutcome::Carried, NOTHING_PASSED);
-    let (word, text) = match reading.tree.lines[answer].name.as_str() {
+    context.notes.add(id, DirectiveOutcome::Carried, NOTHING_PASSED);
+    let (word, text) = match context.tree.lines[answer].name.as_str() {
         "internal" => (DirectiveOutcome::Carried, "refused, as nginx refused it"),
         _ => (DirectiveOutcome::Differs, "nginx answers by itself there: Sidegate refuses"),
     };
-    reading.notes.add_scoped(answer, word, text, scopes);
+    context.notes.add_scoped(answer, word, text, scopes);
 }
 
 /// Returns the path that a location redirects to its slash, if Sidegate does so as well.
@@ -507,8 +507,8 @@ pub struct CarriedRoute<'c> {
 
 impl CarriedRoute<'_> {
     /// Notes the outcome of each directive behind the route.
-    pub fn note(&self, reading: &mut ImportContext<'_>) {
-        let notes = &mut reading.notes;
+    pub fn note(&self, context: &mut ImportContext<'_>) {
+        let notes = &mut context.notes;
         notes.add(
             self.location.id,
             DirectiveOutcome::Carried,

@@ -122,7 +122,7 @@ pub fn leads(
     pass: &ProxyPass,
     level: &ContextSettings,
     path: &str,
-    reading: &mut ImportContext<'_>,
+    context: &mut ImportContext<'_>,
 ) -> RouteTarget {
     let strip_prefix = match path_change(location, pass, path) {
         PathChange::Nothing => false,
@@ -132,7 +132,7 @@ pub fn leads(
                 "the backend gets the path as it came: `{}` in its place can't be carried over",
                 pass.path.as_deref().unwrap_or("/")
             );
-            reading.notes.add(pass.id, DirectiveOutcome::Differs, text);
+            context.notes.add(pass.id, DirectiveOutcome::Differs, text);
             false
         }
     };
@@ -142,7 +142,7 @@ pub fn leads(
         && matches!(location.matches, LocationPattern::Prefix(..))
     {
         let text = format!("nginx made `//x` of `{own}/x`; here the backend gets `/x`");
-        reading.notes.add(pass.id, DirectiveOutcome::Differs, text);
+        context.notes.add(pass.id, DirectiveOutcome::Differs, text);
     }
     let (backends, unknown) = match &pass.to {
         PassTarget::Backends(backends) => (backends.clone(), None),
