@@ -102,8 +102,8 @@ pub async fn first(service: &Arc<HttpService>, mut client: TimedStream) -> First
     }
 }
 
-/// The attempt at the start of `came`, and the length of its head. `None` means that hyper
-/// has to read the request. An attempt that the gate refuses is one too.
+/// The attempt at the start of `came`, and the length of its head. `None` means that hyper has
+/// to read the request. An attempt that the gate refuses is one too.
 fn attempt(service: &HttpService, came: &Bytes) -> Option<(RequestHead, usize)> {
     let facts = &service.connection;
     let head::ParsedHead { parts, spelling, length } = match service.thread.plane.heads {
