@@ -246,7 +246,7 @@ fn replace_text(value: &mut Value, from: &str, to: &str) {
     }
 }
 
-/// Applies `mutations` to the answer; changes of the text alone come last.
+/// Applies `change` to the answer; changes of the text alone come last.
 fn apply(change: &Mutation, status: &mut u16, answer: &mut Value) {
     let mut all = Vec::new();
     pointers(answer, "", &mut all);

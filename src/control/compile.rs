@@ -99,7 +99,7 @@ pub fn promoted_fingerprint(config: &Path, promoted: &str) -> Result<Fingerprint
     Ok(fingerprint)
 }
 
-/// Fingerprint of the files that `config` names, after `promoted_fingerprint` has replaced its
+/// Fingerprint of the files that `config` names, after `promoted` has replaced its
 /// policy. Does not run the tests again.
 ///
 /// # Errors

@@ -28,7 +28,7 @@ use crate::data::listener::ListeningSocket;
 use crate::observe::heartbeat::Heartbeat;
 
 /// Runs one thread of the data plane over the `sockets` that it is sent, until a drain has nothing
-/// left to wait for, or `deregister` is true; connections that are still open then are dropped.
+/// left to wait for, or `end` is true; connections that are still open then are dropped.
 /// `heartbeat` beats for as long as the runtime turns: an accept loop that pauses does not stop it.
 ///
 /// # Errors

@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(origins(patterns).admits(&request), admitted, "{patterns:?} and {origin:?}");
     }
 
-    /// Whether `same_origins` admits `origin` at `host`.
+    /// Whether `same` admits `origin` at `host`.
     fn check_same(host: &str, scheme: Scheme, origin: &str, admitted: bool) {
         let request = request(host, scheme, Some(origin));
         assert_eq!(origins(&["same"]).admits(&request), admitted, "{origin} at {host}, {scheme:?}");

@@ -128,7 +128,7 @@ impl Finding {
 }
 
 impl<'t> SourceText<'t> {
-    /// The text of `whole_file`, shown as `quoting` says. Of the errors and of the warnings the
+    /// The text of `file`, shown as `quoting` says. Of the errors and of the warnings the
     /// first `max_findings` are kept, the others only counted.
     pub fn new(
         file: Arc<str>,
@@ -196,7 +196,7 @@ impl<'t> SourceText<'t> {
         Span::line(Arc::clone(&self.file), number, line, from..to, self.quoting())
     }
 
-    /// The number of the line with the byte `into_diagnostic`, from 1.
+    /// The number of the line with the byte `at`, from 1.
     pub fn line(&self, at: usize) -> usize {
         self.starts().partition_point(|start| *start <= at)
     }

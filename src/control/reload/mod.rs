@@ -266,7 +266,7 @@ async fn wait_for_lapse(live: &CurrentSnapshot, reconciled: Timestamp, most: Dur
     sleep(time_until(next, now, most)).await;
 }
 
-/// Time from `now` until `run_pipeline`: zero if that has passed, `most` at most.
+/// Time from `now` until `next`: zero if that has passed, `most` at most.
 fn time_until(next: Option<Timestamp>, now: Timestamp, most: Duration) -> Duration {
     let Some(next) = next else { return most };
     Duration::try_from(next.duration_since(now)).unwrap_or_default().min(most)

@@ -124,8 +124,8 @@ async fn head_of(far: &mut DuplexStream) -> Vec<u8> {
     head
 }
 
-/// What hyper's server writes to a client that has sent `parse_request`, to answer it with
-/// `parse_response`.
+/// What hyper's server writes to a client that has sent `request`, to answer it with
+/// `answer`.
 async fn by_server(request: &[u8], answer: Response<ResponseBody>) -> Vec<u8> {
     let length = answer.body().size_hint().exact().unwrap();
     let (mut near, far) = duplex(MAX_HEAD_BYTES);
@@ -208,7 +208,7 @@ fn without_date(written: &[u8]) -> String {
     format!("{before}\r\n{after}")
 }
 
-/// Asserts that `parse_response` to a random attempt is written alike.
+/// Asserts that `answer` to a random attempt is written alike.
 async fn check_answer(random: &mut StdRng, answer: Response<Bytes>) {
     let ours = head::write_answer(&answer, Timestamp::now());
     let hypers = by_server(&attempt(random), answer.map(ResponseBody::full)).await;

@@ -55,7 +55,7 @@ pub fn closing_end(thread: &ThreadContext) -> ConnectionEnd {
     }
 }
 
-/// Why a connection is over that hyper has served. `spoken` is `None` for a deadline; `closing_end`
+/// Why a connection is over that hyper has served. `spoken` is `None` for a deadline; `closed`
 /// says why it was to close, and `None` means that it was not.
 pub fn hyper_end(
     spoken: Option<hyper::Result<()>>,

@@ -235,7 +235,7 @@ impl RequestFilter {
         self.held.freeze()
     }
 
-    /// Fills `buffer` with bytes that are fit for hyper; `hyper_read` reads from the client.
+    /// Fills `buffer` with bytes that are fit for hyper; `read` reads from the client.
     pub fn poll(
         &mut self,
         buffer: &mut ReadBuf<'_>,

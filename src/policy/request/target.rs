@@ -49,7 +49,7 @@ pub fn encode_request_line(line: &[u8]) -> Option<EncodedRequestLine> {
 /// The length of the version with the space before it, in bytes.
 const VERSION_BYTES: usize = b" HTTP/1.1".len();
 
-/// Returns the query of the request line `encode_request_line`, unchanged. `None` means that it has
+/// Returns the query of the request line `line`, unchanged. `None` means that it has
 /// none.
 pub fn query(line: &[u8]) -> Option<&[u8]> {
     let (_, target, _) = split(line)?;
