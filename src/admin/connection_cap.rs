@@ -60,8 +60,8 @@ pub struct BusyGuard<'p>(&'p ConnectionGuard);
 
 impl EvictingCap {
     /// Creates places for `max` connections.
-    pub fn new(most: usize) -> Arc<EvictingCap> {
-        Arc::new(EvictingCap { max: most, table: Mutex::default(), freed: Notify::new() })
+    pub fn new(max: usize) -> Arc<EvictingCap> {
+        Arc::new(EvictingCap { max, table: Mutex::default(), freed: Notify::new() })
     }
 
     /// Waits for a place for a connection of `peer`.

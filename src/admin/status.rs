@@ -71,7 +71,7 @@ fn last_reload(config_status: &ConfigStatus) -> Option<LastReload> {
         ReloadResult::Unchanged => LastOutcome::Unchanged,
         ReloadResult::Rejected => LastOutcome::Rejected,
     };
-    let cause = match last.cause {
+    let cause = match last.trigger {
         Trigger::Saved => ReloadCause::Saved,
         Trigger::Poll => ReloadCause::Poll,
         Trigger::Signal => ReloadCause::Signal,

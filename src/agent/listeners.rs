@@ -33,7 +33,7 @@ pub struct Listeners {
     /// Published addresses of the open listeners.
     addresses: Arc<BoundAddresses>,
     /// `max_connections` of a listener that does not set its own.
-    most: usize,
+    max: usize,
     now: Mutex<ListenerSet>,
 }
 
@@ -50,7 +50,7 @@ pub struct ListenerDeps {
     /// Published addresses of the open listeners.
     pub addresses: Arc<BoundAddresses>,
     /// `max_connections` of a listener that does not set its own.
-    pub most: usize,
+    pub max: usize,
 }
 
 /// The listeners that exist now, under one lock.
@@ -103,10 +103,10 @@ impl Listeners {
         threads: usize,
         facts: ListenerDeps,
     ) -> (Arc<Self>, Vec<UnboundedReceiver<ListeningSocket>>) {
-        let ListenerDeps { stop, passed, live, metrics, addresses, most } = facts;
+        let ListenerDeps { stop, passed, live, metrics, addresses, max } = facts;
         let (threads, sockets) = (0..threads).map(|_| unbounded_channel()).unzip();
         let now = Mutex::default();
-        let listeners = Listeners { threads, stop, passed, live, metrics, addresses, most, now };
+        let listeners = Listeners { threads, stop, passed, live, metrics, addresses, max, now };
         (Arc::new(listeners), sockets)
     }
 
@@ -161,12 +161,12 @@ impl Listeners {
             .collect();
         for (listener, from) in next {
             let Some(rules) = live.listeners.get(&listener.name).cloned() else { continue };
-            let most = listener.max_connections.unwrap_or(self.most);
-            self.metrics.connections_limit(&listener.name, Some(most));
+            let max = listener.max_connections.unwrap_or(self.max);
+            self.metrics.connections_limit(&listener.name, Some(max));
             let known =
                 caps.iter().find(|(name, _)| *name == listener.name).map(|(_, cap)| cap.clone());
-            let cap = known.unwrap_or_else(|| ConnectionCap::new(most));
-            cap.resize(most);
+            let cap = known.unwrap_or_else(|| ConnectionCap::new(max));
+            cap.resize(max);
             let owner = SocketOwner { rules, cap, closing: self.stop.child_token() };
             match from {
                 SocketSource::Open(name) => {

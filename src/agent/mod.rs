@@ -91,9 +91,9 @@ impl Agent {
         let started = reload::start(&config, &passed).map_err(StartError::InvalidFiles)?;
         let (snapshot, config_status, handover) = started.into_parts();
         let world = reload_context(config, passed, snapshot, config_status);
-        let (most, addresses) = (max_connections(), Arc::new(BoundAddresses::default()));
+        let (max, addresses) = (max_connections(), Arc::new(BoundAddresses::default()));
 
-        let (listeners, sockets) = listeners(&world, &addresses, most);
+        let (listeners, sockets) = listeners(&world, &addresses, max);
         let bound = bind(&world, &listeners)?;
 
         let (reloader, requests) = Reloader::new(world.clone(), handover);
@@ -124,7 +124,7 @@ impl Agent {
         // The sockets wait in the channels until the data plane's threads start.
         listeners.take_over(bound.accepting);
 
-        let planes = planes(&world, heartbeats, most, heads);
+        let planes = planes(&world, heartbeats, max, heads);
         let control = ControlPlane {
             reloader,
             bind: rebind.into_bind(),
@@ -159,8 +159,8 @@ impl Agent {
     }
 
     /// Reloads and awaits the outcome. `None` means that the agent is ending.
-    pub async fn reload(&self, cause: Trigger) -> Option<ReloadOutcome> {
-        self.requests.reload(cause, AcceptedEffects::default()).await
+    pub async fn reload(&self, trigger: Trigger) -> Option<ReloadOutcome> {
+        self.requests.reload(trigger, AcceptedEffects::default()).await
     }
 
     /// Requests a reload without waiting. The log has its outcome.
@@ -225,7 +225,7 @@ fn reload_context(
 fn listeners(
     world: &ReloadContext,
     addresses: &Arc<BoundAddresses>,
-    most: usize,
+    max: usize,
 ) -> (Arc<Listeners>, Vec<UnboundedReceiver<ListeningSocket>>) {
     let threads = world.config_status.settings.load().threads;
     let threads = threads.or_else(|| std::thread::available_parallelism().ok());
@@ -235,7 +235,7 @@ fn listeners(
         live: Arc::clone(&world.live),
         metrics: Arc::clone(&world.metrics),
         addresses: Arc::clone(addresses),
-        most,
+        max,
     };
     Listeners::new(threads.map_or(1, NonZeroUsize::get), facts)
 }
@@ -263,7 +263,7 @@ fn bind(world: &ReloadContext, listeners: &Listeners) -> Result<FirstSockets, St
 fn planes(
     world: &ReloadContext,
     heartbeats: Arc<Heartbeats>,
-    most: usize,
+    max: usize,
     heads: HeadReader,
 ) -> Planes {
     let plane = DataPlane::new(
@@ -271,7 +271,7 @@ fn planes(
         Arc::clone(&world.tunnels),
         Arc::clone(&world.metrics),
         Arc::clone(&world.lifecycle),
-        most,
+        max,
         heads,
     );
     let (config_status, tracker) = (Arc::clone(&world.config_status), world.tracker.clone());

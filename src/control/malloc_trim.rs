@@ -19,13 +19,13 @@ const MIN_CLOSED_TUNNELS: usize = 256;
 
 /// Trims after many tunnels have closed since the last trim. Runs until `stop`.
 pub async fn trim_periodically(tunnels: Arc<Tunnels>, stop: CancellationToken) {
-    let mut most = 0;
+    let mut max = 0;
     while stop.run_until_cancelled(sleep(TRIM_INTERVAL)).await.is_some() {
         let open = tunnels.slots();
         // Includes peaks between two looks.
-        most = tunnels.take_peak().max(most).max(open);
-        if most - open >= MIN_CLOSED_TUNNELS.max(most / 4) {
-            most = open;
+        max = tunnels.take_peak().max(max).max(open);
+        if max - open >= MIN_CLOSED_TUNNELS.max(max / 4) {
+            max = open;
             trim();
         }
     }

@@ -66,7 +66,7 @@ impl DataPlane {
 pub struct ThreadContext {
     pub(super) plane: Arc<DataPlane>,
     pub(super) metrics: Arc<ThreadMetrics>,
-    pub(super) dialler: Arc<BackendClient>,
+    pub(super) backend_client: Arc<BackendClient>,
     pub(super) tracker: TaskTracker,
     /// Which refusals the log shows.
     pub(super) cap: RefusalCap,
@@ -81,11 +81,11 @@ impl ThreadContext {
     pub(super) fn new(plane: &Arc<DataPlane>, tracker: TaskTracker) -> Arc<Self> {
         let metrics = plane.metrics.core();
         let backends = Arc::clone(&plane.backends);
-        let dialler = BackendClient::new(backends, Arc::clone(&metrics), tracker.clone());
+        let backend_client = BackendClient::new(backends, Arc::clone(&metrics), tracker.clone());
         Arc::new(ThreadContext {
             plane: Arc::clone(plane),
             metrics,
-            dialler: Arc::new(dialler),
+            backend_client: Arc::new(backend_client),
             tracker,
             cap: RefusalCap::default(),
             differences: RefusalCap::default(),

@@ -347,9 +347,9 @@ impl Acceptor {
             .get(name)
             .filter(|rules| rules.listener.protocol == owner.rules.listener.protocol);
         let rules = present.unwrap_or(&owner.rules).clone();
-        let most = rules.listener.pending_per_client;
+        let max = rules.listener.pending_per_client;
         // Claimed before the task exists, so that one thread's burst cannot outrun the count.
-        let Some(claim) = thread.plane.pending.claim(client, most) else {
+        let Some(claim) = thread.plane.pending.claim(client, max) else {
             return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
         };
         let Ok(stream) = TcpStream::from_std(stream) else {

@@ -91,10 +91,10 @@ async fn run_housekeeping(thread: Arc<ThreadContext>) {
         .await
         .is_some()
     {
-        thread.dialler.evict_expired(&thread.plane.live.load());
+        thread.backend_client.evict_expired(&thread.plane.live.load());
         thread.cap.flush_ended(std::time::Instant::now());
         thread.differences.flush_ended(std::time::Instant::now());
         thread.delays.flush_ended(std::time::Instant::now());
     }
-    thread.dialler.close_idle();
+    thread.backend_client.close_idle();
 }

@@ -1,8 +1,8 @@
 //! Converts nginx' `allow` and `deny`, where the first match decides, into networks where the
 //! longest prefix decides.
 //!
-//! Computes on networks alone: `level` knows which rules apply where, and `policy` turns the result
-//! into a policy.
+//! Computes on networks alone: `nginx::context` knows which rules apply where, and `policy` turns
+//! the result into a policy.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

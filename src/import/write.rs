@@ -128,11 +128,11 @@ fn route(
                 push_line(&mut out, "strip_prefix = true");
             }
             if let Some(max_body) = max_body {
-                let most = match max_body {
+                let max = match max_body {
                     MaxBody::Bytes(bytes) => size(*bytes),
                     MaxBody::Off => "off".into(),
                 };
-                push_line(&mut out, format_args!("max_body = {}", quoted(&most)));
+                push_line(&mut out, format_args!("max_body = {}", quoted(&max)));
             }
             push_timeouts(&mut out, timeouts);
         }
@@ -275,13 +275,11 @@ fn limits(policy: &OutputPolicy, out: &mut String) {
         lines.push(format!("requests = {rate}"));
     }
     let counts = [
-        ("per_client", policy.per_client.as_ref().map(|(_, most)| most)),
-        ("total", policy.total.as_ref().map(|(.., most)| most)),
+        ("per_client", policy.per_client.as_ref().map(|(_, max)| max)),
+        ("total", policy.total.as_ref().map(|(.., max)| max)),
     ];
-    let counts: Vec<_> = counts
-        .iter()
-        .filter_map(|(key, most)| most.map(|most| format!("{key} = {most}")))
-        .collect();
+    let counts: Vec<_> =
+        counts.iter().filter_map(|(key, max)| max.map(|max| format!("{key} = {max}"))).collect();
     if !counts.is_empty() {
         lines.push(format!("connections = {{ {} }}", counts.join(", ")));
     }

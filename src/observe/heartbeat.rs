@@ -56,10 +56,10 @@ impl Heartbeats {
 
     /// Names of the loops whose last beat is longer ago than `than`.
     pub fn stalled(&self, than: Duration) -> Vec<Arc<str>> {
-        let most = than.as_millis().div_ceil(self.period.as_millis().max(1));
+        let max = than.as_millis().div_ceil(self.period.as_millis().max(1));
         let now = self.now();
         let late = |one: &&Arc<MonitoredLoop>| {
-            u128::from(now.saturating_sub(one.beat.load(Ordering::Relaxed))) > most
+            u128::from(now.saturating_sub(one.beat.load(Ordering::Relaxed))) > max
         };
         self.lock().iter().filter(late).map(|one| Arc::clone(&one.name)).collect()
     }

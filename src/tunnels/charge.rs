@@ -49,7 +49,7 @@ impl Tunnels {
         })?;
         // Counted before the stage is read, so that a drain either sees this slot or refuses it.
         let slots = self.slots.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(slots, Ordering::Relaxed);
+        self.max.fetch_max(slots, Ordering::Relaxed);
         let place = Registration { tunnels: Arc::clone(self), entry: None, _count: count };
         // A refusal drops `place`, which gives the slot and the count back.
         match self.lifecycle.new_tunnel_end() {
@@ -90,11 +90,10 @@ impl Tunnels {
             // Open tunnels are counted once, for the policy: the candidate would find the same
             // ones.
             let open = || self.budgets.tunnels_of(&policy.name, key);
-            if share.per_client.is_some_and(|most| open() >= most) {
+            if share.per_client.is_some_and(|max| open() >= max) {
                 return Err(Refusal::Connections);
             }
-            if candidate.limits.total.is_some_and(|most| self.budgets.tunnels(&policy.name) >= most)
-            {
+            if candidate.limits.total.is_some_and(|max| self.budgets.tunnels(&policy.name) >= max) {
                 return Err(Refusal::Capacity);
             }
             Ok(())

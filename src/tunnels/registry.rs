@@ -24,7 +24,7 @@ pub struct Tunnels {
     /// in the table, so that a drain waits for attempts in progress too.
     pub(super) slots: AtomicUsize,
     /// Most slots held at once since [`Tunnels::take_peak`].
-    pub(super) most: AtomicUsize,
+    pub(super) max: AtomicUsize,
 }
 
 impl Tunnels {
@@ -40,7 +40,7 @@ impl Tunnels {
             exchanges: EntryTable::default(),
             next: AtomicU64::new(1),
             slots: AtomicUsize::new(0),
-            most: AtomicUsize::new(0),
+            max: AtomicUsize::new(0),
         })
     }
 
@@ -89,7 +89,7 @@ impl Tunnels {
 
     /// Returns the most slots held at once since the last call.
     pub fn take_peak(&self) -> usize {
-        self.most.swap(self.slots(), Ordering::Relaxed)
+        self.max.swap(self.slots(), Ordering::Relaxed)
     }
 
     /// Creates the entry of a permitted request, enters it, and judges it again if the verdict may

@@ -33,11 +33,11 @@ use crate::snapshot::certificate::Certificate;
 
 /// Reads the certificate in the files `chain` and `key`. `None` means that an error was reported.
 pub fn read(
-    reading: &mut LoadContext<'_>,
+    load: &mut LoadContext<'_>,
     chain: TomlValue<'_>,
     key: TomlValue<'_>,
 ) -> Option<Certificate> {
-    let (certificate, leaf) = pair(reading, chain, key)?;
+    let (certificate, leaf) = pair(load, chain, key)?;
     for finding in leaf.warnings(&certificate.label) {
         chain.report(finding);
     }
@@ -46,19 +46,19 @@ pub fn read(
 
 /// Reads a client certificate. Servers do not check its names, so no doubts are reported.
 pub fn read_client(
-    reading: &mut LoadContext<'_>,
+    load: &mut LoadContext<'_>,
     chain: TomlValue<'_>,
     key: TomlValue<'_>,
 ) -> Option<Certificate> {
-    pair(reading, chain, key).map(|(certificate, _)| certificate)
+    pair(load, chain, key).map(|(certificate, _)| certificate)
 }
 
 /// Reads the certificate authorities in the file that `value` names. `None` means that an error was
 /// reported.
-pub fn authorities(reading: &mut LoadContext<'_>, value: TomlValue<'_>) -> Option<RootCertStore> {
+pub fn authorities(load: &mut LoadContext<'_>, value: TomlValue<'_>) -> Option<RootCertStore> {
     let name = value.string()?;
-    let read = |reading: &mut LoadContext<'_>| {
-        let pem = PemSections::read(reading, name)?;
+    let read = |load: &mut LoadContext<'_>| {
+        let pem = PemSections::read(load, name)?;
         let mut roots = RootCertStore::empty();
         for (number, certificate) in (1..).zip(pem.certificates) {
             roots.add(certificate).map_err(|fault| {
@@ -74,24 +74,24 @@ pub fn authorities(reading: &mut LoadContext<'_>, value: TomlValue<'_>) -> Optio
         }
         Ok(roots)
     };
-    read(reading).map_err(|finding| value.report(finding)).ok()
+    read(load).map_err(|finding| value.report(finding)).ok()
 }
 
 fn pair(
-    reading: &mut LoadContext<'_>,
+    load: &mut LoadContext<'_>,
     chain: TomlValue<'_>,
     key: TomlValue<'_>,
 ) -> Option<(Certificate, LeafCertificate)> {
     let (chain_name, key_name) = (chain.string(), key.string());
     let in_chain = chain_name.and_then(|name| {
-        PemSections::read(reading, name).map_err(|finding| chain.report(finding)).ok()
+        PemSections::read(load, name).map_err(|finding| chain.report(finding)).ok()
     });
     // One file may hold both. It is then read, and reported, once.
     let in_key = if key_name == chain_name {
         None
     } else {
         key_name.and_then(|name| {
-            PemSections::read(reading, name).map_err(|finding| key.report(finding)).ok()
+            PemSections::read(load, name).map_err(|finding| key.report(finding)).ok()
         })
     };
     let (chain_name, key_name) = (chain_name?, key_name?);
@@ -102,7 +102,7 @@ fn pair(
     let leaf = in_chain.as_ref().and_then(first);
     let private =
         in_key.and_then(|pem| pem.key(key_name).map_err(|finding| key.report(finding)).ok());
-    if private.is_some() && is_open_to_others(reading, key_name) {
+    if private.is_some() && is_open_to_others(load, key_name) {
         let finding = warning("others can read the private key");
         key.report(
             finding.with_remedy(format!("chmod o-rwx {key_name}, and check who has seen it")),
@@ -122,7 +122,7 @@ fn pair(
             return None;
         }
     };
-    if let Some(finding) = leaf.out_of_date(reading.now) {
+    if let Some(finding) = leaf.out_of_date(load.now) {
         chain.report(finding);
     }
     let (label, key_file, names) = (chain_name.into(), key_name.into(), leaf.names.clone());
@@ -185,10 +185,9 @@ struct PemSections {
 }
 
 impl PemSections {
-    fn read(reading: &mut LoadContext<'_>, name: &str) -> Result<PemSections, Finding> {
-        let path = reading.path(name)?;
-        let bytes =
-            reading.files.read(&path, MAX_PEM_BYTES).map_err(|fault| about(name, &fault))?;
+    fn read(load: &mut LoadContext<'_>, name: &str) -> Result<PemSections, Finding> {
+        let path = load.path(name)?;
+        let bytes = load.files.read(&path, MAX_PEM_BYTES).map_err(|fault| about(name, &fault))?;
         if let Some(finding) = not_pem(&bytes, name) {
             return Err(finding);
         }
@@ -432,7 +431,7 @@ fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp::from_second(time.timestamp()).unwrap_or(end)
 }
 
-fn is_open_to_others(reading: &LoadContext<'_>, name: &str) -> bool {
-    let mode = reading.path(name).ok().and_then(|path| reading.files.mode(&path));
+fn is_open_to_others(load: &LoadContext<'_>, name: &str) -> bool {
+    let mode = load.path(name).ok().and_then(|path| load.files.mode(&path));
     mode.is_some_and(|mode| mode & 0o007 != 0)
 }

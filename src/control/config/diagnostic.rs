@@ -55,7 +55,7 @@ pub struct Span {
     pub(super) line: usize,
     pub(super) column: usize,
     pub(super) excerpt: Option<Excerpt>,
-    pub(super) quoting: Disclosure,
+    pub(super) disclosure: Disclosure,
 }
 
 /// A line of a file, and the bytes of it to mark with carets.
@@ -75,28 +75,28 @@ struct RelatedSpan {
 impl Span {
     /// The file as a whole, where there is no line to show.
     pub fn whole_file(file: Arc<str>) -> Span {
-        Span { file, line: 1, column: 1, excerpt: None, quoting: Disclosure::Lines }
+        Span { file, line: 1, column: 1, excerpt: None, disclosure: Disclosure::Lines }
     }
 
     /// The same place, in a file that was read without an error, whose values may be named.
     pub fn with_names_shown(self) -> Span {
-        Span { quoting: Disclosure::Lines, ..self }
+        Span { disclosure: Disclosure::Lines, ..self }
     }
 
-    /// The bytes `part` of line `number`, whose text is `text`; `quoting` says how much of it may
-    /// be shown.
+    /// The bytes `part` of line `number`, whose text is `text`; `disclosure` says how much of it
+    /// may be shown.
     pub fn line(
         file: Arc<str>,
         number: usize,
         text: &str,
         part: Range<usize>,
-        quoting: Disclosure,
+        disclosure: Disclosure,
     ) -> Span {
         let (from, to) = (text.floor_char_boundary(part.start), text.ceil_char_boundary(part.end));
         let column = text.get(..from).unwrap_or_default().chars().count() + 1;
-        let is_shown = quoting == Disclosure::Lines && text.len() <= MAX_LINE_BYTES;
+        let is_shown = disclosure == Disclosure::Lines && text.len() <= MAX_LINE_BYTES;
         let excerpt = is_shown.then(|| Excerpt { text: text.into(), span: from..to.max(from) });
-        Span { file, line: number, column, excerpt, quoting }
+        Span { file, line: number, column, excerpt, disclosure }
     }
 }
 
@@ -108,9 +108,9 @@ impl Diagnostic {
         message: MessageText,
         remedy: Option<MessageText>,
     ) -> Diagnostic {
-        let Span { file, line, column, excerpt, quoting } = place;
+        let Span { file, line, column, excerpt, disclosure } = place;
         let (message, remedy) =
-            (quoting.shown(message), remedy.map(|remedy| quoting.shown(remedy)));
+            (disclosure.shown(message), remedy.map(|remedy| disclosure.shown(remedy)));
         Diagnostic {
             level,
             file,
@@ -146,8 +146,8 @@ impl Diagnostic {
     }
 
     /// Puts `key`, the key at fault, before the message.
-    pub(super) fn with_key(mut self, key: &str, quoting: Disclosure) -> Diagnostic {
-        self.message = format!("{}: {}", quoting.shown_key(key), self.message);
+    pub(super) fn with_key(mut self, key: &str, disclosure: Disclosure) -> Diagnostic {
+        self.message = format!("{}: {}", disclosure.shown_key(key), self.message);
         self
     }
 
@@ -264,8 +264,13 @@ mod tests {
 
     fn sample() -> Diagnostic {
         let excerpt = Some(Excerpt { text: "nam = \"a\u{1b}[31m\"".into(), span: 0..3 });
-        let place =
-            Span { file: "a.toml".into(), line: 7, column: 1, excerpt, quoting: Disclosure::Lines };
+        let place = Span {
+            file: "a.toml".into(),
+            line: 7,
+            column: 1,
+            excerpt,
+            disclosure: Disclosure::Lines,
+        };
         Diagnostic::new(
             DiagnosticLevel::Error,
             place,

@@ -55,7 +55,7 @@ pub type MessageText = Cow<'static, str>;
 
 impl Audience {
     /// How much of a configuration file in its proper place may be shown.
-    pub fn quoting(self) -> Disclosure {
+    pub fn disclosure(self) -> Disclosure {
         match self {
             Audience::Public => Disclosure::Names,
             Audience::Person => Disclosure::Lines,
@@ -203,8 +203,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(quoting: Disclosure, text: &str, expected: &str) {
-        assert_eq!(quoting.shown(Cow::Owned(text.to_owned())), expected);
+    fn check(disclosure: Disclosure, text: &str, expected: &str) {
+        assert_eq!(disclosure.shown(Cow::Owned(text.to_owned())), expected);
     }
 
     #[test]

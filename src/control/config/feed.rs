@@ -22,7 +22,7 @@ impl ListFeed {
     /// Age of the file at `now`, if it exceeds `max_age`.
     pub fn stale(&self, now: Timestamp) -> Option<Duration> {
         let age = Duration::try_from(now.duration_since(self.modified?)).ok()?;
-        self.max_age.filter(|most| age > *most).map(|_| age)
+        self.max_age.filter(|max| age > *max).map(|_| age)
     }
 
     /// One sentence about a file of that age.
@@ -52,13 +52,13 @@ impl ListFeed {
             !accepted && (self.max_shrink.is_some() || *before > SMALL_LIST_ENTRIES)
         })?;
         let ListFeed { name, file, entries, .. } = self;
-        let (lost, most) =
+        let (lost, max) =
             (before.saturating_sub(*entries), self.max_shrink.unwrap_or(DEFAULT_MAX_SHRINK));
-        if lost * 100 <= before * usize::from(most) {
+        if lost * 100 <= before * usize::from(max) {
             return None;
         }
         let fault =
-            format!("{file} shrank from {before} entries to {entries}; max_shrink is \"{most}%\"");
+            format!("{file} shrank from {before} entries to {entries}; max_shrink is \"{max}%\"");
         let remedy =
             format!("was it cut short? If it is meant: sidegate reload --accept-shrink {name}");
         Some(
@@ -72,8 +72,8 @@ impl ListFeed {
 
 /// One sentence about `what`, which was written `age` ago and may become as old as `max_age`.
 pub fn staleness(what: &str, age: Duration, max_age: Option<Duration>) -> String {
-    let most = max_age.map(unit::format_duration).unwrap_or_default();
-    format!("{what} was last written {} ago; max_age is \"{most}\"", in_words(age))
+    let max = max_age.map(unit::format_duration).unwrap_or_default();
+    format!("{what} was last written {} ago; max_age is \"{max}\"", in_words(age))
 }
 
 /// A duration for people, in the largest unit of which there are at least two.

@@ -21,7 +21,7 @@ pub enum FileError {
     /// The file has more bytes than its kind may have.
     TooLarge {
         /// The bound, in bytes.
-        most: u64,
+        max: u64,
     },
     /// Symbolic links that form a loop, or lead further than the operating system follows.
     SymlinkLoop,
@@ -117,7 +117,7 @@ impl fmt::Display for FileError {
             FileError::Directory => f.write_str("is a directory, not a file"),
             FileError::NotRegular => f.write_str("is not a regular file"),
             FileError::Empty => f.write_str("is empty (zero bytes)"),
-            FileError::TooLarge { most } => write!(f, "is larger than {} MiB", most >> 20),
+            FileError::TooLarge { max } => write!(f, "is larger than {} MiB", max >> 20),
             FileError::SymlinkLoop => f.write_str("is a symbolic link that leads in a circle"),
             FileError::Outside => {
                 f.write_str("lies outside the folder of the policies, links followed")

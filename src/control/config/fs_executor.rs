@@ -178,21 +178,20 @@ fn start(jobs: &mut Option<mpsc::Sender<Job>>, job: Job) -> Result<(), FsCallErr
 }
 
 /// The result of a call. `None` means that it made no progress for `still`, or took longer than
-/// `most`.
+/// `max`.
 fn await_result<T>(
     rx: &mpsc::Receiver<CallResult<T>>,
     progress: &ReadProgress,
     still: Duration,
-    most: Duration,
+    max: Duration,
 ) -> Option<CallResult<T>> {
     let began = Instant::now();
     loop {
         let read = progress.total();
-        let wait = still.min(most.saturating_sub(began.elapsed()));
+        let wait = still.min(max.saturating_sub(began.elapsed()));
         match rx.recv_timeout(wait) {
             Ok(result) => return Some(result),
-            Err(RecvTimeoutError::Timeout) if progress.total() > read && began.elapsed() < most => {
-            }
+            Err(RecvTimeoutError::Timeout) if progress.total() > read && began.elapsed() < max => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
         }
     }

@@ -80,7 +80,7 @@ pub struct ListFileBytes<'f> {
     /// Digest of the bytes.
     pub digest: Digest,
     /// How much of the file may be shown in findings.
-    pub quoting: Disclosure,
+    pub disclosure: Disclosure,
 }
 
 /// Parses the bytes of `read`, unless their entries are `known` already.
@@ -89,16 +89,16 @@ pub fn from_file(
     known: Option<&Arc<Entries>>,
     now: Timestamp,
 ) -> (Option<Arc<Entries>>, Vec<Diagnostic>) {
-    let ListFileBytes { path, bytes, quoting, .. } = read;
-    let (file, quoting) = (Arc::from(path.display().to_string()), quoting.for_list());
+    let ListFileBytes { path, bytes, disclosure, .. } = read;
+    let (file, disclosure) = (Arc::from(path.display().to_string()), disclosure.for_list());
     let (text, fault) = encoding::text(bytes);
     if let Some(fault) = fault {
-        let quoting = if is_secret(bytes) { Disclosure::Nothing } else { quoting };
-        let page = SourceText::new(file, text, quoting, MAX_ERRORS);
+        let disclosure = if is_secret(bytes) { Disclosure::Nothing } else { disclosure };
+        let page = SourceText::new(file, text, disclosure, MAX_ERRORS);
         page.report(text.len()..text.len(), fault);
         return (None, page.into_diagnostics());
     }
-    let page = SourceText::new(file, text, quoting, MAX_ERRORS);
+    let page = SourceText::new(file, text, disclosure, MAX_ERRORS);
     let entries = known.map(Arc::clone).or_else(|| self::read(&page).map(Arc::new));
     if entries.is_none() && page.is_secret() {
         // Twenty errors without their text would be of no help.

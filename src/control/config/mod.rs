@@ -105,8 +105,8 @@ fn load_with_time(
     let nothing = ListFileCache::default();
     let known = known.unwrap_or(&nothing);
     let (lists, torn) = Default::default();
-    let mut reading = LoadContext { files, folder, now, passed, known, lists, torn };
-    let (names, misnamed) = policy_source::names(&mut reading);
+    let mut load = LoadContext { files, folder, now, passed, known, lists, torn };
+    let (names, misnamed) = policy_source::names(&mut load);
     if let Some(name) = promoted
         && !names.candidates.contains(name)
     {
@@ -114,18 +114,18 @@ fn load_with_time(
     }
     let names = names.promoting(promoted);
 
-    let document = Document::parse(file, &bytes, reading.files.quoting(config));
-    let settings = file::read(&mut reading, &document, &names.policies);
+    let document = Document::parse(file, &bytes, load.files.disclosure(config));
+    let settings = file::read(&mut load, &document, &names.policies);
     let lists_from = settings.lists_from.iter().map(|named| folder.join(&**named));
-    reading.torn = document.has_syntax_errors();
+    load.torn = document.has_syntax_errors();
     // Before any policy is read: its lists must be in these folders.
-    reading.files.restrict_lists(
+    load.files.restrict_lists(
         std::iter::once(folder.join(policy_source::POLICY_FOLDER)).chain(lists_from).collect(),
     );
     let mut found = document.into_diagnostics();
     found.extend(misnamed);
     let mut read = |source| {
-        let (page, diagnostics) = policy::read(&mut reading, source);
+        let (page, diagnostics) = policy::read(&mut load, source);
         found.extend(diagnostics);
         page
     };
@@ -143,7 +143,7 @@ fn load_with_time(
     if found.iter().any(Diagnostic::is_error) {
         return Err(found);
     }
-    let lists = reading.lists;
+    let lists = load.lists;
     Ok(LoadedConfig { settings, baseline, policies, candidates, lists, warnings: found })
 }
 
@@ -182,9 +182,9 @@ pub fn load_list(
     files.restrict_lists(vec![policy_folder_of(path)]);
     match files.read(path, MAX_LIST_BYTES) {
         Ok(bytes) => {
-            let (digest, quoting) =
-                (files.digest_of(path).unwrap_or_default(), files.quoting(path));
-            let read = ListFileBytes { path, bytes: &bytes, digest, quoting };
+            let (digest, disclosure) =
+                (files.digest_of(path).unwrap_or_default(), files.disclosure(path));
+            let read = ListFileBytes { path, bytes: &bytes, digest, disclosure };
             let (entries, found) = list::from_file(read, None, now);
             (entries.map(|entries| List::of_file("list".into(), shown, None, entries)), found)
         }
@@ -212,7 +212,7 @@ fn policy_folder_of(list: &Path) -> PathBuf {
 pub fn backend(text: &str) -> Result<String, String> {
     let (mut files, known) = (Files::new(), ListFileCache::default());
     let (folder, now, lists) = (Path::new(""), Timestamp::now(), ListFileCache::default());
-    let reading = LoadContext {
+    let load = LoadContext {
         files: &mut files,
         folder,
         now,
@@ -225,9 +225,7 @@ pub fn backend(text: &str) -> Result<String, String> {
         true => typography::finding(text),
         false => finding,
     };
-    file::backend(text, &reading)
-        .map(|_| text.to_owned())
-        .map_err(|finding| told(finding).sentence())
+    file::backend(text, &load).map(|_| text.to_owned()).map_err(|finding| told(finding).sentence())
 }
 
 /// Parses `text` as the `host` of a route.

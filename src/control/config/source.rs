@@ -99,12 +99,12 @@ impl Files {
         Files { files, folders, executor, left, audience: Audience::Public, own, within }
     }
 
-    /// The bytes of the regular file `path`, links followed, at most `most`.
+    /// The bytes of the regular file `path`, links followed, at most `max`.
     ///
     /// # Errors
-    /// The path is no regular file of 1 to `most` bytes, or was not read in time.
-    pub fn read(&mut self, path: &Path, most: u64) -> Result<Bytes, FileError> {
-        self.read_cached(path, most, None)
+    /// The path is no regular file of 1 to `max` bytes, or was not read in time.
+    pub fn read(&mut self, path: &Path, max: u64) -> Result<Bytes, FileError> {
+        self.read_cached(path, max, None)
     }
 
     /// The bytes of the list `path`, which must be in one of the folders of
@@ -119,18 +119,18 @@ impl Files {
     fn read_cached(
         &mut self,
         path: &Path,
-        most: u64,
+        max: u64,
         within: Option<AllowedFolders>,
     ) -> Result<Bytes, FileError> {
         if let Some(seen) = self.files.get(path).filter(|seen| seen.within == within) {
             match &seen.bytes {
-                Ok(bytes) if bytes.len() as u64 > most => return Err(FileError::TooLarge { most }),
+                Ok(bytes) if bytes.len() as u64 > max => return Err(FileError::TooLarge { max }),
                 // A larger bound may accept the file.
-                Err(FileError::TooLarge { most: earlier }) if *earlier < most => {}
+                Err(FileError::TooLarge { max: earlier }) if *earlier < max => {}
                 known => return known.clone(),
             }
         }
-        let seen = read_path(path, most, within, &self.executor, &mut self.left);
+        let seen = read_path(path, max, within, &self.executor, &mut self.left);
         let bytes = seen.bytes.clone();
         self.files.insert(path.to_owned(), seen);
         bytes
@@ -176,15 +176,15 @@ impl Files {
     }
 
     /// How much of the file `path` may be shown; the file must have been read.
-    pub fn quoting(&self, path: &Path) -> Disclosure {
+    pub fn disclosure(&self, path: &Path) -> Disclosure {
         let real = self.files.get(path).and_then(|seen| seen.real.as_deref());
         let in_place = path == self.own || real.is_some_and(|real| is_within(real, &self.within));
-        if in_place { self.audience.quoting() } else { Disclosure::Nothing }
+        if in_place { self.audience.disclosure() } else { Disclosure::Nothing }
     }
 
     /// The same for the file `path` with the contents `text`.
-    pub fn quoting_of(&self, path: &Path, text: &str) -> Disclosure {
-        if is_secret(text.as_bytes()) { Disclosure::Nothing } else { self.quoting(path) }
+    pub fn disclosure_of(&self, path: &Path, text: &str) -> Disclosure {
+        if is_secret(text.as_bytes()) { Disclosure::Nothing } else { self.disclosure(path) }
     }
 
     /// Whether a second look finds the same sizes, times and bytes, so that no write is under way.
@@ -261,14 +261,14 @@ fn is_within(real: &Path, within: &[PathBuf]) -> bool {
 
 fn read_path(
     path: &Path,
-    most: u64,
+    max: u64,
     within: Option<AllowedFolders>,
     executor: &FsExecutor,
     left: &mut RemainingTime,
 ) -> PathRecord {
     let (path, folders) = (path.to_owned(), within.clone());
     let (stamp, real, bytes) = executor
-        .run(left, move |progress| read_file(&path, most, folders.as_deref(), progress))
+        .run(left, move |progress| read_file(&path, max, folders.as_deref(), progress))
         .unwrap_or_else(|late| (None, None, Err(late.into())));
     let mut sha = Sha256::new();
     match &bytes {
@@ -315,7 +315,7 @@ type FileRead = (Option<FileStamp>, Option<PathBuf>, Result<Bytes, FileError>);
 /// Reads the file at `path`. Reads nothing of a file outside `within`.
 fn read_file(
     path: &Path,
-    most: u64,
+    max: u64,
     within: Option<&[PathBuf]>,
     progress: &ReadProgress,
 ) -> FileRead {
@@ -328,23 +328,23 @@ fn read_file(
     let outside =
         within.is_some_and(|within| real.as_deref().is_none_or(|real| !is_within(real, within)));
     let bytes =
-        if outside { Err(FileError::Outside) } else { bytes_of(file, stamp, most, progress) };
+        if outside { Err(FileError::Outside) } else { bytes_of(file, stamp, max, progress) };
     (Some(stamp), real, bytes)
 }
 
 fn bytes_of(
     mut file: File,
     stamp: FileStamp,
-    most: u64,
+    max: u64,
     progress: &ReadProgress,
 ) -> Result<Bytes, FileError> {
-    if stamp.size > most {
-        return Err(FileError::TooLarge { most });
+    if stamp.size > max {
+        return Err(FileError::TooLarge { max });
     }
     // One byte more than the size, so that finding the end does not reallocate.
     let mut bytes = Vec::with_capacity(stamp.size as usize + 1);
     loop {
-        let left = (most + 1).saturating_sub(bytes.len() as u64);
+        let left = (max + 1).saturating_sub(bytes.len() as u64);
         let read = file.by_ref().take(left.min(CHUNK_BYTES as u64)).read_to_end(&mut bytes)?;
         progress.add(read);
         if read == 0 {
@@ -353,9 +353,9 @@ fn bytes_of(
     }
     match bytes.len() as u64 {
         0 => Err(FileError::Empty),
-        length if length > most => Err(FileError::TooLarge { most }),
+        length if length > max => Err(FileError::TooLarge { max }),
         // May contain a key, so the bytes are overwritten on drop.
-        _ if most == MAX_PEM_BYTES => Ok(Bytes::from_owner(Zeroizing::new(bytes))),
+        _ if max == MAX_PEM_BYTES => Ok(Bytes::from_owner(Zeroizing::new(bytes))),
         _ => Ok(bytes.into()),
     }
 }
@@ -387,8 +387,8 @@ impl PathRecord {
             }
             // A second look would be stuck too.
             Err(FileError::Stuck | FileError::TooManyStuck) => true,
-            Err(FileError::TooLarge { most }) => {
-                *self == read_path(path, *most, self.within.clone(), executor, left)
+            Err(FileError::TooLarge { max }) => {
+                *self == read_path(path, *max, self.within.clone(), executor, left)
             }
             Err(_) => *self == read_path(path, MAX_LIST_BYTES, self.within.clone(), executor, left),
         }

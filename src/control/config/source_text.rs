@@ -15,7 +15,7 @@ use crate::control::config::disclosure::{Disclosure, MessageText, is_secret};
 pub struct SourceText<'t> {
     file: Arc<str>,
     text: &'t str,
-    quoting: Disclosure,
+    disclosure: Disclosure,
     /// Whether the text looks like a key, whatever it is parsed as. Computed only once something is
     /// found.
     secret: OnceCell<bool>,
@@ -115,10 +115,10 @@ impl Finding {
 
     /// Turns the finding into a diagnostic about `place`.
     pub fn into_diagnostic(self, place: Span) -> Diagnostic {
-        let quoting = place.quoting;
+        let disclosure = place.disclosure;
         let mut diagnostic = Diagnostic::new(self.level, place, self.message, self.remedy);
         if let Some(key) = self.key {
-            diagnostic = diagnostic.with_key(&key, quoting);
+            diagnostic = diagnostic.with_key(&key, disclosure);
         }
         diagnostic.half = self.half;
         let Some(earlier) = self.earlier else { return diagnostic };
@@ -128,21 +128,21 @@ impl Finding {
 }
 
 impl<'t> SourceText<'t> {
-    /// The text of `file`, shown as `quoting` says. Of the errors and of the warnings the
+    /// The text of `file`, shown as `disclosure` says. Of the errors and of the warnings the
     /// first `max_findings` are kept, the others only counted.
     pub fn new(
         file: Arc<str>,
         text: &'t str,
-        quoting: Disclosure,
+        disclosure: Disclosure,
         max_findings: usize,
     ) -> SourceText<'t> {
         let (secret, starts, found) = Default::default();
-        SourceText { file, text, quoting, secret, max_findings, starts, found }
+        SourceText { file, text, disclosure, secret, max_findings, starts, found }
     }
 
     /// How much of the text may be shown.
-    fn quoting(&self) -> Disclosure {
-        if self.is_secret() { Disclosure::Nothing } else { self.quoting }
+    fn disclosure(&self) -> Disclosure {
+        if self.is_secret() { Disclosure::Nothing } else { self.disclosure }
     }
 
     /// Whether the text looks like a key, so that none of it is shown.
@@ -193,7 +193,7 @@ impl<'t> SourceText<'t> {
         let (first, line) = self.line_at(number);
         let from = (start - first).min(line.len());
         let to = span.end.saturating_sub(first).clamp(from, line.len());
-        Span::line(Arc::clone(&self.file), number, line, from..to, self.quoting())
+        Span::line(Arc::clone(&self.file), number, line, from..to, self.disclosure())
     }
 
     /// The number of the line with the byte `at`, from 1.

@@ -62,7 +62,7 @@ impl LintLocation {
         let bytes = files.read(&path, MAX_LIST_BYTES).ok();
         let text =
             bytes.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
-        let quoting = files.quoting_of(&path, text);
+        let disclosure = files.disclosure_of(&path, text);
         let Some(line) = text.lines().nth(number.saturating_sub(1)) else {
             return Span::whole_file(file);
         };
@@ -73,7 +73,7 @@ impl LintLocation {
         };
         let indent = line.len() - line.trim_start().len();
         let part = part.unwrap_or(indent..line.trim_end().len().max(indent));
-        Span::line(file, number, line, part, quoting)
+        Span::line(file, number, line, part, disclosure)
     }
 }
 

@@ -45,7 +45,7 @@ impl ConfigStatus {
 #[derive(Debug, Clone)]
 pub struct LastResult {
     /// The event that triggered the reload.
-    pub cause: Trigger,
+    pub trigger: Trigger,
     /// Published, unchanged or rejected.
     pub result: ReloadResult,
     /// Time at which the reload ended.
@@ -82,7 +82,7 @@ impl ListFileStatus {
     /// fresh.
     pub fn stale(&self, now: Timestamp) -> Option<String> {
         let age = Duration::try_from(now.duration_since(self.modified)).ok()?;
-        let most = self.max_age.filter(|most| age > *most)?;
-        Some(staleness(&format!("the list {} of {}", self.list, self.policy), age, Some(most)))
+        let max = self.max_age.filter(|max| age > *max)?;
+        Some(staleness(&format!("the list {} of {}", self.list, self.policy), age, Some(max)))
     }
 }

@@ -103,10 +103,10 @@ impl Reloader {
     /// Waits for one event and serves it.
     async fn handle_event(&mut self, bind: &BindFn) {
         let slow = self.context.config_status.settings.load().reload.poll;
-        let by_itself = |cause| (cause, AcceptedEffects::default(), None);
-        let (cause, accept, tx) = tokio::select! {
+        let by_itself = |trigger| (trigger, AcceptedEffects::default(), None);
+        let (trigger, accept, tx) = tokio::select! {
             request = self.receiver.requests.recv() => match request {
-                Some(ReloaderRequest::Reload { cause, accept, tx }) => (cause, accept, tx),
+                Some(ReloaderRequest::Reload { trigger, accept, tx }) => (trigger, accept, tx),
                 Some(ReloaderRequest::Preview { promoted, tx }) => {
                     // The caller may have been dropped.
                     let _ = tx.send(self.preview(promoted).await);
@@ -130,10 +130,10 @@ impl Reloader {
             }
         };
         // Several SIGHUPs in a row, as scripts send them, lead to one reload of the last state.
-        if cause == Trigger::Signal {
+        if trigger == Trigger::Signal {
             self.receiver.coalesce_signals().await;
         }
-        let outcome = self.reload(cause, &accept, bind).await;
+        let outcome = self.reload(trigger, &accept, bind).await;
         if !matches!(outcome, Some(ReloadOutcome::Published { .. })) {
             // Nothing changed but the time: an entry may have lapsed.
             self.reconcile();
@@ -147,15 +147,15 @@ impl Reloader {
     /// One reload. `None` means that there was nothing to do and nothing to report.
     async fn reload(
         &mut self,
-        cause: Trigger,
+        trigger: Trigger,
         accept: &AcceptedEffects,
         bind: &BindFn,
     ) -> Option<ReloadOutcome> {
         let began = Instant::now();
-        let outcome = match self.run_pipeline(cause, accept, bind).await {
-            Ok(next) => self.publish(cause, next, began).await,
-            Err(ReloadStop::Unchanged) => self.unchanged(cause),
-            Err(ReloadStop::Rejected(errors)) => self.reject(cause, errors),
+        let outcome = match self.run_pipeline(trigger, accept, bind).await {
+            Ok(next) => self.publish(trigger, next, began).await,
+            Err(ReloadStop::Unchanged) => self.unchanged(trigger),
+            Err(ReloadStop::Rejected(errors)) => self.reject(trigger, errors),
             // Also no metric: a poll that finds nothing is not a reload.
             Err(ReloadStop::NoChange) => return None,
         };
@@ -165,14 +165,14 @@ impl Reloader {
     /// The pipeline up to the publish.
     async fn run_pipeline(
         &mut self,
-        cause: Trigger,
+        trigger: Trigger,
         accept: &AcceptedEffects,
         bind: &BindFn,
     ) -> Result<BoundGeneration, ReloadStop> {
         self.watching.note_read();
-        self.refuse_in_drain(cause)?;
-        let read = self.read(cause).await?;
-        let (files, mut loaded) = self.recognise(cause, read).await?;
+        self.refuse_in_drain(trigger)?;
+        let read = self.read(trigger).await?;
+        let (files, mut loaded) = self.recognise(trigger, read).await?;
         // Kept aside for the next pass, which parses only the list files that differ from these.
         let known = std::mem::take(&mut loaded.lists);
         let candidate = self.prepare(loaded, &files, accept)?;
@@ -181,11 +181,11 @@ impl Reloader {
         Ok(BoundGeneration { candidate, takeover, files, known })
     }
 
-    fn refuse_in_drain(&self, cause: Trigger) -> Result<(), ReloadStop> {
+    fn refuse_in_drain(&self, trigger: Trigger) -> Result<(), ReloadStop> {
         if !self.context.lifecycle.is_draining() {
             return Ok(());
         }
-        match cause {
+        match trigger {
             // A poll has no caller that waits for an answer, and would log the same line every
             // time.
             Trigger::Poll => Err(ReloadStop::NoChange),
@@ -257,19 +257,19 @@ impl Reloader {
 }
 
 /// Waits until an entry of the running lists has lapsed since `reconciled`, but no longer than
-/// `most`, since the clock may be set meanwhile.
-async fn wait_for_lapse(live: &CurrentSnapshot, reconciled: Timestamp, most: Duration) {
+/// `max`, since the clock may be set meanwhile.
+async fn wait_for_lapse(live: &CurrentSnapshot, reconciled: Timestamp, max: Duration) {
     let now = Timestamp::now();
     // Not from now on: an entry may have lapsed while this task was busy with something else. A
     // clock that was set back must not hide the entries in between.
     let next = live.load().next_expiry(reconciled.min(now));
-    sleep(time_until(next, now, most)).await;
+    sleep(time_until(next, now, max)).await;
 }
 
-/// Time from `now` until `next`: zero if that has passed, `most` at most.
-fn time_until(next: Option<Timestamp>, now: Timestamp, most: Duration) -> Duration {
-    let Some(next) = next else { return most };
-    Duration::try_from(next.duration_since(now)).unwrap_or_default().min(most)
+/// Time from `now` until `next`: zero if that has passed, `max` at most.
+fn time_until(next: Option<Timestamp>, now: Timestamp, max: Duration) -> Duration {
+    let Some(next) = next else { return max };
+    Duration::try_from(next.duration_since(now)).unwrap_or_default().min(max)
 }
 
 #[cfg(test)]
@@ -282,22 +282,22 @@ mod tests {
     #[test]
     fn lapse_is_due_at_once_when_it_passed_while_the_task_was_busy() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let (now, most) = (at(100), Duration::from_secs(30));
-        assert_eq!(time_until(Some(at(97)), now, most), Duration::ZERO);
-        assert_eq!(time_until(Some(at(107)), now, most), Duration::from_secs(7));
-        assert_eq!(time_until(Some(at(999)), now, most), most);
-        assert_eq!(time_until(None, now, most), most);
+        let (now, max) = (at(100), Duration::from_secs(30));
+        assert_eq!(time_until(Some(at(97)), now, max), Duration::ZERO);
+        assert_eq!(time_until(Some(at(107)), now, max), Duration::from_secs(7));
+        assert_eq!(time_until(Some(at(999)), now, max), max);
+        assert_eq!(time_until(None, now, max), max);
     }
 
     #[tokio::test(start_paused = true)]
     async fn lapse_is_counted_from_the_last_judging_and_not_from_now() {
         let denied = ["192.0.2.1 expires=2020-01-01T00:00:00Z"];
         let policy = policy(&denied, &Limits::default());
-        let (live, most) =
+        let (live, max) =
             (CurrentSnapshot::new(generation(1, policy, None)), Duration::from_secs(30));
         for (reconciled, waits) in [("2019-12-31T00:00:00Z", 0), ("2020-01-01T00:00:00Z", 30)] {
             let began = Instant::now();
-            wait_for_lapse(&live, reconciled.parse().unwrap(), most).await;
+            wait_for_lapse(&live, reconciled.parse().unwrap(), max).await;
             assert_eq!(began.elapsed().as_secs(), waits, "{reconciled}");
         }
     }

@@ -23,7 +23,7 @@ impl Reloader {
     /// Publishes a generation whose sockets are bound, then serves on them.
     pub(super) async fn publish(
         &mut self,
-        cause: Trigger,
+        trigger: Trigger,
         next: BoundGeneration,
         began: Instant,
     ) -> ReloadOutcome {
@@ -38,7 +38,7 @@ impl Reloader {
             std::mem::replace(&mut self.known, Arc::new(known)).not_shared_with(&self.known);
         self.report_lists(lists);
         let mode = self.context.config_status.settings.load().reload.watch;
-        let outcome = self.swap(cause, built, began);
+        let outcome = self.swap(trigger, built, began);
         // After the swap: the snapshot must already know the listeners of the new sockets.
         takeover();
         if self.context.config_status.settings.load().reload.watch != mode {
@@ -50,7 +50,12 @@ impl Reloader {
 
     /// Swaps the snapshot, then reconciles the open tunnels. Refused ones are closed over
     /// `revoke_spread`, and the others are not touched.
-    fn swap(&mut self, cause: Trigger, built: CompiledGeneration, began: Instant) -> ReloadOutcome {
+    fn swap(
+        &mut self,
+        trigger: Trigger,
+        built: CompiledGeneration,
+        began: Instant,
+    ) -> ReloadOutcome {
         let CompiledGeneration { snapshot, settings, warnings, feeds: _ } = built;
         let snapshot = Arc::new(snapshot);
         // Settings first: what a connection of the new generation reads from them must not be older
@@ -66,9 +71,9 @@ impl Reloader {
         }
         self.context.config_status.warnings.store(Arc::new(warnings.clone()));
         self.context.config_status.since.store(Arc::new(Timestamp::now()));
-        self.ended(cause, ReloadResult::Published);
+        self.ended(trigger, ReloadResult::Published);
         let milliseconds = began.elapsed().as_millis() as u64;
-        tracing::info!(cause = cause.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
+        tracing::info!(cause = trigger.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
         let (generation, digest) = (snapshot.generation, Arc::clone(&snapshot.digest));
         ReloadOutcome::Published { generation, digest, revoked, warnings: warnings.into() }
     }
@@ -95,10 +100,10 @@ impl Reloader {
     }
 
     /// Counts a finished reload and records it as the last one.
-    fn ended(&self, cause: Trigger, result: ReloadResult) {
+    fn ended(&self, trigger: Trigger, result: ReloadResult) {
         let at = Timestamp::now();
         self.context.metrics.reloaded(result, at);
-        self.context.config_status.last.store(Some(Arc::new(LastResult { cause, result, at })));
+        self.context.config_status.last.store(Some(Arc::new(LastResult { trigger, result, at })));
     }
 
     /// Reports the warnings about the files that run. Time alone may change them: a list becomes
@@ -117,17 +122,17 @@ impl Reloader {
         self.context.config_status.lists.store(Arc::new(lists));
     }
 
-    pub(super) fn unchanged(&self, cause: Trigger) -> ReloadOutcome {
+    pub(super) fn unchanged(&self, trigger: Trigger) -> ReloadOutcome {
         self.context.config_status.rejected.store(None);
-        self.ended(cause, ReloadResult::Unchanged);
+        self.ended(trigger, ReloadResult::Unchanged);
         let live = self.context.live.load();
         let (generation, digest) = (live.generation, Arc::clone(&live.digest));
-        tracing::info!(cause = cause.word(), generation, "unchanged");
+        tracing::info!(cause = trigger.word(), generation, "unchanged");
         ReloadOutcome::Unchanged { generation, digest }
     }
 
-    pub(super) fn reject(&self, cause: Trigger, errors: Vec<Diagnostic>) -> ReloadOutcome {
-        self.ended(cause, ReloadResult::Rejected);
+    pub(super) fn reject(&self, trigger: Trigger, errors: Vec<Diagnostic>) -> ReloadOutcome {
+        self.ended(trigger, ReloadResult::Rejected);
         for error in errors.iter().filter(|error| error.is_error()) {
             tracing::error!(
                 place = error.place(),
@@ -139,7 +144,7 @@ impl Reloader {
         // The generation that keeps running: the rejected one has got no number.
         let generation = self.context.live.load().generation;
         tracing::error!(
-            cause = cause.word(),
+            cause = trigger.word(),
             generation,
             "rejected: the previous configuration keeps running"
         );

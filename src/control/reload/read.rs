@@ -32,9 +32,9 @@ pub(super) struct FilePass {
 impl Reloader {
     /// Reads and loads the files: once for a request, whose sender has finished writing; else until
     /// two passes agree, so that a file is not read while it is written.
-    pub(super) async fn read(&self, cause: Trigger) -> Result<FilePass, ReloadStop> {
+    pub(super) async fn read(&self, trigger: Trigger) -> Result<FilePass, ReloadStop> {
         let gave_up = || self.rejected("the files keep changing");
-        if matches!(cause, Trigger::Requested | Trigger::Signal) {
+        if matches!(trigger, Trigger::Requested | Trigger::Signal) {
             return self.load(None).await.ok_or_else(gave_up);
         }
         let began = Instant::now();
@@ -42,7 +42,7 @@ impl Reloader {
             let FilePass { files, loaded } = self.load(None).await.ok_or_else(gave_up)?;
             let was_tried = self.tried.as_ref().is_some_and(|tried| tried.digest == files.digest());
             // Files that were tried before need no second pass.
-            if cause == Trigger::Poll && was_tried {
+            if trigger == Trigger::Poll && was_tried {
                 return Ok(FilePass { files, loaded });
             }
             sleep(PASS_INTERVAL).await;
@@ -74,7 +74,7 @@ impl Reloader {
     /// Compares a pass with what runs and what was tried, and watches the files that it read.
     pub(super) async fn recognise(
         &mut self,
-        cause: Trigger,
+        trigger: Trigger,
         read: FilePass,
     ) -> Result<(Files, LoadedConfig), ReloadStop> {
         let FilePass { files, mut loaded } = read;
@@ -95,10 +95,10 @@ impl Reloader {
             self.report_lists(lists);
             self.report_warnings(loaded);
         }
-        if cause == Trigger::Poll && was_tried {
+        if trigger == Trigger::Poll && was_tried {
             return Err(ReloadStop::NoChange);
         }
-        let loaded = self.complete(cause, loaded)?;
+        let loaded = self.complete(trigger, loaded)?;
         if is_running { Err(ReloadStop::Unchanged) } else { Ok((files, loaded)) }
     }
 
@@ -106,7 +106,7 @@ impl Reloader {
     /// quietly, until the other half arrives or `RENEWAL_TIMEOUT` passes.
     fn complete(
         &mut self,
-        cause: Trigger,
+        trigger: Trigger,
         loaded: Result<LoadedConfig, Vec<Diagnostic>>,
     ) -> Result<LoadedConfig, ReloadStop> {
         let errors = match loaded {
@@ -118,7 +118,7 @@ impl Reloader {
         };
         let is_half = errors.iter().filter(|one| one.is_error()).all(Diagnostic::is_half_renewed);
         self.half = self.half.filter(|_| is_half);
-        let waits = is_half && self.awaits_renewal(cause, &errors);
+        let waits = is_half && self.awaits_renewal(trigger, &errors);
         Err(if waits { ReloadStop::NoChange } else { ReloadStop::Rejected(errors) })
     }
 
@@ -156,9 +156,9 @@ impl Reloader {
     }
 
     /// Whether a certificate that does not match its key is taken for half of a renewal.
-    fn awaits_renewal(&mut self, cause: Trigger, errors: &[Diagnostic]) -> bool {
+    fn awaits_renewal(&mut self, trigger: Trigger, errors: &[Diagnostic]) -> bool {
         // The sender of a request has finished writing.
-        if !matches!(cause, Trigger::Saved | Trigger::Poll)
+        if !matches!(trigger, Trigger::Saved | Trigger::Poll)
             || self.half.is_some_and(|since| since.elapsed() >= RENEWAL_TIMEOUT)
         {
             return false;

@@ -95,7 +95,7 @@ pub struct ReloadImpact {
 
 /// A request to the reloader.
 pub(super) enum ReloaderRequest {
-    Reload { cause: Trigger, accept: AcceptedEffects, tx: Option<oneshot::Sender<ReloadOutcome>> },
+    Reload { trigger: Trigger, accept: AcceptedEffects, tx: Option<oneshot::Sender<ReloadOutcome>> },
     Preview { promoted: Option<String>, tx: oneshot::Sender<ReloadPreview> },
 }
 
@@ -110,16 +110,16 @@ pub struct ReloaderHandle {
 impl ReloaderHandle {
     /// Requests a reload and awaits its outcome. `None` means that the process is ending, or that
     /// the reload panicked.
-    pub async fn reload(&self, cause: Trigger, accept: AcceptedEffects) -> Option<ReloadOutcome> {
+    pub async fn reload(&self, trigger: Trigger, accept: AcceptedEffects) -> Option<ReloadOutcome> {
         let (tx, outcome) = oneshot::channel();
-        self.asks.send(ReloaderRequest::Reload { cause, accept, tx: Some(tx) }).await.ok()?;
+        self.asks.send(ReloaderRequest::Reload { trigger, accept, tx: Some(tx) }).await.ok()?;
         outcome.await.ok()
     }
 
     /// Queues a request for a reload; waits while the queue is full. The log reports the outcome.
-    pub async fn queue_reload(&self, cause: Trigger, accept: AcceptedEffects) {
+    pub async fn queue_reload(&self, trigger: Trigger, accept: AcceptedEffects) {
         // A process that is ending reloads nothing.
-        let _ = self.asks.send(ReloaderRequest::Reload { cause, accept, tx: None }).await;
+        let _ = self.asks.send(ReloaderRequest::Reload { trigger, accept, tx: None }).await;
     }
 
     /// Requests a reload as SIGHUP does, without waiting; the log reports the outcome. Requests

@@ -56,7 +56,7 @@ pub async fn run(
 ) {
     let mut ticks = interval(heartbeats.period());
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let most = watchdog.map_or(STALL_TIMEOUT, |interval| interval / 2);
+    let max = watchdog.map_or(STALL_TIMEOUT, |interval| interval / 2);
     let mut stalled = Vec::new();
     let mut words = SentState::new(watchdog);
     let mut manager = ServiceManager::default();
@@ -66,7 +66,7 @@ pub async fn run(
             // An error means that the agent is gone; this task is about to be dropped too.
             Ok(()) = stage.changed() => {}
         }
-        let silent = heartbeats.stalled(most);
+        let silent = heartbeats.stalled(max);
         if silent != stalled {
             report(&stalled, &silent);
             stalled = silent;

@@ -55,9 +55,8 @@ impl CapGuards {
 impl ConnectionCap {
     /// At most `connections` at once.
     pub fn new(connections: usize) -> Self {
-        let most = connections.min(Semaphore::MAX_PERMITS);
-        let (free, size) =
-            (Arc::new(Semaphore::new(most)), Mutex::new(CapSize { max: most, excess: 0 }));
+        let max = connections.min(Semaphore::MAX_PERMITS);
+        let (free, size) = (Arc::new(Semaphore::new(max)), Mutex::new(CapSize { max, excess: 0 }));
         ConnectionCap(Arc::new(CapState { free, size, discards: Arc::default() }))
     }
 
@@ -110,8 +109,8 @@ impl CapGuard {
     /// Registers the connection, of `client`, as discarding only. `displaced` is notified when the
     /// connection must go.
     pub fn start_discarding(&self, client: ClientKey, displaced: &Arc<Notify>) -> DiscardGuard {
-        let most = (self.cap.lock().max / DISCARD_DIVISOR).max(1);
-        self.cap.0.discards.enter(client, most, Arc::clone(displaced))
+        let max = (self.cap.lock().max / DISCARD_DIVISOR).max(1);
+        self.cap.0.discards.enter(client, max, Arc::clone(displaced))
     }
 }
 
@@ -178,16 +177,16 @@ mod tests {
 
     #[test]
     fn tenth_of_the_cap_may_discard_and_one_at_least() {
-        for (connections, most) in [(5, 1), (10, 1), (39, 3), (1000, 100)] {
+        for (connections, max) in [(5, 1), (10, 1), (39, 3), (1000, 100)] {
             let cap = ConnectionCap::new(connections);
             let places: Vec<_> = (0..connections).map(|_| cap.try_acquire().unwrap()).collect();
             let told = Arc::new(Notify::new());
             let notified = || told.notified().now_or_never().is_some();
             let mut discarding: Vec<_> =
-                (0..most).map(|at| places[at].start_discarding(CLIENT, &told)).collect();
+                (0..max).map(|at| places[at].start_discarding(CLIENT, &told)).collect();
             assert!(!notified(), "{connections}");
-            discarding.extend(places.get(most).map(|place| place.start_discarding(CLIENT, &told)));
-            assert_eq!(notified(), most < connections, "{connections}");
+            discarding.extend(places.get(max).map(|place| place.start_discarding(CLIENT, &told)));
+            assert_eq!(notified(), max < connections, "{connections}");
         }
     }
 

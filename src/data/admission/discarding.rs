@@ -62,12 +62,12 @@ pub struct DiscardGuard {
 pub struct WaiterGuard<'d>(&'d DiscardingConnections);
 
 impl DiscardingConnections {
-    /// Enters a connection of `client`; `displaced` is notified when it must go. At most `most`
+    /// Enters a connection of `client`; `displaced` is notified when it must go. At most `max`
     /// stay.
     pub fn enter(
         self: &Arc<Self>,
         client: ClientKey,
-        most: usize,
+        max: usize,
         displaced: Arc<Notify>,
     ) -> DiscardGuard {
         let mut state = self.lock();
@@ -75,7 +75,7 @@ impl DiscardingConnections {
         state.next += 1;
         state.update_client(client, |own| own.insert(at, displaced));
         state.staying += 1;
-        state.make_room(most, Some(client));
+        state.make_room(max, Some(client));
         drop(state);
         DiscardGuard { of: Arc::clone(self), client, at }
     }
@@ -100,9 +100,9 @@ impl DiscardingConnections {
 }
 
 impl DiscardState {
-    /// Displaces connections until at most `most` stay, and as many go as new ones wait.
-    fn make_room(&mut self, most: usize, newcomer: Option<ClientKey>) {
-        while self.staying > most || self.going < self.waiting {
+    /// Displaces connections until at most `max` stay, and as many go as new ones wait.
+    fn make_room(&mut self, max: usize, newcomer: Option<ClientKey>) {
+        while self.staying > max || self.going < self.waiting {
             let Some(client) = self.client_to_displace(newcomer) else { return };
             let oldest = self.update_client(client, ClientDiscards::pop_first);
             let Some((_, displaced)) = oldest else { return };
@@ -117,9 +117,9 @@ impl DiscardState {
     /// displace the others' otherwise; else the client with the oldest connection. A newcomer that
     /// is its client's only connection has had no time to be read, so it is not preferred.
     fn client_to_displace(&self, newcomer: Option<ClientKey>) -> Option<ClientKey> {
-        let (&(most, _), &first) = self.ranks.last_key_value()?;
+        let (&(max, _), &first) = self.ranks.last_key_value()?;
         let of = |client: &ClientKey| self.clients.get(client).map_or(0, ClientDiscards::len);
-        let newcomer = newcomer.filter(|client| most > 1 && of(client) == most);
+        let newcomer = newcomer.filter(|client| max > 1 && of(client) == max);
         Some(newcomer.unwrap_or(first))
     }
 
@@ -180,9 +180,9 @@ mod tests {
     /// A connection, and how it hears that it is displaced.
     type Entered = (DiscardGuard, Arc<Notify>);
 
-    fn enter(discards: &Arc<DiscardingConnections>, client: ClientKey, most: usize) -> Entered {
+    fn enter(discards: &Arc<DiscardingConnections>, client: ClientKey, max: usize) -> Entered {
         let displaced = Arc::new(Notify::new());
-        (discards.enter(client, most, Arc::clone(&displaced)), displaced)
+        (discards.enter(client, max, Arc::clone(&displaced)), displaced)
     }
 
     /// Which of them have been displaced since the last look.
@@ -285,13 +285,13 @@ mod tests {
 
     /// Follows `steps`, and checks after each that the displaced ones went one after another, each
     /// as the oldest of a client that had as many as any other.
-    fn check_fair(steps: &[Step], most: usize) {
+    fn check_fair(steps: &[Step], max: usize) {
         let discards: Arc<DiscardingConnections> = Arc::default();
         let (mut staying, mut going, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         for step in steps {
             match step {
                 Step::Enter(client) => {
-                    staying.push((*client, enter(&discards, ClientKey::V4(*client), most)));
+                    staying.push((*client, enter(&discards, ClientKey::V4(*client), max)));
                 }
                 Step::Leave(at) if !staying.is_empty() && at % 2 == 0 => {
                     drop(staying.remove(at % staying.len()));
@@ -318,7 +318,7 @@ mod tests {
                 gone.remove(&next.1.0.at);
                 going.push(next);
             }
-            assert!(staying.len() <= most);
+            assert!(staying.len() <= max);
         }
         drop((staying, going));
         let state = discards.lock();
@@ -330,8 +330,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
         #[test]
-        fn no_client_is_displaced_while_another_has_more(steps in steps(), most in 1..8_usize) {
-            check_fair(&steps, most);
+        fn no_client_is_displaced_while_another_has_more(steps in steps(), max in 1..8_usize) {
+            check_fair(&steps, max);
         }
     }
 }

@@ -57,7 +57,7 @@ pub enum AdmissionClaim {
 pub struct DisplacementClaim {
     pending: PendingConnections,
     key: ClientKey,
-    most: usize,
+    max: usize,
     /// Closed once the other connection has left, or has stayed.
     decided: oneshot::Receiver<()>,
 }
@@ -97,22 +97,22 @@ struct DisplaceState {
 }
 
 impl PendingConnections {
-    /// Claims a count for a connection of `client`, which may have `most`. `None` means that the
+    /// Claims a count for a connection of `client`, which may have `max`. `None` means that the
     /// client has that many, none of them idle.
-    pub fn claim(&self, client: Client, most: usize) -> Option<AdmissionClaim> {
-        self.claim_for(client.key(), most)
+    pub fn claim(&self, client: Client, max: usize) -> Option<AdmissionClaim> {
+        self.claim_for(client.key(), max)
     }
 
-    fn claim_for(&self, key: ClientKey, most: usize) -> Option<AdmissionClaim> {
+    fn claim_for(&self, key: ClientKey, max: usize) -> Option<AdmissionClaim> {
         let mut shard = self.shard(key);
         let connections = shard.clients.entry(key).or_default();
-        if connections.counted < most {
+        if connections.counted < max {
             connections.counted += 1;
             let pending = self.clone();
             return Some(AdmissionClaim::Granted(PendingGuard {
                 pending,
                 key,
-                max: most,
+                max,
                 state: PendingState::Counted,
                 signal: None,
             }));
@@ -127,7 +127,7 @@ impl PendingConnections {
         Some(AdmissionClaim::Displacing(DisplacementClaim {
             pending: self.clone(),
             key,
-            most,
+            max,
             decided,
         }))
     }
@@ -143,9 +143,9 @@ impl PendingConnections {
 impl ClientConnections {
     /// Counts one more. Over `most`, asks the longest idle connection to leave, and returns the
     /// waker that tells it.
-    fn count_one(&mut self, most: usize) -> Option<Waker> {
+    fn count_one(&mut self, max: usize) -> Option<Waker> {
         self.counted += 1;
-        if self.counted <= most {
+        if self.counted <= max {
             return None;
         }
         self.idle.pop_first().and_then(|(_, longest)| longest.signal(None))
@@ -162,7 +162,7 @@ impl AdmissionClaim {
             };
             // The channel only ever closes. Whether the other connection has left is in the table.
             drop(timeout_at(deadline, asked.decided).await.ok()?);
-            self = asked.pending.claim_for(asked.key, asked.most)?;
+            self = asked.pending.claim_for(asked.key, asked.max)?;
         }
     }
 }
@@ -296,16 +296,16 @@ mod tests {
     const ONE: ClientKey = ClientKey::V4(1);
     const OTHER: ClientKey = ClientKey::V6(1);
 
-    fn guard(pending: &PendingConnections, key: ClientKey, most: usize) -> Option<PendingGuard> {
-        match pending.claim_for(key, most) {
+    fn guard(pending: &PendingConnections, key: ClientKey, max: usize) -> Option<PendingGuard> {
+        match pending.claim_for(key, max) {
             Some(AdmissionClaim::Granted(guard)) => Some(guard),
             _ => None,
         }
     }
 
     /// The guard of a connection that is idle.
-    fn idle(pending: &PendingConnections, key: ClientKey, most: usize) -> PendingGuard {
-        let mut guard = guard(pending, key, most).unwrap();
+    fn idle(pending: &PendingConnections, key: ClientKey, max: usize) -> PendingGuard {
+        let mut guard = guard(pending, key, max).unwrap();
         guard.set_idle(&mut Context::from_waker(Waker::noop()));
         guard
     }

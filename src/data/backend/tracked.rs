@@ -64,8 +64,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for ProgressSocket<S> {
         if self.progress.has_too_many_interims() {
             return Poll::Ready(Err(io::Error::other(TOO_MANY_INTERIMS)));
         }
-        let most = buffer.remaining().min(MAX_READ_BYTES);
-        let mut some = ReadBuf::new(buffer.initialize_unfilled_to(most));
+        let max = buffer.remaining().min(MAX_READ_BYTES);
+        let mut some = ReadBuf::new(buffer.initialize_unfilled_to(max));
         let read = Pin::new(&mut self.socket).poll_read(cx, &mut some);
         let bytes = some.filled().len();
         buffer.advance(bytes);

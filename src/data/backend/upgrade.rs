@@ -125,8 +125,8 @@ impl AsyncRead for ReplaySocket {
             return Poll::Pending;
         }
         if !self.heard.is_empty() {
-            let most = self.heard.len().min(buffer.remaining());
-            buffer.put_slice(&self.heard.split_to(most));
+            let max = self.heard.len().min(buffer.remaining());
+            buffer.put_slice(&self.heard.split_to(max));
             return Poll::Ready(Ok(()));
         }
         match self.error.take() {

@@ -273,18 +273,13 @@ impl HttpService {
         let route = slot.permit().route();
         let trailers = forward::takes_trailers(&attempt.head.headers);
         request.path.keep_form(route.paths == PathForwarding::AsIs);
-        forward::to_backend(
-            &mut attempt.head,
-            &request,
-            route,
-            &self.connection.forwarded,
-            &log.id,
-        )?;
+        let forwarded = &self.connection.forwarded;
+        forward::to_backend(&mut attempt.head, &request, route, forwarded, &log.id)?;
         let overdue = self.drain_overdue(log.began);
         // An answer that has come is used, even if the drain is due in the same turn.
         let answer = tokio::select! {
             biased;
-            answer = self.thread.dialler.upgrade(slot.permit(), attempt, &handshake, &mut log.tried) => answer,
+            answer = self.thread.backend_client.upgrade(slot.permit(), attempt, &handshake, &mut log.tried) => answer,
             () = overdue => Err(Refusal::Draining),
         };
         compare_choice(log, candidate, &answer);

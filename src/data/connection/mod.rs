@@ -107,16 +107,12 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
                 return;
             }
         };
-    let forwarded = ForwardedFacts { client, tls: rules.tls.is_some(), port };
-    let listener = Arc::clone(&rules.listener.name);
-    let (protocol, max_fields) = (rules.listener.protocol, rules.listener.max_fields);
-    let max_head = rules.listener.max_head;
     let connection = ConnectionInfo {
-        listener,
-        protocol,
-        max_fields,
-        max_head,
-        forwarded,
+        listener: Arc::clone(&rules.listener.name),
+        protocol: rules.listener.protocol,
+        max_fields: rules.listener.max_fields,
+        max_head: rules.listener.max_head,
+        forwarded: ForwardedFacts { client, tls: rules.tls.is_some(), port },
         peer,
         served,
         closing,

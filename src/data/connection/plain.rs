@@ -71,8 +71,8 @@ impl HttpService {
         let route = permit.route();
         permit.forwards(&request)?;
         // Refused before it is charged; a body without a length is counted as it comes.
-        let most = route.max_body.unwrap_or(u64::MAX);
-        if declared_length(&head.headers).is_some_and(|length| length > most) {
+        let max = route.max_body.unwrap_or(u64::MAX);
+        if declared_length(&head.headers).is_some_and(|length| length > max) {
             return Err(Refusal::Body);
         }
         let candidate = log.candidate();
@@ -137,8 +137,9 @@ impl HttpService {
         if is_expected {
             body.hold_for_continue();
         }
-        let dialler = &self.thread.dialler;
-        let put = dialler.forward(&permit, head, body, &fault, &self.deadlines, &mut log.tried);
+        let backend_client = &self.thread.backend_client;
+        let put =
+            backend_client.forward(&permit, head, body, &fault, &self.deadlines, &mut log.tried);
         match in_flight.run_until(put).await {
             Ok(Ok(answer)) => {
                 let mut answer = check_answer(answer, &mut in_flight, version, trailers);

@@ -412,8 +412,8 @@ impl TimedStream {
     ) -> Poll<io::Result<()>> {
         let this = self;
         if !this.again.is_empty() {
-            let most = this.again.len().min(buffer.remaining());
-            buffer.put_slice(&this.again.split_to(most));
+            let max = this.again.len().min(buffer.remaining());
+            buffer.put_slice(&this.again.split_to(max));
             return Poll::Ready(Ok(()));
         }
         if this.deadlines.is_discarding() {

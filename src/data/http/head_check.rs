@@ -80,10 +80,10 @@ impl fmt::Display for HeadFlaw {
             HeadFlaw::TargetTooLong => f.write_str("its target is over 64 KiB"),
             HeadFlaw::ContentLength => f.write_str("its Content-Length is not one number"),
             HeadFlaw::TransferEncoding => f.write_str("its Transfer-Encoding is not chunked"),
-            HeadFlaw::TooManyFields(most) => {
+            HeadFlaw::TooManyFields(max) => {
                 write!(
                     f,
-                    "its head is too large: too many header fields (more than {most}, `max_fields`)"
+                    "its head is too large: too many header fields (more than {max}, `max_fields`)"
                 )
             }
             HeadFlaw::TooLarge => f.write_str("its head is too large: over `max_head`"),

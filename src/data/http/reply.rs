@@ -196,10 +196,10 @@ mod tests {
 
     #[test]
     fn retry_after_is_rounded_up_with_upward_jitter() {
-        let check = |millis, least: u64, most: u64| {
+        let check = |millis, least: u64, max: u64| {
             for _ in 0..200 {
                 let seconds = whole_seconds(Duration::from_millis(millis));
-                assert!((least..=most).contains(&seconds), "{millis} ms: {seconds}");
+                assert!((least..=max).contains(&seconds), "{millis} ms: {seconds}");
             }
         };
         check(0, 1, 2);

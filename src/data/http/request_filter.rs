@@ -243,9 +243,9 @@ impl RequestFilter {
     ) -> Poll<io::Result<()>> {
         loop {
             if self.fit > 0 {
-                let most = self.fit.min(buffer.remaining());
-                buffer.put_slice(&self.held.split_to(most));
-                self.fit -= most;
+                let max = self.fit.min(buffer.remaining());
+                buffer.put_slice(&self.held.split_to(max));
+                self.fit -= max;
                 if self.held.is_empty() {
                     // An idle connection keeps no buffer.
                     self.held = BytesMut::new();

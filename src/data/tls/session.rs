@@ -117,9 +117,9 @@ impl TlsSession {
     }
 
     /// Takes the part of a record that was left, for the caller to read on. `None` means that
-    /// rustls has work, or has seen some of it, or that `most` bytes are reached.
-    pub fn take_partial_record(&mut self, most: usize) -> Option<Vec<u8>> {
-        let is_untouched = !self.waits && self.seen == 0 && !self.ended && self.left.len() < most;
+    /// rustls has work, or has seen some of it, or that `max` bytes are reached.
+    pub fn take_partial_record(&mut self, max: usize) -> Option<Vec<u8>> {
+        let is_untouched = !self.waits && self.seen == 0 && !self.ended && self.left.len() < max;
         is_untouched.then(|| std::mem::take(&mut self.left))
     }
 
@@ -174,7 +174,7 @@ impl TlsSession {
         &mut self,
         socket: &mut Socket,
         cx: &mut Context<'_>,
-        most: usize,
+        max: usize,
         plaintext: impl FnOnce(&[u8]) -> usize,
     ) -> Poll<io::Result<()>> {
         // Records without application data, such as KeyUpdate (RFC 8446 §4.6.3), give no plaintext.
@@ -183,7 +183,7 @@ impl TlsSession {
             if !self.plain.is_empty() || self.ended {
                 break;
             }
-            ready!(self.poll_read_ahead(socket, cx, most))?;
+            ready!(self.poll_read_ahead(socket, cx, max))?;
         }
         if self.plain.is_empty() && !self.ended {
             turn::yield_after_io(cx);
@@ -217,33 +217,33 @@ impl TlsSession {
         &mut self,
         socket: &mut Socket,
         cx: &mut Context<'_>,
-        most: usize,
+        max: usize,
     ) -> Poll<io::Result<bool>> {
         if ready!(self.poll_handshake_sent(socket, cx))? {
             return Poll::Ready(Ok(true));
         }
-        ready!(self.poll_read_ahead(socket, cx, most))?;
+        ready!(self.poll_read_ahead(socket, cx, max))?;
         if self.ended && self.tls.is_handshaking() {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         Poll::Ready(Ok(false))
     }
 
-    /// Reads at most `most` bytes once, and keeps the plaintext.
+    /// Reads at most `max` bytes once, and keeps the plaintext.
     fn poll_read_ahead(
         &mut self,
         socket: &mut Socket,
         cx: &mut Context<'_>,
-        most: usize,
+        max: usize,
     ) -> Poll<io::Result<()>> {
         buffers::lend(|buffers| {
-            let filled = ready!(self.poll_decrypt(socket, cx, buffers, most))?;
+            let filled = ready!(self.poll_decrypt(socket, cx, buffers, max))?;
             self.plain.extend_from_slice(&buffers.plain[HEADROOM..HEADROOM + filled]);
             Poll::Ready(Ok(()))
         })
     }
 
-    /// Reads at most `most` bytes once, unless a record of an earlier read waits, and decrypts
+    /// Reads at most `max` bytes once, unless a record of an earlier read waits, and decrypts
     /// them; returns how many bytes of `buffers.plain` they fill behind [`HEADROOM`], possibly
     /// none.
     fn poll_decrypt(
@@ -251,7 +251,7 @@ impl TlsSession {
         socket: &mut Socket,
         cx: &mut Context<'_>,
         buffers: &mut Buffers,
-        most: usize,
+        max: usize,
     ) -> Poll<io::Result<usize>> {
         if self.failed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
@@ -266,7 +266,7 @@ impl TlsSession {
             if kept > MAX_LEFTOVER {
                 return Poll::Ready(Err(self.too_long()));
             }
-            read = ready!(socket.poll_read_once(cx, &mut cipher[kept..kept + most]))?;
+            read = ready!(socket.poll_read_once(cx, &mut cipher[kept..kept + max]))?;
             if read == 0 {
                 // FIN without close_notify is an end like another: frames and heads say by
                 // themselves whether they are whole.
@@ -516,22 +516,22 @@ impl TlsSession {
     }
 }
 
-/// Counts the whole records at the front of `cipher`, `most` at most: how many, and how many bytes.
+/// Counts the whole records at the front of `cipher`, `max` at most: how many, and how many bytes.
 /// Bytes that can be no record count as one, with all that follows: rustls names the mistake.
 #[inline]
-fn whole_records(cipher: &[u8], most: usize) -> (usize, usize) {
+fn whole_records(cipher: &[u8], max: usize) -> (usize, usize) {
     if let [_, 3, _, high, low, body @ ..] = cipher
         && body.len() == usize::from(u16::from_be_bytes([*high, *low]))
     {
         return (1, cipher.len()); // as most reads are
     }
-    several_records(cipher, most)
+    several_records(cipher, max)
 }
 
 #[inline(never)]
-fn several_records(cipher: &[u8], most: usize) -> (usize, usize) {
+fn several_records(cipher: &[u8], max: usize) -> (usize, usize) {
     let (mut count, mut end) = (0, 0);
-    while count < most
+    while count < max
         && let Some(&[kind, major, _, high, low]) =
             cipher[end..].first_chunk::<RECORD_HEADER_BYTES>()
     {

@@ -29,7 +29,7 @@ pub struct ConnLimit {
     /// Name of the zone in which it counts.
     pub zone: String,
     /// Most connections at a time, 1 to 65535.
-    pub most: u32,
+    pub max: u32,
 }
 
 /// A `limit_req_zone` or `limit_conn_zone`.
@@ -112,15 +112,15 @@ impl ConnLimit {
     /// Parses `NAME COUNT`. `None` means that a fault was noted.
     pub fn read(directive: &Directive, context: &mut ImportContext<'_>) -> Option<ConnLimit> {
         let id = directive.id;
-        let [zone, most] = &directive.words[..] else {
+        let [zone, max] = &directive.words[..] else {
             context.fault(id, "`limit_conn` takes a zone and a number");
             return None;
         };
-        let Some(most) = unit::count(most).filter(|most| (1..=65535).contains(most)) else {
-            context.fault(id, format!("invalid number of connections \"{most}\""));
+        let Some(max) = unit::count(max).filter(|max| (1..=65535).contains(max)) else {
+            context.fault(id, format!("invalid number of connections \"{max}\""));
             return None;
         };
-        Some(ConnLimit { id, zone: zone.clone(), most })
+        Some(ConnLimit { id, zone: zone.clone(), max })
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Location {
     /// The pattern for its paths.
     pub matches: LocationPattern,
     /// The settings in force there.
-    pub level: ContextSettings,
+    pub settings: ContextSettings,
     /// How nginx serves requests there.
     pub serves: LocationHandler,
     /// Whether nginx answers by itself and refuses no request, as with `return 200`.

@@ -102,12 +102,12 @@ fn http(version: Version, directives: &[&Directive], context: &mut ImportContext
             _ => {}
         }
     }
-    let level = ContextSettings::default().inside(directives.iter().copied(), context);
+    let settings = ContextSettings::default().inside(directives.iter().copied(), context);
     let servers: Vec<_> =
         directives.iter().filter(|directive| directive.name == "server").collect();
     let servers = servers
         .into_iter()
-        .map(|directive| Server::read(directive, &level, &upstreams, context))
+        .map(|directive| Server::read(directive, &settings, &upstreams, context))
         .collect();
     HttpBlock { servers, zones, upgrades, version }
 }
@@ -159,10 +159,10 @@ mod tests {
         );
     }
 
-    /// The level of the innermost location, the last one written.
-    fn level(text: &str) -> ContextSettings {
+    /// The settings of the innermost location, the last one written.
+    fn settings(text: &str) -> ContextSettings {
         let server = server::parse(text);
-        server.locations.iter().max_by_key(|location| location.id).unwrap().level.clone()
+        server.locations.iter().max_by_key(|location| location.id).unwrap().settings.clone()
     }
 
     #[test]
@@ -214,13 +214,13 @@ mod tests {
     #[test]
     fn a_level_inherits_a_list_whole_or_not_at_all() {
         let outer = "allow 10.0.0.0/8; deny all; proxy_set_header Upgrade $http_upgrade; proxy_set_header X-A b;";
-        assert_eq!(level(&format!("{outer} location / {{}}")).access.len(), 2);
-        let own = level(&format!(
+        assert_eq!(settings(&format!("{outer} location / {{}}")).access.len(), 2);
+        let own = settings(&format!(
             "{outer} location / {{ allow 10.0.0.1; proxy_set_header Host $host; }}"
         ));
         assert_eq!((own.access.len(), own.headers.len()), (1, 1));
         assert_eq!(
-            level(&format!("{outer} location /a/ {{ deny all; location /a/b/ {{}} }}"))
+            settings(&format!("{outer} location /a/ {{ deny all; location /a/b/ {{}} }}"))
                 .access
                 .len(),
             1
@@ -229,9 +229,9 @@ mod tests {
 
     #[test]
     fn a_guard_holds_until_it_is_off() {
-        assert!(level("auth_basic a; location / {}").guards["auth_basic"].is_some());
+        assert!(settings("auth_basic a; location / {}").guards["auth_basic"].is_some());
         assert!(
-            level("auth_basic a; location / { auth_basic off; }").guards["auth_basic"].is_none()
+            settings("auth_basic a; location / { auth_basic off; }").guards["auth_basic"].is_none()
         );
     }
 

@@ -262,7 +262,7 @@ impl Parser {
     }
 
     fn repeated(&mut self, node: Node) -> Node {
-        let (least, most) = match self.peek() {
+        let (least, max) = match self.peek() {
             Some('*') => (0, None),
             Some('+') => (1, None),
             Some('?') => (0, Some(1)),
@@ -276,7 +276,7 @@ impl Parser {
         if self.peek().is_some_and(|c| "?+".contains(c)) {
             self.at += 1; // lazy or possessive
         }
-        Node::Repeat(Box::new(node), least, most)
+        Node::Repeat(Box::new(node), least, max)
     }
 
     /// Parses `{2}`, `{2,}`, `{2,3}` and leaves `at` on the `}`. `None` means that the brace is
@@ -288,7 +288,7 @@ impl Parser {
         let counts = match text.split_once(',') {
             None => text.parse().ok().map(|count| (count, Some(count))),
             Some((least, "")) => least.parse().ok().map(|least| (least, None)),
-            Some((least, most)) => least.parse().ok().zip(most.parse().ok().map(Some)),
+            Some((least, max)) => least.parse().ok().zip(max.parse().ok().map(Some)),
         };
         self.at += if counts.is_some() { end + 1 } else { 0 };
         counts

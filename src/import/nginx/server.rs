@@ -21,7 +21,7 @@ pub struct Server {
     /// The sockets of its `listen` directives, or the implied one.
     pub listens: Vec<Listen>,
     /// The settings in force outside its locations.
-    pub level: ContextSettings,
+    pub settings: ContextSettings,
     /// All locations, nested ones included.
     pub locations: Vec<Location>,
     /// Indices of the locations that are not nested.
@@ -46,13 +46,13 @@ impl Server {
         upstreams: &Upstreams,
         context: &mut ImportContext<'_>,
     ) -> Server {
-        let level = http.inside(directive.inside(), context);
+        let settings = http.inside(directive.inside(), context);
         let id = directive.id;
         let mut server = Server {
             id,
             names: Vec::new(),
             listens: Vec::new(),
-            level,
+            settings,
             locations: Vec::new(),
             outermost: Vec::new(),
             answer: None,
@@ -78,8 +78,8 @@ impl Server {
                     server.names.extend(names.map(|name| (inner.id, name)));
                 }
                 "location" => {
-                    let level = server.level.clone();
-                    let place = server.location(inner, &level, upstreams, context);
+                    let settings = server.settings.clone();
+                    let place = server.location(inner, &settings, upstreams, context);
                     server.outermost.extend(place);
                 }
                 "if" => {
@@ -143,9 +143,9 @@ impl Server {
                 return None;
             }
         };
-        let level = outer.inside(directive.inside(), context);
+        let settings = outer.inside(directive.inside(), context);
         let serves = self.serves(directive, &matches, upstreams, context);
-        let serves = level.internal.map_or(serves, LocationHandler::Answer);
+        let serves = settings.internal.map_or(serves, LocationHandler::Answer);
         // A `break` before the `return` would keep it from being reached.
         let may_skip =
             |inner: &Directive| ["if", "rewrite", "break"].contains(&inner.name.as_str());
@@ -169,13 +169,13 @@ impl Server {
         let passes = directive.inside().iter().any(|inner| inner.name.ends_with("_pass"));
         let mut inside = Vec::new();
         for inner in directive.inside().iter().filter(|inner| inner.name == "location") {
-            inside.extend(self.location(inner, &level, upstreams, context));
+            inside.extend(self.location(inner, &settings, upstreams, context));
         }
         self.check_twins(directive.id, &matches, context);
         self.locations.push(Location {
             id: directive.id,
             matches,
-            level,
+            settings,
             serves,
             answers_all,
             redirect,

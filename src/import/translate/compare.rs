@@ -64,7 +64,7 @@ impl<'n> ModelledServer<'n> {
             LocationHandler::Named(_, name) => self.server().named(name).is_some_and(|named| {
                 let named = &self.server().locations[named];
                 matches!(named.serves, LocationHandler::Proxy(_))
-                    && named.level.access == location.level.access
+                    && named.settings.access == location.settings.access
             }),
             LocationHandler::Answer(_) | LocationHandler::Other => false,
         }
@@ -72,14 +72,15 @@ impl<'n> ModelledServer<'n> {
 
     /// Returns whether nginx passes requests on by `outcome`, for at least one client.
     pub fn passes_some(&self, outcome: &RequestOutcome) -> bool {
-        let mut stages = outcome.stages.iter().map(|place| &self.server().locations[*place].level);
+        let mut stages =
+            outcome.stages.iter().map(|place| &self.server().locations[*place].settings);
         outcome.end == RequestEnd::Passed && stages.all(|stage| admits_some(&stage.access))
     }
 
     /// Returns why a route with the rules of `route` admits requests that `outcome` refuses. `None`
     /// means that it admits none of them.
     pub fn opens(&self, outcome: &RequestOutcome, route: &Location) -> Option<OpeningReason> {
-        if !admits_some(&route.level.access) {
+        if !admits_some(&route.settings.access) {
             return None;
         }
         if outcome.end == RequestEnd::Refused {
@@ -94,17 +95,18 @@ impl<'n> ModelledServer<'n> {
         if outcome.end == RequestEnd::Answered {
             return None; // by a `return`, before networks and limits are asked
         }
-        let stages = || outcome.stages.iter().map(|place| &self.server().locations[*place].level);
-        if stages().any(|stage| admits_beyond(&route.level.access, &stage.access)) {
+        let stages =
+            || outcome.stages.iter().map(|place| &self.server().locations[*place].settings);
+        if stages().any(|stage| admits_beyond(&route.settings.access, &stage.access)) {
             return Some(OpeningReason::Networks);
         }
-        (!stages().all(|stage| limited(&route.level, stage))).then_some(OpeningReason::Limits)
+        (!stages().all(|stage| limited(&route.settings, stage))).then_some(OpeningReason::Limits)
     }
 }
 
 /// Returns `client_max_body_size` in bytes, or nginx' default of 1 MiB.
-fn longest_body(level: &ContextSettings) -> u64 {
-    match level.max_body {
+fn longest_body(settings: &ContextSettings) -> u64 {
+    match settings.max_body {
         None => 1 << 20,
         Some(set) if set.value == 0 => u64::MAX,
         Some(set) => set.value,
@@ -122,7 +124,7 @@ fn limited(route: &ContextSettings, stage: &ContextSettings) -> bool {
         (stage.dry_counts == Some(true), route.dry_counts == Some(true));
     let counts = stage.counts.iter().all(|count| {
         let mut own = route.counts.iter();
-        own.any(|own| own.zone == count.zone && own.most <= count.most)
+        own.any(|own| own.zone == count.zone && own.max <= count.max)
     });
     let bodies = longest_body(route) <= longest_body(stage);
     bodies

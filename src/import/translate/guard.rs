@@ -26,11 +26,11 @@ pub fn guards(nginx: &HttpBlock, server: &Server, place: usize, tree: &Tree) -> 
     {
         ids.extend(of_location(nginx, named, tree));
         // nginx counts a request once, by the first limits that it meets.
-        if location.level.rates != named.level.rates {
-            ids.extend(named.level.rates.iter().map(|rate| rate.id));
+        if location.settings.rates != named.settings.rates {
+            ids.extend(named.settings.rates.iter().map(|rate| rate.id));
         }
-        if location.level.counts != named.level.counts {
-            ids.extend(named.level.counts.iter().map(|count| count.id));
+        if location.settings.counts != named.settings.counts {
+            ids.extend(named.settings.counts.iter().map(|count| count.id));
         }
     }
     ids.sort_unstable();
@@ -39,21 +39,21 @@ pub fn guards(nginx: &HttpBlock, server: &Server, place: usize, tree: &Tree) -> 
 }
 
 fn of_location(nginx: &HttpBlock, location: &Location, tree: &Tree) -> Vec<DirectiveId> {
-    let level = &location.level;
-    let mut ids = level.binding_guards();
-    ids.extend(&level.unknown);
+    let settings = &location.settings;
+    let mut ids = settings.binding_guards();
+    ids.extend(&settings.unknown);
     // An `if` that holds is a location of its own, which inherits `proxy_pass` but no `try_files`.
     let tries = matches!(location.serves, LocationHandler::Named(..));
     ids.extend(location.hurdles.iter().filter(|id| tries || refuses(**id, tree)));
-    ids.extend(uncarried_limits(level, &nginx.zones));
+    ids.extend(uncarried_limits(settings, &nginx.zones));
     ids
 }
 
 /// Returns the limits of `context` that its policy doesn't have.
-fn uncarried_limits(level: &ContextSettings, zones: &Zones) -> Vec<DirectiveId> {
+fn uncarried_limits(settings: &ContextSettings, zones: &Zones) -> Vec<DirectiveId> {
     let mut ids = Vec::new();
-    if level.dry_rates != Some(true) {
-        let known = level.rates.iter().filter_map(|rate| Some((rate, zones.rate(&rate.zone)?)));
+    if settings.dry_rates != Some(true) {
+        let known = settings.rates.iter().filter_map(|rate| Some((rate, zones.rate(&rate.zone)?)));
         let (own, other): (Vec<_>, Vec<_>) =
             known.partition(|(_, zone)| zone.key == ZoneKey::Client);
         ids.extend(other.iter().map(|(rate, _)| rate.id));
@@ -68,10 +68,10 @@ fn uncarried_limits(level: &ContextSettings, zones: &Zones) -> Vec<DirectiveId> 
                 .map(|one| one.0.id),
         );
     }
-    if level.dry_counts != Some(true) {
+    if settings.dry_counts != Some(true) {
         let is_other = |zone: &Zone| zone.key == ZoneKey::Other;
         let counts =
-            level.counts.iter().filter(|count| zones.count(&count.zone).is_some_and(is_other));
+            settings.counts.iter().filter(|count| zones.count(&count.zone).is_some_and(is_other));
         ids.extend(counts.map(|count| count.id));
     }
     ids
@@ -182,9 +182,9 @@ fn note_either(
     scopes: &[NoteScope],
     context: &mut ImportContext<'_>,
 ) {
-    let level = &location.level;
-    let Some(any) = level.satisfy.filter(|set| set.value) else { return };
-    for id in level.guards.values().flatten().filter(|id| !guards.contains(*id)) {
+    let settings = &location.settings;
+    let Some(any) = settings.satisfy.filter(|set| set.value) else { return };
+    for id in settings.guards.values().flatten().filter(|id| !guards.contains(*id)) {
         let name = context.tree.lines[*id].name.clone();
         let text = format!(
             "either of `{name}` and the networks was enough; here the networks decide alone"

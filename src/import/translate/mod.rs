@@ -82,7 +82,7 @@ fn listeners(
         let speaks = match (redirects, socket.tls) {
             (true, _) => OutputProtocol::Redirect,
             (false, true) => OutputProtocol::Tls {
-                only_13: server.level.only_13.is_some_and(|set| set.value),
+                only_13: server.settings.only_13.is_some_and(|set| set.value),
                 strict_sni: server.strict_sni.is_some(),
             },
             (false, false) => OutputProtocol::Plain,
@@ -148,10 +148,10 @@ fn forwarded(
 ) -> Option<TrustedForwarders> {
     let mut found = None;
     for server in group.servers().iter().map(|server| &nginx.servers[*server]) {
-        let inside = server.locations.iter().map(|location| &location.level);
-        for level in std::iter::once(&server.level).chain(inside) {
-            let header = level.real_ip_header.as_ref();
-            if level.forwarders.is_empty() {
+        let inside = server.locations.iter().map(|location| &location.settings);
+        for settings in std::iter::once(&server.settings).chain(inside) {
+            let header = settings.real_ip_header.as_ref();
+            if settings.forwarders.is_empty() {
                 if let Some(header) = header {
                     context.notes.add(
                         header.id,
@@ -161,8 +161,11 @@ fn forwarded(
                 }
                 continue;
             }
-            let ids =
-                level.forwarders.iter().map(|from| from.id).chain(header.map(|header| header.id));
+            let ids = settings
+                .forwarders
+                .iter()
+                .map(|from| from.id)
+                .chain(header.map(|header| header.id));
             for id in ids {
                 let text = "`forwarded` is not in this version: behind such a peer every client is that peer, for networks and for limits alike. \
                             The list is in sidegate.toml as a comment";
@@ -173,7 +176,7 @@ fn forwarded(
                     vec![NoteScope::everything()],
                 );
             }
-            let from = level.forwarders.iter().map(|from| from.value.clone()).collect();
+            let from = settings.forwarders.iter().map(|from| from.value.clone()).collect();
             let header =
                 header.map_or("x-real-ip".into(), |header| header.value.to_ascii_lowercase());
             found.get_or_insert(TrustedForwarders { header, from });

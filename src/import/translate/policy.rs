@@ -93,7 +93,7 @@ impl OutputPolicy {
     /// Builds the policy for clients at `context`. `passing`, often the same level, has the
     /// settings towards the backend; `scopes` are the attempts that reach it.
     pub fn from_level(
-        level: &ContextSettings,
+        settings: &ContextSettings,
         passing: &ContextSettings,
         server: DirectiveId,
         nginx: &HttpBlock,
@@ -104,10 +104,10 @@ impl OutputPolicy {
             Some(set) => (Some(set.value.min(MAX_DURATION)).filter(|idle| !idle.is_zero()), false),
             None => (Some(DEFAULT_READ_TIMEOUT), true),
         };
-        let rate = rate(level, &nginx.zones, scopes, context);
+        let rate = rate(settings, &nginx.zones, scopes, context);
         let mut policy = OutputPolicy {
             name: String::new(),
-            access: decide(&level.access),
+            access: decide(&settings.access),
             rate: None,
             idle,
             idle_by_default,
@@ -118,24 +118,24 @@ impl OutputPolicy {
             policy.limits.insert(tokens.zone.clone(), id);
             policy.rate = Some(tokens);
         }
-        policy.counts(level, server, &nginx.zones, scopes, context);
+        policy.counts(settings, server, &nginx.zones, scopes, context);
         policy
     }
 
     fn counts(
         &mut self,
-        level: &ContextSettings,
+        settings: &ContextSettings,
         server: DirectiveId,
         zones: &Zones,
         scopes: &[NoteScope],
         context: &mut ImportContext<'_>,
     ) {
-        for count in &level.counts {
+        for count in &settings.counts {
             let Some(zone) = zones.count(&count.zone) else {
                 context.faults.push(Zones::missing(context.tree, count.id, &count.zone));
                 continue;
             };
-            if level.dry_counts == Some(true) {
+            if settings.dry_counts == Some(true) {
                 let text = "a dry run: nginx refuses no request by it";
                 context.notes.add(count.id, DirectiveOutcome::Dropped, text);
                 continue;
@@ -143,19 +143,17 @@ impl OutputPolicy {
             // nginx applies every `limit_conn` of a level, so the strictest of each kind decides.
             match zone.key {
                 ZoneKey::Client
-                    if self.per_client.as_ref().is_none_or(|(_, most)| count.most < *most) =>
+                    if self.per_client.as_ref().is_none_or(|(_, max)| count.max < *max) =>
                 {
-                    self.per_client = Some((count.zone.clone(), count.most));
+                    self.per_client = Some((count.zone.clone(), count.max));
                     let text = "the policy's `connections.per_client`, which counts tunnels and \
                                 no plain requests; an IPv6 client is its /64";
                     context.notes.add(count.id, DirectiveOutcome::Differs, text);
                     let text = "clients are counted by their address (IPv6: its /64)";
                     context.notes.add(zone.id, DirectiveOutcome::Carried, text);
                 }
-                ZoneKey::Server
-                    if self.total.as_ref().is_none_or(|(.., most)| count.most < *most) =>
-                {
-                    self.total = Some((server, count.zone.clone(), count.most));
+                ZoneKey::Server if self.total.as_ref().is_none_or(|(.., max)| count.max < *max) => {
+                    self.total = Some((server, count.zone.clone(), count.max));
                     let text = "the policy's `connections.total`, which counts the tunnels of its \
                                 routes and no plain requests";
                     context.notes.add(count.id, DirectiveOutcome::Differs, text);
@@ -184,18 +182,18 @@ impl OutputPolicy {
 
 /// Returns the rate of `context`, the strictest one if there are several.
 fn rate(
-    level: &ContextSettings,
+    settings: &ContextSettings,
     zones: &Zones,
     scopes: &[NoteScope],
     context: &mut ImportContext<'_>,
 ) -> Option<(DirectiveId, TokenBucket)> {
     let mut strictest: Option<(&ReqLimit, &Zone)> = None;
-    for rate in &level.rates {
+    for rate in &settings.rates {
         let Some(zone) = zones.rate(&rate.zone) else {
             context.faults.push(Zones::missing(context.tree, rate.id, &rate.zone));
             continue;
         };
-        if level.dry_rates == Some(true) {
+        if settings.dry_rates == Some(true) {
             context.notes.add(
                 rate.id,
                 DirectiveOutcome::Dropped,

@@ -21,8 +21,8 @@ pub fn certificates(
     order.extend(socket.servers.iter().copied().filter(|server| *server != socket.default));
     let mut pairs = Vec::new();
     for server in order {
-        let level = &nginx.servers[server].level;
-        if level.chains.is_empty()
+        let settings = &nginx.servers[server].settings;
+        if settings.chains.is_empty()
             && nginx.servers[server].strict_sni.is_none()
             && server == socket.default
         {
@@ -31,8 +31,8 @@ pub fn certificates(
                 "no \"ssl_certificate\" is defined for a server that speaks TLS",
             );
         }
-        for (at, chain) in level.chains.iter().enumerate() {
-            let Some(key) = level.keys.get(at) else {
+        for (at, chain) in settings.chains.iter().enumerate() {
+            let Some(key) = settings.keys.get(at) else {
                 context.fault(
                     chain.id,
                     format!(
@@ -55,7 +55,7 @@ pub fn certificates(
                 }
             }
         }
-        if let Some(only_13) = level.only_13 {
+        if let Some(only_13) = settings.only_13 {
             context.notes.add(
                 only_13.id,
                 DirectiveOutcome::Carried,

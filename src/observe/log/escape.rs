@@ -16,25 +16,25 @@ pub enum QuoteStyle {
     Json,
 }
 
-/// Appends the output of `say` to `out`, escaped, as at most `most` bytes; a longer value is cut
+/// Appends the output of `say` to `out`, escaped, as at most `max` bytes; a longer value is cut
 /// and ends with `…`.
 pub fn escape(
     out: &mut String,
     quoting: QuoteStyle,
-    most: usize,
+    max: usize,
     say: impl Fn(&mut dyn fmt::Write) -> fmt::Result,
 ) {
     let start = out.len();
     // Fast path: nearly every value needs no escape, and one scan of the whole is cheaper than one
     // for each piece.
-    if say(&mut BoundedString { end: start.saturating_add(most), out }).is_ok()
+    if say(&mut BoundedString { end: start.saturating_add(max), out }).is_ok()
         && needs_no_escape(&out[start..], quoting)
     {
         return;
     }
     out.truncate(start);
     let mut escaping =
-        EscapingWriter { end: start.saturating_add(most), out, quoting, is_cut: false };
+        EscapingWriter { end: start.saturating_add(max), out, quoting, is_cut: false };
     // The error says that there is no room for more.
     let _ = say(&mut escaping);
     if escaping.is_cut {
@@ -47,11 +47,11 @@ pub fn escape(
 }
 
 /// Like [`escape`], for a finished string: nearly every one needs no escape and is copied.
-pub fn escape_text(out: &mut String, quoting: QuoteStyle, most: usize, text: &str) {
-    if text.len() <= most && needs_no_escape(text, quoting) {
+pub fn escape_text(out: &mut String, quoting: QuoteStyle, max: usize, text: &str) {
+    if text.len() <= max && needs_no_escape(text, quoting) {
         out.push_str(text);
     } else {
-        escape(out, quoting, most, |out| out.write_str(text));
+        escape(out, quoting, max, |out| out.write_str(text));
     }
 }
 
@@ -257,12 +257,12 @@ mod tests {
         }
 
         #[test]
-        fn no_control_passes_and_no_bound_is_exceeded(value in any::<String>(), most in 0usize..40) {
+        fn no_control_passes_and_no_bound_is_exceeded(value in any::<String>(), max in 0usize..40) {
             for quoting in [QuoteStyle::Bare, QuoteStyle::Word, QuoteStyle::Json] {
                 let mut out = String::new();
-                escape(&mut out, quoting, most, |out| out.write_str(&value));
+                escape(&mut out, quoting, max, |out| out.write_str(&value));
                 prop_assert!(!out.chars().any(char::is_control), "{out:?}");
-                prop_assert!(out.len() <= most + "\"…\"".len());
+                prop_assert!(out.len() <= max + "\"…\"".len());
             }
         }
     }

@@ -131,7 +131,7 @@ impl LineFields {
         }
     }
 
-    fn put(&mut self, name: &str, value: FieldValue<'_>, most: usize) {
+    fn put(&mut self, name: &str, value: FieldValue<'_>, max: usize) {
         let LineFields { words, own, .. } = self;
         let before = (words.len(), own.len());
         match self.shape {
@@ -159,7 +159,7 @@ impl LineFields {
                 own.push('\n');
             }
         }
-        if words.len().max(own.len()) > most {
+        if words.len().max(own.len()) > max {
             words.truncate(before.0);
             own.truncate(before.1);
             self.is_cut = true;
@@ -179,13 +179,13 @@ enum FieldValue<'v> {
 }
 
 impl FieldValue<'_> {
-    /// Appends the value, escaped, as at most `most` bytes.
-    fn put(&self, out: &mut String, quoting: QuoteStyle, most: usize) {
+    /// Appends the value, escaped, as at most `max` bytes.
+    fn put(&self, out: &mut String, quoting: QuoteStyle, max: usize) {
         match self {
-            FieldValue::Text(text) => escape_text(out, quoting, most, text),
+            FieldValue::Text(text) => escape_text(out, quoting, max, text),
             FieldValue::Count(count) => out.push_str(itoa::Buffer::new().format(*count)),
-            FieldValue::Plain(value) => escape(out, quoting, most, |out| write!(out, "{value}")),
-            FieldValue::Debug(value) => escape(out, quoting, most, |out| write!(out, "{value:?}")),
+            FieldValue::Plain(value) => escape(out, quoting, max, |out| write!(out, "{value}")),
+            FieldValue::Debug(value) => escape(out, quoting, max, |out| write!(out, "{value:?}")),
         }
     }
 

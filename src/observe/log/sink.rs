@@ -26,18 +26,18 @@ pub struct Sink<W> {
     burst: Vec<u8>,
     lines: u64,
     /// Most bytes of a burst; 0 means each line is written by itself.
-    most: usize,
+    max: usize,
 }
 
 impl<W: Write> Sink<W> {
     /// Writes each line to `inner` by itself, and adds lost lines to `lost`.
     pub fn new(inner: W, lost: Arc<AtomicU64>) -> Self {
-        Sink { inner, lost, burst: Vec::new(), lines: 0, most: 0 }
+        Sink { inner, lost, burst: Vec::new(), lines: 0, max: 0 }
     }
 
     /// Writes the lines of a burst at once. For inner sinks that are byte streams.
     pub fn with_bursts(self) -> Self {
-        Sink { most: MAX_BURST_BYTES, ..self }
+        Sink { max: MAX_BURST_BYTES, ..self }
     }
 
     fn put(&mut self, line: &[u8]) {
@@ -58,11 +58,11 @@ impl<W: Write> Sink<W> {
 impl<W: Write> Write for Sink<W> {
     /// Takes exactly one line per call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.burst.len() + line.len() > self.most {
+        if self.burst.len() + line.len() > self.max {
             self.send();
         }
-        // Longer than any burst, or bursts are off (`most` is 0).
-        if line.len() > self.most {
+        // Longer than any burst, or bursts are off (`max` is 0).
+        if line.len() > self.max {
             self.put(line);
         } else {
             self.burst.extend_from_slice(line);

@@ -115,10 +115,10 @@ mod tests {
 
     #[test]
     fn histogram_bounds_grow_over_their_range() {
-        for (bounds, least, most) in
+        for (bounds, least, max) in
             [(&LATENCY_BOUNDS[..], 0.0001, 120.0), (&LIFETIME_BOUNDS[..], 1.0, 7.0 * 86_400.0)]
         {
-            assert!(bounds.is_sorted() && (bounds[0], bounds[bounds.len() - 1]) == (least, most));
+            assert!(bounds.is_sorted() && (bounds[0], bounds[bounds.len() - 1]) == (least, max));
         }
     }
 }

@@ -25,10 +25,10 @@ impl Rate {
     /// that.
     pub fn quota(self) -> Quota {
         let token = self.token();
-        let most = u32::try_from(MAX_REFILL_TIME.as_nanos() / token.as_nanos()).unwrap_or(u32::MAX);
+        let max = u32::try_from(MAX_REFILL_TIME.as_nanos() / token.as_nanos()).unwrap_or(u32::MAX);
         // `with_period` returns `None` only for a period of zero, which `token` excludes.
         let quota = Quota::with_period(token).unwrap_or(Quota::per_second(self.tokens));
-        quota.allow_burst(self.burst.min(NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN)))
+        quota.allow_burst(self.burst.min(NonZeroU32::new(max).unwrap_or(NonZeroU32::MIN)))
     }
 
     /// The time in which one token arrives.

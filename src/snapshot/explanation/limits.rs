@@ -53,16 +53,16 @@ pub fn limits(
         return rate(RateLimit::Requests, Rule::Requests).into_iter().collect();
     }
     let upgrades = rate(RateLimit::Upgrades, Rule::Upgrades);
-    let left = |most: u32, open: Option<u32>| open.map(|open| most.saturating_sub(open).into());
-    let per_client = share.per_client.map(|most| {
+    let left = |max: u32, open: Option<u32>| open.map(|open| max.saturating_sub(open).into());
+    let per_client = share.per_client.map(|max| {
         let open = budgets.map(|budgets| budgets.tunnels_of(&policy.name, client.key()));
-        let (written, left) = (format!("{most} tunnels of one client"), left(most, open));
+        let (written, left) = (format!("{max} tunnels of one client"), left(max, open));
         let is_own = share.per_client != common.per_client;
         limited("per_client", written, is_own, Rule::Connections, left)
     });
-    let total = policy.limits.total.map(|most| {
+    let total = policy.limits.total.map(|max| {
         let open = budgets.map(|budgets| budgets.tunnels(&policy.name));
-        let (written, left) = (format!("{most} tunnels in all"), left(most, open));
+        let (written, left) = (format!("{max} tunnels in all"), left(max, open));
         // No exception may set the total: it is the policy's.
         limited("total", written, false, Rule::Connections, left)
     });

@@ -112,9 +112,9 @@ impl Budgets {
         &self,
         policy: &Policy,
         key: ClientKey,
-        most: Option<u32>,
+        max: Option<u32>,
     ) -> Result<Count, Full> {
-        self.counts(policy, |budgets| &budgets.tunnels).enter(key, most, policy.limits.total)
+        self.counts(policy, |budgets| &budgets.tunnels).enter(key, max, policy.limits.total)
     }
 
     /// Counts a stream of `key` under the caps of a policy.
@@ -125,10 +125,10 @@ impl Budgets {
         &self,
         policy: &Policy,
         key: ClientKey,
-        most: Option<u32>,
+        max: Option<u32>,
     ) -> Result<Count, Full> {
         let counts = self.counts(policy, |budgets| &budgets.streams);
-        counts.enter(key, most, policy.limits.streams_total)
+        counts.enter(key, max, policy.limits.streams_total)
     }
 
     /// The number of open tunnels under the policy of this name.

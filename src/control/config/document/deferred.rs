@@ -125,8 +125,8 @@ impl DeferredFindings {
         let homes = || self.titles.iter().filter(is_header).filter(holds);
         // A single key that several tables may have gives no hint.
         let is_clear = names.len() + twins.len() > 1 || homes().count() == 1;
-        let most = |one: &&KnownTable| twins.iter().filter(|name| has(one, name)).count();
-        homes().rev().max_by_key(most).filter(|_| is_clear)
+        let max = |one: &&KnownTable| twins.iter().filter(|name| has(one, name)).count();
+        homes().rev().max_by_key(max).filter(|_| is_clear)
     }
 
     /// Advice for the unknown key `name`: its place at the top of the file, or else the keys that

@@ -23,8 +23,8 @@ impl TomlValue<'_> {
         match form {
             ValueForm::Text { expected, parse } => self.parse(expected, parse),
             ValueForm::Number { expected, parse } => self.parse_number(expected, parse),
-            ValueForm::Integer { least, most, from } => self.integer(*least..=*most).map(from),
-            ValueForm::IntegerOrAuto { most, from } => Some(from(self.count_or_auto(*most))),
+            ValueForm::Integer { least, max, from } => self.integer(*least..=*max).map(from),
+            ValueForm::IntegerOrAuto { max, from } => Some(from(self.count_or_auto(*max))),
             ValueForm::Choice(words) => self.choice(words),
             ValueForm::Boolean(from) => self.boolean().map(from),
             ValueForm::List { expected, empty, add } => {
@@ -38,8 +38,8 @@ impl TomlValue<'_> {
         }
     }
 
-    /// An integer from 1 to `most`. `None` means `"auto"`, or an error that was reported.
-    fn count_or_auto(&self, most: i64) -> Option<usize> {
+    /// An integer from 1 to `max`. `None` means `"auto"`, or an error that was reported.
+    fn count_or_auto(&self, max: i64) -> Option<usize> {
         if let Some(text) = self.as_str() {
             match text.parse::<u32>() {
                 Ok(_) => self.unexpected("an integer"),
@@ -47,6 +47,6 @@ impl TomlValue<'_> {
             }
             return None;
         }
-        self.integer(1..=most).and_then(|count| usize::try_from(count).ok())
+        self.integer(1..=max).and_then(|count| usize::try_from(count).ok())
     }
 }

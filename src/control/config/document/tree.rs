@@ -38,11 +38,11 @@ pub(super) struct DamagedRanges {
 }
 
 impl<'t> Document<'t> {
-    /// Parses `bytes`. Syntax errors are among the findings, whose text is limited by `quoting`.
-    pub fn parse(file: Arc<str>, bytes: &'t [u8], quoting: Disclosure) -> Document<'t> {
+    /// Parses `bytes`. Syntax errors are among the findings, whose text is limited by `disclosure`.
+    pub fn parse(file: Arc<str>, bytes: &'t [u8], disclosure: Disclosure) -> Document<'t> {
         let (text, fault) = encoding::text(bytes);
         let torn = DamagedRanges { lines: BTreeSet::new(), from: usize::MAX };
-        let (page, tree) = (SourceText::new(file, text, quoting, MAX_ERRORS), DeTable::new());
+        let (page, tree) = (SourceText::new(file, text, disclosure, MAX_ERRORS), DeTable::new());
         let (lacking, has_unknown_keys, pending) = Default::default();
         let mut document = Document { page, tree, torn, lacking, has_unknown_keys, pending };
         if let Some(fault) = fault {

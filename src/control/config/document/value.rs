@@ -182,11 +182,11 @@ impl<'d> TomlValue<'d> {
             .ok()
             .filter(|number| bounds.contains(number));
         if number.is_none() {
-            let (least, most) = bounds.into_inner();
-            let remedy = if most >= i64::from(u32::MAX) {
+            let (least, max) = bounds.into_inner();
+            let remedy = if max >= i64::from(u32::MAX) {
                 format!("at least {least}")
             } else {
-                format!("{least} to {most}")
+                format!("{least} to {max}")
             };
             self.report(error(format!("{integer} is out of range")).with_remedy(remedy));
         }

@@ -19,7 +19,7 @@ use crate::control::config::source_text::{Finding, error, warning};
 use crate::snapshot::route::BackendAddress;
 
 /// Reads the backends of one route. `None` means that none is valid.
-pub fn all(value: TomlValue<'_>, reading: &LoadContext<'_>) -> Option<Box<[BackendAddress]>> {
+pub fn all(value: TomlValue<'_>, load: &LoadContext<'_>) -> Option<Box<[BackendAddress]>> {
     let values = if value.is_array() { value.items()? } else { vec![value] };
     if values.is_empty() {
         value.report(error("an empty list").with_remedy("backend = \"http://127.0.0.1:8080\""));
@@ -30,7 +30,7 @@ pub fn all(value: TomlValue<'_>, reading: &LoadContext<'_>) -> Option<Box<[Backe
     for value in values {
         let Some(backend) = value
             .parse("\"http://HOST:PORT\", \"https://HOST:PORT\" or \"unix:/PATH\"", |text| {
-                backend(text, reading)
+                backend(text, load)
             })
         else {
             continue;
@@ -53,9 +53,9 @@ pub fn all(value: TomlValue<'_>, reading: &LoadContext<'_>) -> Option<Box<[Backe
 
 /// Parses `"http://HOST[:PORT]"` or `"https://…"`, where HOST is an address or `localhost`, or
 /// `"unix:PATH"`.
-pub fn backend(text: &str, reading: &LoadContext<'_>) -> Result<BackendAddress, Finding> {
+pub fn backend(text: &str, load: &LoadContext<'_>) -> Result<BackendAddress, Finding> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return socket_path(reading, path).map(BackendAddress::Unix);
+        return socket_path(load, path).map(BackendAddress::Unix);
     }
     if let Some(at) = text.rfind('@') {
         // The message leaves out the text, which may contain a password.
@@ -131,7 +131,7 @@ pub fn tls(
     }
     let identity = match (chain, key) {
         (Some(chain), Some(key)) => {
-            Some(certificate::read_client(context.reading, chain, key).map(Arc::new))
+            Some(certificate::read_client(context.load, chain, key).map(Arc::new))
         }
         (None, Some(_)) if table.misspells("chain") => Some(None),
         (None, Some(key)) => {
@@ -142,7 +142,7 @@ pub fn tls(
         _ => None,
     };
     let roots = match ca {
-        Some(ca) => certificate::authorities(context.reading, ca).map(Arc::new),
+        Some(ca) => certificate::authorities(context.load, ca).map(Arc::new),
         None if used == Some(true) => system(&table, context),
         None => Some(Arc::new(RootCertStore::empty())),
     };
@@ -168,7 +168,7 @@ fn system(table: &TomlTable<'_>, context: &mut RouteContext<'_, '_>) -> Option<A
         let mut roots = RootCertStore::empty();
         // The environment may name the files (SSL_CERT_FILE), and their file system may not answer.
         let certificates =
-            context.reading.files.call(|| rustls_native_certs::load_native_certs().certs);
+            context.load.files.call(|| rustls_native_certs::load_native_certs().certs);
         roots.add_parsable_certificates(certificates.unwrap_or_default());
         if roots.is_empty() {
             let finding =

@@ -31,18 +31,18 @@ use crate::snapshot::route::RouteTimeouts;
 
 /// Reads the whole file. `policies` are the names of the existing policies.
 pub fn read(
-    reading: &mut LoadContext<'_>,
+    load: &mut LoadContext<'_>,
     document: &Document<'_>,
     policies: &BTreeSet<Arc<str>>,
 ) -> Settings {
     let mut root = document.root();
     schema(&mut root);
-    let mut named = SystemdRefs::new(reading.passed);
+    let mut named = SystemdRefs::new(load.passed);
     let (metrics, admin, process) =
         (root.table(&keys::METRICS), root.table(&keys::ADMIN), root.table(&keys::PROCESS));
     let mut written = spans(document, &metrics, &admin, &process);
-    let metrics = process::metrics(metrics, reading, &mut named);
-    let admin = process::admin(admin, reading, &mut named);
+    let metrics = process::metrics(metrics, load, &mut named);
+    let admin = process::admin(admin, load, &mut named);
     let reload = root.table(&keys::RELOAD);
     written.max_revoked = reload.place("max_revoked");
     let reload = process::reload(reload);
@@ -55,7 +55,7 @@ pub fn read(
     for key in ["listener", "certificate", "route"] {
         root.declare_expected(key);
     }
-    let (certificates, certified) = read_certificates(reading, &mut root);
+    let (certificates, certified) = read_certificates(load, &mut root);
     let (tables, taken) = (root.tables(&keys::LISTENER), metrics.listen.as_ref());
     let (listeners, at_listeners) =
         listener::all(tables, listener_timeouts, taken, certified, &mut named);
@@ -63,7 +63,7 @@ pub fn read(
     let table = root.table(&keys::DEFAULTS);
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
     let mut context = RouteContext {
-        reading,
+        load,
         policies,
         certificates: covering.as_ref(),
         defaults: &defaults,
@@ -115,14 +115,14 @@ fn spans(
 /// All `[[certificate]]` tables, and whether there are any. `None` means that an error was
 /// reported.
 fn read_certificates(
-    reading: &mut LoadContext<'_>,
+    load: &mut LoadContext<'_>,
     root: &mut TomlTable<'_>,
 ) -> (Option<Vec<Arc<Certificate>>>, bool) {
     let pairs = root.tables(&keys::CERTIFICATE);
     // A misspelt header counts, so that no listener is said to lack a certificate as well.
     let certified = !pairs.is_empty() || root.misspells("certificate");
     // Collected twice: a pair behind a faulty one is read, and reported, too.
-    let read: Vec<_> = pairs.into_iter().map(|table| read_certificate(reading, table)).collect();
+    let read: Vec<_> = pairs.into_iter().map(|table| read_certificate(load, table)).collect();
     (read.into_iter().collect(), certified)
 }
 
@@ -156,7 +156,7 @@ fn covering(
 }
 
 fn read_certificate(
-    reading: &mut LoadContext<'_>,
+    load: &mut LoadContext<'_>,
     mut table: TomlTable<'_>,
 ) -> Option<Arc<Certificate>> {
     let chain = table.require(&certificate::CHAIN, "chain = \"certs/ws.example.com.pem\"");
@@ -165,7 +165,7 @@ fn read_certificate(
         "key = \"certs/ws.example.com.key\"; it may be the same file as the chain",
     );
     table.finish();
-    super::certificate::read(reading, chain?, key?).map(Arc::new)
+    super::certificate::read(load, chain?, key?).map(Arc::new)
 }
 
 fn read_timeouts(mut table: TomlTable<'_>) -> (ListenerTimeouts, RouteTimeouts) {

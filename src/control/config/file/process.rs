@@ -16,7 +16,7 @@ use crate::policy::network::Networks;
 /// Reads the table `[metrics]`.
 pub fn metrics(
     mut table: TomlTable<'_>,
-    reading: &LoadContext<'_>,
+    load: &LoadContext<'_>,
     named: &mut SystemdRefs<'_>,
 ) -> MetricsSettings {
     let listen = match table.get(&metrics::LISTEN) {
@@ -28,7 +28,7 @@ pub fn metrics(
                     .map(MetricsAddress::Systemd);
             }
             match text.strip_prefix("unix:") {
-                Some(path) => socket_path(reading, path).map(MetricsAddress::Unix),
+                Some(path) => socket_path(load, path).map(MetricsAddress::Unix),
                 None => address(text).map(MetricsAddress::Tcp),
             }
         }),
@@ -53,7 +53,7 @@ pub fn lists_from(mut table: TomlTable<'_>) -> Vec<Box<str>> {
 /// Reads the table `[admin]`.
 pub fn admin(
     mut table: TomlTable<'_>,
-    reading: &LoadContext<'_>,
+    load: &LoadContext<'_>,
     named: &mut SystemdRefs<'_>,
 ) -> AdminSettings {
     let mut socket = |value: &TomlValue<'_>, text: &str| match text {
@@ -64,7 +64,7 @@ pub fn admin(
             Some(name) => {
                 named.register(value, name, "[admin]", SocketUse::Unix).map(AdminSocket::Systemd)
             }
-            None => socket_path(reading, text).map(AdminSocket::Path),
+            None => socket_path(load, text).map(AdminSocket::Path),
         },
     };
     let settings = AdminSettings {

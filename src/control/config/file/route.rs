@@ -52,7 +52,7 @@ fn read(
 ) -> Option<RouteSettings> {
     let backends = table
         .require(&keys::BACKEND, "backend = \"http://127.0.0.1:8080\"")
-        .and_then(|value| backend::all(value, context.reading));
+        .and_then(|value| backend::all(value, context.load));
     let backend_tls = backend::tls(&mut table, backends.as_deref(), context);
     let strip_prefix = table.read_or_default(&keys::STRIP_PREFIX);
     let max_fields = table.read_or_default(&keys::MAX_FIELDS) as usize;

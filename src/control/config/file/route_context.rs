@@ -12,7 +12,7 @@ use crate::snapshot::certificate::Certificates;
 /// The rest of the configuration, as far as routes depend on it.
 pub struct RouteContext<'g, 'f> {
     /// The pass, for files and the folder of relative paths.
-    pub reading: &'g mut LoadContext<'f>,
+    pub load: &'g mut LoadContext<'f>,
     /// Names of the existing policies.
     pub policies: &'g BTreeSet<Arc<str>>,
     /// Certificates that must cover the hosts of routes. `None` means that there is no TLS

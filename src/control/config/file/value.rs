@@ -48,8 +48,8 @@ pub fn unsupported(text: &str) -> Finding {
 }
 
 /// Parses the path of a Unix socket, at most 107 bytes as in the kernel.
-pub fn socket_path(reading: &LoadContext<'_>, text: &str) -> Result<PathBuf, Finding> {
-    let path = reading.path(text)?;
+pub fn socket_path(load: &LoadContext<'_>, text: &str) -> Result<PathBuf, Finding> {
+    let path = load.path(text)?;
     if path.as_os_str().len() > 107 {
         return Err(error("a Unix socket's path has at most 107 bytes"));
     }

@@ -155,14 +155,14 @@ pub enum ValueForm<T: 'static> {
         /// Least number that is accepted.
         least: i64,
         /// Largest number that is accepted.
-        most: i64,
+        max: i64,
         /// Converts a number between the bounds.
         from: fn(i64) -> T,
     },
     /// A whole number from 1, or `"auto"`.
     IntegerOrAuto {
         /// Largest number that is accepted.
-        most: i64,
+        max: i64,
         /// Converts a number. `None` means `"auto"`.
         from: fn(Option<usize>) -> T,
     },
@@ -274,9 +274,9 @@ impl<T> ValueForm<T> {
     /// The values in words, if the form limits them.
     fn words(&self) -> Option<String> {
         match self {
-            ValueForm::Integer { least, most, .. } => Some(integer(*least, *most)),
-            ValueForm::IntegerOrAuto { most, .. } => {
-                Some(format!("{}, or `\"auto\"`", integer(1, *most)))
+            ValueForm::Integer { least, max, .. } => Some(integer(*least, *max)),
+            ValueForm::IntegerOrAuto { max, .. } => {
+                Some(format!("{}, or `\"auto\"`", integer(1, *max)))
             }
             ValueForm::Choice(words) => {
                 let words = words.iter().map(|(word, _)| format!("`\"{word}\"`"));
@@ -289,14 +289,13 @@ impl<T> ValueForm<T> {
     /// Members of the JSON Schema, with values in JSON.
     fn members(&self) -> Vec<(&'static str, String)> {
         match self {
-            ValueForm::Integer { least, most, .. } => vec![
+            ValueForm::Integer { least, max, .. } => vec![
                 ("type", "\"integer\"".into()),
                 ("minimum", least.to_string()),
-                ("maximum", most.to_string()),
+                ("maximum", max.to_string()),
             ],
-            ValueForm::IntegerOrAuto { most, .. } => {
-                let integer =
-                    format!(r#"{{ "type": "integer", "minimum": 1, "maximum": {most} }}"#);
+            ValueForm::IntegerOrAuto { max, .. } => {
+                let integer = format!(r#"{{ "type": "integer", "minimum": 1, "maximum": {max} }}"#);
                 vec![("anyOf", format!(r#"[{{ "const": "auto" }}, {integer}]"#))]
             }
             ValueForm::Choice(words) => {
@@ -310,9 +309,9 @@ impl<T> ValueForm<T> {
 }
 
 /// A range in words. The largest numbers are no bound that people would meet.
-fn integer(least: i64, most: i64) -> String {
-    match most >= i64::from(u32::MAX) {
+fn integer(least: i64, max: i64) -> String {
+    match max >= i64::from(u32::MAX) {
         true => format!("integer, at least {least}"),
-        false => format!("integer, {least} to {most}"),
+        false => format!("integer, {least} to {max}"),
     }
 }

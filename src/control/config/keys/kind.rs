@@ -129,14 +129,14 @@ pub const fn share_or_number() -> ValueKind<ShareOrCount> {
     }
 }
 
-/// A whole number from `least` to `most`.
-pub const fn count(least: u32, most: u32) -> ValueKind<u32> {
+/// A whole number from `least` to `max`.
+pub const fn count(least: u32, max: u32) -> ValueKind<u32> {
     ValueKind {
         words: "",
         // Within the bounds, which are no larger than `u32`.
         form: ValueForm::Integer {
             least: least as i64,
-            most: most as i64,
+            max: max as i64,
             from: |count| count as u32,
         },
         schema: ValueSchema::OfForm,
@@ -144,11 +144,11 @@ pub const fn count(least: u32, most: u32) -> ValueKind<u32> {
     }
 }
 
-/// A whole number from 1 to `most`, or `"auto"`, which is `None`.
-pub const fn count_or_auto(most: u32) -> ValueKind<Option<usize>> {
+/// A whole number from 1 to `max`, or `"auto"`, which is `None`.
+pub const fn count_or_auto(max: u32) -> ValueKind<Option<usize>> {
     ValueKind {
         words: "",
-        form: ValueForm::IntegerOrAuto { most: most as i64, from: |count| count },
+        form: ValueForm::IntegerOrAuto { max: max as i64, from: |count| count },
         schema: ValueSchema::OfForm,
         write: |_, count| count.map_or_else(|| "auto".into(), Json::from),
     }

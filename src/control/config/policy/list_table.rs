@@ -68,7 +68,7 @@ impl ListTable {
     pub fn read_all(
         &mut self,
         table: TomlTable<'_>,
-        reading: &mut LoadContext<'_>,
+        load: &mut LoadContext<'_>,
         (is_misspelt, rules): (bool, &[&str]),
     ) {
         self.is_misspelt = is_misspelt;
@@ -78,7 +78,7 @@ impl ListTable {
             }
             match name(key) {
                 Ok(name) => {
-                    let list = self.read(Arc::clone(&name), value, reading).map(Arc::new);
+                    let list = self.read(Arc::clone(&name), value, load).map(Arc::new);
                     self.lists.push(DefinedList { name, key: span, list, used: false });
                 }
                 Err(finding) => {
@@ -202,20 +202,20 @@ impl ListTable {
         &mut self,
         name: Arc<str>,
         value: TomlValue<'_>,
-        reading: &mut LoadContext<'_>,
+        load: &mut LoadContext<'_>,
     ) -> Option<List> {
         if let Some(table) = value.only_table() {
             value.report(error("a table in an array").with_remedy("write it without the brackets"));
-            return self.read(name, table, reading);
+            return self.read(name, table, load);
         }
         if value.is_array() {
             let items: Vec<_> = value.items()?;
-            return list::from_strings(name, self.policy(), &items, reading.now);
+            return list::from_strings(name, self.policy(), &items, load.now);
         }
         if !value.is_table() {
             value.unexpected("an array of networks or { file = \"lists/NAME.cidr\" }");
             let items = value.as_str().map(|_| [value])?;
-            return list::from_strings(name, self.policy(), &items, reading.now);
+            return list::from_strings(name, self.policy(), &items, load.now);
         }
         let mut table = value.table(format!("the list `{name}`"))?;
         let file =
@@ -235,7 +235,7 @@ impl ListTable {
         let max_shrink = table.read(&keys::MAX_SHRINK);
         table.finish();
         let file = file?;
-        let list = self.read_file(Arc::clone(&name), file, reading)?;
+        let list = self.read_file(Arc::clone(&name), file, load)?;
         let feed = ListFeed {
             name,
             file: Arc::clone(&list.file),
@@ -246,7 +246,7 @@ impl ListTable {
             max_shrink,
             place: file.place(),
         };
-        if let Some(age) = feed.stale(reading.now) {
+        if let Some(age) = feed.stale(load.now) {
             let remedy = "let whatever writes it write it again, or raise max_age";
             file.report(warning(feed.staleness(age)).with_remedy(remedy));
         }
@@ -258,15 +258,15 @@ impl ListTable {
         &mut self,
         name: Arc<str>,
         value: TomlValue<'_>,
-        reading: &mut LoadContext<'_>,
+        load: &mut LoadContext<'_>,
     ) -> Option<List> {
         let text = value.parse("a path", |text| {
             if text.is_empty() { Err(error("an empty path")) } else { Ok(text) }
         })?;
         let shown = PathBuf::from(POLICY_FOLDER).join(text);
-        let path = reading.folder.join(&shown);
+        let path = load.folder.join(&shown);
         let shown: Arc<str> = shown.display().to_string().into();
-        let torn = reading.torn;
+        let torn = load.torn;
         let unreadable = |fault: FileError| {
             if torn && fault == FileError::Outside {
                 return;
@@ -275,15 +275,15 @@ impl ListTable {
                 .then(|| "split it: a rule may name several lists".into());
             value.report(about(&shown, &fault).with_remedy_if(split));
         };
-        let bytes = reading.files.read_list(&path).map_err(unreadable).ok()?;
-        let (modified, digest) = (reading.files.modified(&path), reading.files.digest_of(&path)?);
+        let bytes = load.files.read_list(&path).map_err(unreadable).ok()?;
+        let (modified, digest) = (load.files.modified(&path), load.files.digest_of(&path)?);
         let read = ListFileBytes {
             path: &path,
             bytes: &bytes,
             digest,
-            quoting: reading.files.quoting(&path),
+            disclosure: load.files.disclosure(&path),
         };
-        let (entries, found) = reading.lists.read(reading.known, read, reading.now);
+        let (entries, found) = load.lists.read(load.known, read, load.now);
         self.found.extend(found);
         Some(List::of_file(name, shown, modified, entries?))
     }

@@ -70,28 +70,28 @@ pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
 
 /// Reads the policy in `policy_source`. `None` means that there is an error among the findings.
 pub fn read(
-    reading: &mut LoadContext<'_>,
+    load: &mut LoadContext<'_>,
     source: PolicySource<'_>,
 ) -> (Option<PolicySettings>, Vec<Diagnostic>) {
     let shown = source.file();
-    let path = reading.folder.join(&*shown);
+    let path = load.folder.join(&*shown);
     let file: Arc<str> = path.display().to_string().into();
-    let bytes = match reading.files.read(&path, MAX_TOML_BYTES) {
+    let bytes = match load.files.read(&path, MAX_TOML_BYTES) {
         Ok(bytes) => bytes,
         Err(fault) => {
             return (None, vec![about(&shown, &fault).into_diagnostic(Span::whole_file(file))]);
         }
     };
-    let document = Document::parse(file, &bytes, reading.files.quoting(&path));
+    let document = Document::parse(file, &bytes, load.files.disclosure(&path));
     let mut list_table = ListTable::new(Arc::clone(&shown));
-    let page = page(reading, &document, &mut list_table, &source);
+    let page = page(load, &document, &mut list_table, &source);
     let mut found = document.into_diagnostics();
     found.extend(list_table.into_diagnostics());
     (page, found)
 }
 
 fn page(
-    reading: &mut LoadContext<'_>,
+    load: &mut LoadContext<'_>,
     document: &Document<'_>,
     list_table: &mut ListTable,
     source: &PolicySource<'_>,
@@ -106,11 +106,8 @@ fn page(
     }
     let has_client = root.has("client") || root.misspells("client");
     let rules = if has_client { None } else { rules_in(&lists) };
-    list_table.read_all(
-        lists,
-        reading,
-        (root.misspells("lists"), rules.as_deref().unwrap_or_default()),
-    );
+    let misplaced = (root.misspells("lists"), rules.as_deref().unwrap_or_default());
+    list_table.read_all(lists, load, misplaced);
     if !root.has("lists") && !root.misspells("lists") {
         list_table.report_misplaced(&mut root);
     }
@@ -123,12 +120,12 @@ fn page(
         check_baseline(&mut root, &mut client);
         (Some(AllowRule::Any), Limits::default(), rule::lines(&client, None))
     } else {
-        let allow = rule::allow(&mut client, list_table, reading.now);
+        let allow = rule::allow(&mut client, list_table, load.now);
         let table = root.table(&keys::LIMITS);
         let lines = rule::lines(&client, Some(&table));
-        (allow, limit::read(table, list_table, reading.now), lines)
+        (allow, limit::read(table, list_table, load.now), lines)
     };
-    let deny = rule::deny(&mut client, list_table, reading.now);
+    let deny = rule::deny(&mut client, list_table, load.now);
     let (origins, subprotocols) = if is_baseline {
         (None, None)
     } else {

@@ -80,13 +80,13 @@ fn candidate_file(name: &str) -> Arc<str> {
 const BASELINE: &str = "baseline";
 
 /// Names of all policies and candidates, and findings about other files among them.
-pub fn names(reading: &mut LoadContext<'_>) -> (PolicyNames, Vec<Diagnostic>) {
+pub fn names(load: &mut LoadContext<'_>) -> (PolicyNames, Vec<Diagnostic>) {
     let (mut names, mut found) = (PolicyNames::default(), Vec::new());
-    let folder = reading.folder.join(POLICY_FOLDER);
+    let folder = load.folder.join(POLICY_FOLDER);
     let at = |file: &str, finding: Finding| {
         finding.into_diagnostic(Span::whole_file(folder.join(file).display().to_string().into()))
     };
-    let listed = match reading.files.list(&folder) {
+    let listed = match load.files.list(&folder) {
         Ok(listed) => listed,
         Err(FileError::Missing) => return (names, found),
         Err(fault) => {

@@ -77,16 +77,17 @@ impl RouteWriter<'_> {
                 }
                 PatternTarget::Open(place) => {
                     let location = &server.locations[place];
-                    let (pass, level) = resolved(server, location);
+                    let (pass, settings) = resolved(server, location);
                     let Some(pass) = pass else { continue };
                     let scopes = self.scopes(host.server, location);
-                    let (own, id) = (&location.level, server.id);
-                    let policy = OutputPolicy::from_level(own, level, id, nginx, &scopes, context);
+                    let (own, id) = (&location.settings, server.id);
+                    let policy =
+                        OutputPolicy::from_level(own, settings, id, nginx, &scopes, context);
                     let policy = self.policy(policy, name.strip_suffix("-exact").unwrap_or(&name));
                     let (route, path_of, named) = (&*name, &*path, &*policy);
-                    CarriedRoute { location, pass, level, route, path: path_of, policy: named }
+                    CarriedRoute { location, pass, settings, route, path: path_of, policy: named }
                         .note(context);
-                    let leads = leads(location, pass, level, &path, context);
+                    let leads = leads(location, pass, settings, &path, context);
                     let (host, from) = (host.pattern.clone(), Some(location.id));
                     OutputRoute { name, host, path, leads, policy, from }
                 }

@@ -328,7 +328,7 @@ impl RouteWriter<'_> {
     ) {
         let server = side.server();
         let location = &server.locations[number];
-        let (pass, level) = resolved(server, location);
+        let (pass, settings) = resolved(server, location);
         if let LocationHandler::Named(id, name) = &location.serves {
             if pass.is_none() {
                 let text = format!("what {name} does there can't be carried over: refused");
@@ -342,7 +342,7 @@ impl RouteWriter<'_> {
             let text = format!("files are not served: every path goes to {name}");
             context.notes.add(*id, DirectiveOutcome::Differs, text);
         }
-        if let (Some(pass), Some(lacks), true) = (pass, no_upgrade(level, self.nginx), routed) {
+        if let (Some(pass), Some(lacks), true) = (pass, no_upgrade(settings, self.nginx), routed) {
             let text = format!(
                 "nginx passed no upgrade on here ({lacks}); Sidegate passes WebSockets on like \
                  everything else, and the backend decides"
@@ -496,7 +496,7 @@ pub struct CarriedRoute<'c> {
     /// The `proxy_pass` for its requests.
     pub pass: &'c ProxyPass,
     /// The settings in force towards the backend.
-    pub level: &'c ContextSettings,
+    pub settings: &'c ContextSettings,
     /// Name of the route.
     pub route: &'c str,
     /// Path pattern of the route.
@@ -529,10 +529,10 @@ impl CarriedRoute<'_> {
         }
         self.note_rules(notes);
         self.note_settings(notes);
-        for header in &self.level.headers {
+        for header in &self.settings.headers {
             note_header(header, notes);
         }
-        if !self.level.headers.iter().any(|header| header.name == "host") {
+        if !self.settings.headers.iter().any(|header| header.name == "host") {
             let text = "without a `proxy_set_header Host`, nginx sent its own name of the backend; here the \
                         backend gets `Host` as it came";
             notes.add(self.pass.id, DirectiveOutcome::Differs, text);
@@ -541,8 +541,8 @@ impl CarriedRoute<'_> {
 
     fn note_rules(&self, notes: &mut ReportNotes) {
         let deciding: Vec<_> =
-            decide(&self.location.level.access).iter().filter_map(|one| one.by).collect();
-        for rule in &self.location.level.access {
+            decide(&self.location.settings.access).iter().filter_map(|one| one.by).collect();
+        for rule in &self.location.settings.access {
             match rule.whom {
                 AccessSubject::Unix => {
                     notes.add(rule.id, DirectiveOutcome::Dropped, "no listener is a Unix socket")
@@ -564,20 +564,20 @@ impl CarriedRoute<'_> {
     }
 
     fn note_settings(&self, notes: &mut ReportNotes) {
-        let level = self.level;
+        let settings = self.settings;
         let backends = match &self.pass.to {
             PassTarget::Backends(backends) => backends.len(),
             PassTarget::Unknown(_) => 0,
         };
-        for (id, word, text) in timeouts::notes(level, backends) {
+        for (id, word, text) in timeouts::notes(settings, backends) {
             notes.add(id, word, text);
         }
-        if let Some(set) = level.max_body {
+        if let Some(set) = settings.max_body {
             let off = "`max_body = \"off\"` of the route: no limit";
             let text = if set.value == 0 { off } else { "`max_body` of the route" };
             notes.add(set.id, DirectiveOutcome::Carried, text);
         }
-        if let Some(set) = level.http_11 {
+        if let Some(set) = settings.http_11 {
             notes.add(set.id, DirectiveOutcome::Needless, "a route speaks HTTP/1.1 to its backend");
         }
     }

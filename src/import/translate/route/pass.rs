@@ -18,48 +18,50 @@ pub fn resolved<'s>(
     location: &'s Location,
 ) -> (Option<&'s ProxyPass>, &'s ContextSettings) {
     match &location.serves {
-        LocationHandler::Proxy(pass) => (Some(pass), &location.level),
+        LocationHandler::Proxy(pass) => (Some(pass), &location.settings),
         LocationHandler::Named(_, name) => {
             match server.named(name).map(|place| &server.locations[place]) {
-                Some(Location { serves: LocationHandler::Proxy(pass), level, .. })
-                    if level.access == location.level.access =>
+                Some(Location { serves: LocationHandler::Proxy(pass), settings, .. })
+                    if settings.access == location.settings.access =>
                 {
-                    (Some(pass), level)
+                    (Some(pass), settings)
                 }
-                _ => (None, &location.level),
+                _ => (None, &location.settings),
             }
         }
-        LocationHandler::Answer(_) | LocationHandler::Other => (None, &location.level),
+        LocationHandler::Answer(_) | LocationHandler::Other => (None, &location.settings),
     }
 }
 
 /// Returns whether two locations decide alike and lead to the same place.
 pub fn alike(server: &Server, one: usize, other: usize) -> bool {
     let (one, other) = (&server.locations[one], &server.locations[other]);
-    let ((Some(pass), level), (Some(other_pass), other_level)) =
+    let ((Some(pass), settings), (Some(other_pass), other_level)) =
         (resolved(server, one), resolved(server, other))
     else {
         return false;
     };
-    let same_limits = level.rates == other_level.rates && level.counts == other_level.counts;
+    let same_limits = settings.rates == other_level.rates && settings.counts == other_level.counts;
     pass.to == other_pass.to
         && pass.path.is_none()
         && other_pass.path.is_none()
-        && level.access == other_level.access
+        && settings.access == other_level.access
         && same_limits
-        && max_body(level) == max_body(other_level)
-        && Timeouts::of(level) == Timeouts::of(other_level)
+        && max_body(settings) == max_body(other_level)
+        && Timeouts::of(settings) == Timeouts::of(other_level)
 }
 
 /// Returns the largest body. `None` means the default, which nginx and Sidegate share.
-fn max_body(level: &ContextSettings) -> Option<MaxBody> {
-    level.max_body.map(|set| if set.value == 0 { MaxBody::Off } else { MaxBody::Bytes(set.value) })
+fn max_body(settings: &ContextSettings) -> Option<MaxBody> {
+    settings
+        .max_body
+        .map(|set| if set.value == 0 { MaxBody::Off } else { MaxBody::Bytes(set.value) })
 }
 
 /// Returns why nginx passes no upgrade on. `None` means that it does.
-pub fn no_upgrade(level: &ContextSettings, nginx: &HttpBlock) -> Option<&'static str> {
+pub fn no_upgrade(settings: &ContextSettings, nginx: &HttpBlock) -> Option<&'static str> {
     let header = |name: &str| {
-        level
+        settings
             .headers
             .iter()
             .rev()
@@ -79,7 +81,7 @@ pub fn no_upgrade(level: &ContextSettings, nginx: &HttpBlock) -> Option<&'static
     if !connection.contains('$') && !connection.to_ascii_lowercase().contains("upgrade") {
         return Some("`Connection` doesn't say `upgrade`");
     }
-    if !level.http_11.map_or(nginx.version >= KEEP_ALIVE_SINCE, |set| set.value) {
+    if !settings.http_11.map_or(nginx.version >= KEEP_ALIVE_SINCE, |set| set.value) {
         return Some("`proxy_http_version` is not 1.1");
     }
     None
@@ -120,7 +122,7 @@ pub fn path_change(location: &Location, pass: &ProxyPass, path: &str) -> PathCha
 pub fn leads(
     location: &Location,
     pass: &ProxyPass,
-    level: &ContextSettings,
+    settings: &ContextSettings,
     path: &str,
     context: &mut ImportContext<'_>,
 ) -> RouteTarget {
@@ -148,6 +150,6 @@ pub fn leads(
         PassTarget::Backends(backends) => (backends.clone(), None),
         PassTarget::Unknown(why) => (Vec::new(), Some(why.clone())),
     };
-    let (max_body, timeouts) = (max_body(level), Timeouts::of(level));
+    let (max_body, timeouts) = (max_body(settings), Timeouts::of(settings));
     RouteTarget::Backends { backends, unknown, strip_prefix, max_body, timeouts }
 }

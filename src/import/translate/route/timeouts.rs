@@ -33,12 +33,12 @@ pub struct Timeouts {
 impl Timeouts {
     /// Returns the timeouts in force at `context`. In nginx, 0 doesn't mean unlimited: it gives up
     /// at once, which is not carried over.
-    pub fn of(level: &ContextSettings) -> Timeouts {
+    pub fn of(settings: &ContextSettings) -> Timeouts {
         Timeouts {
-            dial: given(level.connect_timeout),
-            response: given(level.read_timeout),
-            body_stall: longer(level.read_timeout, level.body_timeout),
-            write_stall: longer(level.send_timeout, level.client_timeout),
+            dial: given(settings.connect_timeout),
+            response: given(settings.read_timeout),
+            body_stall: longer(settings.read_timeout, settings.body_timeout),
+            write_stall: longer(settings.send_timeout, settings.client_timeout),
         }
     }
 }
@@ -57,10 +57,10 @@ fn longer(one: Option<Setting<Duration>>, other: Option<Setting<Duration>>) -> O
 
 /// Notes the outcome of each timeout of `context`, on a route with so many backends.
 pub fn notes(
-    level: &ContextSettings,
+    settings: &ContextSettings,
     backends: usize,
 ) -> Vec<(DirectiveId, DirectiveOutcome, String)> {
-    let Timeouts { body_stall, write_stall, .. } = Timeouts::of(level);
+    let Timeouts { body_stall, write_stall, .. } = Timeouts::of(settings);
     let default = RouteTimeouts::default();
     let mut notes = Vec::new();
     let mut note = |set: Option<Setting<Duration>>,
@@ -74,8 +74,8 @@ pub fn notes(
             value if value > MAX_DURATION => {
                 let (longest, value) = (format_duration(MAX_DURATION), format_duration(value));
                 let (_, text) = say(MAX_DURATION);
-                let most = format!("{longest} is the most that Sidegate takes");
-                (DirectiveOutcome::Differs, format!("{text}; nginx had {value}, and {most}"))
+                let max = format!("{longest} is the most that Sidegate takes");
+                (DirectiveOutcome::Differs, format!("{text}; nginx had {value}, and {max}"))
             }
             value => say(value),
         };
@@ -85,18 +85,18 @@ pub fn notes(
     let (response, stall) = (or_off(default.response), or_off(body_stall.or(default.body_stall)));
     let kept =
         format!("`timeouts.response` {response}, `body_stall` {stall}, and no `idle` for tunnels");
-    note(level.read_timeout, kept, &|value| reading(value, body_stall));
-    note(level.body_timeout, format!("`timeouts.body_stall` {stall}"), &|value| {
+    note(settings.read_timeout, kept, &|value| reading(value, body_stall));
+    note(settings.body_timeout, format!("`timeouts.body_stall` {stall}"), &|value| {
         uploading(value, body_stall)
     });
     let kept = format!(
         "`timeouts.write_stall` {}",
         format_duration(write_stall.unwrap_or(default.write_stall))
     );
-    note(level.send_timeout, kept.clone(), &|value| writing(value, write_stall));
-    note(level.client_timeout, kept, &|value| writing(value, write_stall));
+    note(settings.send_timeout, kept.clone(), &|value| writing(value, write_stall));
+    note(settings.client_timeout, kept, &|value| writing(value, write_stall));
     let kept = format!("`timeouts.dial` {}", format_duration(default.dial));
-    note(level.connect_timeout, kept, &|_| match backends {
+    note(settings.connect_timeout, kept, &|_| match backends {
         0 | 1 => (DirectiveOutcome::Carried, "`timeouts.dial` of the route".into()),
         _ => (
             DirectiveOutcome::Differs,
@@ -172,7 +172,7 @@ fn writing(value: Duration, write_stall: Option<Duration>) -> (DirectiveOutcome,
 mod tests {
     use super::*;
 
-    fn level(read: u64, body: Option<u64>) -> ContextSettings {
+    fn settings(read: u64, body: Option<u64>) -> ContextSettings {
         let set = |id, seconds| Setting { id, value: Duration::from_secs(seconds) };
         let body_timeout = body.map(|seconds| set(1, seconds));
         ContextSettings {
@@ -184,17 +184,17 @@ mod tests {
 
     #[test]
     fn changed_timeout_is_reported_with_both_values() {
-        let told = |level: &ContextSettings| {
-            notes(level, 1).into_iter().map(|(_, _, text)| text).collect::<Vec<_>>().join("\n")
+        let told = |settings: &ContextSettings| {
+            notes(settings, 1).into_iter().map(|(_, _, text)| text).collect::<Vec<_>>().join("\n")
         };
-        let years = told(&level(3650 * 24 * 3600, Some(10)));
+        let years = told(&settings(3650 * 24 * 3600, Some(10)));
         for part in [
             "nginx had 87600h, and 8784h is the most",
             "`timeouts.body_stall` is 8784h in place of 10s",
         ] {
             assert!(years.contains(part), "{part} in {years}");
         }
-        let zero = told(&level(0, Some(20)));
+        let zero = told(&settings(0, Some(20)));
         for part in ["`timeouts.response` 2m", "`body_stall` 1m", "is 1m in place of 20s"] {
             assert!(zero.contains(part), "{part} in {zero}");
         }
@@ -207,11 +207,11 @@ mod tests {
                      response: Option<u64>,
                      body_stall: Option<u64>,
                      words: &[DirectiveOutcome]| {
-            let level = level(read, body);
-            let timeouts = Timeouts::of(&level);
+            let settings = settings(read, body);
+            let timeouts = Timeouts::of(&settings);
             assert_eq!(timeouts.response, response.map(Duration::from_secs));
             assert_eq!(timeouts.body_stall, body_stall.map(Duration::from_secs));
-            let noted: Vec<_> = notes(&level, 1).into_iter().map(|(_, word, _)| word).collect();
+            let noted: Vec<_> = notes(&settings, 1).into_iter().map(|(_, word, _)| word).collect();
             assert_eq!(noted, words, "{read} {body:?}");
         };
         use DirectiveOutcome::{Carried, Differs};
