@@ -43,7 +43,7 @@ use crate::tunnels::Tunnels;
 
 /// A running agent. Dropping it ends it at once.
 pub struct Agent {
-    world: ReloadContext,
+    context: ReloadContext,
     addresses: Arc<BoundAddresses>,
     scrapes: Arc<SwappableListener<MetricsListener>>,
     asks: Arc<SwappableListener<AdminListener>>,
@@ -90,32 +90,32 @@ impl Agent {
         let passed = Arc::new(passed);
         let started = reload::start(&config, &passed).map_err(StartError::InvalidFiles)?;
         let (snapshot, config_status, handover) = started.into_parts();
-        let world = reload_context(config, passed, snapshot, config_status);
+        let context = reload_context(config, passed, snapshot, config_status);
         let (max, addresses) = (max_connections(), Arc::new(BoundAddresses::default()));
 
-        let (listeners, sockets) = listeners(&world, &addresses, max);
-        let bound = bind(&world, &listeners)?;
+        let (listeners, sockets) = listeners(&context, &addresses, max);
+        let bound = bind(&context, &listeners)?;
 
-        let (reloader, requests) = Reloader::new(world.clone(), handover);
+        let (reloader, requests) = Reloader::new(context.clone(), handover);
         let heartbeats = Heartbeats::new(systemd::heartbeat_period(systemd::watchdog()));
         let admin = Arc::new(AdminContext {
-            live: Arc::clone(&world.live),
-            tunnels: Arc::clone(&world.tunnels),
-            metrics: Arc::clone(&world.metrics),
-            config_status: Arc::clone(&world.config_status),
+            live: Arc::clone(&context.live),
+            tunnels: Arc::clone(&context.tunnels),
+            metrics: Arc::clone(&context.metrics),
+            config_status: Arc::clone(&context.config_status),
             requests: requests.clone(),
-            lifecycle: Arc::clone(&world.lifecycle),
+            lifecycle: Arc::clone(&context.lifecycle),
             heartbeats: Arc::clone(&heartbeats),
             drops,
-            config: world.config.clone(),
+            config: context.config.clone(),
             addresses: Arc::clone(&addresses),
             rates: RateHistory::default(),
         });
         let scrapes = SwappableListener::new(Arc::clone(&admin), bound.scrapes);
         let asks = SwappableListener::new(Arc::clone(&admin), bound.asks);
         let rebind = SocketBinder {
-            config: world.config.clone(),
-            passed: Arc::clone(&world.passed),
+            config: context.config.clone(),
+            passed: Arc::clone(&context.passed),
             listeners: Arc::clone(&listeners),
             addresses: Arc::clone(&addresses),
             scrapes: Arc::clone(&scrapes),
@@ -124,7 +124,7 @@ impl Agent {
         // The sockets wait in the channels until the data plane's threads start.
         listeners.take_over(bound.accepting);
 
-        let planes = planes(&world, heartbeats, max, heads);
+        let planes = planes(&context, heartbeats, max, heads);
         let control = ControlPlane {
             reloader,
             bind: rebind.into_bind(),
@@ -133,7 +133,7 @@ impl Agent {
             asks: Arc::clone(&asks),
         };
         let control = spawn("control", move || planes.run(sockets, control))?;
-        Ok(Agent { world, addresses, scrapes, asks, requests, control: Some(control) })
+        Ok(Agent { context, addresses, scrapes, asks, requests, control: Some(control) })
     }
 
     /// The addresses of the listeners that accept now.
@@ -155,7 +155,7 @@ impl Agent {
     /// Tells the service manager, if there is one, that the agent is ready. Call it once signals
     /// are handled.
     pub fn ready(&self) {
-        self.world.lifecycle.serve();
+        self.context.lifecycle.serve();
     }
 
     /// Reloads and awaits the outcome. `None` means that the agent is ending.
@@ -171,15 +171,15 @@ impl Agent {
     /// Starts a drain: stops accepting, lets tunnels end, then ends. A second call cuts the
     /// remaining connections.
     pub fn drain(&self) {
-        let lifecycle = &self.world.lifecycle;
-        if !lifecycle.drain(self.world.config_status.settings.load().shutdown.drain_options()) {
+        let lifecycle = &self.context.lifecycle;
+        if !lifecycle.drain(self.context.config_status.settings.load().shutdown.drain_options()) {
             lifecycle.cut();
         }
     }
 
     /// Waits until both planes have ended.
     pub async fn ended(&mut self) {
-        let mut stages = self.world.lifecycle.subscribe();
+        let mut stages = self.context.lifecycle.subscribe();
         // An error would mean that the lifecycle is gone, but `self` holds it.
         let _ = stages.wait_for(|stage| *stage == Stage::Ended).await;
         self.join();
@@ -197,7 +197,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         // `cut` advances the stage only of a process that is draining.
         self.drain();
-        self.world.lifecycle.cut();
+        self.context.lifecycle.cut();
         self.join();
     }
 }
@@ -223,17 +223,17 @@ fn reload_context(
 /// Creates the listeners, still without sockets, and the channel on which each thread of the data
 /// plane receives its sockets.
 fn listeners(
-    world: &ReloadContext,
+    context: &ReloadContext,
     addresses: &Arc<BoundAddresses>,
     max: usize,
 ) -> (Arc<Listeners>, Vec<UnboundedReceiver<ListeningSocket>>) {
-    let threads = world.config_status.settings.load().threads;
+    let threads = context.config_status.settings.load().threads;
     let threads = threads.or_else(|| std::thread::available_parallelism().ok());
     let facts = ListenerDeps {
-        stop: world.lifecycle.closing().clone(),
-        passed: Arc::clone(&world.passed),
-        live: Arc::clone(&world.live),
-        metrics: Arc::clone(&world.metrics),
+        stop: context.lifecycle.closing().clone(),
+        passed: Arc::clone(&context.passed),
+        live: Arc::clone(&context.live),
+        metrics: Arc::clone(&context.metrics),
         addresses: Arc::clone(addresses),
         max,
     };
@@ -247,34 +247,34 @@ struct FirstSockets {
     asks: Option<AdminListener>,
 }
 
-fn bind(world: &ReloadContext, listeners: &Listeners) -> Result<FirstSockets, StartError> {
-    let settings = world.config_status.settings.load();
+fn bind(context: &ReloadContext, listeners: &Listeners) -> Result<FirstSockets, StartError> {
+    let settings = context.config_status.settings.load();
     let accepting = listeners
         .prepare(&settings.listeners)
         .map_err(|refused| unavailable(&listener_bind_failed(&refused.listener), &refused.error))?;
     let scrapes = settings.metrics.listen.as_ref();
-    let scrapes = scrapes.map(|address| MetricsListener::bind(address, &world.passed, None));
+    let scrapes = scrapes.map(|address| MetricsListener::bind(address, &context.passed, None));
     let scrapes = scrapes.transpose().map_err(|error| unavailable(METRICS_BIND_FAILED, &error))?;
-    let asks = AdminListener::bind(&settings.admin, &world.config, &world.passed, None);
+    let asks = AdminListener::bind(&settings.admin, &context.config, &context.passed, None);
     let asks = asks.map_err(|error| unavailable(ADMIN_BIND_FAILED, &error))?;
     Ok(FirstSockets { accepting, scrapes, asks })
 }
 
 fn planes(
-    world: &ReloadContext,
+    context: &ReloadContext,
     heartbeats: Arc<Heartbeats>,
     max: usize,
     heads: HeadReader,
 ) -> Planes {
     let plane = DataPlane::new(
-        Arc::clone(&world.live),
-        Arc::clone(&world.tunnels),
-        Arc::clone(&world.metrics),
-        Arc::clone(&world.lifecycle),
+        Arc::clone(&context.live),
+        Arc::clone(&context.tunnels),
+        Arc::clone(&context.metrics),
+        Arc::clone(&context.lifecycle),
         max,
         heads,
     );
-    let (config_status, tracker) = (Arc::clone(&world.config_status), world.tracker.clone());
+    let (config_status, tracker) = (Arc::clone(&context.config_status), context.tracker.clone());
     Planes { plane, config_status, threads: Vec::new(), tracker, heartbeats }
 }
 

@@ -50,7 +50,7 @@ async fn reloading(bind: BindFn, then: impl AsyncFnOnce(Changes)) {
     let (lifecycle, tracker) = (Lifecycle::new(), TaskTracker::new());
     let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
     let counts = Arc::clone(&metrics);
-    let world = ReloadContext {
+    let context = ReloadContext {
         config,
         passed,
         live,
@@ -60,7 +60,7 @@ async fn reloading(bind: BindFn, then: impl AsyncFnOnce(Changes)) {
         config_status,
         tracker,
     };
-    let (reloader, requests) = Reloader::new(world, handover);
+    let (reloader, requests) = Reloader::new(context, handover);
     let changes =
         Changes { policy: folder.path().join("policies/default.toml"), requests, metrics };
     let (stop, pulses) = (CancellationToken::new(), Heartbeats::new(Duration::from_secs(1)));

@@ -94,13 +94,13 @@ pub fn from_file(
     let (text, fault) = encoding::text(bytes);
     if let Some(fault) = fault {
         let disclosure = if is_secret(bytes) { Disclosure::Nothing } else { disclosure };
-        let page = SourceText::new(file, text, disclosure, MAX_ERRORS);
-        page.report(text.len()..text.len(), fault);
-        return (None, page.into_diagnostics());
+        let source_text = SourceText::new(file, text, disclosure, MAX_ERRORS);
+        source_text.report(text.len()..text.len(), fault);
+        return (None, source_text.into_diagnostics());
     }
-    let page = SourceText::new(file, text, disclosure, MAX_ERRORS);
-    let entries = known.map(Arc::clone).or_else(|| self::read(&page).map(Arc::new));
-    if entries.is_none() && page.is_secret() {
+    let source_text = SourceText::new(file, text, disclosure, MAX_ERRORS);
+    let entries = known.map(Arc::clone).or_else(|| self::read(&source_text).map(Arc::new));
+    if entries.is_none() && source_text.is_secret() {
         // Twenty errors without their text would be of no help.
         let finding =
             error("looks like a key or a certificate: it is no list, and nothing of it is shown");
@@ -109,14 +109,14 @@ pub fn from_file(
             vec![
                 finding
                     .with_remedy("name a file with one network on each line")
-                    .into_diagnostic(page.file()),
+                    .into_diagnostic(source_text.file()),
             ],
         );
     }
     if let Some(entries) = &entries {
-        report_lapsed(&page, entries, now);
+        report_lapsed(&source_text, entries, now);
     }
-    (entries, page.into_diagnostics())
+    (entries, source_text.into_diagnostics())
 }
 
 /// Parses the list `name` from the strings of an array in the file `shown`.
@@ -166,9 +166,9 @@ pub fn from_strings(
     Some(list)
 }
 
-fn read(page: &SourceText<'_>) -> Option<Entries> {
-    let entries = entries(page);
-    if page.errors() > 0 {
+fn read(source_text: &SourceText<'_>) -> Option<Entries> {
+    let entries = entries(source_text);
+    if source_text.errors() > 0 {
         return None;
     }
     let clash = match Entries::new(entries) {
@@ -176,36 +176,36 @@ fn read(page: &SourceText<'_>) -> Option<Entries> {
         Err(clash) => clash,
     };
     // The list stops at the first clash, but all are to be shown.
-    let entries = self::entries(page);
+    let entries = self::entries(source_text);
     let mut all = clashes(entries.iter().map(|(entry, line)| (entry, *line)));
     if all.is_empty() {
         all.push((clash.first, clash.second));
     }
     for (first, second) in all {
-        page.report(
-            span_of(page, second),
-            both_signs().with_related(page.place(span_of(page, first)), "first here"),
+        source_text.report(
+            span_of(source_text, second),
+            both_signs().with_related(source_text.place(span_of(source_text, first)), "first here"),
         );
     }
     None
 }
 
 /// Reports all lapsed entries in one warning.
-fn report_lapsed(page: &SourceText<'_>, entries: &Entries, now: Timestamp) {
+fn report_lapsed(source_text: &SourceText<'_>, entries: &Entries, now: Timestamp) {
     let mut all = entries.iter().filter(|(entry, _)| entry.lapsed(now));
     // The count comes first: most lists have no lapsed entry and need no walk.
     if entries.lapsing(Timestamp::MIN, now) > 0
         && let Some((first, line)) = all.next()
     {
-        page.report(span_of(page, line), lapsed(first, all.count()));
+        source_text.report(span_of(source_text, line), lapsed(first, all.count()));
     }
 }
 
 /// Every entry with its line number. Reports faults.
-fn entries(page: &SourceText<'_>) -> Vec<(ListEntry, u32)> {
+fn entries(source_text: &SourceText<'_>) -> Vec<(ListEntry, u32)> {
     let mut entries = Vec::new();
     let mut start = 0;
-    for (number, line) in (1..).zip(page.text().split_inclusive('\n')) {
+    for (number, line) in (1..).zip(source_text.text().split_inclusive('\n')) {
         // Windows editors put a byte order mark before the first line, and joined files have them
         // inside.
         let bare = line.trim_start_matches('\u{feff}');
@@ -214,7 +214,7 @@ fn entries(page: &SourceText<'_>) -> Vec<(ListEntry, u32)> {
         let bare = bare.trim_end_matches(['\n', '\r']);
         if bare.len() > MAX_LINE_BYTES {
             let finding = error(format!("a line of more than {} KiB", MAX_LINE_BYTES >> 10));
-            page.report(
+            source_text.report(
                 from..from,
                 finding.with_remedy("a list has one network on each line: is this a list?"),
             );
@@ -223,7 +223,7 @@ fn entries(page: &SourceText<'_>) -> Vec<(ListEntry, u32)> {
         match ListEntry::parse(bare) {
             Ok(entry) => entries.extend(entry.map(|entry| (entry, number))),
             Err(fault) => {
-                page.report(from + fault.span.start..from + fault.span.end, finding(fault));
+                source_text.report(from + fault.span.start..from + fault.span.end, finding(fault));
             }
         }
     }
@@ -245,8 +245,8 @@ fn clashes<'e, P: Copy>(entries: impl Iterator<Item = (&'e ListEntry, P)>) -> Ve
 }
 
 /// The bytes of the network on a line of the page, as written.
-fn span_of(page: &SourceText<'_>, line: u32) -> Range<usize> {
-    let (start, text) = page.line_at(line as usize);
+fn span_of(source_text: &SourceText<'_>, line: u32) -> Range<usize> {
+    let (start, text) = source_text.line_at(line as usize);
     let indent = text.len() - text.trim_start().len();
     let length = text
         .trim_start()

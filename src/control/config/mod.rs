@@ -77,9 +77,9 @@ pub fn load(
 pub fn load_with(
     files: &mut Files,
     config: &Path,
-    pass: LoadOptions<'_>,
+    options: LoadOptions<'_>,
 ) -> Result<LoadedConfig, Vec<Diagnostic>> {
-    load_with_time(files, config, pass, Timestamp::now())
+    load_with_time(files, config, options, Timestamp::now())
 }
 
 /// Like [`load_with`]. `now` decides which entries and certificates have expired, which only
@@ -87,10 +87,10 @@ pub fn load_with(
 fn load_with_time(
     files: &mut Files,
     config: &Path,
-    pass: LoadOptions<'_>,
+    options: LoadOptions<'_>,
     now: Timestamp,
 ) -> Result<LoadedConfig, Vec<Diagnostic>> {
-    let LoadOptions { passed, promoted, known } = pass;
+    let LoadOptions { passed, promoted, known } = options;
     files.set_config(config);
     let file = Arc::from(config.display().to_string());
     let bytes = files.read(config, MAX_TOML_BYTES).map_err(|fault| {

@@ -271,13 +271,14 @@ mod tests {
 
     #[test]
     fn too_many_errors_are_counted() {
-        let page = SourceText::new("file".into(), "a\nb\nc\nd", Disclosure::Lines, 1);
+        let source_text = SourceText::new("file".into(), "a\nb\nc\nd", Disclosure::Lines, 1);
         for at in [0, 2, 4] {
-            page.report(at..at + 1, error("bad"));
+            source_text.report(at..at + 1, error("bad"));
         }
-        page.report(2..3, warning("odd"));
-        page.report(6..7, warning("odd"));
-        let lines: Vec<_> = page.into_diagnostics().iter().map(Diagnostic::one_line).collect();
+        source_text.report(2..3, warning("odd"));
+        source_text.report(6..7, warning("odd"));
+        let lines: Vec<_> =
+            source_text.into_diagnostics().iter().map(Diagnostic::one_line).collect();
         assert_eq!(
             lines,
             [

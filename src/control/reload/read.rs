@@ -64,8 +64,8 @@ impl Reloader {
         let read = move || {
             let mut files = Files::with_executor(executor);
             let promoted = promoted.as_deref();
-            let pass = LoadOptions { passed: Some(&passed), promoted, known: Some(&known) };
-            let loaded = config::load_with(&mut files, &config, pass);
+            let options = LoadOptions { passed: Some(&passed), promoted, known: Some(&known) };
+            let loaded = config::load_with(&mut files, &config, options);
             FilePass { files, loaded }
         };
         self.worker.run(read).await

@@ -126,7 +126,7 @@ impl PooledConnection {
 /// aborts the request on the backend.
 pub struct ActiveConnection {
     pool: Arc<Pool>,
-    line: Option<PooledConnection>,
+    connection: Option<PooledConnection>,
     progress: RequestProgress,
 }
 
@@ -135,25 +135,25 @@ impl ActiveConnection {
     /// [`ActiveConnection::sender`].
     pub fn begin(
         pool: &Arc<Pool>,
-        mut line: PooledConnection,
+        mut connection: PooledConnection,
         permit: &Permit,
         body: &mut RequestBody,
     ) -> Self {
-        let progress = line.progress.clone();
+        let progress = connection.progress.clone();
         let has_body = !body.is_end_stream();
         progress.begin(has_body, permit.route().timeouts.write_stall);
         // If a backend and Sidegate disagree about where a body ends, the rest is read as a request
         // (RFC 9112 §11.2). Kept to one client, such a connection can harm no other client.
         if has_body {
-            line.only_for = Some(permit.client().key());
+            connection.only_for = Some(permit.client().key());
             body.report_progress_to(progress.clone());
         }
-        ActiveConnection { pool: Arc::clone(pool), line: Some(line), progress }
+        ActiveConnection { pool: Arc::clone(pool), connection: Some(connection), progress }
     }
 
     /// hyper's end of the connection; never `None` while the request is under way.
     pub fn sender(&mut self) -> Option<&mut SendRequest<RequestBody>> {
-        self.line.as_mut().map(|line| &mut line.sender)
+        self.connection.as_mut().map(|connection| &mut connection.sender)
     }
 
     /// How far the request has come.
@@ -168,9 +168,9 @@ impl OnBodyEnd for ActiveConnection {
         // First, so that any byte which comes from now on counts as surplus.
         self.progress.on_response_end();
         if self.progress.is_in_order()
-            && let Some(line) = self.line.take_if(|line| line.is_reusable())
+            && let Some(connection) = self.connection.take_if(|connection| connection.is_reusable())
         {
-            self.pool.keep(line);
+            self.pool.keep(connection);
         }
     }
 }
@@ -179,8 +179,8 @@ impl Drop for ActiveConnection {
     fn drop(&mut self) {
         // Still there, so the body did not end in order: what comes next on it is not an answer's
         // start.
-        if let Some(line) = self.line.take() {
-            line.driver.abort();
+        if let Some(connection) = self.connection.take() {
+            connection.driver.abort();
         }
     }
 }
@@ -195,7 +195,7 @@ pub struct Pool {
 
 /// A connection that is idle.
 struct IdleConnection {
-    line: PooledConnection,
+    connection: PooledConnection,
     since: Instant,
 }
 
@@ -213,7 +213,7 @@ impl Pool {
         let mut idle = lock(&self.idle);
         let Some(idle) = &mut *idle else { return };
         for kept in idle.values_mut() {
-            kept.retain(|one| one.since.elapsed() < IDLE_TIMEOUT && one.line.is_reusable());
+            kept.retain(|one| one.since.elapsed() < IDLE_TIMEOUT && one.connection.is_reusable());
         }
         idle.retain(|_, kept| !kept.is_empty());
     }
@@ -226,12 +226,12 @@ impl Pool {
     /// An idle connection to a backend of the permit's route.
     pub async fn take(&self, permit: &Permit) -> Option<PooledConnection> {
         loop {
-            let mut line = self.pop(permit)?;
+            let mut connection = self.pop(permit)?;
             // Lets the driver run first, so that bytes or an end that have come meanwhile are seen.
             yield_now().await;
-            let ready = timeout(READY_TIMEOUT, line.sender.ready()).await;
-            if matches!(ready, Ok(Ok(()))) && line.is_reusable() {
-                return Some(line);
+            let ready = timeout(READY_TIMEOUT, connection.sender.ready()).await;
+            if matches!(ready, Ok(Ok(()))) && connection.is_reusable() {
+                return Some(connection);
             }
         }
     }
@@ -249,24 +249,24 @@ impl Pool {
             let key = PoolKey::new(address, permit.route());
             let Some(kept) = idle.get_mut(&key) else { continue };
             let fits = |one: &IdleConnection| {
-                one.since.elapsed() < IDLE_TIMEOUT && one.line.serves(client)
+                one.since.elapsed() < IDLE_TIMEOUT && one.connection.serves(client)
             };
             if let Some(at) = kept.iter().rposition(fits) {
-                return Some(kept.remove(at).line);
+                return Some(kept.remove(at).connection);
             }
         }
         None
     }
 
     /// Keeps an idle connection; the oldest one goes where there are too many.
-    fn keep(&self, line: PooledConnection) {
+    fn keep(&self, connection: PooledConnection) {
         let mut idle = lock(&self.idle);
         // A drain has closed the others: dropping the line closes this connection too.
         let Some(idle) = &mut *idle else { return };
-        let kept = idle.entry(line.key.clone()).or_default();
+        let kept = idle.entry(connection.key.clone()).or_default();
         if kept.len() >= MAX_IDLE {
             kept.remove(0);
         }
-        kept.push(IdleConnection { line, since: Instant::now() });
+        kept.push(IdleConnection { connection, since: Instant::now() });
     }
 }

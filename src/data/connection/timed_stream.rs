@@ -60,7 +60,7 @@ pub struct TimedStream {
     /// Whether hyper has written all that it had, so that what it writes next begins an answer.
     is_clean: bool,
     /// The request lines on their way to hyper. `None` means that hyper doesn't read yet.
-    lines: Option<Box<RequestFilter>>,
+    filter: Option<Box<RequestFilter>>,
     /// Whether the last flush left something behind.
     holds_back: bool,
     confirming: Option<Box<DeliveryWait>>,
@@ -171,7 +171,7 @@ impl TimedStream {
             again: Bytes::new(),
             interims: None,
             is_clean: true,
-            lines: None,
+            filter: None,
             holds_back: false,
             confirming: None,
             probing: None,
@@ -188,8 +188,8 @@ impl TimedStream {
     }
 
     /// Makes reads go through `request_filter` from here on.
-    pub fn with_filter(mut self, lines: RequestFilter) -> Self {
-        self.lines = Some(Box::new(lines));
+    pub fn with_filter(mut self, filter: RequestFilter) -> Self {
+        self.filter = Some(Box::new(filter));
         self
     }
 
@@ -204,7 +204,7 @@ impl TimedStream {
             }
             ClientStream::Detached => return None,
         };
-        let held = self.lines.take().map_or_else(Bytes::new, |lines| lines.into_held());
+        let held = self.filter.take().map_or_else(Bytes::new, |filter| filter.into_held());
         let again = std::mem::take(&mut self.again);
         Some((channel, if held.is_empty() { again } else { [held, again].concat().into() }))
     }
@@ -232,7 +232,7 @@ impl TimedStream {
 
     /// Whether bytes of the client were read that hyper has not got.
     fn has_held_bytes(&self) -> bool {
-        !self.again.is_empty() || self.lines.as_ref().is_some_and(|lines| lines.has_held_bytes())
+        !self.again.is_empty() || self.filter.as_ref().is_some_and(|filter| filter.has_held_bytes())
     }
 
     /// Discards bytes that the client still sends of a body that was given up: a client that sends
@@ -449,11 +449,11 @@ impl AsyncRead for TimedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let Some(mut lines) = this.lines.take() else { return this.poll_client(cx, buffer) };
-        let read = lines.poll(buffer, |buffer| this.poll_client(cx, buffer));
+        let Some(mut filter) = this.filter.take() else { return this.poll_client(cx, buffer) };
+        let read = filter.poll(buffer, |buffer| this.poll_client(cx, buffer));
         // Bytes count as a head only once `request_filter` has looked at them.
-        this.deadlines.on_parsed(lines.is_within_head());
-        this.lines = Some(lines);
+        this.deadlines.on_parsed(filter.is_within_head());
+        this.filter = Some(filter);
         read
     }
 }
@@ -515,8 +515,8 @@ impl AsyncWrite for TimedStream {
         }
         ready!(this.poll_interims(cx))?;
         ready!(this.poll_flush_stream(cx))?;
-        let lines = this.lines.as_mut();
-        this.deadlines.on_flush(lines.and_then(|lines| lines.is_within_head()));
+        let filter = this.filter.as_mut();
+        this.deadlines.on_flush(filter.and_then(|filter| filter.is_within_head()));
         Poll::Ready(Ok(()))
     }
 

@@ -52,7 +52,7 @@ impl Document<'_> {
         first: Option<Range<usize>>,
     ) {
         if self.is_full() {
-            return self.page.report(span, error(format!("`{name}` is defined twice")));
+            return self.source_text.report(span, error(format!("`{name}` is defined twice")));
         }
         let header = self.header_above(span.start);
         let duplicate = DuplicateKey { name: name.to_owned(), span, first, header };
@@ -87,7 +87,7 @@ impl Document<'_> {
             ),
         };
         if let Some(span) = wrong.into_iter().next() {
-            self.page.report(span, finding);
+            self.source_text.report(span, finding);
         }
         true
     }
@@ -106,7 +106,7 @@ impl Document<'_> {
                 error(format!("`{name}` is a table here, and a list of tables elsewhere"));
             if let Some((span, other)) = singles.first().zip(doubles.first()) {
                 let finding = finding.clone().with_remedy("write the same brackets around both");
-                self.page.report(
+                self.source_text.report(
                     span.clone(),
                     finding.with_related(self.place(other.clone()), "the other one"),
                 );
@@ -125,10 +125,12 @@ impl Document<'_> {
             };
             self.report(span, finding);
         }
-        if self.page.errors() == 0 && (self.has_syntax_errors() || self.has_unknown_keys.get()) {
+        if self.source_text.errors() == 0
+            && (self.has_syntax_errors() || self.has_unknown_keys.get())
+        {
             // Files with an error are never accepted, even if explanations have removed every
             // single report.
-            self.page.report(0..0, error("the file could not be read as it was meant"));
+            self.source_text.report(0..0, error("the file could not be read as it was meant"));
         }
     }
 
@@ -181,7 +183,7 @@ impl Document<'_> {
             let remedy = format!("{them} below {}: is that header missing above?", home.title);
             let left: Vec<_> = pending.duplicates.iter().map(|one| !moved(one)).collect();
             // Not `report`, which omits findings in the line of a duplicate key.
-            self.page.report(start, finding.with_remedy(remedy));
+            self.source_text.report(start, finding.with_remedy(remedy));
             let mut left = left.into_iter();
             pending.duplicates.retain(|_| left.next().unwrap_or(true));
         }
@@ -215,7 +217,7 @@ impl Document<'_> {
                 Some(earlier) => finding.with_related(self.place(earlier.clone()), "first here"),
                 None => finding,
             };
-            self.page.report(first.span.clone(), finding);
+            self.source_text.report(first.span.clone(), finding);
         }
     }
 
@@ -224,12 +226,12 @@ impl Document<'_> {
     }
 
     fn is_header(&self, at: usize) -> bool {
-        self.page.line_at(self.page.line(at)).1.trim_start().starts_with('[')
+        self.source_text.line_at(self.source_text.line(at)).1.trim_start().starts_with('[')
     }
 
     /// The header of the table with the byte `at`. For a header, that of the table above.
     fn header_above(&self, at: usize) -> String {
-        let above = self.page.text().get(..at).unwrap_or_default();
+        let above = self.source_text.text().get(..at).unwrap_or_default();
         let begin = above.rfind('\n').map_or(0, |newline| newline + 1);
         let is_header =
             |line: &&str| line.starts_with('[') && line.contains(']') && !line.contains('=');

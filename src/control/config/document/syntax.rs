@@ -59,19 +59,19 @@ impl<'t> Document<'t> {
         self.take_mixed_headers(&mut faults);
         for fault in faults {
             // Further faults in a line mostly follow from its first.
-            if !self.torn.lines.insert(self.page.line(fault.span.start)) {
+            if !self.torn.lines.insert(self.source_text.line(fault.span.start)) {
                 continue;
             }
             if !fault.leaves_the_rest_readable() {
                 self.torn.from = self.torn.from.min(fault.span.end);
             }
-            if self.page.is_full() {
-                self.page.report(fault.span, error(fault.message.to_owned()));
+            if self.source_text.is_full() {
+                self.source_text.report(fault.span, error(fault.message.to_owned()));
             } else if fault.is_duplicate() {
                 self.note_repeated(fault.span);
             } else {
                 let finding = self.syntax(&fault);
-                self.page.report(fault.span, finding);
+                self.source_text.report(fault.span, finding);
             }
         }
     }
@@ -83,7 +83,7 @@ impl<'t> Document<'t> {
         let open =
             faults.iter().filter(|fault| fault.is_string() && fault.span.start <= first.span.start);
         let first = open.min_by_key(|fault| fault.span.start).cloned().unwrap_or(first);
-        let line = self.page.line(first.span.start);
+        let line = self.source_text.line(first.span.start);
         self.torn.lines.insert(line);
         self.torn.from = first.span.start;
         let is_plain = first.is_string() || first.message.starts_with("unclosed");
@@ -93,8 +93,8 @@ impl<'t> Document<'t> {
         } else {
             finding.with_remedy("is a bracket above it not closed?")
         };
-        self.page.report(first.span, finding);
-        faults.retain(|fault| self.page.line(fault.span.start) < line);
+        self.source_text.report(first.span, finding);
+        faults.retain(|fault| self.source_text.line(fault.span.start) < line);
     }
 
     /// Takes the faults of tables with headers of both kinds, `[x]` and `[[x]]`, out of `faults`.
@@ -102,7 +102,7 @@ impl<'t> Document<'t> {
     fn take_mixed_headers(&mut self, faults: &mut Vec<SyntaxError<'_>>) {
         let headers = |name: &str| {
             let (mut singles, mut doubles, mut at) = (Vec::new(), Vec::new(), 0);
-            for line in self.page.text().split_inclusive('\n') {
+            for line in self.source_text.text().split_inclusive('\n') {
                 let (start, bare) = (at + line.len() - line.trim_start().len(), line.trim());
                 at += line.len();
                 match header(bare) {
@@ -117,7 +117,7 @@ impl<'t> Document<'t> {
         };
         let mut names: Vec<String> = Vec::new();
         for fault in faults.iter().filter(|fault| fault.is_duplicate()).take(MAX_ERRORS) {
-            let (_, line) = self.page.line_at(self.page.line(fault.span.start));
+            let (_, line) = self.source_text.line_at(self.source_text.line(fault.span.start));
             names.extend(
                 header(line.trim())
                     .map(|(name, _)| name.to_owned())
@@ -130,12 +130,12 @@ impl<'t> Document<'t> {
                 continue;
             }
             let is_of_it = |fault: &SyntaxError<'_>| {
-                let (_, line) = self.page.line_at(self.page.line(fault.span.start));
+                let (_, line) = self.source_text.line_at(self.source_text.line(fault.span.start));
                 fault.is_duplicate() && header(line.trim()).is_some_and(|(other, _)| other == name)
             };
             let lines: Vec<_> = faults
                 .extract_if(.., |fault| is_of_it(fault))
-                .map(|fault| self.page.line(fault.span.start))
+                .map(|fault| self.source_text.line(fault.span.start))
                 .collect();
             self.torn.lines.extend(lines);
             self.note_mixed(&name, singles, doubles);
@@ -144,7 +144,7 @@ impl<'t> Document<'t> {
 
     /// Records that the key or header at `span` appears twice.
     fn note_repeated(&self, span: Range<usize>) {
-        let name = self.page.text().get(span.clone()).unwrap_or_default().to_owned();
+        let name = self.source_text.text().get(span.clone()).unwrap_or_default().to_owned();
         let first = self.first_of(&name, &span);
         self.note_duplicate(&name, span, first);
     }
@@ -152,8 +152,8 @@ impl<'t> Document<'t> {
     /// The parser's message, or a clearer one where there is one.
     fn syntax(&self, fault: &SyntaxError<'_>) -> Finding {
         let SyntaxError { span, message } = fault;
-        let text = self.page.text().get(span.clone()).unwrap_or_default();
-        let (begin, line) = self.page.line_at(self.page.line(span.start));
+        let text = self.source_text.text().get(span.clone()).unwrap_or_default();
+        let (begin, line) = self.source_text.line_at(self.source_text.line(span.start));
         if let Some(finding) = self.typography(span, text, message) {
             return finding;
         }
@@ -171,7 +171,7 @@ impl<'t> Document<'t> {
             return error("a `:` behind a key").with_remedy("write a `=` in its place");
         }
         if message.starts_with("unexpected key or value") {
-            let found = self.page.text()[..span.end.max(begin)].get(span.start..);
+            let found = self.source_text.text()[..span.end.max(begin)].get(span.start..);
             return match found.and_then(|found| found.chars().next()) {
                 Some(sign @ (';' | ',')) => error(format!("a `{sign}` behind a value"))
                     .with_remedy("remove it: a line ends without a sign"),
@@ -209,7 +209,7 @@ impl<'t> Document<'t> {
             return Some(finding.with_remedy("write a plain space, or none"));
         }
         let fault = SyntaxError { span: span.clone(), message };
-        let (_, line) = self.page.line_at(self.page.line(span.start));
+        let (_, line) = self.source_text.line_at(self.source_text.line(span.start));
         let quoted = text.contains(typography::is_quote)
             || fault.is_string() && line.contains(typography::is_quote);
         quoted.then(|| typography::finding(text))
@@ -217,9 +217,9 @@ impl<'t> Document<'t> {
 
     /// The place of the earlier key or header that `span` repeats.
     fn first_of(&self, key: &str, span: &Range<usize>) -> Option<Range<usize>> {
-        let before = self.page.text().get(..span.start)?;
+        let before = self.source_text.text().get(..span.start)?;
         let begin = before.rfind('\n').map_or(0, |at| at + 1);
-        let header = self.page.text().get(begin..)?.lines().next()?.trim();
+        let header = self.source_text.text().get(begin..)?.lines().next()?.trim();
         if header.starts_with('[') {
             let mut at = 0;
             for line in before.get(..begin)?.split_inclusive('\n') {

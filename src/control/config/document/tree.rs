@@ -18,7 +18,7 @@ use crate::control::config::source_text::{Finding, SourceText, error};
 /// One TOML file, parsed as far as its syntax permits.
 #[derive(Debug)]
 pub struct Document<'t> {
-    pub(super) page: SourceText<'t>,
+    pub(super) source_text: SourceText<'t>,
     pub(super) tree: DeTable<'t>,
     pub(super) torn: DamagedRanges,
     /// Required keys of absent tables, until the tables around those are finished.
@@ -42,9 +42,10 @@ impl<'t> Document<'t> {
     pub fn parse(file: Arc<str>, bytes: &'t [u8], disclosure: Disclosure) -> Document<'t> {
         let (text, fault) = encoding::text(bytes);
         let torn = DamagedRanges { lines: BTreeSet::new(), from: usize::MAX };
-        let (page, tree) = (SourceText::new(file, text, disclosure, MAX_ERRORS), DeTable::new());
+        let (source_text, tree) =
+            (SourceText::new(file, text, disclosure, MAX_ERRORS), DeTable::new());
         let (lacking, has_unknown_keys, pending) = Default::default();
-        let mut document = Document { page, tree, torn, lacking, has_unknown_keys, pending };
+        let mut document = Document { source_text, tree, torn, lacking, has_unknown_keys, pending };
         if let Some(fault) = fault {
             document.mark_damaged(text.len(), fault);
         } else if let Some(at) = nesting::first_too_deep(text) {
@@ -63,7 +64,7 @@ impl<'t> Document<'t> {
 
     /// Whether the byte `at` is in a part that may not have been read as meant.
     pub(super) fn is_damaged_at(&self, at: usize) -> bool {
-        at >= self.torn.from || self.torn.lines.contains(&self.page.line(at))
+        at >= self.torn.from || self.torn.lines.contains(&self.source_text.line(at))
     }
 
     /// Whether there is an error, because of which something may only look unused.
@@ -72,19 +73,19 @@ impl<'t> Document<'t> {
         is_pending
             || self.has_unknown_keys.get()
             || self.has_syntax_errors()
-            || self.page.errors() > 0
+            || self.source_text.errors() > 0
     }
 
     /// Whether further errors are only counted, so that explaining them is of no use.
     pub(super) fn is_full(&self) -> bool {
-        self.page.is_full() || self.pending.borrow().is_full()
+        self.source_text.is_full() || self.pending.borrow().is_full()
     }
 
     /// Records `finding` about the bytes `span`, unless a syntax error there makes the value
     /// unreliable.
     pub fn report(&self, span: Range<usize>, finding: Finding) {
         if !self.is_damaged_at(span.start) {
-            self.page.report(span, finding);
+            self.source_text.report(span, finding);
         }
     }
 
@@ -109,17 +110,17 @@ impl<'t> Document<'t> {
 
     /// The place of the file as a whole.
     pub fn file(&self) -> Span {
-        self.page.file()
+        self.source_text.file()
     }
 
     /// The place at which `span` begins, with its line.
     pub fn place(&self, span: Range<usize>) -> Span {
-        self.page.place(span)
+        self.source_text.place(span)
     }
 
     /// The number of the line with the byte `at`, from 1.
     pub fn line(&self, at: usize) -> usize {
-        self.page.line(at)
+        self.source_text.line(at)
     }
 
     /// All findings, from top to bottom.
@@ -130,14 +131,14 @@ impl<'t> Document<'t> {
         self.report_deferred();
         if self.has_syntax_errors() {
             // A warning may be the consequence of a part that could not be read.
-            let found = self.page.into_diagnostics();
+            let found = self.source_text.into_diagnostics();
             return found.into_iter().filter(Diagnostic::is_error).collect();
         }
-        self.page.into_diagnostics()
+        self.source_text.into_diagnostics()
     }
 
     fn mark_damaged(&mut self, at: usize, finding: Finding) {
-        self.page.report(at..at + 1, finding);
+        self.source_text.report(at..at + 1, finding);
         self.torn.from = 0;
     }
 }

@@ -234,7 +234,7 @@ impl<'d> TomlValue<'d> {
 
     /// The first table, if the value is a list of tables with `[[…]]` headers.
     pub(super) fn headed(&self) -> Option<TomlValue<'d>> {
-        let text = self.document.page.text().get(self.value.span())?;
+        let text = self.document.source_text.text().get(self.value.span())?;
         let value = self.value.get_ref().as_array()?.iter().next()?;
         text.starts_with("[[").then_some(TomlValue { value, ..*self })
     }
@@ -325,7 +325,7 @@ impl<'d> TomlValue<'d> {
     fn inside(&self, within: Range<usize>) -> Option<Range<usize>> {
         let span = self.value.span();
         let (raw, string) =
-            (self.document.page.text().get(span.clone())?, self.value.get_ref().as_str()?);
+            (self.document.source_text.text().get(span.clone())?, self.value.get_ref().as_str()?);
         let quotes = if raw.starts_with("\"\"\"") || raw.starts_with("'''") { 3 } else { 1 };
         let plain = raw.get(quotes..raw.len().checked_sub(quotes)?)? == string;
         plain.then(|| span.start + quotes + within.start..span.start + quotes + within.end)

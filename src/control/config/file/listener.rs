@@ -30,12 +30,12 @@ pub fn all(
     timeouts: ListenerTimeouts,
     metrics: Option<&MetricsAddress>,
     certified: bool,
-    named: &mut SystemdRefs<'_>,
+    systemd_refs: &mut SystemdRefs<'_>,
 ) -> (Vec<Arc<Listener>>, BTreeMap<Arc<str>, Span>) {
     let (names, addresses, written) = (UniqueKeys::new(), UniqueKeys::new(), BTreeMap::new());
     let is_copy = false;
     let mut known =
-        ListenerContext { names, addresses, written, metrics, certified, is_copy, named };
+        ListenerContext { names, addresses, written, metrics, certified, is_copy, systemd_refs };
     let mut listeners: Vec<_> =
         tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
     // After all are read: a redirecting listener may be written above the TLS listener.
@@ -61,7 +61,7 @@ struct ListenerContext<'k, 's> {
     /// Whether the listener being read repeats an earlier name, so that its other values may be
     /// copies too.
     is_copy: bool,
-    named: &'k mut SystemdRefs<'s>,
+    systemd_refs: &'k mut SystemdRefs<'s>,
 }
 
 impl ListenerContext<'_, '_> {
@@ -69,7 +69,7 @@ impl ListenerContext<'_, '_> {
     fn sockets(&self, address: &ListenAddress) -> Vec<SocketAddr> {
         match address {
             ListenAddress::Tcp(address) => vec![*address],
-            ListenAddress::Systemd(name) => self.named.addresses(name),
+            ListenAddress::Systemd(name) => self.systemd_refs.addresses(name),
         }
     }
 }
@@ -197,7 +197,7 @@ fn listen(
     let address = value.parse("an address like \"0.0.0.0:8443\"", |text| {
         match text.strip_prefix(SYSTEMD_PREFIX) {
             Some(socket) => known
-                .named
+                .systemd_refs
                 .register(&value, socket, &who, SocketUse::Tcp)
                 .map(ListenAddress::Systemd),
             None if text.starts_with("unix:") => Err(unsupported(text)),

@@ -37,12 +37,12 @@ pub fn read(
 ) -> Settings {
     let mut root = document.root();
     schema(&mut root);
-    let mut named = SystemdRefs::new(load.passed);
+    let mut systemd_refs = SystemdRefs::new(load.passed);
     let (metrics, admin, process) =
         (root.table(&keys::METRICS), root.table(&keys::ADMIN), root.table(&keys::PROCESS));
     let mut written = spans(document, &metrics, &admin, &process);
-    let metrics = process::metrics(metrics, load, &mut named);
-    let admin = process::admin(admin, load, &mut named);
+    let metrics = process::metrics(metrics, load, &mut systemd_refs);
+    let admin = process::admin(admin, load, &mut systemd_refs);
     let reload = root.table(&keys::RELOAD);
     written.max_revoked = reload.place("max_revoked");
     let reload = process::reload(reload);
@@ -58,7 +58,7 @@ pub fn read(
     let (certificates, certified) = read_certificates(load, &mut root);
     let (tables, taken) = (root.tables(&keys::LISTENER), metrics.listen.as_ref());
     let (listeners, at_listeners) =
-        listener::all(tables, listener_timeouts, taken, certified, &mut named);
+        listener::all(tables, listener_timeouts, taken, certified, &mut systemd_refs);
     let covering = covering(&listeners, certificates.as_deref());
     let table = root.table(&keys::DEFAULTS);
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
@@ -72,7 +72,7 @@ pub fn read(
     let routes = route::all(root.tables(&keys::ROUTE), &mut context);
     report_nothing_served(document, &root, listeners.is_empty(), routes.is_empty());
     if !root.misspells("listener") {
-        named.finish(&root);
+        systemd_refs.finish(&root);
     }
     root.finish();
 

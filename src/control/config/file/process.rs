@@ -17,13 +17,13 @@ use crate::policy::network::Networks;
 pub fn metrics(
     mut table: TomlTable<'_>,
     load: &LoadContext<'_>,
-    named: &mut SystemdRefs<'_>,
+    systemd_refs: &mut SystemdRefs<'_>,
 ) -> MetricsSettings {
     let listen = match table.get(&metrics::LISTEN) {
         Some(value) if value.as_str() == Some("off") => None,
         Some(value) => value.parse("an address like \"127.0.0.1:10464\"", |text| {
             if let Some(name) = text.strip_prefix(SYSTEMD_PREFIX) {
-                return named
+                return systemd_refs
                     .register(&value, name, "[metrics]", SocketUse::Both)
                     .map(MetricsAddress::Systemd);
             }
@@ -54,16 +54,16 @@ pub fn lists_from(mut table: TomlTable<'_>) -> Vec<Box<str>> {
 pub fn admin(
     mut table: TomlTable<'_>,
     load: &LoadContext<'_>,
-    named: &mut SystemdRefs<'_>,
+    systemd_refs: &mut SystemdRefs<'_>,
 ) -> AdminSettings {
     let mut socket = |value: &TomlValue<'_>, text: &str| match text {
         "auto" => Ok(AdminSocket::Auto),
         "off" => Ok(AdminSocket::Off),
         _ if text.starts_with("unix:") => Err(error("a path needs `unix:` in front")),
         _ => match text.strip_prefix(SYSTEMD_PREFIX) {
-            Some(name) => {
-                named.register(value, name, "[admin]", SocketUse::Unix).map(AdminSocket::Systemd)
-            }
+            Some(name) => systemd_refs
+                .register(value, name, "[admin]", SocketUse::Unix)
+                .map(AdminSocket::Systemd),
             None => socket_path(load, text).map(AdminSocket::Path),
         },
     };

@@ -15,8 +15,9 @@ const FEED: &str = "policies/lists/feed.cidr";
 
 /// Loads the folder again at `now`. Returns the values, and the findings as people see them.
 fn again(folder: &Path, known: &ListFileCache, now: Timestamp) -> (LoadedConfig, String) {
-    let pass = LoadOptions { known: Some(known), ..LoadOptions::default() };
-    let loaded = load_with_time(&mut Files::for_person(), &folder.join("sidegate.toml"), pass, now);
+    let options = LoadOptions { known: Some(known), ..LoadOptions::default() };
+    let loaded =
+        load_with_time(&mut Files::for_person(), &folder.join("sidegate.toml"), options, now);
     let found = text(&loaded, folder);
     (loaded.unwrap(), found)
 }
