@@ -135,5 +135,5 @@ pub fn snapshot(routes: &[(&str, &str, &str, &str)]) -> Snapshot {
     }
     let config = folder.path().join("sidegate.toml");
     fs::write(&config, text).expect("a folder to write to");
-    compile::unrehearsed(&config).expect("a sound configuration").snapshot
+    compile::compile_untested(&config).expect("a sound configuration").snapshot
 }

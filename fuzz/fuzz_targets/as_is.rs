@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use libfuzzer_sys::fuzz_target;
 use sidegate::policy::request::target::encoded;
 use sidegate::snapshot::Snapshot;
-use sidegate::snapshot::route::Paths;
+use sidegate::snapshot::route::PathForwarding;
 
 use self::readings::{Permitted, permitted, read, resolved, snapshot};
 
@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let route = permit.route();
     let forwarded = route.forwarded(&request.path);
-    if route.paths == Paths::Canonical {
+    if route.paths == PathForwarding::Canonical {
         return assert_eq!(
             Some(forwarded),
             request.path.canonical(),

@@ -5,19 +5,20 @@
 
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
-use sidegate::policy::list::{Entry, List};
+use sidegate::policy::list::{List, ListEntry};
 use sidegate::policy::network::Client;
 
 fuzz_target!(|text: &str| {
     let mut entries = Vec::new();
     for (line, number) in text.lines().zip(1..) {
-        match Entry::parse(line) {
+        match ListEntry::parse(line) {
             Ok(None) => {}
             Ok(Some(entry)) => {
-                let shown = Entry::parse(&entry.to_string()).expect("sound").expect("a network");
+                let shown =
+                    ListEntry::parse(&entry.to_string()).expect("sound").expect("a network");
                 assert_eq!((shown.network, shown.admits), (entry.network, entry.admits));
                 if let Some(expiry) = entry.expiry() {
-                    let again = Entry::parse(&format!("{entry} expires={expiry}"))
+                    let again = ListEntry::parse(&format!("{entry} expires={expiry}"))
                         .expect("sound")
                         .expect("a network");
                     assert_eq!(again.expires(), entry.expires());

@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidegate::data::websocket::frame::{Extensions, Fault, Scanner, Sender, What};
+use sidegate::data::websocket::frame::{Extensions, FrameError, PieceKind, Scanner, Sender};
 
 /// The result of a stream.
 #[derive(Debug, Default, PartialEq)]
@@ -12,7 +12,7 @@ struct Seen {
     passed: Vec<u8>,
     controls: Vec<(u8, Vec<u8>)>,
     messages: u32,
-    fault: Option<Fault>,
+    fault: Option<FrameError>,
 }
 
 // The first byte chooses the side and the agreed extensions, the second how the stream is cut into
@@ -48,13 +48,13 @@ fn scan(settings: u8, stream: &[u8], size: usize) -> Seen {
             );
             let (taken, rest) = input.split_at(piece.taken);
             match piece.what {
-                What::Run(run) => {
+                PieceKind::Run(run) => {
                     seen.passed.extend_from_slice(run.held());
                     seen.passed.extend_from_slice(taken);
                     seen.messages += run.messages;
                 }
-                What::Held => assert!(rest.is_empty(), "held, though there is more"),
-                What::Control(control) => {
+                PieceKind::Incomplete => assert!(rest.is_empty(), "held, though there is more"),
+                PieceKind::Control(control) => {
                     let _ = (control.close_code(), control.is_ping(), control.is_pong());
                     seen.controls.push((control.opcode, control.payload().to_vec()));
                 }

@@ -13,9 +13,9 @@ use hyper::service::service_fn;
 use hyper::{client, server};
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::fuzz_target;
-use sidegate::data::http::head::{self, Answered, Read};
+use sidegate::data::http::head::{self, ParsedHead, UpgradeResponse};
 use sidegate::policy::request::target;
-use sidegate::snapshot::listener::MAX_FIELDS;
+use sidegate::snapshot::listener::DEFAULT_MAX_FIELDS;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
@@ -28,11 +28,12 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn attempt(came: &Bytes) {
-    let Some(read) = head::request(came, MAX_FIELDS) else { return };
+    let Some(read) = head::parse_request(came, DEFAULT_MAX_FIELDS) else { return };
     assert!((1..=came.len()).contains(&read.length));
     // hyper gets request lines that are percent-encoded.
     let end = came.iter().position(|byte| *byte == b'\n').expect("a line") + 1;
-    let line = target::line(&came[..end]).map_or(came[..end].to_vec(), |line| line.bytes);
+    let line =
+        target::encode_request_line(&came[..end]).map_or(came[..end].to_vec(), |line| line.bytes);
     let handed = [&line[..], &came[end..]].concat();
     let hypers =
         runtime().block_on(seen_by_a_server(&handed)).expect("hyper takes it for a request");
@@ -42,8 +43,8 @@ fn attempt(came: &Bytes) {
     assert_eq!((read.parts.version, &read.parts.headers), (hypers.version, &hypers.headers));
 
     let written = head::write_request(&read.parts, &read.spelling);
-    let again =
-        head::request(&written.clone().into(), MAX_FIELDS).expect("what is written is an attempt");
+    let again = head::parse_request(&written.clone().into(), DEFAULT_MAX_FIELDS)
+        .expect("what is written is an attempt");
     assert_eq!(again.length, written.len());
     // A target that isn't a path, which is refused before any backend sees it, is written as a path
     // (RFC 9112 §3.2).
@@ -56,18 +57,20 @@ fn attempt(came: &Bytes) {
 }
 
 fn answer(came: &Bytes) {
-    let Read { parts, spelling, length } = match head::answer(came, MAX_FIELDS) {
-        Answered::Switched(read) => read,
-        Answered::Unfinished(length) => return assert!(length <= came.len()),
-        Answered::Other => return,
-    };
+    let ParsedHead { parts, spelling, length } =
+        match head::parse_response(came, DEFAULT_MAX_FIELDS) {
+            UpgradeResponse::Switched(read) => read,
+            UpgradeResponse::Partial(length) => return assert!(length <= came.len()),
+            UpgradeResponse::Other => return,
+        };
     assert!((1..=came.len()).contains(&length));
     let (status, headers) =
         runtime().block_on(seen_by_a_client(came)).expect("hyper takes it for an answer");
     assert_eq!((status, &headers), (StatusCode::SWITCHING_PROTOCOLS, &parts.headers));
 
     let written = Bytes::from(head::write_switched(&parts, &spelling));
-    let Answered::Switched(again) = head::answer(&written, MAX_FIELDS) else {
+    let UpgradeResponse::Switched(again) = head::parse_response(&written, DEFAULT_MAX_FIELDS)
+    else {
         panic!("what is written is a 101")
     };
     assert_eq!((again.length, &again.parts.headers), (written.len(), &parts.headers));

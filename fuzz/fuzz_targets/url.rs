@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidegate::policy::origin::{Origins, Pattern};
+use sidegate::policy::origin::{OriginPattern, Origins};
 use sidegate::policy::request::{Host, Request, RequestPath, canonical_path};
 
 fuzz_target!(|text: &str| {
@@ -27,7 +27,7 @@ fuzz_target!(|text: &str| {
         let shown = pattern.to_string();
         assert_eq!(Origins::parse_one(&shown).as_ref(), Ok(&pattern), "{shown}");
         if let Ok(Ok(request)) = Request::of_url(url, lines.next(), None) {
-            let _ = Origins::new(vec![pattern, Pattern::Same]).admit(&request);
+            let _ = Origins::new(vec![pattern, OriginPattern::Same]).admits(&request);
         }
     }
 });
