@@ -119,7 +119,18 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     };
     let deadlines = deadlines_of(&rules, guard);
     let service = Arc::new(HttpService::new(Arc::clone(&thread), connection, deadlines));
-    match serve_http(&thread, &rules, stream, service).await {
+    let outcome = serve_http(&thread, &rules, stream, service).await;
+    conclude(&thread, outcome, open, client);
+}
+
+/// Records how the HTTP part of a connection ended, and spawns whatever follows it.
+fn conclude(
+    thread: &Arc<ThreadContext>,
+    outcome: HttpOutcome,
+    mut open: OpenGuard,
+    client: Client,
+) {
+    match outcome {
         HttpOutcome::Ended(end) => open.end = end,
         HttpOutcome::Linger(end, lingering) => {
             open.end = end;
@@ -132,7 +143,7 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
             let Some((client, unread)) = client.into_parts() else { return };
             // A copy: hyper's whole buffer would live as long as the tunnel.
             let said = [early, unread].concat().into();
-            let tunnel = pending.open(&thread, client, said);
+            let tunnel = pending.open(thread, client, said);
             // The struct itself: an async block around it would triple the task.
             thread.tracker.spawn(RecordedTunnel { tunnel, open, over: false });
         }
