@@ -17,13 +17,14 @@ const HOSTILE: &str = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\nTraile
     Set-Cookie: a=1\r\nX-Other: 3\r\nset-cookie: b=2\r\n";
 
 /// Paths and fields of attempts, each with its status.
-const ATTEMPTS: [(&str, &str, u16); 10] = [
+const ATTEMPTS: [(&str, &str, u16); 11] = [
     ("/granted?a=/../b", "X-Own: 1\r\nx-own: 2\r\nX-Forwarded-For: 10.9.9.9\r\n", 101),
     ("/a/../granted", "Origin: https://app.example\r\n", 101),
     ("/other", "", 401),
     ("/streamed", "TE: trailers\r\n", 503),
     ("/invalid", "", 502),
     ("/left", "", 502),
+    ("/large", "", 502),
     ("/none/", "Host: localhost\r\n", 400),
     ("/other", "Connection: Cookie\r\n", 400),
     ("/other", "Origin: https://evil.example\r\n", 403),
@@ -40,6 +41,7 @@ async fn answers(mut wire: Wire) {
         "/streamed" => "HTTP/1.1 503 Later\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
                         3\r\none\r\n3\r\ntwo\r\n0\r\nX-Sum: 6\r\n\r\n"
             .into(),
+        "/large" => backend::granted(&head, &format!("X: {}\r\n", "x".repeat(80 * 1024))),
         "/invalid" => backend::granted(&head, "Sec-WebSocket-Protocol: unasked\r\n"),
         _ => String::new(),
     };
@@ -95,11 +97,11 @@ async fn exchanged(reader: HeadReader) -> Vec<(Vec<String>, Vec<String>)> {
         all.push((asked, steady(&got)));
     }
     for (name, labels, count) in [
-        ("sidegate_requests_total", ("kind", "upgrade"), 7),
+        ("sidegate_requests_total", ("kind", "upgrade"), 8),
         // What the gate refuses is not known to be an attempt.
         ("sidegate_requests_total", ("kind", "plain"), 3),
         ("sidegate_connections_closed_total", ("reason", "upgraded"), 2),
-        ("sidegate_connections_closed_total", ("reason", "refused"), 8),
+        ("sidegate_connections_closed_total", ("reason", "refused"), 9),
     ] {
         sidegate.expect_metric(name, [labels], count).await;
     }
@@ -131,18 +133,23 @@ async fn redirect_of_an_attempt_is_the_same_from_both_readers() {
         let builder = sidegate::new().tls().route("/", &backend).heads(reader);
         let sidegate = builder.toml(plain).run().await;
         let client = client::clear(sidegate.listener("plain"));
-        let mut wire = client.connect().await;
-        wire.send(client.attempt_head("/a?b", "")).await;
         let port = format!(":{}/", sidegate.address().port());
-        got.push(steady(lossy(&wire.rest().await).replace(&port, "/").as_bytes()));
+        for target in ["/a?b", "/b/é?ü", "/b<?\"c"] {
+            let mut wire = client.connect().await;
+            wire.send(client.attempt_head(target, "")).await;
+            got.push(steady(lossy(&wire.rest().await).replace(&port, "/").as_bytes()));
+        }
         sidegate.expect_metric("sidegate_requests_total", [], 0).await;
         sidegate
-            .expect_metric("sidegate_connections_closed_total", [("reason", "refused")], 1)
+            .expect_metric("sidegate_connections_closed_total", [("reason", "refused")], 3)
             .await;
         backend.expect_untouched();
     }
-    assert_eq!(got[0], got[1]);
-    assert!(got[0].contains(&"Location: https://localhost/a?b".to_owned()), "{:?}", got[0]);
+    let (direct, hyper) = got.split_at(3);
+    assert_eq!(direct, hyper);
+    for (answer, target) in direct.iter().zip(["/a?b", "/b/%C3%A9?%C3%BC", "/b%3C?%22c"]) {
+        assert!(answer.contains(&format!("Location: https://localhost{target}")), "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -51,8 +51,13 @@ pub async fn read_response(socket: &mut Socket, max_fields: usize) -> UpgradeRep
         let mut whole = came.freeze();
         loop {
             match head::parse_response(&whole, max_fields) {
-                UpgradeResponse::Switched(read) => return UpgradeReply::Switched(read, whole),
-                UpgradeResponse::Other => return UpgradeReply::Other(whole, None),
+                // A read may take more than the bound that the loop looks at before it.
+                UpgradeResponse::Switched(read) if read.length <= MAX_HEAD_BYTES => {
+                    return UpgradeReply::Switched(read, whole);
+                }
+                UpgradeResponse::Switched(_) | UpgradeResponse::Other => {
+                    return UpgradeReply::Other(whole, None);
+                }
                 UpgradeResponse::Partial(0) => break,
                 UpgradeResponse::Partial(_) if interims == MAX_INTERIMS => {
                     let error = io::Error::other(TOO_MANY_INTERIMS);

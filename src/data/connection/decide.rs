@@ -26,7 +26,7 @@ use crate::data::http::head::OriginalSpelling;
 use crate::data::http::head_check::HeadFlaw;
 use crate::data::http::reply;
 use crate::data::websocket::handshake::Handshake;
-use crate::policy::request::{Request, RequestType, Scheme};
+use crate::policy::request::{Request, RequestType, Scheme, target};
 use crate::refusal::{BackendError, HeadError, Refusal};
 use crate::snapshot::listener::Protocol;
 use crate::snapshot::route::PathForwarding;
@@ -201,6 +201,10 @@ impl HttpService {
             return Err(Refusal::Head(HeadError::Malformed));
         }
         let target = target.path_and_query().map_or("/", |target| target.as_str());
+        // `http::Uri` holds bytes beyond ASCII, which `Location` may not. hyper's way has encoded
+        // them before.
+        let encoded = target::encoded(target.as_bytes());
+        let target = encoded.as_ref().map_or(target, |(target, _)| target);
         self.closes();
         log.skip();
         Ok(reply::redirect(request.host.name(), port, target))

@@ -135,7 +135,9 @@ impl Log {
             }
         };
         let drops = DropCounter { queue: Some(writer.error_counter()), sink: lost };
-        let directives = std::env::var(filter::VARIABLE).unwrap_or_default();
+        let directives = std::env::var_os(filter::VARIABLE).unwrap_or_default();
+        // What is not UTF-8 is no directive: it is left out, and told below.
+        let directives = directives.to_string_lossy();
         let (filter, invalid) = filter::parse(&directives);
         let own = filter_fn(|metadata| is_own(metadata.target()));
         let lines = LineLayer::new(shape, writer, Timestamp::now);
