@@ -139,18 +139,18 @@ impl Planes {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::select! {
-            gone = timeout_at(drain.deadline, gone) => if gone.is_ok() {
-                tracing::info!("drained");
-                return;
+        let why = tokio::select! {
+            gone = timeout_at(drain.deadline, gone) => match gone {
+                Ok(()) => return tracing::info!("drained"),
+                Err(_) => "deadline reached",
             },
-            () = lifecycle.cutting().cancelled() => {}
-        }
+            () = lifecycle.cutting().cancelled() => "second order to end",
+        };
         let (left, exchanges) = (tunnels.entries(), tunnels.exchanges());
         tracing::warn!(
             tunnels = left.len(),
             exchanges = exchanges.len(),
-            "deadline reached: closing the remaining connections"
+            "{why}: closing the remaining connections"
         );
         lifecycle.cut();
         for entry in left.into_iter().chain(exchanges) {

@@ -227,6 +227,7 @@ async fn a_second_sigterm_ends_at_once_with_0() {
     running.signal(Signal::TERM);
     assert_eq!(stubborn.frame().await.closes().map(|(code, _)| code), Some(1001));
     running.signal(Signal::TERM);
+    running.logged("second order to end: closing the remaining connections").await;
     assert_eq!(running.code().await, Some(0));
 }
 
