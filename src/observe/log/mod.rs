@@ -136,7 +136,7 @@ impl Log {
         };
         let drops = DropCounter { queue: Some(writer.error_counter()), sink: lost };
         let directives = std::env::var_os(filter::VARIABLE).unwrap_or_default();
-        // What is not UTF-8 is no directive: it is left out, and told below.
+        // Text that is not UTF-8 makes its directive invalid, and a warning below names it.
         let directives = directives.to_string_lossy();
         let (filter, invalid) = filter::parse(&directives);
         let own = filter_fn(|metadata| is_own(metadata.target()));
