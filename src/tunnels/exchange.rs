@@ -48,10 +48,10 @@ impl ExchangeRegistration {
     pub fn take_stream(&mut self, now: Timestamp) -> Result<(), Full> {
         if self.stream.is_none() {
             let (route, key) = (self.entry.route(), self.entry.client.key());
-            let (policy, share) =
+            let (policy, limits) =
                 (&route.policy, route.policy.limits.client_limits(self.entry.client, now));
             let budgets = &self.tunnels.budgets;
-            self.stream = Some(budgets.enter_stream(policy, key, share.streams)?);
+            self.stream = Some(budgets.enter_stream(policy, key, limits.streams)?);
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ fn samples() -> Map<String, Value> {
     serde_json::from_str(SAMPLES).unwrap()
 }
 
-/// What the answer of a sample, in which `change` changed something, is read as.
+/// The answer that `body` is read as, to the sample's request.
 fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadError> {
     fn of<R: AdminRequest>(query: &str, received: &Received<'_>) -> Result<String, ReadError> {
         let request = R::parse(query).unwrap_or_else(|sentence| panic!("{query}: {sentence}"));

@@ -77,8 +77,7 @@ impl Default for FsExecutor {
 }
 
 impl FsExecutor {
-    /// Gives up a call after `still` without progress, and after `new_budget` for all calls of a
-    /// pass.
+    /// Gives up a call after `still` without progress, and after `pass` for all calls of a pass.
     pub fn with_timeouts(still: Duration, pass: Duration) -> FsExecutor {
         let (jobs, stuck, returned) = Default::default();
         FsExecutor { jobs, stuck, returned, still, pass }

@@ -70,7 +70,7 @@ pub fn load(
     load_with(files, config, LoadOptions { passed, ..LoadOptions::default() })
 }
 
-/// Like [`load`], with the facts in `load_context`.
+/// Like [`load`], with the facts in `options`.
 ///
 /// # Errors
 /// Those of [`load`]; also a missing candidate to promote.

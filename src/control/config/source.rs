@@ -92,7 +92,7 @@ impl Files {
         Files { audience: Audience::Person, ..Files::default() }
     }
 
-    /// Like [`Files::new`], with `fs_executor` that outlive the pass.
+    /// Like [`Files::new`], with an `executor` that outlives the pass.
     pub fn with_executor(executor: FsExecutor) -> Files {
         let (files, folders, own, within) = Default::default();
         let left = executor.new_budget();

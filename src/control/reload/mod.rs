@@ -214,7 +214,7 @@ impl Reloader {
         RunningState { config, before, files, settings, tickets, tunnels }
     }
 
-    /// Binds the sockets that the candidate needs, on the worker's thread.
+    /// Binds the sockets that the prepared generation needs, on the worker's thread.
     async fn bind(
         &mut self,
         candidate: PreparedGeneration,

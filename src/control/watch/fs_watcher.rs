@@ -78,7 +78,7 @@ impl FsWatcher {
         })
     }
 
-    /// Watches the folders of `watch_set` from now on and no others; none at all unless `mode` is
+    /// Watches the folders of `names` from now on and no others; none at all unless `mode` is
     /// `Auto`.
     pub fn watch(&mut self, mode: WatchMode, names: WatchSet) -> WatchStatus {
         if mode != WatchMode::Auto {

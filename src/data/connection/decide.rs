@@ -1,9 +1,9 @@
 //! The decision about a request: read, judged, charged, and an attempt dialled.
 //!
-//! Each step consumes one noun and returns the next (`Request` → `Permit` → `Handshake` → `Slot` →
-//! `Tunnel`), so that no request reaches a backend that was not permitted. The order is that of
-//! `docs/spec/wire.md`, "The order of decisions". Both readers of heads decide here, and this file
-//! names no type of hyper's server.
+//! Each step needs the value of a step before: charging takes the `Permit`, dialling the permit of
+//! the `Slot` and the `Handshake`. So no request reaches a backend that was not permitted. The
+//! order is that of `docs/spec/wire.md`, "The order of decisions". Both readers of heads decide
+//! here, and this file names no type of hyper's server.
 //!
 //! Every request has one line in the log and one count ([`RequestLog`] sees to it), except on a
 //! listener that redirects: its redirects are neither logged nor counted.

@@ -32,7 +32,7 @@ pub struct PendingTunnel {
 }
 
 impl PendingTunnel {
-    /// The tunnel that `request_log` was granted.
+    /// The tunnel that the request of `log` was granted.
     pub fn new(granted: Box<GrantedTunnel>, log: Box<RequestLog>) -> Box<Self> {
         Box::new(PendingTunnel { granted, log })
     }

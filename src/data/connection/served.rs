@@ -64,7 +64,7 @@ pub async fn serve_with_hyper(
             over = Pin::new(&mut connection).poll(cx);
         }
         // A connection that is to close ends between two requests, and hyper closes it in order. A
-        // head that has begun is answered, and its answer says `set_connection_close`.
+        // head that has begun is answered, and its answer says `Connection: close`.
         if over.is_pending() && is_closing && deadlines.expire_if_idle() {
             over = Pin::new(&mut connection).poll(cx);
         }

@@ -187,7 +187,7 @@ impl TimedStream {
         self
     }
 
-    /// Makes reads go through `request_filter` from here on.
+    /// Makes reads go through `filter` from here on.
     pub fn with_filter(mut self, filter: RequestFilter) -> Self {
         self.filter = Some(Box::new(filter));
         self

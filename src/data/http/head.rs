@@ -462,7 +462,7 @@ mod tests {
             };
             taken += 1;
             let said = String::from_utf8_lossy(&came);
-            // hyper reads the line that `request_filter` hands on.
+            // hyper reads the line that `RequestFilter` hands on.
             let end = came.iter().position(|byte| *byte == b'\n').unwrap() + 1;
             let line = target::encode_request_line(&came[..end])
                 .map_or(came[..end].to_vec(), |line| line.bytes);

@@ -66,7 +66,7 @@ pub fn refusal_reply(refusal: Refusal, id: &HeaderValue, after: Persistence) -> 
     answer
 }
 
-/// Makes `reply` the last of its connection.
+/// Makes `answer` the last of its connection.
 pub fn set_connection_close<B>(answer: &mut Response<B>) {
     let is_close = |value: &HeaderValue| value.as_bytes().ends_with(b"close");
     let headers = answer.headers_mut();

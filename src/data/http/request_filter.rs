@@ -3,10 +3,10 @@
 //!
 //! `RequestFilter` finds where each request begins in what a client sends, holds its head until it
 //! is complete, and percent-encodes the bytes of the request line that `http::Uri` refuses. In
-//! place of a head that hyper would refuse, hyper reads the `head_check::stand_in_request` request,
-//! and the service refuses that one with a reason. Every other byte passes as it came: hyper alone
-//! reads heads and bodies. Where the two could disagree about where a request begins, everything
-//! that follows passes as it is, and hyper refuses by itself.
+//! place of a head that hyper would refuse, hyper reads a substitute request
+//! (`head_check::stand_in_request`), and the service refuses that one with a reason. Every other
+//! byte passes as it came: hyper alone reads heads and bodies. Where the two could disagree about
+//! where a request begins, everything that follows passes as it is, and hyper refuses by itself.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -42,15 +42,15 @@ pub struct HeadHandoff(Arc<Mutex<HeadNotes>>);
 #[derive(Debug, Default)]
 struct HeadNotes {
     tidied: TargetEncoding,
-    /// The flaw of a head that hyper reads the `stand_in_request` request for. `None` means that it
-    /// reads the head itself.
+    /// The flaw of a head that hyper reads a substitute request for. `None` means that it reads
+    /// the head itself.
     flaw: Option<HeadFlaw>,
     follows: Option<BodyFraming>,
 }
 
 impl HeadHandoff {
     /// Notes that hyper has read the head of `request`. Its extensions get what was done to its
-    /// target and, for a `stand_in_request` request, the flaw of the head that came.
+    /// target and, for a substitute request, the flaw of the head that came.
     pub fn hyper_read(&self, request: &mut Request<Incoming>) {
         let mut told = lock(&self.0);
         told.follows = Some(follows(request));
@@ -113,7 +113,7 @@ pub struct RequestFilter {
     fit: usize,
     /// How many bytes at the start of `held` are a head without its end.
     unended: usize,
-    /// Whether hyper got the `stand_in_request` request. Nothing behind its head is a request.
+    /// Whether hyper got a substitute request. Nothing behind its head is a request.
     is_flawed: bool,
 }
 
@@ -224,8 +224,7 @@ impl RequestFilter {
         }
     }
 
-    /// Whether bytes have come that were not handed on, or that a `stand_in_request` request
-    /// replaced.
+    /// Whether bytes have come that were not handed on, or that a substitute request replaced.
     pub fn has_held_bytes(&self) -> bool {
         self.is_flawed || !self.held.is_empty()
     }
@@ -293,8 +292,8 @@ impl RequestFilter {
         }
     }
 
-    /// Returns the place of the first byte behind a head. Nothing behind a `stand_in_request`
-    /// request is a request.
+    /// Returns the place of the first byte behind a head. Nothing behind a substitute request is
+    /// a request.
     fn state_after(&self, follows: BodyFraming) -> FilterState {
         match follows {
             _ if self.is_flawed => FilterState::PassThrough,

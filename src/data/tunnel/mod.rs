@@ -3,7 +3,7 @@
 //! Bytes pass unchanged; only frame headers are read, and control frames whole
 //! (`docs/spec/wire.md`, "Close codes"). Each direction reads only when nothing is left to send the
 //! other way, which bounds memory and carries back-pressure through. The tunnel decides nothing:
-//! rules come from its route, orders from its entry.
+//! rules come from its route, orders from its entry. It answers no Ping.
 
 mod batch;
 mod closing;
@@ -315,7 +315,7 @@ impl Tunnel {
         }
     }
 
-    /// Sends a Close on, the last frame of `batch`; nothing follows it in this direction.
+    /// Sends a Close on, the last frame of the batch; nothing follows it in this direction.
     fn forward_close(
         &mut self,
         flow: Flow,

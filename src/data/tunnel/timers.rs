@@ -52,7 +52,7 @@ pub struct TunnelTimers {
     /// still known. `None` means that none has gone out.
     payload: Option<[u8; 8]>,
     ping_not_before: Option<Instant>,
-    /// Until when the client had not taken the bytes in front of our Ping.
+    /// Since when no byte for the client waits: a Pong is due only from then on.
     ping_state: PingState,
     /// Until then silence says nothing, since the whole process was held up. `None` means that it
     /// was not.
@@ -70,7 +70,7 @@ pub struct TunnelTimers {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// Whether a Ping of ours has left yet, or waits behind data that the client is slow to take.
+/// Whether bytes wait for the client, which may be slow to take them.
 #[derive(Clone, Copy)]
 enum PingState {
     /// Bytes for the client are unsent.

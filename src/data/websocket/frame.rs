@@ -1551,7 +1551,7 @@ mod tests {
         }
     }
 
-    /// Frames of `sizes` that repeat, as `(first byte, payload, times)`. Their order is legal but
+    /// Frames of `groups` that repeat, as `(first byte, payload, times)`. Their order is legal but
     /// for the `wrong` ones.
     fn repeated(groups: Vec<(usize, usize, usize, bool)>) -> Vec<(u8, usize, usize)> {
         let (mut frames, mut open) = (Vec::new(), false);

@@ -49,7 +49,7 @@ fn of_location(nginx: &HttpBlock, location: &Location, tree: &Tree) -> Vec<Direc
     ids
 }
 
-/// Returns the limits of `context` that its policy doesn't have.
+/// Returns the limits of `settings` that its policy doesn't have.
 fn uncarried_limits(settings: &ContextSettings, zones: &Zones) -> Vec<DirectiveId> {
     let mut ids = Vec::new();
     if settings.dry_rates != Some(true) {

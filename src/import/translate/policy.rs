@@ -90,8 +90,8 @@ impl OutputPolicy {
         }
     }
 
-    /// Builds the policy for clients at `context`. `passing`, often the same level, has the
-    /// settings towards the backend; `scopes` are the attempts that reach it.
+    /// Builds the policy for clients under `settings`. `passing`, often equal to it, has what holds
+    /// towards the backend; `scopes` are the attempts that reach it.
     pub fn from_level(
         settings: &ContextSettings,
         passing: &ContextSettings,
@@ -180,7 +180,7 @@ impl OutputPolicy {
     }
 }
 
-/// Returns the rate of `context`, the strictest one if there are several.
+/// Returns the rate of `settings`, the strictest one if there are several.
 fn rate(
     settings: &ContextSettings,
     zones: &Zones,

@@ -300,8 +300,8 @@ fn put_tunnels(exposition: &mut Exposition, name: &str, route: &RouteMetrics) {
     }
 }
 
-/// Whether the refusal happens after a route is found. A late fault of a body (`head`) may happen
-/// then too, but isn't expected.
+/// Whether the refusal happens after a route is found. A fault that is found late in a
+/// body, whose reason is also `head`, may happen then too, but isn't expected.
 const fn is_of_a_route(refusal: Refusal) -> bool {
     match refusal {
         Refusal::Pending

@@ -248,8 +248,8 @@ fn list_explanation(list: &List, client: Client, now: Timestamp) -> ListExplanat
     let decides = list.decide(client, now);
     let holds = decides.is_some_and(|(entry, _)| entry.admits);
     let others = list.covering(client).filter(|(entry, _)| entry.admits && !holds);
-    // For a carve-out: the nearest entry that it is carved out of. Without one: an entry that has
-    // lapsed.
+    // For a carve-out: the nearest entry that it is carved out of. Where no entry decides: a lapsed
+    // one.
     let instead = others.filter(|(entry, _)| decides.is_none() || !entry.lapsed(now)).last();
     let entry = |(entry, line)| entry_explanation(ListedEntry { list, entry, line }, now);
     ListExplanation {

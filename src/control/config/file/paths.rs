@@ -75,7 +75,7 @@ impl<'d> PathClaim<'d> {
         })
     }
 
-    /// Stores the value in `source_text`, and reports a contradiction with `strip_prefix`.
+    /// Stores the value in `page`, and reports a contradiction with `strip_prefix`.
     pub fn store(&self, page: &mut RouteSettings) {
         page.paths = self.paths;
         if let (Some(value), Some(place), true) =

@@ -68,7 +68,7 @@ pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Reads the policy in `policy_source`. `None` means that there is an error among the findings.
+/// Reads the policy in `source`. `None` means that there is an error among the findings.
 pub fn read(
     load: &mut LoadContext<'_>,
     source: PolicySource<'_>,

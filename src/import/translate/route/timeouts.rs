@@ -31,8 +31,8 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// Returns the timeouts in force at `context`. In nginx, 0 doesn't mean unlimited: it gives up
-    /// at once, which is not carried over.
+    /// Returns the timeouts in force under `settings`. In nginx, 0 doesn't mean unlimited: it gives
+    /// up at once, which is not carried over.
     pub fn of(settings: &ContextSettings) -> Timeouts {
         Timeouts {
             dial: given(settings.connect_timeout),
@@ -55,7 +55,7 @@ fn longer(one: Option<Setting<Duration>>, other: Option<Setting<Duration>>) -> O
     Some(one.unwrap_or(DEFAULT_TIMEOUT).max(other.unwrap_or(DEFAULT_TIMEOUT)))
 }
 
-/// Notes the outcome of each timeout of `context`, on a route with so many backends.
+/// Notes the outcome of each timeout of `settings`, on a route with so many backends.
 pub fn notes(
     settings: &ContextSettings,
     backends: usize,
