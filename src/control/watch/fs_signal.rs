@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn reads_are_ignored_and_a_closed_write_is_a_change() {
         let check = |kind, expected| {
-            assert_eq!(FsSignal::from_event(&Ok(Event::new(kind))), expected, "{kind:?}")
+            assert_eq!(FsSignal::from_event(&Ok(Event::new(kind))), expected, "{kind:?}");
         };
         check(EventKind::Access(AccessKind::Open(AccessMode::Any)), None);
         check(EventKind::Access(AccessKind::Close(AccessMode::Read)), None);

@@ -178,7 +178,7 @@ impl HttpDeadlines {
             has_received: false,
             surplus: false,
             unparsed: false,
-            guard: guard,
+            guard,
             is_expiring: false,
             is_leaving: false,
         })))

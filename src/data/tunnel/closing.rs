@@ -239,7 +239,7 @@ impl Tunnel {
         self.sides(flow).0.abort();
         match &self.course {
             CloseState::AwaitingAnswers(violation) if violation.flow != flow => {
-                self.close_violator(cx, now)
+                self.close_violator(cx, now);
             }
             // The violator has its code, and its grace.
             CloseState::ViolatorClosed(violator) if *violator != flow => {}

@@ -1124,7 +1124,7 @@ mod tests {
                     Ok(Piece { taken, what }) => {
                         match what {
                             PieceKind::Run(run) => {
-                                out.extend([run.held(), &input[..taken]].concat())
+                                out.extend([run.held(), &input[..taken]].concat());
                             }
                             PieceKind::Control(control) => out.extend(control.as_slice()),
                             PieceKind::Incomplete => {}

@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn colours_are_for_terminals() {
         let line = written(LineFormat::Text { colours: true }, &|| {
-            tracing::warn!(route = "ticks", "refused")
+            tracing::warn!(route = "ticks", "refused");
         });
         assert_eq!(
             line,

@@ -99,7 +99,7 @@ impl Write for Descriptor {
                 // `O_NONBLOCK` belongs to the open file description, which the parent shares and
                 // may have set.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    thread::sleep(RETRY_INTERVAL)
+                    thread::sleep(RETRY_INTERVAL);
                 }
                 other => return other,
             }
