@@ -97,7 +97,7 @@ fn route(
     let mut out = String::from("\n");
     match from {
         Some(id) => {
-            push_line(&mut out, format_args!("# {}: {}", tree.place(*id), tree.lines[*id].text))
+            push_line(&mut out, format_args!("# {}: {}", tree.place(*id), tree.lines[*id].text));
         }
         None => push_line(&mut out, "# nginx passed nothing on here."),
     }
@@ -256,10 +256,10 @@ fn policy(policy: &OutputPolicy, clients: &ClientTable<'_>, tree: &Tree) -> Stri
             }
         }
         ClientTable::Only(_) if entries.is_empty() => {
-            push_line(&mut out, "allow = []   # no client")
+            push_line(&mut out, "allow = []   # no client");
         }
         ClientTable::Only(_) => {
-            push_line(&mut out, format_args!("allow = [{}]", entries.join(", ")))
+            push_line(&mut out, format_args!("allow = [{}]", entries.join(", ")));
         }
     }
     limits(policy, &mut out);

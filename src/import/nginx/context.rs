@@ -165,7 +165,7 @@ impl ContextSettings {
             "internal" => self.internal = Some(id),
             "satisfy" => self.satisfy = Some(Setting { id, value: directive.first() == "any" }),
             "ssl_certificate" => {
-                self.chains.push(Setting { id, value: directive.first().to_owned() })
+                self.chains.push(Setting { id, value: directive.first().to_owned() });
             }
             "ssl_certificate_key" => {
                 self.keys.push(Setting { id, value: directive.first().to_owned() });

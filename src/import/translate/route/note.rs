@@ -545,7 +545,7 @@ impl CarriedRoute<'_> {
         for rule in &self.location.settings.access {
             match rule.whom {
                 AccessSubject::Unix => {
-                    notes.add(rule.id, DirectiveOutcome::Dropped, "no listener is a Unix socket")
+                    notes.add(rule.id, DirectiveOutcome::Dropped, "no listener is a Unix socket");
                 }
                 _ if deciding.contains(&rule.id) => {
                     notes.add(
