@@ -238,7 +238,7 @@ fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
 fn replace_text(value: &mut Value, from: &str, to: &str) {
     match value {
         Value::Object(members) => {
-            members.values_mut().for_each(|inner| replace_text(inner, from, to))
+            members.values_mut().for_each(|inner| replace_text(inner, from, to));
         }
         Value::Array(items) => items.iter_mut().for_each(|inner| replace_text(inner, from, to)),
         Value::String(text) if text == from => to.clone_into(text),
