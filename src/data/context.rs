@@ -11,7 +11,7 @@ use crate::data::admission::pending::PendingConnections;
 use crate::data::backend::{BackendClient, BackendTable};
 use crate::data::http::head::HeadReader;
 use crate::lifecycle::Lifecycle;
-use crate::observe::log::throttle::{LineKind, LogThrottle as RefusalCap};
+use crate::observe::log::throttle::{LineKind, LogThrottle};
 use crate::observe::metrics::{Metrics, ThreadMetrics};
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::Tunnels;
@@ -69,11 +69,11 @@ pub struct ThreadContext {
     pub(super) backend_client: Arc<BackendClient>,
     pub(super) tracker: TaskTracker,
     /// Which refusals the log shows.
-    pub(super) cap: RefusalCap,
+    pub(super) throttle: LogThrottle,
     /// The same for lines about candidate policies.
-    pub(super) differences: RefusalCap,
+    pub(super) differences: LogThrottle,
     /// The same for lines about TLS handshakes that wait.
-    pub(super) delays: RefusalCap,
+    pub(super) delays: LogThrottle,
 }
 
 impl ThreadContext {
@@ -87,9 +87,9 @@ impl ThreadContext {
             metrics,
             backend_client: Arc::new(backend_client),
             tracker,
-            cap: RefusalCap::default(),
-            differences: RefusalCap::default(),
-            delays: RefusalCap::new(LineKind::Delays),
+            throttle: LogThrottle::default(),
+            differences: LogThrottle::default(),
+            delays: LogThrottle::new(LineKind::Delays),
         })
     }
 }

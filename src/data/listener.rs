@@ -331,7 +331,7 @@ impl Acceptor {
         let turn_away = |refusal, rule, end| {
             thread.metrics.no_route().refused(refusal);
             let log_context = LogContext { listener: name, client, peer };
-            decision::log_refused_connection(log_context, refusal, rule, None, &thread.cap);
+            decision::log_refused_connection(log_context, refusal, rule, None, &thread.throttle);
             metrics.closed(end);
         };
         // A client that the baseline denies gets no TLS handshake.

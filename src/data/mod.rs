@@ -92,7 +92,7 @@ async fn run_housekeeping(thread: Arc<ThreadContext>) {
         .is_some()
     {
         thread.backend_client.evict_expired(&thread.plane.live.load());
-        thread.cap.flush_ended(std::time::Instant::now());
+        thread.throttle.flush_ended(std::time::Instant::now());
         thread.differences.flush_ended(std::time::Instant::now());
         thread.delays.flush_ended(std::time::Instant::now());
     }

@@ -175,10 +175,10 @@ impl Reloader {
         let (files, mut loaded) = self.recognise(trigger, read).await?;
         // Kept aside for the next pass, which parses only the list files that differ from these.
         let known = std::mem::take(&mut loaded.lists);
-        let candidate = self.prepare(loaded, &files, accept)?;
+        let prepared = self.prepare(loaded, &files, accept)?;
         // Last of all, so that no socket has to be given back.
-        let (candidate, takeover) = self.bind(candidate, bind).await?;
-        Ok(BoundGeneration { candidate, takeover, files, known })
+        let (prepared, takeover) = self.bind(prepared, bind).await?;
+        Ok(BoundGeneration { prepared, takeover, files, known })
     }
 
     fn refuse_in_drain(&self, trigger: Trigger) -> Result<(), ReloadStop> {
@@ -217,13 +217,13 @@ impl Reloader {
     /// Binds the sockets that the prepared generation needs, on the worker's thread.
     async fn bind(
         &mut self,
-        candidate: PreparedGeneration,
+        prepared: PreparedGeneration,
         bind: &BindFn,
     ) -> Result<(PreparedGeneration, TakeoverFn), ReloadStop> {
         let (bind, now) = (Arc::clone(bind), self.context.config_status.settings.load_full());
-        let bound = self.worker.run(move || {
-            bind(&now, &candidate.built.settings).map(|takeover| (candidate, takeover))
-        });
+        let bound = self
+            .worker
+            .run(move || bind(&now, &prepared.built.settings).map(|takeover| (prepared, takeover)));
         let bound = bound.await;
         if !matches!(bound, Some(Ok(_))) {
             // The same files may bind the next time, so a poll tries them again.

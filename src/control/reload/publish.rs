@@ -28,7 +28,7 @@ impl Reloader {
         began: Instant,
     ) -> ReloadOutcome {
         let BoundGeneration {
-            candidate: PreparedGeneration { built, lists },
+            prepared: PreparedGeneration { built, lists },
             takeover,
             files,
             known,

@@ -118,7 +118,7 @@ impl From<Vec<Diagnostic>> for ReloadStop {
 
 /// A generation whose sockets are bound.
 pub(super) struct BoundGeneration {
-    pub(super) candidate: PreparedGeneration,
+    pub(super) prepared: PreparedGeneration,
     pub(super) takeover: TakeoverFn,
     pub(super) files: Files,
     pub(super) known: ListFileCache,

@@ -28,7 +28,7 @@ use crate::policy::request::target::TargetEncoding;
 const MAX_FIRST_READ_BYTES: usize = 8 * 1024;
 
 /// The outcome of a first head.
-pub enum First {
+pub enum FirstHeadOutcome {
     /// The client has its 101, and the tunnel can open.
     Upgraded(UpgradedConnection),
     /// The client has left, or broken TLS.
@@ -53,9 +53,12 @@ pub enum First {
 }
 
 /// Reads a client's first bytes, and answers them if they are an attempt.
-pub async fn first(service: &Arc<HttpService>, mut client: TimedStream) -> First {
+pub async fn read_first_head(
+    service: &Arc<HttpService>,
+    mut client: TimedStream,
+) -> FirstHeadOutcome {
     let Ok(mut came) = poll_fn(|cx| read_some(&mut client, cx)).await else {
-        return First::Hyper { client, answer: None };
+        return FirstHeadOutcome::Hyper { client, answer: None };
     };
     while !came.is_empty() {
         match sniff::sniff_http2(&came) {
@@ -63,7 +66,7 @@ pub async fn first(service: &Arc<HttpService>, mut client: TimedStream) -> First
                 let answer = reply::http2_unspoken();
                 // Fails for a client that is gone, of which nothing is discarded then.
                 let _ = Box::pin(sniff::send_and_shutdown(&mut client, &answer)).await;
-                return First::Http2(client);
+                return FirstHeadOutcome::Http2(client);
             }
             Sniffed::Mismatch => break,
             Sniffed::NeedMore => {
@@ -76,28 +79,28 @@ pub async fn first(service: &Arc<HttpService>, mut client: TimedStream) -> First
         }
     }
     let Some((head, length)) = attempt(service, &came) else {
-        return First::Hyper { client: client.with_replay(came), answer: None };
+        return FirstHeadOutcome::Hyper { client: client.with_replay(came), answer: None };
     };
     service.deadlines.on_request_start(Version::HTTP_11, false);
     let mut early = Bytes::new();
     let mut decision = pin!(Arc::clone(service).decide(head));
-    match decided(decision.as_mut(), &mut client, &mut early).await {
-        None => First::Left(client),
+    match decide_while_reading(decision.as_mut(), &mut client, &mut early).await {
+        None => FirstHeadOutcome::Left(client),
         Some(Decision::Tunnel(pending)) => {
             if !grant(service, &mut client, &pending).await {
-                return First::Left(client);
+                return FirstHeadOutcome::Left(client);
             }
             let early = [came.slice(length..), early].concat().into();
-            First::Upgraded(UpgradedConnection { client, early, pending })
+            FirstHeadOutcome::Upgraded(UpgradedConnection { client, early, pending })
         }
         Some(Decision::Reply(answer)) => {
             // Fails for a client that is gone, of which nothing is discarded then.
-            let _ = Box::pin(reply(service, &mut client, answer)).await;
-            First::Replied { client, unread: length < came.len() || !early.is_empty() }
+            let _ = Box::pin(write_reply(service, &mut client, answer)).await;
+            FirstHeadOutcome::Replied { client, unread: length < came.len() || !early.is_empty() }
         }
         Some(Decision::Backend(answer)) => {
             let client = client.with_replay([came, early].concat().into());
-            First::Hyper { client, answer: Some(answer) }
+            FirstHeadOutcome::Hyper { client, answer: Some(answer) }
         }
     }
 }
@@ -122,7 +125,7 @@ fn attempt(service: &HttpService, came: &Bytes) -> Option<(RequestHead, usize)> 
 
 /// Decides while it reads on, to notice a client that leaves: it no longer wants a tunnel, and
 /// `None` is returned. What the client says meanwhile, of one read at most, is left in `early`.
-async fn decided(
+async fn decide_while_reading(
     mut decision: Pin<&mut impl Future<Output = Decision>>,
     client: &mut TimedStream,
     early: &mut Bytes,
@@ -165,7 +168,7 @@ async fn grant(service: &HttpService, client: &mut TimedStream, pending: &Pendin
 
 /// Writes an answer of sidegate's own to an attempt, which ends the connection: its head says
 /// `close`.
-async fn reply(
+async fn write_reply(
     service: &HttpService,
     client: &mut TimedStream,
     answer: Response<Bytes>,

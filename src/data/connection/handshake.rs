@@ -49,7 +49,7 @@ struct HandshakeTimeout;
 /// The TLS handshake, where the listener wants one; and the certificate that was served.
 pub async fn accept_tls(
     thread: &Arc<ThreadContext>,
-    open: &mut OpenGuard,
+    open_guard: &mut OpenGuard,
     rules: &ListenerRules,
     tcp: TcpStream,
     log_context: LogContext<'_>,
@@ -71,7 +71,7 @@ pub async fn accept_tls(
     let handshake = async {
         // The first bytes come before the turn: a probe that sends none costs no part of the rate.
         let mut hello = tls::read_first_bytes(tcp).await?.reject_http().await?;
-        wait_for_turn(thread, open, rules, log_context, &mut hello, &mut waits).await?;
+        wait_for_turn(thread, open_guard, rules, log_context, &mut hello, &mut waits).await?;
         tls::accept(hello, configuration).await
     };
     let accepted = tokio::select! {
@@ -84,14 +84,14 @@ pub async fn accept_tls(
         Ok(Ok((_, facts))) if facts.resumed => TlsResult::Resumed,
         Ok(Ok(_)) => TlsResult::Full,
         Ok(Err(tls::AcceptError::NoBytes)) => {
-            open.listener.probed();
+            open_guard.listener.probed();
             return Err(ConnectionEnd::Client.into());
         }
         Ok(Err(_)) => TlsResult::Failed,
         Err(HandshakeTimeout) if waits => TlsResult::Rate,
         Err(HandshakeTimeout) => TlsResult::Timeout,
     };
-    open.listener.tls_handshake(result, took);
+    open_guard.listener.tls_handshake(result, took);
     // A handshake that was broken off by a shutdown is not the client's failure, and is not logged
     // as a refusal.
     if accepted.is_err() && closing.is_cancelled() {
@@ -143,7 +143,7 @@ async fn told(
 /// Waits until the client's rate lets a TLS handshake begin. `waits` is true meanwhile.
 async fn wait_for_turn(
     thread: &ThreadContext,
-    open: &OpenGuard,
+    open_guard: &OpenGuard,
     rules: &ListenerRules,
     log_context: LogContext<'_>,
     hello: &mut tls::FirstBytes,
@@ -161,7 +161,7 @@ async fn wait_for_turn(
         return Ok(());
     }
     *waits = true;
-    open.listener.tls_delayed();
+    open_guard.listener.tls_delayed();
     decision::log_delayed_handshake(log_context, &thread.delays);
     // Boxed: connections that don't wait would carry the room that it takes.
     Box::pin(hello.run_until_left(handshake_queue.wait(listener, client, take))).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::data::connection::direct::{First, first};
+use crate::data::connection::direct::{FirstHeadOutcome, read_first_head};
 use crate::data::connection::ending::{HttpOutcome, closing_end, finish, hyper_end, timed_out};
 use crate::data::connection::served::serve_with_hyper;
 use crate::data::connection::service::HttpService;
@@ -25,29 +25,31 @@ pub async fn serve_http(
     service: Arc<HttpService>,
 ) -> HttpOutcome {
     let deadlines = service.deadlines.clone();
-    let came = Arc::clone(&service.connection);
-    let closing = pin!(came.closing.cancelled());
+    let connection = Arc::clone(&service.connection);
+    let closing = pin!(connection.closing.cancelled());
     let timer = pin!(sleep_until(Instant::now()));
     let mut timers = ConnectionTimers::new(&deadlines, closing, timer);
 
     let first = {
         let client = TimedStream::new(stream, deadlines.clone());
-        let mut first = pin!(first(&service, client));
+        let mut first = pin!(read_first_head(&service, client));
         timers.run_until(|cx, _| first.as_mut().poll(cx)).await
     };
     match first {
-        Some(First::Upgraded(upgraded)) => HttpOutcome::Upgraded(upgraded),
-        Some(First::Left(client)) => finish(ConnectionEnd::Client, client, false, &deadlines),
-        Some(First::Http2(client)) => {
+        Some(FirstHeadOutcome::Upgraded(upgraded)) => HttpOutcome::Upgraded(upgraded),
+        Some(FirstHeadOutcome::Left(client)) => {
+            finish(ConnectionEnd::Client, client, false, &deadlines)
+        }
+        Some(FirstHeadOutcome::Http2(client)) => {
             let end = service.malformed("HTTP/2 without negotiation, which is not spoken here");
             finish(end, client, true, &deadlines)
         }
-        Some(First::Replied { client, unread }) => {
+        Some(FirstHeadOutcome::Replied { client, unread }) => {
             let closed = timers.is_closing().then(|| closing_end(thread));
             finish(hyper_end(Some(Ok(())), &service, closed), client, unread, &deadlines)
         }
         // Boxed: connections that upgrade at once would carry the room that hyper takes.
-        Some(First::Hyper { client, answer }) => {
+        Some(FirstHeadOutcome::Hyper { client, answer }) => {
             Box::pin(serve_with_hyper(thread, rules, client, answer, &service, timers)).await
         }
         None if timers.is_closing() => HttpOutcome::Ended(closing_end(thread)),

@@ -58,16 +58,17 @@ impl Drop for LingerGuard {
 }
 
 /// Discards what comes of a connection of `client` until it ends.
-pub async fn linger(lingering: Lingering, open: OpenGuard, client: ClientKey) {
+pub async fn linger(lingering: Lingering, open_guard: OpenGuard, client: ClientKey) {
     let Lingering { tcp, discarded, deadlines } = lingering;
-    open.listener.discards();
+    open_guard.listener.discards();
     // If the runtime ends first, and drops this, a drain is over.
-    let mut counted = LingerGuard { listener: Arc::clone(&open.listener), end: DiscardEnd::Drain };
+    let mut counted =
+        LingerGuard { listener: Arc::clone(&open_guard.listener), end: DiscardEnd::Drain };
     let told = Arc::new(Notify::new());
     // Dropped before the places are given back: a connection that waits for a place must not
     // displace a connection that has none any more.
-    let _discarding = open.places.discards(client, &told);
-    let finish = open.thread.plane.lifecycle.closing();
+    let _discarding = open_guard.places.discards(client, &told);
+    let finish = open_guard.thread.plane.lifecycle.closing();
     let drained = async {
         finish.cancelled().await;
         sleep(DRAIN_TIMEOUT).await;

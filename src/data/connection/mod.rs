@@ -77,7 +77,7 @@ pub struct AcceptedConnection {
 pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     let AcceptedConnection { stream, peer, port, rules, metrics, places, client, claim, closing } =
         accepted;
-    let mut open = OpenGuard {
+    let mut open_guard = OpenGuard {
         thread: Arc::clone(&thread),
         listener: metrics,
         end: ConnectionEnd::Client,
@@ -87,20 +87,20 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     let log_context = LogContext { listener: &rules.listener.name, client, peer };
     let deadline = Instant::now() + rules.listener.timeouts.tls;
     let Some(guard) = claim.wait(deadline).await else {
-        open.end = ConnectionEnd::Pending;
+        open_guard.end = ConnectionEnd::Pending;
         return log_refused_connection(&thread, log_context, Refusal::Pending, None);
     };
     let until = HandshakeDeadline { deadline, closing: &closing };
     let (stream, served) =
-        match accept_tls(&thread, &mut open, &rules, stream, log_context, until).await {
+        match accept_tls(&thread, &mut open_guard, &rules, stream, log_context, until).await {
             Ok(stream) => stream,
             Err(EarlyEnd { end, answered }) => {
-                open.end = end;
+                open_guard.end = end;
                 if let Some(tcp) = answered {
                     let deadlines = deadlines_of(&rules, guard);
                     thread.tracker.spawn(linger(
                         Lingering { tcp, discarded: 0, deadlines },
-                        open,
+                        open_guard,
                         client.key(),
                     ));
                 }
@@ -120,32 +120,32 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     let deadlines = deadlines_of(&rules, guard);
     let service = Arc::new(HttpService::new(Arc::clone(&thread), connection, deadlines));
     let outcome = serve_http(&thread, &rules, stream, service).await;
-    conclude(&thread, outcome, open, client);
+    conclude(&thread, outcome, open_guard, client);
 }
 
 /// Records how the HTTP part of a connection ended, and spawns whatever follows it.
 fn conclude(
     thread: &Arc<ThreadContext>,
     outcome: HttpOutcome,
-    mut open: OpenGuard,
+    mut open_guard: OpenGuard,
     client: Client,
 ) {
     match outcome {
-        HttpOutcome::Ended(end) => open.end = end,
+        HttpOutcome::Ended(end) => open_guard.end = end,
         HttpOutcome::Linger(end, lingering) => {
-            open.end = end;
-            thread.tracker.spawn(linger(lingering, open, client.key()));
+            open_guard.end = end;
+            thread.tracker.spawn(linger(lingering, open_guard, client.key()));
         }
-        HttpOutcome::Empty => open.listener.probed(),
+        HttpOutcome::Empty => open_guard.listener.probed(),
         HttpOutcome::Upgraded(upgraded) => {
-            open.end = ConnectionEnd::Upgraded;
+            open_guard.end = ConnectionEnd::Upgraded;
             let UpgradedConnection { client, early, pending } = upgraded;
             let Some((client, unread)) = client.into_parts() else { return };
             // A copy: hyper's whole buffer would live as long as the tunnel.
             let said = [early, unread].concat().into();
             let tunnel = pending.open(thread, client, said);
             // The struct itself: an async block around it would triple the task.
-            thread.tracker.spawn(RecordedTunnel { tunnel, open, over: false });
+            thread.tracker.spawn(RecordedTunnel { tunnel, open_guard, over: false });
         }
     }
 }
@@ -158,7 +158,7 @@ fn deadlines_of(rules: &ListenerRules, guard: PendingGuard) -> HttpDeadlines {
 /// A tunnel whose ending is recorded: in the log, in the metrics, and by giving back its places.
 struct RecordedTunnel {
     tunnel: Tunnel,
-    open: OpenGuard,
+    open_guard: OpenGuard,
     over: bool,
 }
 
@@ -192,7 +192,7 @@ impl Drop for RecordedTunnel {
             let ended = self.tunnel.ended(reason);
             self.record(ended);
             if reason == CloseReason::Cut {
-                self.open.end = ConnectionEnd::Drain;
+                self.open_guard.end = ConnectionEnd::Drain;
             }
         }
     }

@@ -39,5 +39,5 @@ pub fn log_refused_connection(
     error: Option<&str>,
 ) {
     thread.metrics.no_route().refused(refusal);
-    decision::log_refused_connection(log_context, refusal, None, error, &thread.cap);
+    decision::log_refused_connection(log_context, refusal, None, error, &thread.throttle);
 }

@@ -224,7 +224,7 @@ impl RequestLog {
         }
         self.thread.metrics.route_or_none(self.route.as_ref()).request(self.kind, result);
         let decision = DecisionRecord { failure, ..self.decision(result, status, refusal) };
-        decision.log(&self.thread.cap);
+        decision.log(&self.thread.throttle);
     }
 
     fn decision(

@@ -123,7 +123,7 @@ impl HttpService {
             refusal,
             None,
             Some(error),
-            &self.thread.cap,
+            &self.thread.throttle,
         );
         ConnectionEnd::Head
     }

@@ -87,7 +87,7 @@ impl Tunnel {
             from.pause();
             let has_answers = !to.is_done() && !to.has_failed() && from.is_writable();
             self.ending.get_or_insert(EndCause { by, reason, code: Some(code), refusal: None });
-            self.course = CloseState::AwaitingAnswers(Violation { flow, code, word });
+            self.close_state = CloseState::AwaitingAnswers(Violation { flow, code, word });
             self.timers.end_within(now, ANSWERS_TIMEOUT);
             self.write_closes(cx);
             if has_answers {
@@ -103,13 +103,13 @@ impl Tunnel {
     /// would be lost (RFC 9112 §9.6).
     #[cold]
     pub(super) fn close_violator(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let CloseState::AwaitingAnswers(Violation { flow, code, word }) = self.course else {
+        let CloseState::AwaitingAnswers(Violation { flow, code, word }) = self.close_state else {
             return;
         };
         let from = self.sides(flow).0;
         from.request_close(code, word);
         from.resume();
-        self.course = CloseState::ViolatorClosed(flow);
+        self.close_state = CloseState::ViolatorClosed(flow);
         self.timers.end_within(now, self.rules.route.timeouts.grace);
         self.write_closes(cx);
         // A side that was paused may have missed its wake: the next poll reads it.
@@ -118,11 +118,14 @@ impl Tunnel {
 
     /// Whether the bytes that go this way answer a side that broke a rule.
     pub(super) fn is_answering(&self, flow: Flow) -> bool {
-        matches!(&self.course, CloseState::AwaitingAnswers(violation) if violation.flow != flow)
+        matches!(
+            &self.close_state,
+            CloseState::AwaitingAnswers(violation) if violation.flow != flow
+        )
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.course, CloseState::Open)
+        matches!(self.close_state, CloseState::Open)
     }
 
     /// Ends the tunnel for a reason of ours. A tunnel that is ending already keeps its reason, and
@@ -151,7 +154,7 @@ impl Tunnel {
         }
         self.ending.get_or_insert(ending);
         self.restart_grace(now);
-        self.course = CloseState::Closing(owed);
+        self.close_state = CloseState::Closing(owed);
         self.write_closes(cx);
         if ending.reason == CloseReason::NoPong {
             // A best effort: a client that is not there answers nothing.
@@ -237,7 +240,7 @@ impl Tunnel {
         let ending = EndCause { by, reason: CloseReason::Stalled, code: None, refusal: None };
         self.ending.get_or_insert(ending);
         self.sides(flow).0.abort();
-        match &self.course {
+        match &self.close_state {
             CloseState::AwaitingAnswers(violation) if violation.flow != flow => {
                 self.close_violator(cx, now);
             }
@@ -261,7 +264,7 @@ impl Tunnel {
                 side.abort();
             }
         }
-        self.course = CloseState::Flushing;
+        self.close_state = CloseState::Flushing;
         self.timers.end_within(now, self.rules.route.timeouts.grace);
         // A side that was not read for a while may have missed its wake: the next poll reads it.
         turn::yield_after_io(cx);
@@ -270,7 +273,7 @@ impl Tunnel {
     /// Takes the next step where the grace is over.
     #[cold]
     fn on_grace_over(&mut self, cx: &mut Context<'_>, now: Instant) {
-        match self.course {
+        match self.close_state {
             CloseState::AwaitingAnswers(_) => self.close_violator(cx, now),
             CloseState::ViolatorClosed(flow) => {
                 // The frames before the violation are legal: the other side still gets them, though
@@ -280,7 +283,7 @@ impl Tunnel {
             }
             CloseState::Open | CloseState::Closing(_) => {
                 let owed =
-                    if let CloseState::Closing(owed) = self.course { owed } else { [true; 2] };
+                    if let CloseState::Closing(owed) = self.close_state { owed } else { [true; 2] };
                 for (side, owed) in [&mut self.client, &mut self.backend].into_iter().zip(owed) {
                     if !owed {
                         side.abort();
@@ -299,7 +302,7 @@ impl Tunnel {
     /// Whether a side has not yet got all that the other sent before it ended: `write_stall` bounds
     /// that, not the grace.
     fn is_delivering(&self, [client, backend]: [bool; 2]) -> bool {
-        match self.course {
+        match self.close_state {
             CloseState::Open if client && self.backend.is_done() => true,
             CloseState::Open => backend && self.client.is_done(),
             CloseState::Flushing => client || backend,

@@ -54,7 +54,7 @@ pub struct Tunnel {
     /// `None` means that no side had sent bytes behind its head.
     early: Option<Box<EarlyBytes>>,
     ending: Option<EndCause>,
-    course: CloseState,
+    close_state: CloseState,
     _places: TunnelPlaces,
 }
 
@@ -109,7 +109,7 @@ impl Tunnel {
             metrics,
             early: has_early.then(|| Box::new(early)),
             ending: None,
-            course: CloseState::Open,
+            close_state: CloseState::Open,
             _places: places,
         }
     }

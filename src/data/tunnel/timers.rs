@@ -53,7 +53,7 @@ pub struct TunnelTimers {
     payload: Option<[u8; 8]>,
     ping_not_before: Option<Instant>,
     /// Since when no byte for the client waits: a Pong is due only from then on.
-    ping_state: PingState,
+    unsent: UnsentState,
     /// Until then silence says nothing, since the whole process was held up. `None` means that it
     /// was not.
     excused: Option<Instant>,
@@ -72,11 +72,11 @@ pub struct TunnelTimers {
 
 /// Whether bytes wait for the client, which may be slow to take them.
 #[derive(Clone, Copy)]
-enum PingState {
+enum UnsentState {
     /// Bytes for the client are unsent.
-    NotYet,
+    Unsent,
     /// No byte has been unsent since then.
-    Since(Instant),
+    EmptySince(Instant),
 }
 
 impl TunnelTimers {
@@ -90,7 +90,7 @@ impl TunnelTimers {
             backend_pinged: None,
             payload: None,
             ping_not_before: None,
-            ping_state: PingState::Since(now),
+            unsent: UnsentState::EmptySince(now),
             excused: None,
             grace_ends: None,
             client_ends: None,
@@ -147,9 +147,9 @@ impl TunnelTimers {
     /// Notes whether bytes wait for the client, which takes them slowly: a Ping of ours behind them
     /// cannot be answered yet, and a client that takes nothing at all has stalled.
     pub fn set_unsent(&mut self, now: Instant, unsent: bool) {
-        self.ping_state = match (self.ping_state, unsent) {
-            (_, true) => PingState::NotYet,
-            (PingState::NotYet, false) => PingState::Since(now),
+        self.unsent = match (self.unsent, unsent) {
+            (_, true) => UnsentState::Unsent,
+            (UnsentState::Unsent, false) => UnsentState::EmptySince(now),
             (since, false) => since,
         };
     }
@@ -169,7 +169,7 @@ impl TunnelTimers {
 
     /// Whether nothing can be due before the timer fires. To be called while nothing is unsent.
     pub fn is_quiescent(&self, now: Instant) -> bool {
-        let takes = matches!(self.ping_state, PingState::Since(_)) && self.stalls == [None; 2];
+        let takes = matches!(self.unsent, UnsentState::EmptySince(_)) && self.stalls == [None; 2];
         let rings_later = self.timer.as_ref().is_some_and(|timer| timer.deadline() > now);
         self.is_set && rings_later && takes && !self.is_excused(now)
     }
@@ -329,7 +329,7 @@ impl TunnelTimers {
     fn pong_ends(&self, rules: &TunnelLimits) -> Option<Instant> {
         rules.ping?;
         let oldest = [self.ping_sent, self.backend_pinged].into_iter().flatten().min()?;
-        let PingState::Since(taken) = self.ping_state else { return None };
+        let UnsentState::EmptySince(taken) = self.unsent else { return None };
         Some(oldest.max(self.last_byte).max(taken) + rules.pong)
     }
 
