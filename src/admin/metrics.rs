@@ -47,7 +47,8 @@ pub struct Caller {
 pub async fn answer_one(
     admin: &AdminContext,
     strangers: &DeniedCallers,
-    (stream, place): (&mut (impl AsyncRead + AsyncWrite + Unpin), &ConnectionGuard),
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    place: &ConnectionGuard,
     caller: Option<Caller>,
 ) -> bool {
     let peer = caller.as_ref().map(|caller| caller.peer);

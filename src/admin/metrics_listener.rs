@@ -113,12 +113,12 @@ impl AdminService for MetricsListener {
                             .map_or(true, |at| at.ip().to_canonical().is_loopback());
                         let caller = Caller { peer, at_loopback };
                         let last = Instant::now() + CONNECTION_TIMEOUT;
-                        let asked = (&mut stream, &place);
-                        let in_order = answer_one(&admin, &strangers, asked, Some(caller)).await;
+                        let in_order =
+                            answer_one(&admin, &strangers, &mut stream, &place, Some(caller)).await;
                         finish(&stream, &place, if in_order { last } else { Instant::now() }).await;
                     }
                     Scraper::Unix(mut stream) => {
-                        answer_one(&admin, &strangers, (&mut stream, &place), None).await;
+                        answer_one(&admin, &strangers, &mut stream, &place, None).await;
                     }
                 }
             }

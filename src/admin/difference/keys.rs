@@ -9,13 +9,14 @@ use crate::admin::wire::KeyChange;
 /// Adds to `found` every key of `file` whose values in `from` and `to` differ. Tables of an array
 /// are matched by name, not by position.
 pub fn compare(file: &str, from: &Value, to: &Value, found: &mut Vec<KeyChange>) {
-    walk(file, &mut Vec::new(), (Some(from), Some(to)), found);
+    walk(file, &mut Vec::new(), Some(from), Some(to), found);
 }
 
 fn walk(
     file: &str,
     path: &mut Vec<String>,
-    (from, to): (Option<&Value>, Option<&Value>),
+    from: Option<&Value>,
+    to: Option<&Value>,
     found: &mut Vec<KeyChange>,
 ) {
     let nothing = Value::Null;
@@ -54,7 +55,7 @@ fn walk(
     };
     for (from, to, key) in children {
         path.push(key);
-        walk(file, path, (from, to), found);
+        walk(file, path, from, to, found);
         path.pop();
     }
 }

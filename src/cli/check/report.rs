@@ -74,7 +74,7 @@ impl Report {
                 self.print(diagnostic);
             }
         }
-        self.conclude(path, &holds, (errors, warnings), unfinished);
+        self.conclude(path, &holds, errors, warnings, unfinished);
         self.errors += errors;
         self.warnings += warnings;
         self.unfinished |= unfinished;
@@ -99,13 +99,7 @@ impl Report {
     }
 
     /// Prints the line about `path` as a whole.
-    fn conclude(
-        &self,
-        path: &Path,
-        holds: &str,
-        (errors, warnings): (usize, usize),
-        unfinished: bool,
-    ) {
+    fn conclude(&self, path: &Path, holds: &str, errors: usize, warnings: usize, unfinished: bool) {
         let path = path.display();
         let counts = [(errors, "error"), (warnings, "warning")]
             .map(|(number, noun)| (number > 0).then(|| count(number, noun)));

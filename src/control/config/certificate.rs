@@ -118,7 +118,7 @@ fn pair(
             return None;
         }
         Err(fault) => {
-            key.report(unusable_key(fault, (chain_name, key_name), &leaf));
+            key.report(unusable_key(fault, chain_name, key_name, &leaf));
             return None;
         }
     };
@@ -132,11 +132,7 @@ fn pair(
 }
 
 /// Says why TLS cannot use a key with its certificate.
-fn unusable_key(
-    fault: Error,
-    (chain_name, key_name): (&str, &str),
-    leaf: &LeafCertificate,
-) -> Finding {
+fn unusable_key(fault: Error, chain_name: &str, key_name: &str, leaf: &LeafCertificate) -> Finding {
     match fault {
         // Most often a renewal has replaced one of the two files so far.
         Error::InconsistentKeys(_) => {

@@ -198,17 +198,18 @@ impl Diagnostic {
         group = show(
             group,
             &self.file,
-            (self.line, self.column),
+            self.line,
+            self.column,
             self.excerpt.as_ref(),
             AnnotationKind::Primary,
             None,
         );
         if let Some(RelatedSpan { place, label }) = self.earlier.as_deref() {
-            let position = (place.line, place.column);
             group = show(
                 group,
                 &place.file,
-                position,
+                place.line,
+                place.column,
                 place.excerpt.as_ref(),
                 AnnotationKind::Context,
                 Some(label),
@@ -240,7 +241,8 @@ impl Diagnostic {
 fn show<'a>(
     group: Group<'a>,
     file: &'a str,
-    (line, column): (usize, usize),
+    line: usize,
+    column: usize,
     excerpt: Option<&'a Excerpt>,
     kind: AnnotationKind,
     label: Option<&'a str>,

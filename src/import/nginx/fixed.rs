@@ -22,12 +22,13 @@ pub fn note(directive: &Directive, context: &mut ImportContext<'_>) -> bool {
     let default = ListenerTimeouts::default();
     match directive.name.as_str() {
         "client_header_timeout" => {
-            timeout(directive, ("head", default.head), "gave up at once", context);
+            timeout(directive, "head", default.head, "gave up at once", context);
         }
         "keepalive_timeout" => {
             timeout(
                 directive,
-                ("keep_alive", default.keep_alive),
+                "keep_alive",
+                default.keep_alive,
                 "closed after each answer",
                 context,
             );
@@ -62,7 +63,8 @@ pub fn note_upstream(directive: &Directive, context: &mut ImportContext<'_>) {
 
 fn timeout(
     directive: &Directive,
-    (key, own): (&str, Duration),
+    key: &str,
+    own: Duration,
     zero: &str,
     context: &mut ImportContext<'_>,
 ) {

@@ -221,7 +221,7 @@ fn rate(
     }
     let (rate, zone) = strictest?;
     let (tokens, per) = zone.rate?;
-    note_rate(rate, zone, (tokens, per), context);
+    note_rate(rate, zone, tokens, per, context);
     // nginx lets one request through at the rate, and `burst` more.
     let burst = bounded(rate.burst.saturating_add(1));
     Some((rate.id, TokenBucket { zone: rate.zone.clone(), tokens: bounded(tokens), per, burst }))
@@ -236,7 +236,8 @@ fn bounded(tokens: u64) -> u32 {
 fn note_rate(
     rate: &ReqLimit,
     zone: &Zone,
-    (tokens, per): (u64, Duration),
+    tokens: u64,
+    per: Duration,
     context: &mut ImportContext<'_>,
 ) {
     let unit = if per.as_secs() == 60 { "m" } else { "s" };

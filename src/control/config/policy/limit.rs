@@ -22,7 +22,7 @@ pub fn read(mut table: TomlTable<'_>, list_table: &mut ListTable, now: Timestamp
     let total = connections.read(&keys::TOTAL);
     let mut streams = table.table(&keys::STREAMS);
     let streams_total = streams.read(&keys::TOTAL);
-    let common = share(&mut table, (connections, streams), ClientLimits::default());
+    let common = share(&mut table, connections, streams, ClientLimits::default());
     let mut taken = EarlierExceptions::default();
     let tables = table.tables(&keys::FOR).into_iter();
     let exceptions =
@@ -58,7 +58,7 @@ fn exception(
         "total",
         error("the total is of the whole policy").with_remedy("write it in [limits]"),
     );
-    let share = share(&mut table, (connections, streams), common);
+    let share = share(&mut table, connections, streams, common);
     table.finish();
     let value = value?;
     taken.places.push(value.place());
@@ -81,7 +81,8 @@ fn exception(
 /// values are those of `base`.
 fn share(
     table: &mut TomlTable<'_>,
-    (mut connections, mut streams): (TomlTable<'_>, TomlTable<'_>),
+    mut connections: TomlTable<'_>,
+    mut streams: TomlTable<'_>,
     base: ClientLimits,
 ) -> ClientLimits {
     let upgrades = per_client(table, &keys::UPGRADES).or(base.upgrades);

@@ -69,7 +69,8 @@ impl ListTable {
         &mut self,
         table: TomlTable<'_>,
         load: &mut LoadContext<'_>,
-        (is_misspelt, rules): (bool, &[&str]),
+        is_misspelt: bool,
+        rules: &[&str],
     ) {
         self.is_misspelt = is_misspelt;
         for (key, span, value) in table.all() {

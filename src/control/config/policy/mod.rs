@@ -106,9 +106,9 @@ fn page(
     }
     let has_client = root.has("client") || root.misspells("client");
     let rules = if has_client { None } else { rules_in(&lists) };
-    let misplaced = (root.misspells("lists"), rules.as_deref().unwrap_or_default());
-    list_table.read_all(lists, load, misplaced);
-    if !root.has("lists") && !root.misspells("lists") {
+    let is_misspelt = root.misspells("lists");
+    list_table.read_all(lists, load, is_misspelt, rules.as_deref().unwrap_or_default());
+    if !root.has("lists") && !is_misspelt {
         list_table.report_misplaced(&mut root);
     }
     let mut client = root.table(&keys::CLIENT);

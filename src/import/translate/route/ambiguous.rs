@@ -12,10 +12,7 @@ use sidegate::policy::request::reading::{self, PathReading};
 
 /// Returns how some servers read a path of the location at `place`, if the routes lead that reading
 /// elsewhere.
-pub fn elsewhere(
-    (side, paths): (&ModelledServer<'_>, &RoutePatterns),
-    place: usize,
-) -> Option<String> {
+pub fn elsewhere(side: &ModelledServer<'_>, paths: &RoutePatterns, place: usize) -> Option<String> {
     let matches = &side.server().locations[place].matches;
     let named = matches.path()?;
     let longer = matches!(matches, LocationPattern::Prefix(..)).then(|| format!("{named}x"));

@@ -110,8 +110,8 @@ impl RouteWriter<'_> {
             context.notes.add(location.id, DirectiveOutcome::Dropped, text);
         }
         for number in 0..server.locations.len() {
-            self.note_location(place, (side, paths), number, &findings, context);
-            if let Some(path) = ambiguous::elsewhere((side, paths), number) {
+            self.note_location(place, side, paths, number, &findings, context);
+            if let Some(path) = ambiguous::elsewhere(side, paths, number) {
                 let location = &server.locations[number];
                 let text = format!(
                     "some servers read a path of it as {path:?}, which another route may decide about: \
@@ -120,7 +120,7 @@ impl RouteWriter<'_> {
                 let scopes = self.scopes(place, location);
                 context.notes.add_scoped(location.id, DirectiveOutcome::Closes, text, scopes);
             }
-            self.note_slash(place, (side, paths), number, context);
+            self.note_slash(place, side, paths, number, context);
         }
     }
 
@@ -129,7 +129,8 @@ impl RouteWriter<'_> {
     fn note_slash(
         &self,
         place: usize,
-        (side, paths): (&ModelledServer<'_>, &RoutePatterns),
+        side: &ModelledServer<'_>,
+        paths: &RoutePatterns,
         number: usize,
         context: &mut ImportContext<'_>,
     ) {
@@ -250,7 +251,8 @@ impl RouteWriter<'_> {
     fn note_location(
         &self,
         place: usize,
-        (side, paths): (&ModelledServer<'_>, &RoutePatterns),
+        side: &ModelledServer<'_>,
+        paths: &RoutePatterns,
         number: usize,
         findings: &[Divergence],
         context: &mut ImportContext<'_>,
@@ -268,8 +270,8 @@ impl RouteWriter<'_> {
             }
             LocationHandler::Answer(answer) => {
                 guard::note_led_away(location, &scopes, context);
-                match sent(location, (side, paths)) {
-                    Some(path) => self.note_slash_answer(place, (id, *answer), path, context),
+                match sent(location, side, paths) {
+                    Some(path) => self.note_slash_answer(place, id, *answer, path, context),
                     None => note_refused_answer(id, *answer, scopes, context),
                 }
             }
@@ -304,7 +306,8 @@ impl RouteWriter<'_> {
     fn note_slash_answer(
         &self,
         place: usize,
-        (id, answer): (DirectiveId, DirectiveId),
+        id: DirectiveId,
+        answer: DirectiveId,
         path: &str,
         context: &mut ImportContext<'_>,
     ) {
@@ -385,7 +388,8 @@ fn note_refused_answer(
 /// Returns the path that a location redirects to its slash, if Sidegate does so as well.
 fn sent<'l>(
     location: &'l Location,
-    (side, paths): (&ModelledServer<'_>, &RoutePatterns),
+    side: &ModelledServer<'_>,
+    paths: &RoutePatterns,
 ) -> Option<&'l str> {
     location.redirect.as_ref()?;
     let path = location.matches.path()?;
