@@ -50,6 +50,8 @@ where
                 Some(answer) => answer.await,
                 None => text(StatusCode::BAD_REQUEST, NO_UPGRADE),
             };
+            // No request here has a use for its body, so it stays unread. A server that leaves a
+            // body unread must close behind its answer (RFC 9112 §9.3).
             if has_body {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 given_up.set();
@@ -58,10 +60,12 @@ where
         }
     });
     let mut http = http1::Builder::new();
+    // hyper panics for a header timeout without a timer, and for a buffer of less than 8 KiB.
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
     let connection = http
         .serve_connection(TokioIo::new(DiscardingStream::new(&mut *io, given_up.clone())), service);
     let awaits = match timeout(patience, connection).await {
+        // Only a body that was given up can still be on its way.
         Ok(Ok(())) => given_up.is_set(),
         Ok(Err(error)) => {
             tracing::debug!(%error, "a connection to the admin API broke");

@@ -76,6 +76,7 @@ impl EvictingCap {
             };
             tokio::select! {
                 () = freed => {}
+                // `select!` builds the future of a disabled branch too, so it needs some instant.
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
             }
         }
@@ -94,9 +95,12 @@ impl EvictingCap {
         if table.taken.len() >= self.max {
             let stuck = table.eviction_candidate(Instant::now())?;
             if let Some(taken) = table.taken.remove(&stuck) {
+                // The evicted task ends later. Its guard then finds its id gone, and so cannot free
+                // the place of its successor.
                 taken.leave.cancel();
             }
         }
+        // A connection is stuck from its start: an accept without a request earns no lasting place.
         let (id, leave) = (table.next, CancellationToken::new());
         table.next += 1;
         table
@@ -143,6 +147,7 @@ impl ConnectionGuard {
     }
 
     fn set_stuck(&self, stuck: Option<Instant>) {
+        // An evicted connection has no entry any more.
         if let Some(taken) = self.cap.lock().taken.get_mut(&self.id) {
             taken.stuck = stuck;
         }
@@ -152,6 +157,8 @@ impl ConnectionGuard {
 impl Drop for BusyGuard<'_> {
     fn drop(&mut self) {
         self.0.set_stuck(Some(Instant::now()));
+        // No place is free yet. While all connections are being answered, `acquire` has no time to
+        // wait for: the wake-up lets it compute one.
         self.0.cap.freed.notify_one();
     }
 }
@@ -181,6 +188,8 @@ pub async fn accept_loop<S, F>(
             },
             Some(Err(error)) => {
                 tracing::debug!(%error, "a connection to the admin API cannot be accepted");
+                // After EMFILE the connection is still in the queue and the socket still readable:
+                // without a pause the loop would spin.
                 sleep(ACCEPT_RETRY_INTERVAL).await;
             }
             None => break None,
@@ -194,11 +203,13 @@ pub async fn accept_loop<S, F>(
     loop {
         let (stream, peer) = match next.take() {
             Some(waits) => waits,
+            // Polls once and never waits: `Pending` means that the queue is empty.
             None => match poll_fn(|context| Poll::Ready(accept(context))).await {
                 Poll::Ready(Ok(waits)) => waits,
                 Poll::Ready(Err(_)) | Poll::Pending => return,
             },
         };
+        // Returning drops `stream`, which closes it: after `stop` nothing waits for a place.
         let Ok(place) = cap.try_acquire(peer) else { return };
         asked.spawn(answer(stream, place));
     }

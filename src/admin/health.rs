@@ -34,6 +34,8 @@ pub fn livez(admin: &AdminContext, headers: &HeaderMap) -> AdminResponse {
 /// always serves.
 pub fn readyz(admin: &AdminContext, headers: &HeaderMap) -> AdminResponse {
     let health = Health::collect(admin);
+    // Draining alone is 503. After a rejected reload the previous generation serves on, and a
+    // balancer must not take it out of service.
     let status = if health.draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     if wants_json(headers) { json(status, &health.answer()) } else { text(status, health.text()) }
 }

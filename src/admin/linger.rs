@@ -116,11 +116,14 @@ pub async fn linger<I: AsyncRead + AsyncWrite + Unpin>(io: &mut I, awaits: bool)
     let _ = io.shutdown().await;
     let last = Instant::now() + TOTAL_TIMEOUT;
     let mut left = MAX_DISCARDED_BYTES;
+    // With input still awaited, 1 only enters the loop: nothing has been read yet.
     let mut came = if awaits { 1 } else { discard_available(io).await };
     while came > 0 && came <= left {
         left -= came;
         let until = (Instant::now() + SILENCE_TIMEOUT).min(last);
         let more = timeout_at(until, poll_fn(|cx| poll_discard(io, cx))).await;
+        // `timeout_at` polls the read first, so input that is always ready never times out. The
+        // total is therefore checked after each read.
         let (Ok(Ok(more)), true) = (more, Instant::now() < last) else { return };
         came = more;
     }
@@ -134,6 +137,7 @@ async fn discard_available<I: AsyncRead + Unpin>(io: &mut I) -> u64 {
 
 /// Discards at most `MAX_READ_BYTES` bytes; 0 means the end of the stream.
 fn poll_discard<I: AsyncRead + Unpin>(io: &mut I, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+    // Uninitialised, so that no poll has to zero 8 KiB.
     let mut room = [MaybeUninit::uninit(); MAX_READ_BYTES];
     let mut buffer = ReadBuf::uninit(&mut room);
     Pin::new(io).poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len() as u64)

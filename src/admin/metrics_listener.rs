@@ -90,6 +90,7 @@ impl AdminService for MetricsListener {
     }
 
     async fn serve(self, admin: Arc<AdminContext>, stop: CancellationToken) {
+        // `_file` lives until serving ends; its drop removes the socket's file.
         let MetricsListener { tcp, unix, file: _file, passed } = self;
         let tcp: io::Result<Vec<_>> = tcp.into_iter().map(TcpListener::from_std).collect();
         let unix: io::Result<Vec<_>> = unix.into_iter().map(UnixListener::from_std).collect();
@@ -112,12 +113,15 @@ impl AdminService for MetricsListener {
                             .local_addr()
                             .map_or(true, |at| at.ip().to_canonical().is_loopback());
                         let caller = Caller { peer, at_loopback };
+                        // One bound for the request, its answer and the acknowledgement.
                         let last = Instant::now() + CONNECTION_TIMEOUT;
                         let in_order =
                             answer_one(&admin, &strangers, &mut stream, &place, Some(caller)).await;
                         finish(&stream, &place, if in_order { last } else { Instant::now() }).await;
                     }
                     Scraper::Unix(mut stream) => {
+                        // Needs no `finish`: what was written to a Unix socket is already in the
+                        // caller's queue.
                         answer_one(&admin, &strangers, &mut stream, &place, None).await;
                     }
                 }
@@ -128,6 +132,8 @@ impl AdminService for MetricsListener {
             stop.cancelled().await;
             // Connections in the queue are answered. `drop_new_syns` drops new SYNs, so that the
             // close resets no connection that came later.
+            // systemd keeps the sockets that it passes: closing them here resets nothing, and a
+            // filter would outlive this process.
             for socket in tcp.iter().filter(|_| !passed) {
                 let _ = drop_new_syns(socket);
             }
@@ -165,6 +171,8 @@ fn poll_accept(
     unix: &[UnixListener],
     context: &mut Context<'_>,
 ) -> Poll<io::Result<(Scraper, Option<ClientKey>)>> {
+    // Sockets behind a ready one are not polled and register no waker. They need none: the caller
+    // polls again before it waits.
     for socket in tcp {
         if let Poll::Ready(accepted) = socket.poll_accept(context) {
             let asker = |(stream, address): (TcpStream, SocketAddr)| {

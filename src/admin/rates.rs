@@ -68,6 +68,7 @@ impl RateHistory {
         });
         let (then, before) = known?;
         let over = at.saturating_duration_since(then);
+        // Over a shorter time a single event would look like a high rate.
         if over < Duration::from_secs(1) {
             return None;
         }

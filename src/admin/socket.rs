@@ -57,6 +57,8 @@ impl AdminListener {
         let path = match &settings.socket {
             AdminSocket::Off => return Ok(None),
             AdminSocket::Systemd(name) => return Self::adopt(passed.unix(name)?, config).map(Some),
+            // `join` returns an absolute `path` unchanged; a relative one begins at the
+            // configuration.
             AdminSocket::Path(path) => config.parent().unwrap_or(Path::new("")).join(path),
             AdminSocket::Auto => match socket_path::auto_path(config) {
                 Some(path) => path,
@@ -86,6 +88,7 @@ impl AdminListener {
             && let Some(file) = &mut self.file
             && let Err(error) = file.move_to(&self.path)
         {
+            // The socket serves all the same, but under its temporary name, where no command looks.
             tracing::error!(%error, socket = %self.path.display(), "the admin socket cannot be moved to its path");
         }
         self
@@ -100,6 +103,7 @@ impl AdminListener {
             .and_then(|socket| Some(socket.local_addr().ok()?.as_pathname()?.to_owned()));
         let path = named.unwrap_or_default();
         let linked = match socket_path::auto_path(config) {
+            // The unit has put the socket itself where commands look.
             Some(place) if place == path => Ok(None),
             Some(place) => unix::link(&path, &place).map(Some),
             None => Err(io::Error::other("no default directory is usable")),
@@ -119,6 +123,7 @@ impl AdminService for AdminListener {
     }
 
     async fn serve(self, admin: Arc<AdminContext>, stop: CancellationToken) {
+        // `_file` lives until serving ends; its drop removes the file.
         let AdminListener { sockets, file: _file, .. } = self;
         let sockets: Vec<_> =
             match sockets.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>() {
@@ -135,6 +140,7 @@ impl AdminService for AdminListener {
         let serve = |stream, place| serve_caller(Arc::clone(&admin), stream, place);
         tokio::select! {
             () = accept_loop(EvictingCap::new(MAX_CONNECTIONS), accept, serve, stop) => {}
+            // Never ends by itself. It stops with the socket, whose answers alone show rates.
             () = admin.rates.sample(look) => {}
         }
     }
@@ -172,11 +178,13 @@ fn group_id(group: &str) -> Option<u32> {
 }
 
 async fn serve_caller(admin: Arc<AdminContext>, mut stream: UnixStream, place: ConnectionGuard) {
+    // The kernel's record of the caller at connect(2) (SO_PEERCRED, unix(7)); for the log only.
     let caller = stream.peer_cred().ok();
     let answered = serve_connection(&mut stream, CONNECTION_TIMEOUT, |request| {
         let (admin, answering) = (Arc::clone(&admin), place.mark_busy());
         async move {
             let answer = command::answer(admin, request, caller).await;
+            // Before the answer is written: a caller that does not read it counts as stuck.
             drop(answering);
             answer
         }

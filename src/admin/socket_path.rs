@@ -26,6 +26,8 @@ pub fn socket_paths(config: &Path) -> Vec<PathBuf> {
     let name = file_name(config);
     let mut paths: Vec<PathBuf> =
         candidate_dirs().into_iter().map(|folder| folder.join(&name)).collect();
+    // A command that is run by hand lacks the RUNTIME_DIRECTORY of the service, whose unit may name
+    // the folder otherwise.
     let runtime = fs::read_dir("/run").into_iter().flatten().flatten();
     let ours =
         runtime.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"sidegate"));
@@ -75,6 +77,7 @@ fn is_usable(folder: &Path) -> bool {
     if !folder.exists() && !made() {
         return false;
     }
+    // A link is not followed, and so refused: in /tmp any user can create one.
     let Ok(metadata) = fs::symlink_metadata(folder) else { return false };
     let is_safe = metadata.is_dir() && !others_write(&metadata, group);
     let is_writable = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok();
@@ -84,6 +87,7 @@ fn is_usable(folder: &Path) -> bool {
 fn file_name(config: &Path) -> String {
     let path = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    // 48 bits tell the configurations of a host apart. `sun_path` holds only 108 bytes (unix(7)).
     let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("{hash}.sock")
 }

@@ -106,6 +106,8 @@ fn listeners(admin: &AdminContext, live: &Snapshot) -> Vec<ListenerStatus> {
     let connections = admin.metrics.connections();
     let one = |bound: &BoundAddress| {
         let BoundAddress { listener: name, address } = bound;
+        // Addresses and generation are loaded one after the other. A reload between the two may
+        // leave a listener without rules.
         let speaks = live.listeners.get(name).map(|rules| match rules.listener.protocol {
             Protocol::Tls(_) => ListenerProtocol::Tls,
             Protocol::Plain => ListenerProtocol::Plain,
@@ -219,6 +221,7 @@ fn certificate(certificate: &Certificate, now: Timestamp) -> CertificateStatus {
 
 /// Whole days until the certificate expires; negative once it has.
 fn days_left(certificate: &Certificate, now: Timestamp) -> i64 {
+    // Rounds down: the last day is 0, and an expired certificate is negative at once.
     certificate.not_after.duration_since(now).as_secs().div_euclid(24 * 3600)
 }
 
@@ -229,6 +232,7 @@ fn lists(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<ListStatu
     let mut lists = Vec::new();
     for policy in sorted(live) {
         for list in policy.lists() {
+            // The age of a file from the future (a copied time, a clock set back) is shown as 0.
             let file =
                 files.iter().find(|file| file.policy == policy.name && file.list == list.name);
             lists.push(ListStatus {
@@ -275,6 +279,7 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
     for policy in sorted(live) {
         let open = admin.tunnels.budgets().tunnels(&policy.name);
         if let Some(limit) = policy.limits.total
+            // Nine tenths without fractions, and in 64 bits, since ten times a `u32` may overflow.
             && u64::from(open) * 10 >= u64::from(limit) * 9
         {
             let sentence = format!("policy {} has {open} of at most {limit} tunnels", policy.name);

@@ -73,6 +73,8 @@ impl<L: AdminService> SwappableListener<L> {
 
     fn serve(&self, now: &mut SwapState<L>, listener: Option<L>) {
         let (Some(listener), Some((tracker, stop))) = (listener, &now.plane) else { return };
+        // `replace` cancels the child alone; the end of all serving cancels the parent, and so
+        // both.
         now.stop = stop.child_token();
         tracker.spawn(listener.serve(Arc::clone(&self.admin), now.stop.clone()));
     }

@@ -59,6 +59,7 @@ pub fn page(
         return Err(format!("there is no route `{}`", route.escape_debug()));
     }
     let matching = found.len() as u64;
+    // Ids only grow, so a page continues behind the last one although tunnels come and go.
     found.retain(|entry| entry.id > filter.after);
     found.sort_unstable_by_key(|entry| entry.id);
     let more = found.len() > filter.limit;
@@ -71,6 +72,7 @@ pub fn page(
 fn tunnel(entry: &Arc<LiveEntry>, now: Timestamp) -> TunnelStatus {
     let route = entry.route();
     let (from_client, from_backend) = entry.traffic.totals();
+    // Wall-clock time: negative, and then shown as 0, if the clock was set back.
     let seconds = now.duration_since(entry.opened).as_secs();
     TunnelStatus {
         id: entry.id,
@@ -99,6 +101,7 @@ fn traffic(Traffic { messages, bytes }: Traffic) -> TrafficCount {
 fn network(value: &str) -> Result<IpNet, String> {
     let line = Line::parse(value)
         .map_err(|fault| format!("`client`: {}: {}", fault.fault, fault.remedy))?;
+    // A list's line may also be a carve-out or have annotations, which select nothing here.
     let plain = line.filter(|line| line.admits && !value.contains(char::is_whitespace));
     plain
         .map(|line| line.network)

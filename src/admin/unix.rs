@@ -41,6 +41,8 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours =
             fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
+        // The file may still be replaced between the check and the removal: no call unlinks an
+        // inode.
         if ours {
             // The file may be gone by now, with its folder.
             let _ = fs::remove_file(&self.path);
@@ -96,16 +98,20 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     let knock = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     knock.set_nonblocking(true)?;
     match knock.connect(&SockAddr::unix(path)?) {
+        // No process listens: the owner ended without removing its file.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(with_remedy)
         }
+        // The file has gone since it was examined.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             taken("another user's socket is there")
         }
+        // EPROTOTYPE: the socket there is of another type, as a datagram socket is.
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::PROTOTYPE.raw_os_error()) => {
             taken("another program listens there")
         }
+        // The connect succeeded, or failed with EAGAIN because the queue is full.
         _ => taken("another agent listens there"),
     }
 }

@@ -56,9 +56,12 @@ impl Heartbeats {
 
     /// Names of the loops whose last beat is longer ago than `than`.
     pub fn stalled(&self, than: Duration) -> Vec<Arc<str>> {
+        // Rounded up, and compared with `>`: n ticks may pass in little more than n - 1 periods,
+        // and no loop is reported early.
         let max = than.as_millis().div_ceil(self.period.as_millis().max(1));
         let now = self.now();
         let late = |one: &&Arc<MonitoredLoop>| {
+            // A loop may beat at a later tick than `now`, which was read before.
             u128::from(now.saturating_sub(one.beat.load(Ordering::Relaxed))) > max
         };
         self.lock().iter().filter(late).map(|one| Arc::clone(&one.name)).collect()

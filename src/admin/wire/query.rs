@@ -31,6 +31,7 @@ pub fn pairs(query: &str) -> Result<Vec<(&str, String)>, String> {
     let mut pairs: Vec<(&str, String)> = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // A `+` stays a `+`: only percent-escapes are decoded, unlike in HTML forms.
         let value = String::from_utf8(decoded(value).into_owned())
             .map_err(|_| format!("`{}` is not UTF-8", name.escape_debug()))?;
         if pairs.iter().any(|(known, _)| *known == name) {

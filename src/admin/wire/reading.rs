@@ -74,11 +74,13 @@ struct SchemaNumber {
 pub fn read<R: AdminRequest>(request: &R, received: &Received<'_>) -> Result<R::Answer, ReadError> {
     let Received { status, body, .. } = received;
     let foreign = |why: String| foreign(received, why);
+    // First any JSON: for a page of HTML, an error about a missing field would mislead.
     if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
         return Err(foreign(format!("it is not JSON: {}", excerpt(body))));
     }
     let SchemaNumber { schema } =
         serde_json::from_slice(body).map_err(|error| foreign(error.to_string()))?;
+    // Before the error form too: another schema may give the same fields another meaning.
     if schema != SCHEMA {
         return Err(foreign(format!("its schema is {schema}")));
     }
@@ -108,6 +110,7 @@ fn is_error(status: StatusCode) -> bool {
 }
 
 fn foreign(received: &Received<'_>, why: String) -> ReadError {
+    // Read loosely, with defaults, since it only serves the message.
     let value: Value = serde_json::from_slice(received.body).unwrap_or_default();
     let version = value.get("version").and_then(Value::as_str);
     let product = received.server.map(cut);

@@ -34,6 +34,8 @@ impl Write for Journal {
     /// Sends an entry whole or not at all. Blocks while the journal is busy; only the log's own
     /// thread calls it.
     fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        // `line` bounds an entry to some 20 KiB. It fits into a datagram, so no memfd has to carry
+        // it.
         self.socket.send_to(entry, &self.path)
     }
 

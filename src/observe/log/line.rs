@@ -87,9 +87,11 @@ impl LineFields {
 
     fn line(mut self, level: Level, now: Timestamp) -> String {
         if self.is_cut {
+            // Without a bound: this field has to fit where another did not.
             self.put("cut", FieldValue::Plain(&true), usize::MAX);
         }
         let LineFields { shape, message, words, own, .. } = self;
+        // 96 bytes for the time, the level and the fixed text.
         let mut line = String::with_capacity(words.len() + own.len() + message.len() + 96);
         // Writing to a string doesn't fail.
         let _ = match shape {
@@ -110,6 +112,7 @@ impl LineFields {
                 )
             }
             LineFormat::Journald => {
+                // By default journalctl shows MESSAGE alone, so it repeats the fields.
                 let priority = priority(level);
                 write!(
                     line,
@@ -147,6 +150,8 @@ impl LineFields {
                 own.push_str(quote);
             }
             LineFormat::Journald => {
+                // A line feed would begin another field of the entry. `escape` leaves none in a
+                // value.
                 own.extend(name.bytes().map(journal_letter));
                 own.push('=');
                 let start = own.len();
@@ -159,6 +164,7 @@ impl LineFields {
                 own.push('\n');
             }
         }
+        // The escaped length is known only now, so the field is taken back.
         if words.len().max(own.len()) > max {
             words.truncate(before.0);
             own.truncate(before.1);

@@ -86,6 +86,8 @@ impl LogFormat {
     pub fn detect() -> Self {
         let stderr = io::stderr();
         if journald::is_stream(&stderr, std::env::var_os("JOURNAL_STREAM"))
+            // A sandbox may hide the socket although the stream is inherited; lines then go down
+            // the stream.
             && Journal::open(journald::SOCKET_PATH).is_ok()
         {
             LogFormat::Journald
@@ -176,7 +178,9 @@ impl Drop for Log {
             drop(guard);
             drop(done);
         });
+        // Without a new thread the closure was dropped here, and the guard with it.
         if last.is_ok() {
+            // No value is ever sent: the drop of `done` ends the wait early.
             let _ = waits.recv_timeout(FINAL_FLUSH_TIMEOUT);
         }
     }

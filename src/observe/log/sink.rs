@@ -48,6 +48,7 @@ impl<W: Write> Sink<W> {
 
     fn send(&mut self) {
         if self.lines > 0 && self.inner.write_all(&self.burst).is_err() {
+            // `write_all` doesn't say how much it wrote, so all lines of the burst count as lost.
             self.lost.fetch_add(self.lines, Ordering::Relaxed);
         }
         self.burst.clear();
@@ -58,6 +59,7 @@ impl<W: Write> Sink<W> {
 impl<W: Write> Write for Sink<W> {
     /// Takes exactly one line per call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // A long line also ends the burst before it, so that lines keep their order.
         if self.burst.len() + line.len() > self.max {
             self.send();
         }

@@ -61,6 +61,7 @@ impl LogThrottle {
     /// Counts a line about `client` at `now`; returns whether to log it.
     pub fn admits(&self, client: Client, about: SummaryFields<'_>, now: Instant) -> bool {
         let (is_shown, before) = self.lock().count(client.key(), about, now);
+        // The lock is released here: writing a line takes longer than counting it.
         before.into_iter().for_each(|summary| summary.log(self.lines));
         is_shown
     }
@@ -175,6 +176,7 @@ impl ThrottleWindow {
     fn count(&mut self, about: SummaryFields<'_>) -> bool {
         self.refused += 1;
         self.reason = about.reason;
+        // Mostly nothing changes, and the comparison spares an allocation.
         for (last, this) in [(&mut self.route, about.route), (&mut self.listener, about.listener)] {
             if **last != *this {
                 *last = this.into();

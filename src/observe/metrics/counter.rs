@@ -66,6 +66,7 @@ impl<const BOUNDS: usize> Histogram<BOUNDS> {
 
     /// The cumulative count at each bound, and the count of all durations.
     pub fn cumulative(&self) -> ([u64; BOUNDS], u64) {
+        // Summed from the buckets: a separate count could disagree with them during an `observe`.
         let mut total = 0;
         let within = std::array::from_fn(|at| {
             total += self.within[at].sum();

@@ -24,6 +24,7 @@ impl Exposition {
                 counter.set_value(value);
                 metric.set_counter(counter);
             }
+            // Samples of a histogram come from `histogram`, never from here.
             MetricKind::Gauge | MetricKind::Histogram => {
                 let mut gauge = Gauge::default();
                 gauge.set_value(value);

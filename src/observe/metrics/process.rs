@@ -25,9 +25,11 @@ struct Stat {
 /// When this process started, in seconds of Unix time. Computed once: later adjustments of the
 /// clock would move it.
 pub fn start_time() -> Option<f64> {
+    // The kernel counts `started` from boot, suspended time included, as this clock does.
     let since_boot = clock_gettime(ClockId::Boottime);
     let since_boot = since_boot.tv_sec as f64 + since_boot.tv_nsec as f64 / 1e9;
     let booted = Timestamp::now().as_millisecond() as f64 / 1e3 - since_boot;
+    // A clock tick is mostly 10 ms: further digits would be noise.
     Some(((booted + seconds(stat()?.started)) * 100.0).round() / 100.0)
 }
 
@@ -79,6 +81,7 @@ fn parse(stat: &str) -> Option<Stat> {
 /// the entries are counted, which is slow with many.
 fn open_descriptors() -> Option<f64> {
     let told = fs::metadata("/proc/self/fd").ok()?.len();
+    // The slow count is one too high: reading the folder takes a descriptor.
     let count = if told > 0 { told } else { fs::read_dir("/proc/self/fd").ok()?.count() as u64 };
     Some(count as f64)
 }

@@ -81,6 +81,7 @@ impl Metrics {
 
     /// Drops the state of the backends that are `gone`.
     pub fn forget_backends(&self, gone: impl Fn(&BackendAddress) -> bool) {
+        // A dial in flight may still write to a dropped state, which no scrape reads any more.
         lock(&self.backends).retain(|address, _| !gone(address));
     }
 
@@ -96,6 +97,7 @@ impl Metrics {
     /// Records that the files on disk run since `now`. A start records it too, without counting a
     /// reload.
     pub fn succeeded(&self, now: Timestamp) {
+        // A scrape between the two stores shows the new result with the old time, once.
         self.reload_rejected.store(false, Ordering::Relaxed);
         self.reload_succeeded.store(now.as_millisecond(), Ordering::Relaxed);
     }

@@ -69,6 +69,8 @@ fn totals(
 ) -> Vec<(Arc<str>, RouteTotals)> {
     let totals = metric_totals(metrics);
     let mut open: HashMap<Arc<str>, u64> = HashMap::new();
+    // Counted in the table of tunnels: a reload may move a tunnel to another route, while its
+    // counters stay with the route that opened it.
     for entry in tunnels.entries() {
         *open.entry(Arc::clone(&entry.route().name)).or_default() += 1;
     }

@@ -39,6 +39,7 @@ impl ThreadMetrics {
     pub fn route(&self, route: &Route) -> Arc<RouteMetrics> {
         match self.numbered.load().get(route.number) {
             Some(Some(known)) => Arc::clone(known),
+            // A new number, or one that this thread has not served yet.
             _ => self.first_time(route),
         }
     }
@@ -67,6 +68,8 @@ impl ThreadMetrics {
 
     /// Adds this thread's counts to the sums of all threads.
     pub(super) fn add_to(&self, totals: &mut MetricTotals) {
+        // The thread itself locks these maps only for a name that is new to it, so that a scrape
+        // doesn't hold up traffic.
         for (name, listener) in lock(&self.listeners).iter() {
             add(listener.counts(), totals.listeners.entry(Arc::clone(name)).or_default().counts());
         }
@@ -268,6 +271,7 @@ impl RouteMetrics {
 }
 
 fn add<'c>(counts: impl Iterator<Item = &'c Counter>, totals: impl Iterator<Item = &'c Counter>) {
+    // Both sides come from the same `counts`, so equal positions are equal cells.
     for (count, sum) in counts.zip(totals) {
         sum.add(count.sum());
     }
