@@ -102,6 +102,8 @@ impl Policy {
         for list in lists {
             if let Some((entry, line)) = list.decide(client, now) {
                 let admits = |(entry, _): &(&ListEntry, u32)| entry.admits && !entry.lapsed(now);
+                // `covering` yields the longest prefix last: the nearest network around the
+                // carve-out.
                 let instead = list.covering(client).filter(admits).last();
                 return (
                     Some(ListedEntry { list, entry, line }),
@@ -109,6 +111,7 @@ impl Policy {
                 );
             }
         }
+        // No list has an entry that decides, so all entries around the client have lapsed.
         let mut lapsed = lists.iter().flat_map(|list| {
             list.covering(client).map(move |(entry, line)| ListedEntry { list, entry, line })
         });

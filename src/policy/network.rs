@@ -69,6 +69,7 @@ impl ClientKey {
     pub const fn block(self) -> ClientKey {
         match self {
             ClientKey::V4(address) => ClientKey::V4(address & !0xff),
+            // The key holds 64 bits of prefix: 16 fewer are a /48.
             ClientKey::V6(network) => ClientKey::V6(network & !0xffff),
         }
     }
@@ -101,6 +102,7 @@ fn show(address: IpAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         text[length..length + digits.len()].copy_from_slice(digits);
         length += digits.len();
     }
+    // Digits and dots are UTF-8, so this never fails.
     f.pad(str::from_utf8(&text[..length]).map_err(|_| fmt::Error)?)
 }
 

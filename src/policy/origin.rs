@@ -125,15 +125,17 @@ impl Origins {
         let page = match request.origin.as_deref() {
             None => return named(OriginPattern::Absent),
             Some("null") => return named(OriginPattern::Opaque),
+            // It has no host, so `Origin::parse` would refuse it.
             Some(text) if text.eq_ignore_ascii_case(FILE_ORIGIN) => {
                 return named(OriginPattern::File);
             }
+            // Text that is no origin matches no pattern, so the rule refuses it.
             Some(text) => Origin::parse(text)?,
         };
         self.0.iter().find(|pattern| pattern.admits(&page, request))
     }
 
-    /// Returns the origins that `same_origins` means for `request`, joined with "or".
+    /// Returns the origins that `"same"` means for `request`, joined with "or".
     pub fn same_origins(request: &Request) -> String {
         let (name, port) = (request.host.name(), request.host.port());
         let own = |scheme: &&str| request.scheme.may_be(scheme);
@@ -214,6 +216,7 @@ impl Origin {
     }
 
     fn read(scheme: &str, authority: &str) -> Option<Origin> {
+        // The grammar of RFC 3986 §3.1.
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         if !is_scheme {

@@ -80,6 +80,7 @@ impl<T> Routes<T> {
         let exact = self.exact.get(host).and_then(|paths| paths.find(path));
         // A wildcard matches exactly one label, so only the host's parent is looked up.
         let below = || self.below.get(host.split_once('.')?.1).and_then(|paths| paths.find(path));
+        // A host's own routes hide no others: without a matching path, the next pattern is tried.
         exact.or_else(below).or_else(|| self.any.find(path))
     }
 
@@ -267,6 +268,7 @@ impl PathPattern {
                  escaped, or a dot segment with a parameter"
             )
         })?;
+        // A canonical path that only looks like a pattern, as `/:id/` does, is taken literally.
         if *canonical != *text && pattern_in(text).is_some() {
             return Err(no_pattern(text));
         }

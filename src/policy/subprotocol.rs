@@ -25,6 +25,7 @@ impl Subprotocols {
     pub fn admits(&self, spoken: Option<&str>) -> bool {
         match spoken {
             None => self.contains(NONE_ENTRY),
+            // A client may offer a subprotocol called `none`, which the entry does not mean.
             Some(name) => name != NONE_ENTRY && self.contains(name),
         }
     }

@@ -60,6 +60,7 @@ impl AllowRule {
 impl Policy {
     /// Judges whether `client` may make `request` at the time `now`. It charges nothing.
     pub fn judge(&self, client: Client, request: &Request, now: Timestamp) -> Result<(), Refusal> {
+        // The order decides which reason is logged and counted if several rules refuse.
         self.judge_network(client, now)?;
         self.judge_origin(request)?;
         self.judge_subprotocol(request)

@@ -60,6 +60,8 @@ impl Snapshot {
             return None;
         }
         let outside = |path: &[u8]| {
+            // A reading without any route counts as outside too: the route promises that every
+            // reading stays below its path.
             let found = self.routes.find_decoded(host, path);
             (!found.is_some_and(|found| Arc::ptr_eq(found, route))).then_some(())
         };
@@ -77,11 +79,14 @@ impl Snapshot {
         }
         let elsewhere = |path: &[u8]| {
             let other = self.routes.find_decoded(host, path)?;
+            // Two routes of one policy admit the same clients; their other settings need no
+            // protection. A reading without a route gives no access either (docs/decisions/020).
             (!Arc::ptr_eq(&other.policy, &route.policy)).then(|| Arc::clone(other))
         };
         match reading::find(path, elsewhere) {
             Ok(None) => None,
             Ok(Some((reading, route))) => Some(Ambiguity::OtherPolicy { reading, route }),
+            // Unknown means no: the remaining readings may lead elsewhere.
             Err(TooManyReadings) => Some(Ambiguity::TooManyReadings),
         }
     }

@@ -57,6 +57,7 @@ pub fn hide_name(said: &mut [u8]) -> bool {
     if let [whole] = &pieces[..] {
         return hide(&mut said[whole.clone()]);
     }
+    // The message spans several records. It is changed without their headers, and then put back.
     let mut message = gathered(said, &pieces);
     if !hide(&mut message) {
         return false;
@@ -84,6 +85,7 @@ fn hide(message: &mut [u8]) -> bool {
     if name.is_none_or(|name| ServerName::try_from(name).is_ok()) {
         return false;
     }
+    // Both types have two bytes, so no length field has to change.
     message[extension.clone()][..2].copy_from_slice(&HIDDEN_NAME_TYPE);
     if self::extension(message, SERVER_NAME_TYPE).is_some() {
         // A duplicate extension is an error (RFC 8446 §4.2), which rustls reports.
@@ -106,8 +108,10 @@ fn framing(said: &[u8]) -> HelloState {
                 && [HANDSHAKE_TYPE, 3].starts_with(&rest[..rest.len().min(2)]);
             return if may_be_one { HelloState::Partial } else { HelloState::Other };
         };
+        // Only the first record shows the type of the message; later ones continue it.
         let is_hello = !pieces.is_empty()
             || rest.get(RECORD_HEADER_BYTES).is_none_or(|kind| *kind == CLIENT_HELLO_TYPE);
+        // A handshake record may not be empty (RFC 8446 §5.1).
         if !is_hello || !(1..=MAX_RECORD_BYTES).contains(&record) {
             return HelloState::Other;
         }
@@ -142,6 +146,7 @@ fn gathered(said: &[u8], pieces: &[Range<usize>]) -> Vec<u8> {
 /// header.
 fn record_length(said: &[u8]) -> Option<usize> {
     match said {
+        // The second byte of the version means nothing and must be ignored (RFC 8446 §5.1).
         [HANDSHAKE_TYPE, 3, _, high, low, ..] => {
             Some(usize::from(u16::from_be_bytes([*high, *low])))
         }
@@ -175,6 +180,8 @@ fn extension(message: &[u8], wanted: [u8; 2]) -> Option<Range<usize>> {
 
 /// The name in the extension `server_name`: a list of exactly one name, of the type `host_name`.
 fn name(extension: &[u8]) -> Option<&[u8]> {
+    // Type and length of the extension (4 bytes), length of the list (2), type of the name (1);
+    // then the length of the name (2).
     let length = number(extension, 7)?;
     let name = extension.get(9..)?;
     (extension.get(6) == Some(&0) && name.len() == length).then_some(name)

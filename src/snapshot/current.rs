@@ -27,6 +27,7 @@ impl CurrentSnapshot {
 
     /// Makes `next` the running generation; the only swap.
     pub fn publish(&self, next: Arc<Snapshot>) {
+        // Guards loaded before keep the previous generation alive until they are dropped.
         self.0.store(next);
     }
 }

@@ -140,6 +140,8 @@ impl Snapshot {
             route: Some(Arc::clone(route)),
             policy: Some(Arc::clone(policy)),
             verdict: policy.judge(client, request, now).map(|()| permit()),
+            // Judged whatever the policy decides: a candidate may also admit what the policy
+            // refuses.
             candidate: candidate.map(|candidate| candidate.judge(client, request, now)),
             ambiguity: None,
         }
@@ -150,6 +152,7 @@ impl Snapshot {
     fn route_to(&self, request: &Request) -> Option<&Arc<Route>> {
         let find = |path: &str| self.routes.find(request.host.name(), path);
         let (canonical, sent) = (request.path.canonical(), request.path.sent());
+        // The usual case, in which one look-up is enough.
         if canonical == Some(sent) {
             return find(sent);
         }
@@ -183,6 +186,8 @@ impl Snapshot {
 
     /// Whether another certificate than the one served covers `host` (RFC 9110 §7.4).
     fn misdirects(&self, host: &str, served: &Certificate) -> bool {
+        // A name that no certificate covers is no misdirection: no other connection would serve it
+        // better.
         !served.covers(host) && self.certificates.covering(host).is_some()
     }
 }

@@ -140,7 +140,8 @@ impl BackendTls {
     /// their sessions stay resumable.
     pub fn has_options(&self, options: &BackendTlsOptions) -> bool {
         let own = &self.options;
-        // A key that fits the same certificate is the same key.
+        // Compared by value: each reload parses the files again, so equal settings are other
+        // objects. A key that fits the same certificate is the same key.
         let shows_the_same = match (&own.identity, &options.identity) {
             (Some(own), Some(identity)) => own.cert == identity.cert,
             (own, identity) => own.is_none() && identity.is_none(),

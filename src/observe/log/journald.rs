@@ -24,7 +24,7 @@ impl Journal {
     /// # Errors
     /// If no socket listens there, or this process may not connect to it.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        // A probe only: the socket in use stays unconnected.
+        // A probe only. The socket in use stays unconnected: it finds a restarted journal by path.
         UnixDatagram::unbound()?.connect(&path)?;
         Ok(Journal { socket: UnixDatagram::unbound()?, path: path.as_ref().to_owned() })
     }

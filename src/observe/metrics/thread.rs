@@ -39,7 +39,7 @@ impl ThreadMetrics {
     pub fn route(&self, route: &Route) -> Arc<RouteMetrics> {
         match self.numbered.load().get(route.number) {
             Some(Some(known)) => Arc::clone(known),
-            // A new number, or one that this thread has not served yet.
+            // This thread has not yet served the route of this number.
             _ => self.first_time(route),
         }
     }

@@ -114,6 +114,8 @@ impl Limits {
             .iter()
             .enumerate()
             .filter_map(|(at, exception)| Some((longest(exception)?, at)));
+        // No tie is possible: networks of one length that hold the client are the same network, and
+        // no network is in two exceptions.
         named.max_by_key(|(length, _)| *length).map(|(_, at)| at)
     }
 

@@ -28,11 +28,13 @@ impl Rate {
         let max = u32::try_from(MAX_REFILL_TIME.as_nanos() / token.as_nanos()).unwrap_or(u32::MAX);
         // `with_period` returns `None` only for a period of zero, which `token` excludes.
         let quota = Quota::with_period(token).unwrap_or(Quota::per_second(self.tokens));
+        // `max` is at least 1, since `token` takes no longer than MAX_REFILL_TIME.
         quota.allow_burst(self.burst.min(NonZeroU32::new(max).unwrap_or(NonZeroU32::MIN)))
     }
 
     /// The time in which one token arrives.
     pub fn token(self) -> Duration {
+        // Not below 1 ns: `quota` divides by it, and governor counts in nanoseconds.
         (self.per / self.tokens.get()).clamp(Duration::from_nanos(1), MAX_REFILL_TIME)
     }
 }

@@ -132,6 +132,7 @@ fn tokens(line: &str) -> impl Iterator<Item = EntryToken<'_>> {
     // Each token is a slice of `line`, so the difference of their addresses is its offset.
     let tokens =
         runs.map(|text| EntryToken { text, start: text.as_ptr().addr() - line.as_ptr().addr() });
+    // A mark inside a token begins no comment: `ticket=#12` is an annotation.
     tokens.take_while(|token| !token.text.starts_with(['#', ';']))
 }
 
@@ -162,6 +163,7 @@ impl EntryToken<'_> {
         };
         let Some(length) = length else { return Ok(fold(address.into())) };
         let network = self.prefix(address, length, sign)?;
+        // Checked before `fold`, so that the remedy shows the notation of the file.
         if network != network.trunc() {
             return self.fault(
                 format!("{network} has host bits set"),
@@ -177,6 +179,7 @@ impl EntryToken<'_> {
     /// Combines `address` with the prefix length after the `/`.
     fn prefix(self, address: IpAddr, length: &str, sign: &str) -> Result<IpNet, EntryError> {
         let (family, longest) = if address.is_ipv4() { ("IPv4", 32) } else { ("IPv6", 128) };
+        // A prefix length has no dot or colon, so it never parses as a netmask.
         let masked = length.parse().ok().and_then(|mask| IpNet::with_netmask(address, mask).ok());
         if let Some(network) = masked {
             let remedy = format!("write {sign}{}", network.trunc());
@@ -303,6 +306,7 @@ impl EntryToken<'_> {
 
 /// The first instant at which an entry with `expires=value` is lapsed.
 fn expiry(value: &str) -> Option<Timestamp> {
+    // Ten bytes; `None` also means that the tenth is inside a character.
     let (day, time) = value.split_at_checked(10)?;
     // jiff accepts more spellings of a day than a list should.
     let is_day = day
@@ -315,6 +319,7 @@ fn expiry(value: &str) -> Option<Timestamp> {
     if time.is_empty() {
         return Some(day_after(day.parse().ok()?));
     }
+    // jiff also accepts a space as the separator and a time zone in brackets (RFC 9557).
     if !time.starts_with(['T', 't']) || time.contains('[') {
         return None;
     }

@@ -263,6 +263,8 @@ impl<A: IndexAddress> FamilyIndex<A> {
     /// network is looked up lazily: it lies elsewhere in memory, and most decisions end with the
     /// first.
     fn holding(&self, address: A) -> impl Iterator<Item = (usize, NetworkMark)> {
+        // The last network that begins before the address may end before it, and a network around
+        // it may still hold it. Hence the filter at the end.
         let first = self.last(address).map(|at| (at, self.mark(at)));
         let mut inner = first;
         let outer = iter::from_fn(move || {
@@ -293,6 +295,7 @@ impl<A: IndexAddress> FamilyIndex<A> {
         let mut block = 0;
         for rung in self.ladder.iter().rev() {
             let from = block * RUNG_LENGTH;
+            // `None` means that the address precedes every network of the list.
             block = (from + begun(rung[from..].iter().take(RUNG_LENGTH), address.head()))
                 .checked_sub(1)?;
         }
@@ -305,6 +308,8 @@ impl<A: IndexAddress> FamilyIndex<A> {
         let is_after = |at: usize| {
             (self.head(at), self.tails.get(at).copied()) > (address.head(), address.tail())
         };
+        // A network that is no longer than its head has zeros behind it, so it begins at or before
+        // the address.
         if self.mark(last).length <= A::HEAD_BITS || !is_after(last) {
             return Some(last);
         }

@@ -88,6 +88,7 @@ impl Entries {
     }
 
     fn decide(&self, client: Client, now: Timestamp) -> Option<NetworkMatch> {
+        // A lapsed entry counts as absent, so the next wider network decides.
         self.index.holding(client.ip()).find(|held| !held.expires || !self.at(*held).0.lapsed(now))
     }
 
@@ -197,6 +198,7 @@ fn drop_earlier_expiries(
         for place in &same[1..] {
             let ((first, first_line), (second, second_line)) =
                 (&all[kept as usize], &all[*place as usize]);
+            // Neither sign can win: the file has to be corrected.
             if first.admits != second.admits {
                 return Err(SignConflict {
                     first: *first_line,
@@ -210,6 +212,7 @@ fn drop_earlier_expiries(
         }
     }
     outlasted.sort_unstable();
+    // `retain` visits each entry once and in order, so the counter is its index.
     let mut places = 0..;
     all.retain(|_| places.next().is_some_and(|place| outlasted.binary_search(&place).is_err()));
     Ok(())

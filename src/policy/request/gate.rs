@@ -59,8 +59,9 @@ pub enum RequestType {
 impl Request {
     /// Builds the request of a parsed head that arrived on a listener with this `scheme`.
     ///
-    /// # Errors [`Refusal::HeadError`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a
-    /// `Connection` that names an end-to-end field (`docs/spec/wire.md`), or a target over 8 KiB.
+    /// # Errors
+    /// [`Refusal::Head`]: malformed or ambiguous (RFC 9112 §3.2, §6.1), a `Connection` that names
+    /// an end-to-end field (`docs/spec/wire.md`), or a target over 8 KiB.
     /// [`Refusal::Path`]: see [`RequestPath::read`]. [`Refusal::Handshake`]: an attempt whose
     /// subprotocols are too many or no tokens (RFC 6455 §4.2.1).
     pub fn read(parts: &Parts, scheme: Scheme) -> Result<Request, Refusal> {
@@ -70,6 +71,7 @@ impl Request {
         }
         let host = host(parts)?;
         let origin = at_most_one(&parts.headers, ORIGIN)?;
+        // Only now, so that a malformed head is malformed for `OPTIONS *` too.
         if is_for_server(parts) {
             return Err(Refusal::Route);
         }
@@ -95,6 +97,7 @@ impl Request {
 /// Transfer-Encoding is gone by now: hyper removes it and closes after the answer.
 fn framing(parts: &Parts) -> Result<(), Refusal> {
     let coding = at_most_one(&parts.headers, TRANSFER_ENCODING)?;
+    // A transfer coding in HTTP/1.0 counts as faulty framing (RFC 9112 §6.1).
     let framed = match parts.version {
         Version::HTTP_11 => {
             coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
@@ -120,12 +123,15 @@ fn host(parts: &Parts) -> Result<Host, Refusal> {
         return Err(MALFORMED);
     }
     let host = match (parts.uri.scheme_str(), parts.uri.authority(), named) {
+        // Origin form, or the asterisk form (RFC 9112 §3.2.1, §3.2.4).
         (None, None, named) if parts.uri.path().starts_with('/') || is_for_server(parts) => {
             Some(named.unwrap_or_else(Host::unnamed))
         }
+        // Absolute form (RFC 9112 §3.2.2).
         (Some(scheme), Some(authority), Some(host)) => {
             is_same_authority(scheme, authority.as_str(), &host).then_some(host)
         }
+        // Absolute form without `Host`: HTTP/1.0, as checked above.
         (Some(scheme), Some(authority), None) => {
             default_port(scheme).and_then(|_| Host::parse(authority.as_str().as_bytes()))
         }
@@ -176,6 +182,7 @@ fn kind(parts: &Parts) -> Result<RequestType, Refusal> {
     }
     let mut subprotocols = Vec::new();
     for element in elements(&parts.headers, SEC_WEBSOCKET_PROTOCOL) {
+        // Refused, not cut: the backend would still see the whole offer.
         if subprotocols.len() == MAX_SUBPROTOCOLS {
             return Err(Refusal::Handshake);
         }

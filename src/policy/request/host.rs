@@ -34,6 +34,7 @@ impl Host {
                 (format!("[{}]", address.parse::<Ipv6Addr>().ok()?), rest)
             }
             None => {
+                // An IPv6 address without brackets fails below: behind its first `:` is no port.
                 let (name, rest) = value.split_at(value.find(':').unwrap_or(value.len()));
                 (canonical_name(name)?, rest)
             }
@@ -89,6 +90,7 @@ impl fmt::Display for Host {
 }
 
 fn canonical_name(name: &str) -> Option<String> {
+    // A second trailing dot leaves an empty label, which is no label.
     let name = name.strip_suffix('.').unwrap_or(name);
     let sound = name.len() <= MAX_NAME_BYTES && name.split('.').all(is_label);
     sound.then(|| name.to_ascii_lowercase())

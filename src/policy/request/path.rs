@@ -65,7 +65,7 @@ pub(super) fn decoded_bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
 fn unreserved_decoded(path: &str) -> Result<Cow<'_, str>, Refusal> {
     let bytes = path.as_bytes();
     let mut out = String::new();
-    let mut copied = 0; // `out` stands for the path up to here
+    let mut copied = 0; // `out` covers the path up to here
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         if byte != b'%' {
@@ -139,6 +139,8 @@ fn dots(segment: &str) -> DotSegment {
 
 /// Whether `path` has no dot segments and no empty ones.
 fn is_resolved(path: &str) -> Result<bool, Refusal> {
+    // An empty segment counts once another follows it: at the end it is the final slash, which
+    // stays.
     let (mut is_resolved, mut last) = (true, "/");
     for segment in path.split('/').skip(1) {
         is_resolved &= !last.is_empty();
@@ -162,7 +164,9 @@ pub(super) fn resolve(path: &[u8], merges: bool) -> Vec<u8> {
         is_folder = matches!(segment, b"" | b"." | b"..");
         match segment {
             b"." => {}
+            // At the root `..` has nothing to remove (RFC 3986 §5.2.4).
             b".." => out.truncate(out.iter().rposition(|byte| *byte == b'/').unwrap_or(0)),
+            // At the end it is the final slash, which `is_folder` appends.
             b"" if merges || segments.peek().is_none() => {}
             _ => {
                 out.push(b'/');

@@ -125,6 +125,7 @@ pub fn find<T>(
     path: &str,
     mut found: impl FnMut(&[u8]) -> Option<T>,
 ) -> Result<Option<(PathReading, T)>, TooManyReadings> {
+    // The canonical path itself is not given to `found`: routing has looked it up already.
     let mut known = vec![ReachedPath { path: path.as_bytes().into(), decodings: 0, from: None }];
     let (mut at, mut bytes) = (0, path.len());
     // Breadth first, so that the first hit has the fewest steps.
@@ -139,6 +140,7 @@ pub fn find<T>(
                 continue;
             }
             bytes += next.len();
+            // The caller refuses the path then: readings not considered may lead anywhere.
             if known.len() == MAX_READINGS || bytes > MAX_READINGS_BYTES {
                 return Err(TooManyReadings);
             }
@@ -288,6 +290,7 @@ fn overlong_taken(path: &[u8]) -> Option<Vec<u8>> {
 /// Decodes the ASCII character that `bytes` encodes in two to six bytes, and returns that length.
 fn overlong(bytes: &[u8]) -> Option<(u8, usize)> {
     let first = *bytes.first()?;
+    // Decoders of RFC 2279 also take sequences of five and six bytes, which RFC 3629 has removed.
     let (length, bits) = match first {
         0xc0..=0xdf => (2, first & 0x1f),
         0xe0..=0xef => (3, first & 0x0f),

@@ -29,9 +29,9 @@ pub struct EncodedRequestLine {
     pub tidied: TargetEncoding,
 }
 
-/// Rewrites the request line `encode_request_line`, its line feed included. The target is encoded,
+/// Rewrites the request line `line`, its line feed included. The target is encoded,
 /// and a later minor version becomes HTTP/1.1 (RFC 9110 §2.5). `None` means that nothing has to be
-/// changed, or that `encode_request_line` is no request line of HTTP/1.
+/// changed, or that `line` is no request line of HTTP/1.
 pub fn encode_request_line(line: &[u8]) -> Option<EncodedRequestLine> {
     let (before, target, after) = split(line)?;
     let (version, end) = after.split_at(VERSION_BYTES);
@@ -68,11 +68,13 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
         return None;
     }
     let target = text.iter().position(|byte| *byte == b' ')? + 1;
+    // Fails for a line without target, whose only space belongs to the version.
     (target < version).then(|| (&line[..target], &line[target..version], &line[version..]))
 }
 
 /// Encodes the bytes of `target` that `http::Uri` refuses. `None` means that it holds none.
 pub fn encoded(target: &[u8]) -> Option<(String, TargetEncoding)> {
+    // Nearly every target: bytes that are allowed before a `?` and after it.
     if target.iter().all(|byte| is_allowed(*byte, true) && is_allowed(*byte, false)) {
         return None;
     }
@@ -96,6 +98,7 @@ pub fn encoded(target: &[u8]) -> Option<(String, TargetEncoding)> {
     if fragment == target.len() {
         tidied.kept = tidied.grown;
     }
+    // Without growth only the quick check was too strict, as for a `"` before the `?`.
     (tidied.grown > 0).then_some((out, tidied))
 }
 

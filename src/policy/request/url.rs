@@ -53,6 +53,7 @@ impl Request {
             "https" => (false, Scheme::Https),
             _ => return fault("neither a WebSocket's URL nor plain HTTP's", EXAMPLE_REMEDY),
         };
+        // Browsers take `\` for `/` in these schemes. The gate then refuses the path that holds it.
         let authority = rest.split(['/', '?', '\\']).next().unwrap_or_default();
         let Some(host) = Host::parse(authority.as_bytes()) else {
             return fault("the host is neither a name nor an address", EXAMPLE_REMEDY);

@@ -49,6 +49,7 @@ impl Snapshot {
     /// Returns the verdict of [`Snapshot::judge`] and the reasons for it.
     pub fn explain(&self, question: ExplainInput<'_>) -> Explanation {
         let ExplainInput { client, request, at, budgets, candidate } = question;
+        // No entry has lapsed at the earliest instant.
         let now = at.unwrap_or(Timestamp::MIN);
         let mut explanation = Explanation {
             permitted: false,
@@ -79,6 +80,8 @@ impl Snapshot {
             Err(refusal) => {
                 // A client that the baseline denies is refused before its head is judged.
                 let refusal = denied.map_or(refusal, |_| Refusal::Network);
+                // Whether the request is plain matters to rates alone, and these come after the
+                // gate.
                 explanation.decided(denied, client, false, Err(refusal), now);
                 return explanation;
             }
