@@ -141,7 +141,7 @@ impl PendingConnections {
 }
 
 impl ClientConnections {
-    /// Counts one more. Over `most`, asks the longest idle connection to leave, and returns the
+    /// Counts one more. Over `max`, asks the longest idle connection to leave, and returns the
     /// waker that tells it.
     fn count_one(&mut self, max: usize) -> Option<Waker> {
         self.counted += 1;

@@ -451,7 +451,7 @@ impl AsyncRead for TimedStream {
         let this = self.get_mut();
         let Some(mut filter) = this.filter.take() else { return this.poll_client(cx, buffer) };
         let read = filter.poll(buffer, |buffer| this.poll_client(cx, buffer));
-        // Bytes count as a head only once `request_filter` has looked at them.
+        // Bytes count as a head only once the filter has looked at them.
         this.deadlines.on_parsed(filter.is_within_head());
         this.filter = Some(filter);
         read

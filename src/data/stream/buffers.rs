@@ -12,8 +12,7 @@ use crate::data::stream::turn::TurnBudget;
 pub const MAX_PLAINTEXT: usize = 6 * (1 << 14);
 
 /// [`MAX_PLAINTEXT`] bytes as they come sealed: with a header, a type and a tag for each record
-/// (RFC 8446
-/// §5.2). Of a stream of whole records no part is left over, which would be copied twice.
+/// (RFC 8446 §5.2). Of a stream of whole records no part is left over, which would be copied twice.
 pub const MAX_CIPHERTEXT: usize = 6 * ((1 << 14) + 5 + 1 + 16);
 
 /// Room in front of plaintext, for the part of a frame that an earlier read held back: both leave
@@ -39,6 +38,7 @@ pub struct Buffers {
 thread_local! {
     static BUFFERS: RefCell<Buffers> = RefCell::new(Buffers {
         cipher: zeroed(MAX_LEFTOVER + MAX_CIPHERTEXT),
+        // As large as the input: plaintext is shorter than its records.
         plain: zeroed(HEADROOM + MAX_LEFTOVER + MAX_CIPHERTEXT),
         turn: TurnBudget::new(),
     });

@@ -73,6 +73,7 @@ pub fn allow_zero_window(socket: &impl AsFd, write_stall: Duration) -> io::Resul
 /// Bounds how long the kernel keeps what it holds for the peer of a socket that is about to be
 /// closed: a peer that takes nothing has `write_stall`, as it had while the socket was open.
 pub fn bound_close(socket: &impl AsFd, write_stall: Duration) {
+    // Without such bytes the kernel keeps nothing for the peer, and a system call is spared.
     if unacked(socket).is_some_and(|bytes| bytes > 0) {
         let time = write_stall.clamp(MIN_CLOSE_TIMEOUT, MAX_USER_TIMEOUT);
         // A socket that fails this has no peer any more.

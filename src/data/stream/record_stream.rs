@@ -118,6 +118,8 @@ impl RecordCounter {
             let body = self.body.min(bytes.len());
             self.body -= body;
             bytes = &bytes[body..];
+            // A header may be split over reads. Bytes that are no record only spoil the count,
+            // since rustls above refuses them.
             let more = (RECORD_HEADER_BYTES - self.has).min(bytes.len());
             self.header[self.has..self.has + more].copy_from_slice(&bytes[..more]);
             self.has += more;

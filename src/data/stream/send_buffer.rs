@@ -73,6 +73,7 @@ impl SendBuffer {
     pub fn flush(&mut self, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<usize> {
         if self.is_empty() {
             if socket.has_buffered() {
+                // Pending is no error: `Socket::has_buffered` tells the caller that bytes are left.
                 let _ = Pin::new(socket).poll_flush(cx)?;
             }
             return Ok(0);
@@ -95,8 +96,10 @@ fn write(
     let mut sent = 0;
     while sent < bytes.len() {
         match poll_send(&bytes[sent..])? {
+            // The slice is never empty here, so 0 means that the socket takes no more, ever.
             Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
             Poll::Ready(taken) => sent += taken,
+            // `poll_send` has registered the waker, and a later flush goes on from here.
             Poll::Pending => break,
         }
     }

@@ -65,6 +65,7 @@ impl Socket {
     /// Writes once. Tries the write before polling readiness: there is usually room, and a poll
     /// costs more than an `EAGAIN`.
     pub fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // Without the flag a connection that the peer has closed raises SIGPIPE (send(2)).
         self.poll_send_with(cx, bytes, SendFlags::NOSIGNAL)
     }
 
@@ -75,6 +76,7 @@ impl Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // With MORE the kernel holds the last segment back until the FIN joins it (send(2)).
         self.poll_send_with(cx, bytes, SendFlags::NOSIGNAL | SendFlags::MORE)
     }
 
@@ -87,6 +89,7 @@ impl Socket {
         let sent = match self {
             Socket::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || send(&*tcp, bytes, flags)),
             Socket::Unix(unix) => unix.try_io(Interest::WRITABLE, || send(&*unix, bytes, flags)),
+            // tokio-rustls encrypts first, and makes the system calls itself.
             Socket::Tls(tls) => return Pin::new(tls).poll_write(cx, bytes),
         };
         match sent {
@@ -166,6 +169,7 @@ impl Socket {
 }
 
 async fn connect_tls(address: SocketAddr, tls: &BackendTls) -> io::Result<Socket> {
+    // Without a configured name the certificate has to hold the address itself (RFC 9110 §4.3.5).
     let name = tls.name().cloned().unwrap_or_else(|| ServerName::from(address.ip()));
     let tcp = connect(address).await?;
     let stream =
@@ -175,6 +179,7 @@ async fn connect_tls(address: SocketAddr, tls: &BackendTls) -> io::Result<Socket
 
 async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let tcp = TcpStream::connect(address).await?;
+    // Nagle's algorithm would hold a small frame back until the frame before it is acknowledged.
     tcp.set_nodelay(true)?;
     keepalive::enable(&tcp)?;
     Ok(tcp)
@@ -190,6 +195,7 @@ fn send(socket: impl AsFd, bytes: &[u8], flags: SendFlags) -> io::Result<usize> 
 /// what the runtime knows may be older.
 pub fn is_empty(socket: impl AsFd) -> bool {
     let looked = rustix::net::recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    // A reset counts as something to read: the next read returns it.
     looked.is_err_and(|error| error == rustix::io::Errno::AGAIN)
 }
 
@@ -206,6 +212,7 @@ pub fn poll_discard(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<us
             })
         });
         match discarded {
+            // `try_io` has cleared the readiness, so that the next round registers the waker.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             discarded => return Poll::Ready(discarded),
         }

@@ -152,6 +152,8 @@ impl FirstBytes {
 async fn read_more(socket: &mut Socket, said: &mut Vec<u8>) -> io::Result<usize> {
     poll_fn(|cx| {
         buffers::lend(|buffers| {
+            // Read into the thread's buffer first, so that a client that says nothing holds no
+            // memory.
             let room = &mut buffers.cipher[..MAX_HANDSHAKE_READ_BYTES - said.len()];
             let read = ready!(socket.poll_read_once(cx, room))?;
             said.extend_from_slice(&buffers.cipher[..read]);
@@ -161,7 +163,7 @@ async fn read_more(socket: &mut Socket, said: &mut Vec<u8>) -> io::Result<usize>
     .await
 }
 
-/// Makes the TLS handshake with a client that has sent `client_hello`. The caller bounds the wait.
+/// Makes the TLS handshake with a client that has sent `hello`. The caller bounds the wait.
 /// `configuration` is called with whether the client's server name is hidden
 /// (`snapshot::client_hello`).
 pub async fn accept(
@@ -226,6 +228,8 @@ async fn handshake_step_hidden_name(
 /// Has `session` work on the bytes that `came`.
 async fn feed(session: &mut TlsSession, socket: &mut Socket, came: Vec<u8>) -> io::Result<()> {
     let mut came = Some(came);
+    // `poll_fn` takes a closure that may be called again. This one is ready at once, so the bytes
+    // are there.
     poll_fn(|cx| Poll::Ready(session.feed(socket, cx, came.take().unwrap_or_default()))).await
 }
 
@@ -238,6 +242,7 @@ impl TlsClientStream {
 
     /// Whether nothing has arrived that is not read, not even a part of a record.
     pub fn has_nothing(&self) -> bool {
+        // Never another kind, since clients come over TCP.
         let Socket::Tcp(tcp) = &self.socket else { return false };
         self.session.is_between_records() && socket::is_empty(tcp)
     }
@@ -293,8 +298,10 @@ impl AsyncWrite for TlsClientStream {
         let stream = self.get_mut();
         // Takes new bytes only once all earlier records are sent: hyper feels the back-pressure.
         ready!(stream.poll_sent(cx))?;
+        // Bounds what the session keeps where the kernel has no room.
         let bytes = &bytes[..bytes.len().min(MAX_PLAINTEXT)];
         stream.session.write(&mut stream.socket, cx, bytes)?;
+        // All count as written, though some records may be unsent: `poll_flush` waits for them.
         Poll::Ready(Ok(bytes.len()))
     }
 

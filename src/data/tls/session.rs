@@ -56,7 +56,7 @@ pub struct TlsSession {
     several: (usize, usize),
     /// Records that are not sent yet.
     unsent: SendBuffer,
-    /// Whether `send_buffer` is a session ticket, which goes with the next record in one write.
+    /// Whether `unsent` holds a session ticket, which goes with the next record in one write.
     ticket_waits: bool,
     /// Plaintext that the caller has not taken yet.
     plain: Vec<u8>,
@@ -223,6 +223,7 @@ impl TlsSession {
             return Poll::Ready(Ok(true));
         }
         ready!(self.poll_read_ahead(socket, cx, max))?;
+        // Within the handshake a FIN is never an orderly end: nothing can be whole yet.
         if self.ended && self.tls.is_handshaking() {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
@@ -256,6 +257,7 @@ impl TlsSession {
         if self.failed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
+        // Data behind close_notify must be ignored (RFC 8446 §6.1), so nothing more is read.
         if self.ended {
             return Poll::Ready(Ok(0));
         }
@@ -263,6 +265,8 @@ impl TlsSession {
         let kept = self.left.len();
         let mut read = 0;
         if !self.waits {
+            // A handshake message may span any number of records. The buffer has room for one read
+            // behind this bound.
             if kept > MAX_LEFTOVER {
                 return Poll::Ready(Err(self.too_long()));
             }
@@ -320,6 +324,7 @@ impl TlsSession {
     ) -> io::Result<(usize, usize)> {
         let (mut used, mut filled, mut all) = (0, 0, 0);
         loop {
+            // rustls gets its input from `used` on: the bytes that it has seen come first again.
             let seen = used + self.seen;
             let (records, length) = whole_records(&cipher[seen..], MAX_SLICE_RECORDS);
             let end = seen + length;
@@ -337,6 +342,8 @@ impl TlsSession {
             }
             self.waits =
                 end < cipher.len() && !self.ended && whole_records(&cipher[end..], 1).0 > 0;
+            // A record without data may be a KeyUpdate: the turn is charged before more of them
+            // follow.
             if !self.waits || data < records || all >= MAX_RECORDS {
                 return Ok((used, filled));
             }
@@ -352,6 +359,7 @@ impl TlsSession {
         plain: &mut [u8],
     ) -> io::Result<(usize, usize, usize)> {
         let (mut used, mut filled, mut data) = (0, 0, 0);
+        // What TLS 1.3 sends in the step that completes the handshake is the session ticket.
         let handshaking = self.tls.is_handshaking();
         loop {
             let UnbufferedStatus { mut discard, state } =
@@ -362,6 +370,8 @@ impl TlsSession {
                         let record = record.map_err(invalid)?;
                         discard += record.discard;
                         let room = plain.get_mut(filled..filled + record.payload.len());
+                        // Never: `plain` has as much room as the input, and plaintext is shorter
+                        // than its record.
                         room.ok_or(io::ErrorKind::OutOfMemory)?.copy_from_slice(record.payload);
                         filled += record.payload.len();
                         data += 1;
@@ -380,6 +390,7 @@ impl TlsSession {
                         && self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_3);
                 }
                 Ok(ConnectionState::TransmitTlsData(sent)) => sent.done(),
+                // rustls reports this once, so it has to be kept.
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 // Nothing more can be done with these bytes; early data is never offered.
                 Ok(_) => return Ok((used + discard, filled, data)),
@@ -440,12 +451,14 @@ impl TlsSession {
         bytes: &[u8],
         last: bool,
     ) -> io::Result<usize> {
-        // A ticket is in `send_buffer`: the records queue behind it, and the flush below sends both
-        // at once.
+        // A ticket lies in `unsent`: the records queue behind it, and the flush below sends both at
+        // once.
         let ticket = std::mem::take(&mut self.ticket_waits);
         buffers::lend_output(|out| {
             let mut sent = 0;
             for part in bytes.chunks(MAX_PLAINTEXT) {
+                // There is no traffic state once the connection broke, nor after close_notify from
+                // both sides.
                 let sealed = self
                     .traffic(|traffic| traffic.encrypt(part, out))
                     .ok_or(io::ErrorKind::BrokenPipe)?;
@@ -473,7 +486,7 @@ impl TlsSession {
         if !std::mem::replace(&mut self.closing, true) {
             self.ticket_waits = false;
             // Without room, rustls keeps the alert for itself. The next call of `traffic` moves it
-            // to `send_buffer`.
+            // to `unsent`.
             let _ = self.traffic(|traffic| traffic.queue_close_notify(&mut []));
             let _ = self.traffic(|_| ());
         }
@@ -536,6 +549,7 @@ fn several_records(cipher: &[u8], max: usize) -> (usize, usize) {
             cipher[end..].first_chunk::<RECORD_HEADER_BYTES>()
     {
         let length = usize::from(u16::from_be_bytes([high, low]));
+        // The content types of TLS, change_cipher_spec to heartbeat (RFC 8446 §B.1).
         if !(20..=24).contains(&kind) || major != 3 || length > MAX_RECORD_BYTES {
             return (count + 1, cipher.len());
         }
@@ -553,6 +567,7 @@ fn queue(
     mut message: EncodeTlsData<'_, ServerConnectionData>,
     unsent: &mut SendBuffer,
 ) -> io::Result<()> {
+    // An empty buffer asks for the size: rustls keeps the message until one fits.
     match message.encode(&mut []) {
         Ok(_) => Ok(()),
         Err(EncodeError::InsufficientSize(size)) => {

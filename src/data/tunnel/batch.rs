@@ -38,7 +38,8 @@ impl WriteBatch {
                 bytes[self.start..at].copy_from_slice(held);
             }
         } else if self.end != at {
-            // Something between was swallowed.
+            // Something between was swallowed: these bytes move up, so that all frames of the read
+            // still leave in one write.
             bytes.copy_within(at..at + taken, self.end);
         }
         self.end += taken;

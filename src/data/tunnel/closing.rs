@@ -33,6 +33,7 @@ impl Tunnel {
             Flow::FromClient => to.stream.shutdown_write(),
             // The client has got a Close already, or is gone itself.
             Flow::FromBackend if was_done || to.was_closed() || to.has_ended() => {}
+            // Between two frames all data is whole: close_notify and FIN follow it (decision 027).
             Flow::FromBackend if from.scanner.at_boundary() => to.stream.shutdown_write(),
             // The client waits for the rest of a frame that never comes: its stream ends at once.
             Flow::FromBackend => self.stop_relaying(cx, now),
@@ -41,6 +42,7 @@ impl Tunnel {
             Flow::FromClient => (Initiator::Client, CloseReason::ClientGone),
             Flow::FromBackend => (Initiator::Backend, CloseReason::BackendGone),
         };
+        // A side that has sent a Close keeps its ending: the end of its stream only completes that.
         self.ending.get_or_insert(EndCause { by, reason, code: None, refusal: None });
         self.restart_grace(now);
     }
@@ -60,6 +62,8 @@ impl Tunnel {
             Flow::FromClient => Initiator::Client,
             Flow::FromBackend => Initiator::Backend,
         };
+        // A frame that breaks the framing or `message` `max` is its sender's act. A rate is the
+        // policy's, and Sidegate enforces it.
         let (by, reason, code, word) = match fault {
             FrameError::Framing(what) => (by, CloseReason::Framing, code::PROTOCOL_ERROR, what),
             FrameError::TooBig => {
@@ -84,7 +88,11 @@ impl Tunnel {
         from.discard();
         if was_free {
             to.request_close(code::GOING_AWAY, "");
+            // Paused and not discarded: a flood stays in the kernel, and costs nothing (decision
+            // 026).
             from.pause();
+            // There is nothing to wait for where the other side is over, or the violator can get no
+            // answer.
             let has_answers = !to.is_done() && !to.has_failed() && from.is_writable();
             self.ending.get_or_insert(EndCause { by, reason, code: Some(code), refusal: None });
             self.close_state = CloseState::AwaitingAnswers(Violation { flow, code, word });
@@ -94,7 +102,8 @@ impl Tunnel {
                 return;
             }
         }
-        // A side that breaks a rule while it answers has no more answers.
+        // A side that breaks a rule while it answers has no more answers. In a tunnel that Sidegate
+        // ends already this does nothing.
         self.close_violator(cx, now);
     }
 
@@ -110,6 +119,7 @@ impl Tunnel {
         from.request_close(code, word);
         from.resume();
         self.close_state = CloseState::ViolatorClosed(flow);
+        // The grace begins with the code and not with the violation (decision 026).
         self.timers.end_within(now, self.rules.route.timeouts.grace);
         self.write_closes(cx);
         // A side that was paused may have missed its wake: the next poll reads it.
@@ -143,6 +153,7 @@ impl Tunnel {
         // Where nothing else was on its way, only our Close is: a peer that is not there must not
         // hold up a drain for that.
         let may_read = ending.reason != CloseReason::Revoked;
+        // A frame that is relayed in part is owed its rest.
         let owed = [
             may_read && (self.client.has_unacked() || !self.backend.scanner.at_boundary()),
             self.backend.has_unacked() || !self.client.scanner.at_boundary(),
@@ -178,6 +189,7 @@ impl Tunnel {
         if !self.client.is_writable() && !self.backend.is_writable() && self.client.is_done() {
             self.client.stream.shutdown_write();
         }
+        // Nothing more can come from either side, so both directions end behind the unsent bytes.
         if self.client.has_ended() && self.backend.has_ended() {
             self.client.stream.shutdown_write();
             self.backend.stream.shutdown_write();
@@ -186,6 +198,7 @@ impl Tunnel {
 
     /// Puts a wanted Close where no frame is on its way.
     pub(super) fn write_closes(&mut self, cx: &mut Context<'_>) {
+        // The scanner of the sender knows whether the other side has got its last frame whole.
         if self.backend.scanner.at_boundary() {
             self.client.close_if_due(Flow::FromBackend, cx);
         }
@@ -210,6 +223,8 @@ impl Tunnel {
             self.on_stall(side, cx, now);
             return true;
         }
+        // The grace begins once a side has all that is for it. Until then `write_stall` bounds the
+        // side.
         if self.is_delivering(owed.map(|owed| owed.is_some())) {
             self.timers.end_within(now, timeouts.grace);
         }
@@ -222,6 +237,8 @@ impl Tunnel {
             return true;
         }
         let limits = self.rules.limits();
+        // Two sides that end the tunnel between them may take long, and `lifetime` bounds them as
+        // well.
         if self.is_open() && self.timers.is_past_lifetime(now, limits) {
             self.end(EndCause::by_sidegate(CloseReason::Lifetime, None), cx, now);
             return true;
@@ -241,11 +258,13 @@ impl Tunnel {
         self.ending.get_or_insert(ending);
         self.sides(flow).0.abort();
         match &self.close_state {
+            // The side that has to answer takes nothing: no more answers are awaited.
             CloseState::AwaitingAnswers(violation) if violation.flow != flow => {
                 self.close_violator(cx, now);
             }
             // The violator has its code, and its grace.
             CloseState::ViolatorClosed(violator) if *violator != flow => {}
+            // Nothing is relayed already, and the other side keeps its time.
             CloseState::Flushing => {}
             _ => self.stop_relaying(cx, now),
         }
@@ -259,6 +278,8 @@ impl Tunnel {
             side.discard();
             side.cancel_close();
             if side.has_unacked() {
+                // The socket stays open: behind a close, the peer's next byte would reset it and
+                // lose the rest.
                 side.stream.shutdown_write();
             } else {
                 side.abort();
@@ -290,8 +311,10 @@ impl Tunnel {
                     }
                 }
                 self.stop_relaying(cx, now);
+                // A client that takes its rest slowly never stalls, so this bounds its time.
                 self.timers.client_ends_within(now, self.rules.route.timeouts.write_stall);
             }
+            // All is acknowledged, but a peer has not closed within the grace.
             CloseState::Flushing => {
                 self.client.abort();
                 self.backend.abort();
@@ -334,6 +357,7 @@ impl Tunnel {
         let closing = self.client.was_closed() || self.backend.was_closed();
         let closed = Closed {
             by: ending.by,
+            // A Close to either side counts, relayed or our own (decision 004).
             phase: if closing { TunnelPhase::Closing } else { TunnelPhase::Open },
             reason: ending.reason,
             code: ending.code,

@@ -101,12 +101,14 @@ impl Tunnel {
         let now = Instant::now();
         let has_early = !early.client.is_empty() || !early.backend.is_empty();
         Tunnel {
+            // The rate of messages bounds the client alone, so the backend gets no bucket.
             client: Side::new(client, Scanner::new(Sender::Client, extensions), messages(&rules)),
             backend: Side::new(backend, Scanner::new(Sender::Backend, extensions), None),
             timers: TunnelTimers::new(now),
             entry,
             rules,
             metrics,
+            // Boxed and mostly absent: two `Bytes` would take room in the task for its whole life.
             early: has_early.then(|| Box::new(early)),
             ending: None,
             close_state: CloseState::Open,
@@ -134,11 +136,13 @@ impl Tunnel {
         let now = Instant::now();
         // The first call also registers the waker for orders.
         self.apply_orders(cx, now);
+        // Before any read of the sockets: these bytes came first.
         if let Some(early) = self.early.take() {
             self.relay_early(Flow::FromClient, cx, buffers, &early.client, now);
             self.relay_early(Flow::FromBackend, cx, buffers, &early.backend, now);
         }
         let (mut up, mut down) = (true, true);
+        // The two ways take turns, read by read, so that a flood one way does not starve the other.
         while up || down {
             if buffers.turn.is_over() {
                 // Goes on below all the same: the rest of a turn is flushed, and the timer is set.
@@ -150,6 +154,8 @@ impl Tunnel {
             up = up && self.read_and_relay(Flow::FromClient, cx, buffers, now);
             down = down && self.read_and_relay(Flow::FromBackend, cx, buffers, now);
         }
+        // A timer that acts may queue a Close or give up a side. The loop flushes that before the
+        // poll ends.
         loop {
             self.flush_sides(cx);
             if self.is_over() {
@@ -173,6 +179,8 @@ impl Tunnel {
         early: &[u8],
         now: Instant,
     ) {
+        // Copied into the thread's buffer: `relay` needs room in front of the bytes, and may move
+        // them.
         for part in early.chunks(MAX_PLAINTEXT) {
             buffers.plain[HEADROOM..HEADROOM + part.len()].copy_from_slice(part);
             self.relay(flow, cx, &mut buffers.plain[..HEADROOM + part.len()], now);
@@ -198,6 +206,8 @@ impl Tunnel {
             Poll::Pending => false,
             Poll::Ready(Ok(read @ 1..)) => {
                 if flow == Flow::FromClient {
+                    // Any byte counts as life, also a part of a frame that cannot pass yet. A TLS
+                    // record without application data gives no byte, and does not count.
                     self.timers.on_client_byte(now);
                 }
                 let frames = self.relay(flow, cx, &mut buffers.plain[..HEADROOM + read], now);
@@ -212,6 +222,7 @@ impl Tunnel {
                 false
             }
             Poll::Ready(Err(_)) => {
+                // No Close is tried on a connection that was reset, or whose TLS broke.
                 from.fail();
                 self.on_stream_end(flow, cx, now);
                 false
@@ -241,6 +252,7 @@ impl Tunnel {
                 }
             };
             match piece.what {
+                // The scanner keeps these bytes, and the piece that completes them has them.
                 PieceKind::Incomplete => {}
                 PieceKind::Run(run) => {
                     frames += run.frames as usize;
@@ -248,6 +260,8 @@ impl Tunnel {
                     ready.messages += run.messages;
                     self.note_control_frames(flow, &run, now);
                     let (from, to) = self.sides(flow);
+                    // The frame on its way is complete, so our Close may follow. The rest of the
+                    // read goes nowhere: `Side::write` sends nothing behind a Close.
                     if to.has_close_due() && from.scanner.at_boundary() {
                         self.forward_early(flow, cx, ready.take(bytes), now);
                         self.sides(flow).1.close_if_due(flow, cx);
@@ -261,6 +275,8 @@ impl Tunnel {
                     self.close_violator(cx, now);
                 }
                 PieceKind::Control(control) if control.is_close() => {
+                    // Only the part of the Close that came in earlier reads is held. Its rest lies
+                    // in this read.
                     let frame = control.as_slice();
                     ready.add(&frame[..frame.len() - piece.taken], at, piece.taken, bytes);
                     self.forward_close(flow, &control, cx, ready.take(bytes), now);
@@ -277,6 +293,7 @@ impl Tunnel {
     /// Reads the next frames of the side that sends this way, by the rules of the tunnel.
     #[inline]
     fn scan(&mut self, flow: Flow, bytes: &[u8]) -> Result<Piece, FrameError> {
+        // Taken apart by field: `sides` would borrow the timers and the rules as well.
         let Tunnel { client, backend, rules, timers, .. } = self;
         let (from, to) =
             if flow == Flow::FromClient { (client, backend) } else { (backend, client) };
@@ -329,6 +346,8 @@ impl Tunnel {
         // §7.1.1: the server closes first).
         let is_last = flow == Flow::FromBackend && to.is_done() && from.was_closed();
         let sent = if is_last { to.write_last(cx, bytes) } else { to.write(cx, bytes) };
+        // The side is read on, and nothing of it passes: a socket that is closed with unread bytes
+        // is reset.
         from.discard();
         to.on_closed();
         self.on_forwarded(flow, sent, messages, now);
@@ -360,6 +379,7 @@ impl Tunnel {
                 self.metrics.relayed(Direction::FromBackend, bytes, messages);
             }
         }
+        // Our own Pings never come here, so that they do not keep an idle tunnel open.
         self.timers.on_frame(now);
         // After a side's own Close the other may still be sending what it had begun.
         if self.ending.is_some_and(|ending| {
@@ -371,6 +391,7 @@ impl Tunnel {
 
     /// Carries out orders from the table: new rules, or an end.
     fn apply_orders(&mut self, cx: &mut Context<'_>, now: Instant) {
+        // Mostly there is nothing, for the price of one atomic load.
         let Some((rules, end)) = self.entry.take_changes(cx.waker()) else { return };
         // Only a limit that changed gets a new bucket. A reload must not refill the others, or each
         // would hand every client another burst.
@@ -382,6 +403,7 @@ impl Tunnel {
         }
         let write_stall = rules.route.timeouts.write_stall;
         if write_stall != self.rules.route.timeouts.write_stall {
+            // The user timeout of the kernel must stay longer than `write_stall` (decision 025).
             self.client.stream.allow_zero_window(write_stall);
             self.backend.stream.allow_zero_window(write_stall);
         }
@@ -435,12 +457,15 @@ impl Tunnel {
             return self.check_end_timers(cx, now);
         }
         let unsent = [self.client.stalled_progress(), self.backend.stalled_progress()];
+        // Most polls end here: while nothing is unsent, only a timer that has fired can make
+        // anything due.
         if unsent == [None; 2] && self.timers.is_quiescent(now) {
             return false;
         }
         let limits = self.rules.limits();
         let timeouts = &self.rules.route.timeouts;
         self.timers.on_timer(now);
+        // The client's side alone: Sidegate sends no Ping to a backend.
         self.timers.set_unsent(now, unsent[0].is_some());
         if let Some(side) = self.timers.stalled(now, timeouts.write_stall, unsent) {
             self.on_stall(side, cx, now);
@@ -455,6 +480,7 @@ impl Tunnel {
             }
             Some(timers::TimerEvent::Ping) if self.backend.scanner.at_boundary() => {
                 let payload = self.timers.ping(now);
+                // Unmasked, since a server masks nothing (RFC 6455 §5.1).
                 self.client.write(cx, frame::ping(payload, None).as_slice());
                 true
             }
@@ -485,6 +511,7 @@ impl Future for Tunnel {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TunnelOutcome> {
         let tunnel = &mut *self;
         match buffers::lend(|buffers| tunnel.run(cx, buffers)) {
+            // The fallback is never used: `run` is ready only once `ending` is set.
             Poll::Ready(()) => Poll::Ready(tunnel.ended(CloseReason::Cut)),
             Poll::Pending => Poll::Pending,
         }

@@ -54,6 +54,7 @@ impl FrameRules for FlowRules<'_> {
     #[inline]
     fn admits_frame(&self) -> bool {
         self.frame_rate()
+            // The bucket is made with the first frame that counts: most tunnels never need it.
             .is_none_or(|rate| self.frames.get_or_init(|| Box::new(Bucket::new(rate))).take())
     }
 
@@ -61,6 +62,7 @@ impl FrameRules for FlowRules<'_> {
     fn passes_always(&self, opcode: u8) -> bool {
         match opcode {
             frame::OPCODE_CLOSE => false,
+            // Before the first Ping of ours, no Pong can answer it.
             frame::OPCODE_PONG if self.flow == Flow::FromClient => self.timers.payload().is_none(),
             _ => true,
         }

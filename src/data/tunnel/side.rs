@@ -20,7 +20,7 @@ pub enum Flow {
     FromBackend,
 }
 
-/// One side: its channel, the frames that it sends, and the states of both directions.
+/// One side: its stream, the frames that it sends, and the states of both directions.
 pub struct Side {
     /// The socket, with its TLS session.
     pub stream: TunnelStream,
@@ -152,6 +152,7 @@ impl Side {
 
     /// Sends a Close once no frame is on its way, unless the stream to this side has ended.
     pub fn request_close(&mut self, code: u16, word: &'static str) {
+        // The first Close counts, and behind FIN or close_notify nothing can be sent.
         if self.outgoing == OutgoingState::Relayed && !self.stream.is_finishing() {
             self.outgoing = OutgoingState::CloseDue { code, word };
         }
@@ -167,6 +168,8 @@ impl Side {
     /// Notes that a Close has gone out to this side.
     pub fn on_closed(&mut self) {
         self.outgoing = match self.outgoing {
+            // A Close that failed on its way was relayed all the same, and `phase` counts it
+            // (decision 004).
             OutgoingState::Failed { .. } => OutgoingState::Failed { was_closed: true },
             _ => OutgoingState::Closed,
         };
@@ -181,8 +184,11 @@ impl Side {
     /// whether the frame is masked.
     pub fn close_if_due(&mut self, flow: Flow, cx: &mut Context<'_>) {
         let OutgoingState::CloseDue { code, word } = self.outgoing else { return };
+        // Every frame to a backend has a new random mask (RFC 6455 §5.3), and none to a client has
+        // any.
         let mask = (flow == Flow::FromClient).then(rand::random);
         self.write(cx, frame::set_connection_close(code, word, mask).as_slice());
+        // Also where that write has failed: a second Close would fail as well.
         self.on_closed();
     }
 
@@ -192,6 +198,7 @@ impl Side {
     pub fn frame_end(&self, bytes: &[u8]) -> usize {
         match usize::try_from(self.scanner.left()) {
             Ok(left @ 1..) => bytes.len().min(left),
+            // A frame too long for `usize` ends behind `bytes` in any case.
             _ => bytes.len(),
         }
     }
@@ -212,7 +219,7 @@ impl Side {
         }
     }
 
-    /// As [`Side::write`], and ends the channel behind `bytes`.
+    /// As [`Side::write`], and ends the stream behind `bytes`.
     #[cold]
     pub fn write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> usize {
         if !self.is_writable() {
@@ -271,6 +278,8 @@ impl Side {
     /// Ends the connection now, as its time is up; bytes that the side has not acknowledged are
     /// dropped, also by the kernel. The other side may have more time.
     pub fn abort(&mut self) {
+        // A reset drops what the kernel would keep for a peer that takes nothing, for up to two
+        // minutes.
         if self.has_unacked() {
             self.stream.reset();
         } else if !self.has_failed() {
@@ -282,6 +291,7 @@ impl Side {
     /// Ends the connection, as its time is up, though the side may read: the kernel delivers the
     /// rest, unless that is much or not whole.
     pub fn drop_unread(&mut self) {
+        // Otherwise the close of the socket leaves the rest to the kernel: 64 KiB at most.
         if !self.has_failed() && self.has_left_behind() {
             self.stream.reset();
         }

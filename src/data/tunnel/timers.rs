@@ -103,6 +103,7 @@ impl TunnelTimers {
     /// Notes that a byte came from the client: it lives.
     pub fn on_client_byte(&mut self, now: Instant) {
         self.last_byte = now;
+        // The next Ping may be due before the end of the wait for this Pong.
         if self.ping_sent.take().is_some() {
             self.disarm();
         }
@@ -110,6 +111,7 @@ impl TunnelTimers {
 
     /// Notes that a frame passed, either way.
     pub fn on_frame(&mut self, now: Instant) {
+        // The timer stays set: a frame moves `idle` only later.
         self.last_frame = now;
     }
 
@@ -128,6 +130,7 @@ impl TunnelTimers {
 
     /// Notes that a Ping of the backend's passed.
     pub fn on_backend_ping(&mut self, now: Instant) {
+        // The oldest counts. The client's next Pong answers all of them (RFC 6455 §5.5.3).
         self.backend_pinged.get_or_insert(now);
         self.disarm();
     }
@@ -160,9 +163,11 @@ impl TunnelTimers {
     pub fn on_timer(&mut self, now: Instant) {
         if self.timer.as_ref().is_some_and(|timer| timer.deadline() + LATE_TIMER_THRESHOLD <= now) {
             self.excused = Some(now + LATE_TIMER_GRACE);
+            // Dropped, so that one late firing is noticed once.
             self.timer = None;
         }
         if self.is_excused(now) {
+            // The sides could take nothing that this process did not write.
             self.stalls = [None; 2];
         }
     }
@@ -217,6 +222,8 @@ impl TunnelTimers {
         for (stall, unsent) in self.stalls.iter_mut().zip(unsent) {
             *stall = match (*stall, unsent) {
                 (_, None) => None,
+                // Only a change counts as progress: the number may wrap, as in
+                // `TunnelStream::acked`.
                 (Some((since, before)), Some(sent)) if before == sent => Some((since, sent)),
                 (_, Some(sent)) => Some((now, sent)),
             };
@@ -233,6 +240,7 @@ impl TunnelTimers {
     /// so that its silence says nothing.
     pub fn due(&self, now: Instant, rules: &TunnelLimits, deaf: bool) -> Option<TimerEvent> {
         let over = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        // Not excused by a late timer: the age of the tunnel needs no sign of life.
         if self.is_past_lifetime(now, rules) {
             return Some(TimerEvent::End(CloseReason::Lifetime));
         }
@@ -243,6 +251,7 @@ impl TunnelTimers {
         if !deaf && !excused && over(self.pong_ends(rules)) {
             return Some(TimerEvent::End(CloseReason::NoPong));
         }
+        // Not excused either: a Ping ends nothing.
         if over(self.ping_at(rules)) { Some(TimerEvent::Ping) } else { None }
     }
 
@@ -264,6 +273,7 @@ impl TunnelTimers {
         self.wake_at(
             cx,
             now,
+            // A lifetime or a Ping that is due meanwhile waits for the excuse as well, 2 s at most.
             next.map(|next| self.excused.map_or(next, |excused| next.max(excused))),
         );
     }
@@ -296,6 +306,7 @@ impl TunnelTimers {
             return;
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(next)));
+        // A timer that is too early stays: one vain wake-up costs less than a reset for each frame.
         if timer.deadline() > next || timer.deadline() <= now {
             timer.as_mut().reset(next);
         }
@@ -316,6 +327,8 @@ impl TunnelTimers {
     /// When our Ping is due: the client was silent for so long. `None` means off, or that a Ping is
     /// unanswered already.
     fn ping_at(&self, rules: &TunnelLimits) -> Option<Instant> {
+        // A client may answer only the latest Ping (RFC 6455 §5.5.3). Ours behind the backend's
+        // would hide that answer.
         if self.ping_sent.is_some() || self.backend_pinged.is_some() {
             return None;
         }
@@ -340,6 +353,7 @@ impl TunnelTimers {
     /// When to look again at what the sides have acknowledged: the longer one has taken nothing,
     /// the longer are the pauses.
     fn next_ack_poll(&self, now: Instant) -> Option<Instant> {
+        // Of two silent sides, the later one decides: it is more likely to acknowledge soon.
         let since = self.stalls.iter().flatten().map(|(since, _)| *since).max()?;
         Some(now + now.duration_since(since).clamp(MIN_ACK_POLL_INTERVAL, MAX_ACK_POLL_INTERVAL))
     }

@@ -67,6 +67,8 @@ impl TunnelStream {
                 let read = self
                     .socket
                     .poll_read_once(cx, &mut buffers.plain[HEADROOM..HEADROOM + MAX_PLAINTEXT]);
+                // Records without application data are not told apart: TLS 1.3 hides their type
+                // (RFC 8446 §5.2).
                 if let Some(records) = self.socket.take_records() {
                     buffers.turn.spend_records(records, 0);
                 }
@@ -87,6 +89,7 @@ impl TunnelStream {
     pub fn has_ended(&self) -> bool {
         match &self.cover {
             Transport::Tls(session) => session.has_ended(),
+            // In the clear a read of zero bytes is always the end.
             Transport::Clear(_) => true,
         }
     }
@@ -124,6 +127,8 @@ impl TunnelStream {
             return Ok(false);
         }
         if self.finishing == FinState::Pending {
+            // Pending only over TLS to a backend, whose close_notify may find no room in the
+            // kernel.
             if Pin::new(&mut self.socket).poll_shutdown(cx)?.is_pending() {
                 return Ok(false);
             }
@@ -184,6 +189,7 @@ impl TunnelStream {
             return;
         }
         self.finishing = FinState::Pending;
+        // Over TLS to a backend the shutdown of the socket sends close_notify.
         if let Transport::Tls(session) = &mut self.cover {
             session.close_notify();
         }
