@@ -90,6 +90,8 @@ impl Tunnels {
             // Open tunnels are counted once, for the policy: the candidate would find the same
             // ones.
             let open = || self.budgets.tunnels_of(&policy.name, key);
+            // Compared and not reserved: two upgrades at once may both pass. A candidate's verdict
+            // is only counted.
             if share.per_client.is_some_and(|max| open() >= max) {
                 return Err(Refusal::Connections);
             }
@@ -98,6 +100,7 @@ impl Tunnels {
             }
             Ok(())
         };
+        // As for the policy itself, a request that the rules refuse costs no token.
         Some(judged.and_then(|()| charged()))
     }
 }
@@ -124,6 +127,7 @@ impl Slot {
         let Slot { permit, mut place } = self;
         let tunnels = &place.tunnels;
         let entry = tunnels.enter(&tunnels.table, &permit, request, from, clock);
+        // Only now does the drop of `place` remove the entry: before, there was none in the table.
         place.entry = Some(Arc::clone(&entry));
         (place, entry)
     }
@@ -136,6 +140,8 @@ impl Drop for Registration {
         if let Some(entry) = self.entry.take() {
             self.tunnels.table.remove(entry.id);
         }
+        // The place under the caps goes back after this, with the field `_count`. So a cap may stay
+        // full for a moment longer, and is never exceeded.
         self.tunnels.slots.fetch_sub(1, Ordering::SeqCst);
     }
 }

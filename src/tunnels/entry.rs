@@ -92,6 +92,9 @@ impl TunnelRules {
     }
 
     fn is_same(&self, other: &TunnelRules) -> bool {
+        // By identity: each generation compiles its routes anew, and a reconcile without a publish
+        // finds the same route. The exception can lapse within one generation, so it is compared
+        // too.
         Arc::ptr_eq(&self.route, &other.route) && self.exception == other.exception
     }
 }
@@ -186,12 +189,15 @@ impl LiveEntry {
         // An entering tunnel and a publish may judge at once: an older verdict must not replace a
         // newer.
         if snapshot.generation < orders.generation {
+            // The caller counts nothing of this tunnel: the newer pass has reported its own
+            // verdict.
             return (Ok(()), None);
         }
         let would_revoke = policy
             .as_ref()
             .filter(|_| verdict.is_ok() && candidate.is_some_and(|says| says.is_err()));
         let would_revoke = would_revoke.map(|policy| Arc::clone(&policy.name));
+        // Set for a refusal too: the verdict of an older pass must not clear it.
         orders.generation = snapshot.generation;
         orders.refused = verdict
             .as_ref()
@@ -204,7 +210,8 @@ impl LiveEntry {
             Err(refusal) => return (Err(refusal), None),
         };
         let rules = TunnelRules::new(permit.route(), self.client, now);
-        // Most reloads change no rule of most tunnels: only the others are woken.
+        // Unchanged where a generation judges again because a list entry lapsed: such a pass wakes
+        // only the tunnels whose limits change.
         if !orders.rules.is_same(&rules) {
             orders.rules = rules;
             self.notify(orders);
@@ -259,6 +266,7 @@ impl LiveEntry {
 
     /// Marks the answer of the exchange as a stream of events.
     pub fn mark_event_stream(&self) {
+        // Relaxed, here and at the read: the flag orders no other memory.
         self.has_events.store(true, Ordering::Relaxed);
     }
 

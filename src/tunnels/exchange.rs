@@ -47,6 +47,8 @@ impl ExchangeRegistration {
     /// The limit that is reached.
     pub fn take_stream(&mut self, now: Timestamp) -> Result<(), Full> {
         if self.stream.is_none() {
+            // The entry's route, not that of the permit: after a reload `streams` applies as the
+            // running generation sets it.
             let (route, key) = (self.entry.route(), self.entry.client.key());
             let (policy, limits) =
                 (&route.policy, route.policy.limits.client_limits(self.entry.client, now));

@@ -52,6 +52,8 @@ impl Tunnels {
     /// already ending. The others get their route's new rules at once. Nothing is charged.
     pub fn reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> ReconcileOutcome {
         let candidates = snapshot.policies.values().filter(|policy| policy.candidate.is_some());
+        // Zero for each of them, so that a metric exists for a candidate that would refuse no
+        // tunnel.
         let would_revoke = candidates.map(|policy| (Arc::clone(&policy.name), 0)).collect();
         let mut reconciled = ReconcileOutcome { would_revoke, ..ReconcileOutcome::default() };
         for entry in self.entries() {
@@ -69,6 +71,8 @@ impl Tunnels {
         }
         for entry in self.exchanges() {
             let stood = !entry.is_refused();
+            // The candidate's view of exchanges is not counted: `would_revoke` is a number of
+            // tunnels.
             if entry.rejudge(snapshot, now).0.is_err() {
                 reconciled.exchanges.extend(stood.then_some(entry));
             }
@@ -81,8 +85,10 @@ impl Tunnels {
     pub fn preview_reconcile(&self, snapshot: &Snapshot, now: Timestamp) -> ReconcileImpact {
         // Copies of the tables: the judgements take long, and new tunnels must not wait for them.
         let (tunnels, mut exchanges) = (self.entries(), self.exchanges());
+        // A request that ends within seconds says nothing about the weight of a reload.
         exchanges.retain(|entry| entry.is_stream(now));
         let refused = |entries: &[Arc<LiveEntry>]| -> Vec<(Arc<LiveEntry>, Refusal)> {
+            // Entries that are ending already are no effect of this generation.
             let standing = entries.iter().filter(|entry| !entry.is_refused());
             let refusal = |entry: &Arc<LiveEntry>| {
                 Some((Arc::clone(entry), entry.judge(snapshot, now).verdict.err()?))

@@ -89,6 +89,9 @@ impl Tunnels {
 
     /// Returns the most slots held at once since the last call.
     pub fn take_peak(&self) -> usize {
+        // Starts again from the present number: tunnels that stay open count in the next period
+        // too. A charge between the load and the swap may be missed, which costs `malloc_trim` a
+        // later trim.
         self.max.swap(self.slots(), Ordering::Relaxed)
     }
 
@@ -104,8 +107,10 @@ impl Tunnels {
         clock: impl Fn() -> Timestamp,
     ) -> Arc<LiveEntry> {
         let opened = clock();
+        // Relaxed: ids only have to differ, and no order among them matters.
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(LiveEntry::new(id, permit, request, from, opened));
+        // From here on, a walk over the table finds the entry.
         table.insert(&entry);
 
         let (live, now) = (self.live.load(), clock());

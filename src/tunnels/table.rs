@@ -30,6 +30,8 @@ impl EntryTable {
     /// Returns the entries in the table now. Shards are locked one after another, so this is no
     /// single instant.
     pub fn entries(&self) -> Vec<Arc<LiveEntry>> {
+        // An entry that is inserted behind the walk is missed here. `Tunnels::enter` looks for a
+        // newer generation after the insertion, and so closes the gap.
         let of = |shard: &EntryShard| lock(shard).values().cloned().collect::<Vec<_>>();
         self.shards.iter().flat_map(of).collect()
     }
@@ -40,6 +42,7 @@ impl EntryTable {
     }
 
     fn shard(&self, id: u64) -> MutexGuard<'_, HashMap<u64, Arc<LiveEntry>>> {
+        // Ids are consecutive and not chosen by clients, so the remainder spreads them evenly.
         lock(&self.shards[(id % SHARDS as u64) as usize])
     }
 }

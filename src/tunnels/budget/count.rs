@@ -51,6 +51,7 @@ impl Counts {
     ) -> Result<Count, Full> {
         let mut clients = self.clients(key);
         let tunnels = clients.get(&key).copied().unwrap_or(0);
+        // Unlimited still ends at the largest number, so that no count wraps.
         if tunnels >= per_client.unwrap_or(u32::MAX) {
             return Err(Full::Client);
         }
@@ -83,12 +84,14 @@ impl Counts {
                 tunnels.remove();
             }
         }
+        // Still under the client's lock, like the addition in `enter`.
         self.total.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Locks the shard of `key`. Counts are updated before anything can panic, so a poisoned lock
     /// is usable.
     fn clients(&self, key: ClientKey) -> MutexGuard<'_, HashMap<ClientKey, u32>> {
+        // A hash with a random key: clients choose their addresses, and must not choose a shard.
         let shard = self.shards.hash_one(key) as usize % SHARDS;
         lock(&self.clients[shard])
     }

@@ -69,12 +69,15 @@ impl<C: Clock> Limiter<C> {
     /// Returns the tokens that `key` has left and takes none. A key on a shared budget reports the
     /// full burst.
     pub fn left(&self, key: ClientKey) -> u32 {
+        // GCRA keeps one number for a key: when its budget is full. Each token that lacks moves it
+        // by the time of one token.
         let full_at = match key {
             ClientKey::V4(address) => self.table.v4.shard(address).full_at(address),
             ClientKey::V6(network) => self.table.v6.shard(network).full_at(network),
         };
         let now = self.governor.clock().now().duration_since(self.start);
         let lacking = full_at.map_or(Nanos::default(), |full_at| full_at.saturating_sub(now));
+        // Rounded up: a token that has come back in part cannot be taken yet.
         let tokens = lacking.as_u64().div_ceil(self.table.token.as_u64());
         self.rate.burst.get().saturating_sub(u32::try_from(tokens).unwrap_or(u32::MAX))
     }
@@ -121,6 +124,8 @@ impl StateStore for Store {
             return outcome;
         }
         overflowed.fetch_add(1, Ordering::Relaxed);
+        // By the block, so that a network of many addresses drains one shared budget and not all of
+        // them.
         let shared = match key.block() {
             ClientKey::V4(block) => v4.shared(block),
             ClientKey::V6(block) => v6.shared(block),
@@ -222,6 +227,8 @@ impl<K: Copy + Eq + Hash> Shard<K> {
         // A fresh budget lacks exactly one token, so `full_at` minus one token is the limiter's
         // current time.
         let now = full_at.saturating_sub(token);
+        // Without a place, the token that was computed here is dropped: the shared budget pays
+        // instead.
         self.seat(Budget { key, full_at }, now).then_some(Ok(spent))
     }
 
@@ -241,6 +248,8 @@ impl<K: Copy + Eq + Hash> Shard<K> {
             self.budgets[at] = budget;
             return true;
         }
+        // The bound is per shard. Keys are spread by a random hash, so that no address chooses its
+        // shard.
         if self.budgets.len() == KEYS / SHARDS {
             return false;
         }

@@ -32,6 +32,7 @@ impl Limiters {
     /// its budgets, every other one begins with full ones.
     pub fn prepare(&mut self, before: &[Rate], next: &[Rate]) {
         let is_new = |rate: Rate| next.contains(&rate) && !before.contains(&rate);
+        // A late permit may have left a limiter of this rate behind, with tokens taken from it.
         self.0.retain(|limiter| !is_new(limiter.rate()));
         for rate in next {
             self.add(*rate);

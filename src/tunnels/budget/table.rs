@@ -98,6 +98,7 @@ impl Budgets {
         if let Some(limiter) = limiters.and_then(|limiters| limiters.of(rate)) {
             return limiter.take(key);
         }
+        // As in `take`: a missing limiter is created, since it never means unlimited.
         let add = |table: &mut BudgetTable| {
             table.listeners.entry(Arc::clone(&listener.name)).or_default().add(rate)
         };
@@ -185,7 +186,8 @@ impl Budgets {
 
     fn change<T>(&self, change: impl FnOnce(&mut BudgetTable) -> T) -> T {
         let _writer = lock(&self.writer);
-        // Loaded under the lock, so that no other change is lost.
+        // Loaded under the lock, so that no other change is lost. The clone shares the budgets, so
+        // that takes on the former table count here too.
         let mut table = BudgetTable::clone(&self.table.load());
         let result = change(&mut table);
         self.table.store(Arc::new(table));
@@ -197,6 +199,7 @@ impl Remaining for Budgets {
     fn tokens(&self, id: LimiterId<'_>, rate: Rate, key: ClientKey) -> u32 {
         let table = self.table.load();
         let limiter = table.limiter(id, rate);
+        // No limiter means that no token was taken. A question must not create one.
         limiter.map_or(rate.burst.get(), |limiter| limiter.left(key))
     }
 
@@ -233,6 +236,8 @@ impl BudgetTable {
         }
         for (name, rules) in &next.listeners {
             let former = before.and_then(|before| before.listeners.get(name));
+            // A listener that keeps its name and its rate keeps the tokens that its clients have
+            // used.
             let former = former.and_then(|former| former.listener.handshakes_per_client);
             let rate = rules.listener.handshakes_per_client;
             let limiters = self.listeners.entry(Arc::clone(name)).or_default();
@@ -242,6 +247,8 @@ impl BudgetTable {
 
     fn retain(&mut self, live: &Snapshot) {
         self.policies.retain(|name, budgets| {
+            // An open tunnel of a removed policy holds its `Count`, and with it the counts, until
+            // it ends.
             let Some(policy) = live.policies.get(name) else { return false };
             for id in LimiterId::all(name) {
                 budgets.limiters_mut(id).retain(&rates(policy, id));
