@@ -83,6 +83,7 @@ impl Connector {
             // Before the wait, so that no other dial tries a backend that is down meanwhile.
             health.note_dial(now);
             let untried = u32::try_from(left.len()).unwrap_or(u32::MAX);
+            // Time that a fast refusal leaves over goes to the backends behind it.
             let share = now + late.saturating_duration_since(now) / untried.saturating_add(1);
             // The weight counts before the wait, so that a burst spreads.
             let load = health.add_tunnel();
@@ -102,6 +103,7 @@ impl Connector {
                 Err(_) => {
                     health.note_failure(&address, &route.name, true, &CONNECT_TIMED_OUT);
                     tried.error = Some(CONNECT_TIMED_OUT.to_owned());
+                    // Of several faults, a timeout decides the answer: 504 and not 502.
                     hung = true;
                 }
             }

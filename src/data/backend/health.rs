@@ -80,6 +80,8 @@ pub struct LoadGuard(Arc<BackendHealth>);
 
 impl Drop for LoadGuard {
     fn drop(&mut self) {
+        // Relaxed: the number only ranks backends, and a late value costs no more than a worse
+        // choice.
         self.0.tunnels.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -127,6 +129,7 @@ impl BackendTable {
         self.metrics.forget_backends(|address| {
             !named.contains(address) && !known.backends.contains_key(address)
         });
+        // As long as a tunnel keeps an unnamed backend, each call has to look again.
         let waits = known.backends.keys().any(|address| !named.contains(address));
         known.tidied = (!waits).then_some((generation, known.backends.len()));
     }

@@ -159,6 +159,7 @@ impl BackendClient {
         let heard = timeout_at(late, read_response(&mut socket, permit.route().max_fields)).await;
         match heard.map_err(|_| tried.timed_out(ANSWER_TIMED_OUT))? {
             UpgradeReply::Switched(ParsedHead { parts, spelling, length }, came) => {
+                // A copy: a slice would keep the bytes of the head for as long as the tunnel lives.
                 let early = Bytes::copy_from_slice(&came[length..]);
                 let settled = settled(permit, handshake, parts, tried)?;
                 Ok(settled.switched(spelling, socket, early, load))
@@ -200,6 +201,7 @@ impl BackendClient {
             connection.run_until(on).await.map_err(|error| tried.hyper_failed(&error))?;
         let parts = upgraded
             .downcast::<TokioIo<ProgressSocket<S>>>()
+            // `exchange` has given hyper this very type, so the cast does not fail.
             .map_err(|_| tried.failed(&"its connection was lost"))?;
         let (socket, unread) = parts.io.into_inner().into_inner().into_parts();
         // A copy, in the order of the stream: little is read ahead, and a slice would keep hyper's
@@ -269,7 +271,8 @@ impl BackendClient {
     ) -> Result<Response<ResponseBody>, Refusal> {
         let method = head.method.clone();
         let is_unnamed = !head.headers.contains_key(HOST);
-        // Only a safe request without a body may be sent a second time.
+        // Only a safe request without a body may be sent a second time. A proxy must not repeat a
+        // request whose method is not idempotent (RFC 9110 §9.2.2).
         let again = (method.is_safe() && body.is_end_stream()).then(|| head.clone());
         let mut request = Request::from_parts(head, body);
         // Each idle connection may have been closed by the backend meanwhile (RFC 9112 §9.5). The
@@ -319,6 +322,7 @@ impl BackendClient {
         drop(load);
         let progress = RequestProgress::default();
         let io = TokioIo::new(ProgressSocket::new(socket, progress.clone()));
+        // hyper's handshake only builds its state: no byte passes.
         let begun = client(permit.route().max_fields).handshake(io).await;
         let (sender, connection) = begun.map_err(|error| tried.hyper_failed(&error))?;
         let driven = progress.clone();
@@ -357,6 +361,7 @@ impl BackendClient {
             let sent = progress.wait_sent().await;
             sleep_until(sent + response.unwrap_or(NO_TIMEOUT)).await;
         };
+        // Never `None` here: the request has only just begun.
         let Some(sender) = underway.sender() else { return (underway, None) };
         let put = tokio::select! {
             biased;
@@ -446,11 +451,13 @@ fn settled(
 pub fn client(max_fields: usize) -> Builder {
     let mut builder = Builder::new();
     if max_fields != DEFAULT_MAX_FIELDS {
+        // A call moves hyper's fields from the stack to the heap, so its default is not set again.
         builder.max_headers(max_fields);
     }
     // Sidegate's fields are written as they are documented; a client's own keep their case.
     builder.preserve_header_case(true).title_case_headers(true).max_header_size(MAX_HEAD_BYTES);
-    // Bounds how much hyper holds of a body that the other side does not take.
+    // Bounds how much hyper holds of a body that the other side does not take. hyper also refuses a
+    // head that fills this buffer, so it is larger than the largest head.
     builder.max_buf_size(MAX_HEAD_BYTES + 8 * 1024);
     builder
 }

@@ -230,6 +230,8 @@ impl Pool {
             // Lets the driver run first, so that bytes or an end that have come meanwhile are seen.
             yield_now().await;
             let ready = timeout(READY_TIMEOUT, connection.sender.ready()).await;
+            // Otherwise the next one is tried. Dropping the sender makes hyper close this
+            // connection.
             if matches!(ready, Ok(Ok(()))) && connection.is_reusable() {
                 return Some(connection);
             }
@@ -251,6 +253,7 @@ impl Pool {
             let fits = |one: &IdleConnection| {
                 one.since.elapsed() < IDLE_TIMEOUT && one.connection.serves(client)
             };
+            // The latest one used, so that the others can reach their `IDLE_TIMEOUT`.
             if let Some(at) = kept.iter().rposition(fits) {
                 return Some(kept.remove(at).connection);
             }

@@ -44,6 +44,7 @@ pub async fn read_response(socket: &mut Socket, max_fields: usize) -> UpgradeRep
     while came.len() <= MAX_HEAD_BYTES {
         came.reserve(TYPICAL_HEAD_BYTES);
         match socket.read_buf(&mut came).await {
+            // hyper reads the same end behind these bytes, and finds the words for it.
             Ok(0) => break,
             Ok(_) => {}
             Err(error) => return UpgradeReply::Other(came.freeze(), Some(error)),
@@ -61,6 +62,8 @@ pub async fn read_response(socket: &mut Socket, max_fields: usize) -> UpgradeRep
                 UpgradeResponse::Partial(0) => break,
                 UpgradeResponse::Partial(_) if interims == MAX_INTERIMS => {
                     let error = io::Error::other(TOO_MANY_INTERIMS);
+                    // Without the bytes: hyper would skip the interim answers and take a 101 behind
+                    // them.
                     return UpgradeReply::Other(Bytes::new(), Some(error));
                 }
                 // Dropped: many WebSocket clients take the first head for the answer.

@@ -200,10 +200,13 @@ impl Body for RequestBody {
         let RequestBody::Streamed(body) = self.get_mut() else { return Poll::Ready(None) };
         let Some(incoming) = &mut body.incoming else { return Poll::Ready(None) };
         if let Some(held) = &mut body.held {
+            // `incoming` is not polled before: its first poll makes hyper send the 100.
             ready!(held.poll(cx));
             body.held = None;
         }
         let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            // hyper's body stays pending behind the end of the client's side, which only the
+            // deadlines know.
             if body.deadlines.has_broken_off(cx.waker()) {
                 return Poll::Ready(Some(Err(body.fault.set(UPLOAD_CLIENT_LEFT))));
             }
@@ -232,6 +235,8 @@ impl Body for RequestBody {
                 let size = frame.data_ref().map_or(0, Bytes::len) as u64;
                 body.wait.add(size);
                 match body.left.checked_sub(size) {
+                    // The frame that goes beyond the bound is dropped: no byte over `max_body`
+                    // reaches the backend.
                     None => Some(Err(body.fault.set(UPLOAD_TOO_BIG))),
                     Some(left) => {
                         body.left = left;
@@ -255,6 +260,8 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
+            // hyper's client frames the request by this: a `Content-Length` if the hint is exact,
+            // else chunks.
             RequestBody::Streamed(body) => {
                 body.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default()
             }
@@ -305,6 +312,8 @@ impl PrefetchedBody {
     /// The body is broken from its start. The client has been sent nothing yet, so it can get a
     /// 502.
     pub async fn prefetch(mut incoming: Incoming) -> hyper::Result<PrefetchedBody> {
+        // The waker registered here is of the task that waits for the head. The next poll of the
+        // body replaces it.
         let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut incoming).poll_frame(cx))).await;
         match first {
             Poll::Ready(Some(Err(error))) => Err(error),
@@ -328,6 +337,7 @@ impl PrefetchedBody {
         // hyper's own hint no longer counts the frame that was read ahead.
         let held = self.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
         let rest = self.incoming.size_hint();
+        // An inexact hint stays true: the frame only adds to its lower bound.
         rest.exact().map_or(rest, |rest| SizeHint::with_exact(rest + held))
     }
 }
@@ -355,6 +365,8 @@ impl ResponseBody {
 
     /// A body as the backend sends it. `stall` is its longest pause; `None` means unlimited.
     pub fn relayed(body: PrefetchedBody, stall: Option<Duration>) -> Self {
+        // No pace: a backend may be slow. The pace of the client is measured under hyper, at its
+        // socket.
         let wait = BodyDeadline::new(stall, Pace::new(None));
         let fault = UploadFault::default();
         let relayed = RelayedBody { body, wait, on_whole: None, in_flight: None, fault };
@@ -383,6 +395,7 @@ impl ResponseBody {
 
     /// Keeps `held` until the body is over.
     pub fn with_guard(mut self, held: impl Send + Sync + 'static) -> Self {
+        // Around the former guard, which is dropped together with this one.
         self.held = Some(Box::new((held, self.held.take())));
         self
     }

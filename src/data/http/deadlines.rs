@@ -201,6 +201,7 @@ impl HttpDeadlines {
         state.unread = has_body;
         state.is_http_11 = version == Version::HTTP_11;
         state.may_interim = state.is_http_11;
+        // An interim answer to the former request that came late must not precede this answer.
         state.interims = Vec::new();
         state.awaits_interims = false;
         state.guard.set_counted();
@@ -279,6 +280,7 @@ impl HttpDeadlines {
         let mut state = self.lock();
         if state.unread {
             state.is_discarding = true;
+            // A second call without a handle keeps that of the first.
             state.given_up = body.or(state.given_up.take());
             if let Some(discarder) = state.discarder.take() {
                 discarder.wake();
@@ -347,6 +349,8 @@ impl HttpDeadlines {
     /// Ready once an exchange must end while its client takes nothing.
     pub fn poll_cancel(&self, cx: &mut Context<'_>) -> Poll<()> {
         let state = self.lock();
+        // Only while the client takes nothing: else hyper polls the answer's body, which reads its
+        // orders.
         let exchange = state.stalled.and(state.exchange.as_ref()).and_then(Weak::upgrade);
         drop(state);
         let Some(exchange) = exchange else { return Poll::Pending };
@@ -497,6 +501,7 @@ impl HttpDeadlines {
     /// Bounds every head by `limit` from now on, the current one included.
     pub fn bound_heads(&self, limit: Duration) {
         let mut state = self.lock();
+        // Never longer than before: a drain on a listener with a short `head` must not extend it.
         state.timeouts.head = state.timeouts.head.min(limit);
         if let HttpPhase::Head { until } = state.phase {
             state.phase = HttpPhase::Head { until: until.min(Instant::now() + limit) };
@@ -574,6 +579,8 @@ impl HttpDeadlines {
     pub fn on_client_eof(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
         state.client_eof = true;
+        // Woken for its own look: hyper gets no end of stream during a request, so its body stays
+        // pending.
         if let Some(upload) = state.upload.take() {
             upload.wake();
         }
@@ -605,6 +612,7 @@ impl DeadlineState {
             HttpPhase::Busy | HttpPhase::Ended => None,
             HttpPhase::Idle { until, .. } => Some((until, WaitKind::Idle)),
         };
+        // The earliest bound decides, and also names the reason for the log.
         stall.into_iter().chain(pace).chain(phase).min_by_key(|(at, _)| *at)
     }
 
@@ -617,6 +625,7 @@ impl DeadlineState {
     /// Waits for the rest of a head.
     fn enter_head(&mut self) {
         self.phase = HttpPhase::Head { until: Instant::now() + self.timeouts.head };
+        // A head has begun, so the connection is answered first.
         self.is_expiring = false;
         self.guard.set_counted();
     }

@@ -78,6 +78,7 @@ impl ContinueWait {
     /// Ready once the body may be read: a 100 came, or `CONTINUE_TIMEOUT` has passed since the
     /// first call, when the head is on its way.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // Before the timer, so that a 100 at the last moment counts as one.
         if self.wanted.poll(cx).is_ready() {
             return Poll::Ready(());
         }

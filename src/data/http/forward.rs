@@ -96,6 +96,8 @@ pub fn to_backend(
     parts.headers.insert(X_FORWARDED_PORT, HeaderValue::from(forwarded.port));
     parts.headers.insert(X_REQUEST_ID, id.clone());
     parts.uri = target(request, route, parts.uri.query())?;
+    // For a client of HTTP/1.0 too: a backend is always asked in HTTP/1.1 (`docs/spec/wire.md`,
+    // "HTTP/1.0").
     parts.version = Version::HTTP_11;
     Ok(())
 }
@@ -135,6 +137,8 @@ pub fn to_client(parts: &mut response::Parts, attempt: bool) {
                 HeaderValue::from_static(if attempt { "Upgrade, close" } else { "Upgrade" }),
             );
         }
+        // The backend's right, as a 401 or a redirect. The connection has served its purpose and
+        // ends.
         _ if attempt => {
             parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -177,6 +181,8 @@ fn strip(parts: &mut response::Parts) {
 /// Whether a client takes trailers (RFC 9110 §10.1.4).
 pub fn takes_trailers(headers: &HeaderMap) -> bool {
     let lines = headers.get_all(TE).into_iter().map(HeaderValue::as_bytes);
+    // `trailers` has no weight, unlike a transfer coding (RFC 9110 §10.1.4), so the whole element
+    // is compared.
     let mut codings = lines.flat_map(|line| line.split(|byte| *byte == b','));
     codings.any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
@@ -190,6 +196,8 @@ pub fn strip_hop_by_hop_trailers(trailers: &mut HeaderMap) {
 pub fn interim_fields(fields: &HeaderMap) -> HeaderMap {
     let mut fields = fields.clone();
     remove_hop_by_hop(&mut fields);
+    // An interim answer has no content (RFC 9110 §15.2). A client could take its framing for that
+    // of the answer.
     for name in CONTENT_FRAMING {
         fields.remove(name);
     }

@@ -89,6 +89,7 @@ pub fn parse_request(came: &Bytes, max_fields: usize) -> Option<ParsedHead<reque
 
 fn parse_encoded(came: &Bytes, max_fields: usize) -> Option<ParsedHead<request::Parts>> {
     let end = came.iter().position(|byte| *byte == b'\n')? + 1;
+    // A line that stays invalid after encoding goes to hyper's way, which refuses it with a reason.
     let line = target::encode_request_line(&came[..end]).filter(|line| !line.tidied.is_broken)?;
     let whole = Bytes::from([&line.bytes, &came[end..]].concat());
     let mut read = parse_plain(&whole, max_fields)?;
@@ -107,6 +108,7 @@ fn parse_plain(came: &Bytes, max_fields: usize) -> Option<ParsedHead<request::Pa
     else {
         return None;
     };
+    // hyper's way answers 431, and names the bound in the log.
     if head.headers.len() > max_fields {
         return None;
     }
@@ -147,6 +149,7 @@ pub fn parse_response(came: &Bytes, max_fields: usize) -> UpgradeResponse {
     let length = match config.parse_response_with_uninit_headers(&mut head, came, &mut fields) {
         Ok(httparse::Status::Complete(length)) if head.headers.len() <= max_fields => length,
         Ok(httparse::Status::Complete(_)) => return UpgradeResponse::Other,
+        // 0 is the length of no interim head: the shortest has at least its first line.
         Ok(httparse::Status::Partial) => return UpgradeResponse::Partial(0),
         Err(_) => return UpgradeResponse::Other,
     };
@@ -185,6 +188,7 @@ fn fields_of(
 
 /// Where `part`, which must be a slice of `whole`, lies in it.
 fn range_in(whole: &Bytes, part: &[u8]) -> Range<usize> {
+    // httparse copies nothing: each name and value is a slice of its input.
     let from = part.as_ptr() as usize - whole.as_ptr() as usize;
     from..from + part.len()
 }
@@ -195,10 +199,13 @@ pub fn write_request(parts: &request::Parts, spelling: &OriginalSpelling) -> Vec
     head.extend_from_slice(b"GET ");
     match &spelling.query {
         None => {
+            // The default is never used: `forward::to_backend` has set a target with a path.
             let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
             head.extend_from_slice(target.as_bytes());
         }
         Some(query) => {
+            // The URI has the query percent-encoded. An attempt's goes on as it came
+            // (`docs/decisions/028-targets.md`).
             head.extend_from_slice(parts.uri.path().as_bytes());
             head.push(b'?');
             head.extend_from_slice(query);
@@ -256,6 +263,8 @@ fn write_status(status: StatusCode, head: &mut Vec<u8>) {
 }
 
 fn capacity_for(headers: &HeaderMap) -> usize {
+    // 4 bytes of each field are the colon, the blank and CRLF. 128 hold the first line, a length
+    // and a date.
     128 + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
 }
 
@@ -272,6 +281,7 @@ fn write_fields(headers: &HeaderMap, spelling: &OriginalSpelling, role: Role, he
         // The values of one name come one after the other.
         nth = if last == Some(name) { nth + 1 } else { 0 };
         last = Some(name);
+        // This looks at all names for each field: at most 100 times 100, by `MAX_FAST_FIELDS`.
         match spelling.of(name).nth(nth) {
             Some(name) => head.extend_from_slice(name),
             None => title_case(name, head),
@@ -295,6 +305,7 @@ impl OriginalSpelling {
 fn title_case(name: &HeaderName, head: &mut Vec<u8>) {
     let mut starts = true;
     for byte in name.as_str().bytes() {
+        // `HeaderName` is in lower case, so only first letters change.
         head.push(if starts { byte.to_ascii_uppercase() } else { byte });
         starts = byte == b'-';
     }

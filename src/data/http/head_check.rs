@@ -95,6 +95,7 @@ impl fmt::Display for HeadFlaw {
 pub fn check(bytes: &[u8], limits: HeadLimits) -> HeadCheck {
     let mut usual = [const { MaybeUninit::uninit() }; DEFAULT_MAX_FIELDS];
     let mut more = Vec::new();
+    // On the stack up to hyper's default. Only a listener with a larger `max_fields` allocates.
     let fields = match usual.get_mut(..limits.max_fields) {
         Some(fields) => fields,
         None => {
@@ -145,6 +146,8 @@ fn framing(head: &httparse::Request<'_, '_>) -> Option<HeadFlaw> {
     let (mut length, mut is_chunked) = (None, None);
     for field in head.headers.iter() {
         if field.name.eq_ignore_ascii_case("transfer-encoding") {
+            // HTTP/1.0 has no `Transfer-Encoding` (RFC 9112 §6.1): an older reader would end the
+            // body elsewhere.
             if head.version != Some(1) {
                 return Some(HeadFlaw::TransferEncoding);
             }
@@ -154,6 +157,8 @@ fn framing(head: &httparse::Request<'_, '_>) -> Option<HeadFlaw> {
             let Some(number) = parse_digits(field.value) else {
                 return Some(HeadFlaw::ContentLength);
             };
+            // Equal repetitions are one length (RFC 9110 §8.6). Two that differ have no meaning
+            // that all readers share.
             if *length.get_or_insert(number) != number {
                 return Some(HeadFlaw::ContentLength);
             }
@@ -163,6 +168,7 @@ fn framing(head: &httparse::Request<'_, '_>) -> Option<HeadFlaw> {
 }
 
 fn ends_in_chunked(value: &[u8]) -> bool {
+    // hyper reads the value as text: tabs and visible ASCII. Any other byte makes it no coding.
     let is_text = value.iter().all(|byte| *byte == b'\t' || (b' '..=b'~').contains(byte));
     let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
     is_text && last.trim_ascii().eq_ignore_ascii_case(b"chunked")
@@ -170,6 +176,7 @@ fn ends_in_chunked(value: &[u8]) -> bool {
 
 /// Parses digits alone (RFC 9110 §8.6): `parse` would also accept a sign in front of them.
 fn parse_digits(value: &[u8]) -> Option<u64> {
+    // An empty value passes this filter, and fails in `parse`.
     let digits = str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit))?;
     digits.parse().ok().filter(|length| *length <= MAX_CONTENT_LENGTH)
 }

@@ -218,6 +218,7 @@ impl InFlightExchange {
             },
             None => {}
         }
+        // An answer of another kind has no `lifetime`: `body_stall` and `body_pace` bound it.
         if let (BodyKind::EventStream, Some(lifetime)) = (self.shape, self.rules.limits().lifetime)
         {
             match self.began + lifetime {
@@ -296,6 +297,7 @@ impl Cancel for InFlightExchange {
 impl Drop for InFlightExchange {
     fn drop(&mut self) {
         let ExchangeEnd { by, reason, refusal } = self.ending.unwrap_or_else(|| self.end_on_drop());
+        // Counted here and nowhere else, so that each exchange that was opened is also closed.
         self.metrics.exchange_closed(by, reason);
         let lasted = self.began.elapsed();
         // An exchange that ended before its answer has its decision's line, which says why.

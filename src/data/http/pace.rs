@@ -60,6 +60,8 @@ impl Pace {
     pub fn due(&self) -> Option<Instant> {
         let since = self.since.filter(|_| self.least.is_some())?;
         let left = PACE_WINDOW.saturating_sub(self.waited);
+        // A pause counts at most `MAX_COUNTED_PAUSE`, so this one cannot fill a window that lacks
+        // more.
         (left <= MAX_COUNTED_PAUSE).then(|| since + left)
     }
 
@@ -73,6 +75,7 @@ impl Pace {
             return false;
         }
         let too_slow = self.bytes < least;
+        // Bytes beyond the least are no credit: a fast start must not pay for a drip later.
         (self.waited, self.bytes) = (Duration::ZERO, 0);
         // A wait that goes on counts in the next window from here.
         self.since = self.since.map(|_| now);

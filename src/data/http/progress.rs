@@ -60,6 +60,7 @@ impl RequestProgress {
     /// Begins a new request; `has_body` says whether more than its head is to be sent. The backend
     /// may take nothing of it for `write_stall`.
     pub fn begin(&self, has_body: bool, write_stall: Duration) {
+        // Replaces everything, the waker too: the wait of a former request is over.
         *self.lock() =
             ProgressState { handed_over: !has_body, write_stall, ..ProgressState::default() };
     }
@@ -135,6 +136,7 @@ impl RequestProgress {
             });
             tokio::time::sleep_until(until.await).await;
             let mut state = self.lock();
+            // During the sleep a write may have passed and another blocked, with a later deadline.
             if state.stalls_at().is_some_and(|at| at <= Instant::now()) {
                 state.stalled = true;
                 return;
@@ -144,11 +146,13 @@ impl RequestProgress {
 
     /// Notes that bytes of the answer have come.
     pub fn on_read(&self, bytes: usize) {
+        // The end of the stream. hyper sees it as well, and ends the connection.
         if bytes == 0 {
             return;
         }
         let mut state = self.lock();
         state.received = state.received.saturating_add(bytes);
+        // hyper reads while the connection is idle too, so bytes between two requests get here.
         state.surplus |= state.over;
         if !state.heard {
             state.heard = true;
@@ -166,6 +170,8 @@ impl RequestProgress {
                 state.refuses |= written.is_err();
             }
             Poll::Pending => {
+                // From the first write that blocked: a further try, for whatever reason, must not
+                // extend the wait.
                 state.blocked.get_or_insert_with(Instant::now);
             }
         }
@@ -176,6 +182,7 @@ impl RequestProgress {
     /// or lost.
     pub fn wrote_whole(&self, flushed: &Poll<io::Result<()>>) -> Poll<()> {
         let mut state = self.lock();
+        // The error stays here: shown to hyper, it would cost an answer that has come already.
         state.refuses |= matches!(flushed, Poll::Ready(Err(_)));
         if flushed.is_pending() && !state.refuses { Poll::Pending } else { Poll::Ready(()) }
     }

@@ -71,6 +71,7 @@ pub fn set_connection_close<B>(answer: &mut Response<B>) {
     let is_close = |value: &HeaderValue| value.as_bytes().ends_with(b"close");
     let headers = answer.headers_mut();
     if !headers.get_all(CONNECTION).iter().any(is_close) {
+        // Appended, since a 426 has `Connection: Upgrade` already.
         headers.append(CONNECTION, HeaderValue::from_static("close"));
     }
 }
@@ -107,9 +108,11 @@ fn headless_reply(refusal: Refusal, sentence: &str) -> Vec<u8> {
 
 /// A redirect listener's only answer: the same target over `https`.
 pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Bytes> {
+    // 443 is the default port of https (RFC 9110 §4.2.2), and is left out.
     let port = if port == 443 { String::new() } else { format!(":{port}") };
     let location = HeaderValue::from_str(&format!("https://{host}{port}{path_and_query}"));
     let mut answer = Response::new(Bytes::new());
+    // 308 keeps the method and the body, which 301 does not (RFC 9110 §15.4.9).
     *answer.status_mut() = StatusCode::PERMANENT_REDIRECT;
     answer
         .headers_mut()
@@ -186,6 +189,7 @@ fn retry_after(refusal: Refusal) -> Option<Duration> {
 /// Rounds up to at least 1, and adds up to a half as jitter, so that clients that were refused at
 /// one instant don't come back at one.
 fn whole_seconds(wait: Duration) -> u64 {
+    // `Retry-After: 0` would make the client try again at once.
     let seconds = (wait.as_millis().div_ceil(1000) as u64).max(1);
     seconds + rand::random_range(0..=seconds.div_ceil(2))
 }

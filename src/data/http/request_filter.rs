@@ -84,11 +84,14 @@ fn follows(request: &Request<Incoming>) -> BodyFraming {
         && lists_token(headers, UPGRADE, b"websocket")
         && lists_token(headers, CONNECTION, b"upgrade")
     {
+        // Frames may follow at once, before the 101. They are no head, whatever their bytes look
+        // like.
         return BodyFraming::Tunnel;
     }
     if request.body().is_end_stream() {
         return BodyFraming::None;
     }
+    // hyper's hint is exact for a `Content-Length` alone.
     request.body().size_hint().exact().map_or(BodyFraming::Chunked, BodyFraming::Sized)
 }
 
@@ -287,6 +290,8 @@ impl RequestFilter {
     fn resume_after_head(&mut self) {
         match (self.state, self.heads.follows()) {
             (FilterState::AfterHead, Some(follows)) => self.state = self.state_after(follows),
+            // Or hyper has handed over a head where this filter has seen none. Either way the two
+            // disagree.
             (FilterState::AfterHead, None) | (_, Some(_)) => self.state = FilterState::PassThrough,
             (_, None) => {}
         }
@@ -332,6 +337,8 @@ impl RequestFilter {
                 self.replace(0, stand_in);
                 self.heads.note_flaw(flaw);
                 self.is_flawed = true;
+                // Only the replacement is fit. The bytes of the client stay behind it, and are
+                // never parsed.
                 self.fit = stand_in.len();
                 self.state = FilterState::AfterHead;
             }
@@ -365,6 +372,7 @@ impl RequestFilter {
                 FilterState::Sized(left) => {
                     let passed = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left -= passed as u64;
+                    // A request may follow at once, in the same read (RFC 9112 §9.3.2).
                     if *left == 0 {
                         self.state = FilterState::Head;
                     }
@@ -428,8 +436,10 @@ fn scan_chunked(chunk: &mut ChunkState, bytes: &[u8]) -> Option<(usize, bool)> {
                 b'\r' if digits > 0 => ChunkState::SizeLf { size },
                 b';' if digits > 0 => ChunkState::Extension { size },
                 b'\t' | b' ' if digits > 0 => ChunkState::SizePadding { size },
+                // With one digit more, hyper alone decides whether the size overflows.
                 _ if digits == MAX_SIZE_DIGITS => return None,
                 _ => {
+                    // A byte that is no digit: hyper refuses it, once it gets there.
                     let digit = char::from(byte).to_digit(16)?;
                     ChunkState::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
                 }
@@ -447,6 +457,7 @@ fn scan_chunked(chunk: &mut ChunkState, bytes: &[u8]) -> Option<(usize, bool)> {
                 _ => ChunkState::Extension { size },
             },
             ChunkState::SizeLf { .. } if byte != b'\n' => return None,
+            // The last chunk: trailers or the empty line follow (RFC 9112 §7.1.2).
             ChunkState::SizeLf { size: 0 } => ChunkState::TrailerStart,
             ChunkState::SizeLf { size } => ChunkState::Data { left: size },
             ChunkState::Data { left } => {
@@ -458,6 +469,7 @@ fn scan_chunked(chunk: &mut ChunkState, bytes: &[u8]) -> Option<(usize, bool)> {
             }
             ChunkState::DataCr if byte == b'\r' => ChunkState::DataLf,
             ChunkState::DataLf if byte == b'\n' => FIRST_CHUNK,
+            // The data does not end where its size says: hyper refuses it.
             ChunkState::DataCr | ChunkState::DataLf => return None,
             ChunkState::TrailerStart if byte == b'\r' => ChunkState::FinalLf,
             ChunkState::TrailerStart | ChunkState::TrailerLine => match byte {
