@@ -187,7 +187,7 @@ impl Side {
         // Every frame to a backend has a new random mask (RFC 6455 §5.3), and none to a client has
         // any.
         let mask = (flow == Flow::FromClient).then(rand::random);
-        self.write(cx, frame::set_connection_close(code, word, mask).as_slice());
+        self.write(cx, frame::close_frame(code, word, mask).as_slice());
         // Also where that write has failed: a second Close would fail as well.
         self.on_closed();
     }
@@ -361,7 +361,7 @@ mod tests {
         let mut came = [0; 64];
         peer.readable().await.unwrap();
         let length = peer.try_read(&mut came).unwrap();
-        assert_eq!(came[..length], *frame::set_connection_close(1001, "drain", None).as_slice());
+        assert_eq!(came[..length], *frame::close_frame(1001, "drain", None).as_slice());
     }
 
     #[tokio::test]

@@ -739,7 +739,7 @@ impl fmt::Debug for ControlFrame {
 /// reason of more than 123 bytes is cut between two characters.
 ///
 /// `code` must be allowed on the wire: never 1005, 1006 or 1015 (RFC 6455 §7.4.1).
-pub fn set_connection_close(code: u16, reason: &str, mask: Option<[u8; 4]>) -> ControlFrameBytes {
+pub fn close_frame(code: u16, reason: &str, mask: Option<[u8; 4]>) -> ControlFrameBytes {
     debug_assert!(CloseCode::from(code).is_allowed(), "{code} must not be sent");
     let reason = &reason[..reason.floor_char_boundary(ControlFrame::MAX_PAYLOAD_BYTES - 2)];
     whole(Kind::Close, &[&code.to_be_bytes(), reason.as_bytes()], mask)
@@ -1427,9 +1427,9 @@ mod tests {
             let close = [&1008_u16.to_be_bytes()[..], b"network"].concat();
             let cut = [&1001_u16.to_be_bytes()[..], "é".repeat(61).as_bytes()].concat();
             for (own, control) in [
-                (super::set_connection_close(1008, "network", mask), (8, close)),
-                (super::set_connection_close(1001, &long, mask), (8, cut)),
-                (super::set_connection_close(4000, "", mask), (8, vec![0x0F, 0xA0])),
+                (super::close_frame(1008, "network", mask), (8, close)),
+                (super::close_frame(1001, &long, mask), (8, cut)),
+                (super::close_frame(4000, "", mask), (8, vec![0x0F, 0xA0])),
                 (ping(*b"12345678", mask), (9, b"12345678".to_vec())),
             ] {
                 let expected = ScanResult { controls: vec![control], ..ScanResult::default() };
@@ -1442,10 +1442,7 @@ mod tests {
     #[cfg(debug_assertions)]
     fn reserved_close_codes_are_never_encoded() {
         for code in [1005, 1006, 1015, 0, 999] {
-            assert!(
-                std::panic::catch_unwind(|| set_connection_close(code, "", None)).is_err(),
-                "{code}"
-            );
+            assert!(std::panic::catch_unwind(|| close_frame(code, "", None)).is_err(), "{code}");
         }
     }
 
