@@ -235,7 +235,7 @@ impl InFlightExchange {
                 at if at <= now => {
                     let taken = self.exchange.take_stream(Timestamp::now());
                     taken.map_err(|full| {
-                        ExchangeEnd::refused(ExchangeReason::Streams, refusal_reply(full))
+                        ExchangeEnd::refused(ExchangeReason::Streams, stream_refusal(full))
                     })?;
                 }
                 at => due(at),
@@ -277,7 +277,7 @@ impl InFlightExchange {
 }
 
 /// The refusal of an exchange that finds no place among the streams.
-fn refusal_reply(full: Full) -> Refusal {
+fn stream_refusal(full: Full) -> Refusal {
     match full {
         Full::Client => Refusal::Connections,
         Full::Total => Refusal::Capacity,
