@@ -30,7 +30,8 @@ async fn answered(answer: &str) -> Answer {
         let answer = answer.clone();
         async move {
             wire.head().await;
-            wire.send(answer).await;
+            // A fault and the end of the answer come together with its head.
+            wire.send_last(answer).await;
         }
     });
     let backend = backend.run().await;

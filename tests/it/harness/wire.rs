@@ -105,6 +105,14 @@ impl Wire {
         let _: io::Result<()> = within("ending our direction", self.io.shutdown()).await;
     }
 
+    /// Sends `bytes` with the end of our direction in the same segment.
+    pub async fn send_last(&mut self, bytes: impl AsRef<[u8]>) {
+        let tcp = self.io.tcp().expect("a TCP socket");
+        SockRef::from(tcp).set_tcp_cork(true).unwrap();
+        self.send(bytes).await;
+        self.finish().await;
+    }
+
     /// Resets the connection.
     pub fn reset(self) {
         let tcp = self.io.tcp().expect("a TCP socket");
