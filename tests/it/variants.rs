@@ -41,7 +41,7 @@ fn every_list_of_all_variants_is_complete() {
             seen.push(name);
         }
     }
-    for known in ["Refusal", "Reason", "ExchangeReason", "RateLimit", "TlsResult"] {
+    for known in ["Refusal", "CloseReason", "ExchangeReason", "RateLimit", "TlsResult"] {
         assert!(seen.iter().any(|name| name == known), "{known} is not among {seen:?}");
     }
 }
