@@ -91,6 +91,8 @@ impl<'t> TestRun<'t> {
     fn of(snapshot: &Snapshot, script: &PolicyTests, test: &'t PolicyTest) -> TestRun<'t> {
         let request = test.request.as_ref().map_err(|refusal| *refusal);
         let verdict = request.map(|request| {
+            // As live traffic does: a path that lacks its slash is judged with it, and answered
+            // 308.
             let slashed = snapshot.with_slash(request);
             let request = slashed.as_ref().unwrap_or(request);
             // Without an instant, no entry has lapsed.

@@ -301,6 +301,7 @@ impl LeafCertificate {
                 error(format!("certificate {number} in {name} cannot be read"))
                     .with_remedy("was it cut short?")
             })?;
+            // The others are only parsed: a chain that was cut short shows there.
             leaf.get_or_insert_with(|| LeafCertificate::from_x509(&certificate));
         }
         leaf.ok_or_else(|| {
@@ -313,6 +314,7 @@ impl LeafCertificate {
         let (sans, validity) = (sans(certificate), certificate.validity());
         let has_sans = !sans.is_empty();
         let algorithm = certificate.signature_algorithm.algorithm.to_id_string();
+        // Clients trust a self-signed certificate by itself, and do not look at its signature.
         let is_own = certificate.subject() == certificate.issuer();
         LeafCertificate {
             names: if has_sans { sans } else { common_name(certificate).into_iter().collect() },
@@ -429,5 +431,6 @@ fn timestamp(time: ASN1Time) -> Timestamp {
 
 fn is_open_to_others(load: &LoadContext<'_>, name: &str) -> bool {
     let mode = load.path(name).ok().and_then(|path| load.files.mode(&path));
+    // The group is left out: a key is `root:sidegate 0640` by docs/operations.md.
     mode.is_some_and(|mode| mode & 0o007 != 0)
 }

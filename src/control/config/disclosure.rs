@@ -100,6 +100,7 @@ impl Disclosure {
                 shown.push_str(word);
                 from = close;
             } else {
+                // Too much is hidden rather than too little: the word itself may contain the mark.
                 let last = text.rfind(mark).unwrap_or(close);
                 from = if self == Disclosure::Names && is_own_text(&text[open..], mark) {
                     close
@@ -130,6 +131,7 @@ impl Disclosure {
 /// Whether `bytes` may contain a key, so that none of them are shown.
 pub fn is_secret(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
+    // A NUL means binary data, such as a key in DER.
     bytes.contains(&0) || SECRET_PREFIXES.iter().any(|secret| text.contains(secret))
 }
 

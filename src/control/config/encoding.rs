@@ -23,6 +23,7 @@ pub fn text(bytes: &[u8]) -> (&str, Option<Finding>) {
 /// by the byte order mark, or by the zeros beside the first two letters.
 pub fn wide(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
+        // UTF-32 first: its little-endian mark begins with that of UTF-16.
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),
         [a, 0, b, 0, ..] | [0, a, 0, b, ..] if *a != 0 && *b != 0 => Some("UTF-16"),

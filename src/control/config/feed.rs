@@ -21,6 +21,7 @@ const SMALL_LIST_ENTRIES: usize = 100;
 impl ListFeed {
     /// Age of the file at `now`, if it exceeds `max_age`.
     pub fn stale(&self, now: Timestamp) -> Option<Duration> {
+        // A time in the future, as after a clock was set back, is a negative age and never stale.
         let age = Duration::try_from(now.duration_since(self.modified?)).ok()?;
         self.max_age.filter(|max| age > *max).map(|_| age)
     }
@@ -54,6 +55,7 @@ impl ListFeed {
         let ListFeed { name, file, entries, .. } = self;
         let (lost, max) =
             (before.saturating_sub(*entries), self.max_shrink.unwrap_or(DEFAULT_MAX_SHRINK));
+        // Multiplied and not divided: a share of a small list must not be rounded.
         if lost * 100 <= before * usize::from(max) {
             return None;
         }

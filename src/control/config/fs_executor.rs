@@ -159,6 +159,7 @@ fn send(jobs: &mut Option<mpsc::Sender<Job>>, job: Job) -> Result<(), FsCallErro
     let Some(thread) = jobs.as_ref() else { return start(jobs, job) };
     match thread.send(job) {
         Ok(()) => Ok(()),
+        // The thread has ended. The job comes back with the error, and is not lost.
         Err(mpsc::SendError(job)) => start(jobs, job),
     }
 }
@@ -190,6 +191,7 @@ fn await_result<T>(
         let wait = still.min(max.saturating_sub(began.elapsed()));
         match rx.recv_timeout(wait) {
             Ok(result) => return Some(result),
+            // A slow file system that still moves bytes is not stuck.
             Err(RecvTimeoutError::Timeout) if progress.total() > read && began.elapsed() < max => {}
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
         }

@@ -49,6 +49,7 @@ impl ListFileCache {
             return (None, Vec::new());
         }
         let (entries, found) = from_file(read, known.get(path, digest), now);
+        // Kept without entries too, so that a faulty file is reported once and not for each policy.
         self.0.insert(path.to_owned(), (digest, entries.clone()));
         (entries, found)
     }
@@ -144,6 +145,7 @@ pub fn from_strings(
     for (entry, item) in entries.iter().filter(|(entry, _)| entry.lapsed(now)) {
         item.report(lapsed(entry, 0));
     }
+    // A line number fits into 32 bits: a TOML file has at most `MAX_TOML_BYTES`.
     let numbered = entries.iter().map(|(entry, item)| (entry.clone(), item.line() as u32));
     let list = match List::new(name, shown, numbered.collect()) {
         Ok(list) => list,

@@ -155,6 +155,7 @@ impl Files {
     pub fn restrict_lists(&mut self, folders: Vec<PathBuf>) {
         let real =
             move || folders.iter().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
+        // Without an answer no folder is allowed, so that no list is read: the check fails closed.
         self.within = self.call(real).unwrap_or_default();
     }
 
@@ -178,6 +179,7 @@ impl Files {
     /// How much of the file `path` may be shown; the file must have been read.
     pub fn disclosure(&self, path: &Path) -> Disclosure {
         let real = self.files.get(path).and_then(|seen| seen.real.as_deref());
+        // Not known counts as elsewhere, so that nothing of such a file is shown.
         let in_place = path == self.own || real.is_some_and(|real| is_within(real, &self.within));
         if in_place { self.audience.disclosure() } else { Disclosure::Nothing }
     }
@@ -338,12 +340,14 @@ fn bytes_of(
     max: u64,
     progress: &ReadProgress,
 ) -> Result<Bytes, FileError> {
+    // By the size at the open, so that nothing of such a file is read.
     if stamp.size > max {
         return Err(FileError::TooLarge { max });
     }
     // One byte more than the size, so that finding the end does not reallocate.
     let mut bytes = Vec::with_capacity(stamp.size as usize + 1);
     loop {
+        // One byte more than allowed tells a file that has grown since its stamp.
         let left = (max + 1).saturating_sub(bytes.len() as u64);
         let read = file.by_ref().take(left.min(CHUNK_BYTES as u64)).read_to_end(&mut bytes)?;
         progress.add(read);
@@ -390,6 +394,8 @@ impl PathRecord {
             Err(FileError::TooLarge { max }) => {
                 *self == read_path(path, *max, self.within.clone(), executor, left)
             }
+            // The bound of the first read is not known here. The largest one gives every other
+            // fault again.
             Err(_) => *self == read_path(path, MAX_LIST_BYTES, self.within.clone(), executor, left),
         }
     }

@@ -165,6 +165,7 @@ impl<'t> SourceText<'t> {
         };
         tally.count += 1;
         if tally.count > self.max_findings {
+            // Counted and not kept: one broken file must not fill the log.
             tally.beyond.get_or_insert(place);
             return;
         }
@@ -210,6 +211,7 @@ impl<'t> SourceText<'t> {
     /// All findings, from top to bottom.
     pub fn into_diagnostics(self) -> Vec<Diagnostic> {
         let PlacedFinding { mut diagnostics, errors, warnings } = self.found.into_inner();
+        // Stable, so that two findings at one place keep the order in which they were found.
         diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
         for (tally, word, finding) in
             [(errors, "error", error("")), (warnings, "warning", warning(""))]

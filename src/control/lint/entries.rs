@@ -70,6 +70,7 @@ fn shadowed(
 ) -> impl Iterator<Item = (NumberedEntry<'_>, NumberedEntry<'_>)> {
     let live = list.entries().filter(move |(entry, _)| !entry.lapsed(now));
     live.filter_map(move |(entry, line)| {
+        // The entry itself is among them: without it, the wider ones decide.
         let wider = around(list, entry).filter(|(other, _)| other.network != entry.network);
         Some(((entry, line), decided_by(wider, entry, entry.admits, now)?))
     })

@@ -97,6 +97,7 @@ fn entry_in(line: &str, entry: &ListEntry) -> Option<Range<usize>> {
             .is_some_and(|found| found.network == entry.network && found.admits == entry.admits)
     };
     let written = pieces.find(is_it)?.split_ascii_whitespace().next()?;
+    // `written` is a slice of `line`, so the difference is its place there.
     let at = written.as_ptr().addr() - line.as_ptr().addr();
     Some(at..at + written.len())
 }

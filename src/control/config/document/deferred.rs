@@ -87,6 +87,7 @@ pub(super) struct KnownTable {
 impl DeferredFindings {
     pub fn add_alike(&mut self, group: String, span: Range<usize>, finding: Finding) {
         match self.alike.iter_mut().find(|alike| alike.group == group) {
+            // The first in the file is shown, whatever the order in which the keys are read.
             Some(alike) if alike.span.start > span.start => {
                 alike.more.push(std::mem::replace(&mut alike.span, span));
             }

@@ -17,6 +17,7 @@ pub fn first_too_deep(text: &str) -> Option<usize> {
             b'.' => dots += 1,
             b'[' | b'{' => (brackets, dots) = (brackets + 1, 0),
             b']' | b'}' => (brackets, dots) = (brackets.saturating_sub(1), 0),
+            // A dotted key ends here. Dots in a number or a date behind it count from zero.
             b'=' | b',' | b'\n' => dots = 0,
             _ => {}
         }
@@ -45,6 +46,7 @@ fn string_end(bytes: &[u8], at: usize) -> usize {
     let mut end = if long { 3 } else { 1 };
     while let Some(byte) = rest.get(end) {
         match *byte {
+            // Only a basic string has escapes. In a literal string `\` is a character like others.
             b'\\' if quote == b'"' => end += 1,
             b'\n' if !long => return at + end,
             _ if long && rest.get(end..).is_some_and(|rest| rest.starts_with(&[quote; 3])) => {

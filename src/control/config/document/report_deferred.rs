@@ -78,6 +78,7 @@ impl Document<'_> {
             return false;
         };
         let MixedHeaders { singles, doubles, .. } = pending.mixed.remove(at);
+        // `report` borrows the findings again.
         drop(pending);
         let (wrong, finding) = match is_list {
             true => (singles, one_of_several(name)),

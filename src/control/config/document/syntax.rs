@@ -55,6 +55,7 @@ impl<'t> Document<'t> {
         {
             self.handle_unclosed(&mut faults, first);
         }
+        // The parser reports faults of the structure before those of values, wherever they are.
         faults.sort_by_key(|fault| fault.span.start);
         self.take_mixed_headers(&mut faults);
         for fault in faults {
@@ -250,6 +251,7 @@ impl<'t> Document<'t> {
 
 /// The finding about a string in `line` that lacks one of its quotation marks.
 fn string_fault(message: &str, line: &str) -> Option<Finding> {
+    // A quotation mark in a comment is no half of a string.
     let code = line.split(" #").next().unwrap_or(line);
     let odd = |mark: char| code.matches(mark).count() % 2 == 1;
     if message.starts_with("missing opening quote") {

@@ -139,6 +139,7 @@ impl<'t> Document<'t> {
 
     fn mark_damaged(&mut self, at: usize, finding: Finding) {
         self.source_text.report(at..at + 1, finding);
+        // The text was not parsed at all, so that no key may count as missing.
         self.torn.from = 0;
     }
 }

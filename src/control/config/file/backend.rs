@@ -57,6 +57,7 @@ pub fn backend(text: &str, load: &LoadContext<'_>) -> Result<BackendAddress, Fin
     if let Some(path) = text.strip_prefix("unix:") {
         return socket_path(load, path).map(BackendAddress::Unix);
     }
+    // The last one: a password may contain an `@` itself.
     if let Some(at) = text.rfind('@') {
         // The message leaves out the text, which may contain a password.
         let finding = error("a backend has no user name and no password")
@@ -79,12 +80,14 @@ pub fn backend(text: &str, load: &LoadContext<'_>) -> Result<BackendAddress, Fin
         return Err(finding.with_span(scheme.len() + "//".len() + path..text.len()));
     }
     let (host, port) = match authority.rsplit_once(':') {
+        // The last colon of `[::1]` is part of the address.
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (authority, None),
     };
     let port = port.map_or(Ok(default), self::port)?;
     let ip = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(v6) => v6.parse().map(IpAddr::V6).ok(),
+        // The one name with a fixed meaning: names are not resolved.
         None if host == "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
         None => host.parse().map(IpAddr::V4).ok(),
     };

@@ -50,6 +50,7 @@ pub fn unsupported(text: &str) -> Finding {
 /// Parses the path of a Unix socket, at most 107 bytes as in the kernel.
 pub fn socket_path(load: &LoadContext<'_>, text: &str) -> Result<PathBuf, Finding> {
     let path = load.path(text)?;
+    // `sun_path` has 108 bytes, and the last is a NUL (unix(7)).
     if path.as_os_str().len() > 107 {
         return Err(error("a Unix socket's path has at most 107 bytes"));
     }

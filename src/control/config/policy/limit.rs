@@ -71,6 +71,7 @@ fn exception(
             let finding = error(format!("{network} is in two [[limits.for]]"))
                 .with_remedy("keep it in one of the two");
             value.report(finding.with_related(taken.places[first - 1].clone(), "first here"));
+            // One error for a pair of tables, however many networks they share.
             break;
         }
     }

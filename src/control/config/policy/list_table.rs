@@ -269,6 +269,7 @@ impl ListTable {
         let shown: Arc<str> = shown.display().to_string().into();
         let torn = load.torn;
         let unreadable = |fault: FileError| {
+            // `lists_from` may be in the part of `sidegate.toml` that could not be read.
             if torn && fault == FileError::Outside {
                 return;
             }
