@@ -116,6 +116,7 @@ impl Listeners {
     /// The first listener that could not be bound; no socket is left behind.
     pub fn prepare(&self, next: &[Arc<Listener>]) -> Result<PreparedListeners, BindError> {
         let mut now = self.lock();
+        // A closed channel means that no thread has a socket of it any more.
         now.leaving.retain(|one| !one.owner.is_closed());
         let prepare = |listener: &Arc<Listener>| {
             let from = match find_source(listener, &now.open, next) {
@@ -160,6 +161,7 @@ impl Listeners {
             .map(|one| (Arc::clone(&one.listener.name), one.owner.borrow().cap.clone()))
             .collect();
         for (listener, from) in next {
+            // Always there: the running generation was compiled from the same settings.
             let Some(rules) = live.listeners.get(&listener.name).cloned() else { continue };
             let max = listener.max_connections.unwrap_or(self.max);
             self.metrics.connections_limit(&listener.name, Some(max));
@@ -170,6 +172,8 @@ impl Listeners {
             let owner = SocketOwner { rules, cap, closing: self.stop.child_token() };
             match from {
                 SocketSource::Open(name) => {
+                    // Always there: one reload runs at a time, so nothing has changed since
+                    // `prepare`.
                     let Some(at) = open.iter().position(|one| one.listener.name == name) else {
                         continue;
                     };

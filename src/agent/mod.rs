@@ -228,6 +228,7 @@ fn listeners(
     max: usize,
 ) -> (Arc<Listeners>, Vec<UnboundedReceiver<ListeningSocket>>) {
     let threads = context.config_status.settings.load().threads;
+    // The number that the process may use, by its CPU affinity and cgroup, not that of the machine.
     let threads = threads.or_else(|| std::thread::available_parallelism().ok());
     let facts = ListenerDeps {
         stop: context.lifecycle.closing().clone(),
@@ -295,7 +296,9 @@ fn unavailable(what: &str, error: &std::io::Error) -> StartError {
 /// The process' total of connections: each takes two descriptors, and a quarter (256 at most) is
 /// kept for everything else.
 fn max_connections() -> usize {
+    // Where the limit cannot be read, the usual soft limit is assumed.
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1024);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    // At least 8, so that a small limit degrades and does not stop the process.
     ((limit - (limit / 4).min(256)) / 2).max(8)
 }

@@ -116,8 +116,11 @@ impl Planes {
             self.tracker.close();
         });
         for thread in self.threads.drain(..) {
+            // A panic of the thread is in the log already.
             let _ = thread.join();
         }
+        // A message to a manager that reads nothing may block its thread, and must not delay the
+        // end.
         runtime.shutdown_timeout(FINAL_LOG_TIMEOUT);
     }
 

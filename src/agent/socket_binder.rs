@@ -67,6 +67,7 @@ impl SocketBinder {
         let (listeners, scrapes, asks) =
             (Arc::clone(&self.listeners), Arc::clone(&self.scrapes), Arc::clone(&self.asks));
         Ok(Box::new(move || {
+            // Nothing here can fail: all sockets are bound, and the generation runs already.
             listeners.take_over(accepting);
             if let Some(scraped) = scraped {
                 scrapes.replace(scraped);
@@ -122,6 +123,7 @@ fn address(listener: &Listener) -> Option<SocketAddr> {
 /// address.
 fn bind_diagnostic(place: Span, what: &str, error: &io::Error, ours: bool) -> Vec<Diagnostic> {
     let (what, remedy) = bind_error_message(what, error);
+    // The kernel reports both cases alike, but no other program has to be stopped here.
     let remedy = if ours && error.kind() == io::ErrorKind::AddrInUse {
         Some(
             "sidegate itself uses that port until this reload: move the other socket in one \

@@ -223,6 +223,8 @@ impl<'s> RouteNumbers<'s> {
 
     fn assign(&mut self, name: &str) -> usize {
         self.known.get(name).copied().unwrap_or_else(|| {
+            // Metrics keep a slot for each number, so a number that was reused would mix two
+            // routes.
             self.given += 1;
             self.given - 1
         })
@@ -248,6 +250,7 @@ impl BackendTlsCache {
         let identity = page.identity.as_ref().map(|identity| Arc::clone(&identity.key));
         let options =
             BackendTlsOptions { roots: Arc::clone(&page.roots), identity, name: page.name.clone() };
+        // The same object and not an equal one: sessions and the pool go by its identity.
         if let Some(known) = self.0.iter().find(|known| known.has_options(&options)) {
             return Ok(Arc::clone(known));
         }

@@ -24,6 +24,8 @@ pub async fn trim_periodically(tunnels: Arc<Tunnels>, stop: CancellationToken) {
         let open = tunnels.slots();
         // Includes peaks between two looks.
         max = tunnels.take_peak().max(max).max(open);
+        // A quarter of the peak too, so that a process with many tunnels does not trim after each
+        // small wave.
         if max - open >= MIN_CLOSED_TUNNELS.max(max / 4) {
             max = open;
             trim();

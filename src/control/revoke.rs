@@ -39,6 +39,7 @@ pub fn interleave<T>(many: Vec<T>, few: Vec<T>) -> Vec<T> {
             all.extend(few.next());
         }
     }
+    // Rounding up `every` can leave some over.
     all.extend(few);
     all
 }
@@ -47,6 +48,7 @@ pub fn interleave<T>(many: Vec<T>, few: Vec<T>) -> Vec<T> {
 async fn spread_over<T>(all: Vec<T>, spread: Duration, order: impl Fn(&T)) {
     let began = Instant::now();
     let count = u32::try_from(all.len()).unwrap_or(u32::MAX).max(1);
+    // `count` is at least 1, so an empty list divides by no zero.
     let step = spread / count;
     for (turn, one) in (0u32..).zip(all) {
         // Measured from the start, so that delays do not add up.

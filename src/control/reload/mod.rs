@@ -51,6 +51,7 @@ impl Reloader {
         let ReloaderParts { tickets, digest, digests, known, executor, watch_set } = handover;
         let mode = context.config_status.settings.load().reload.watch;
         let mut watching = FileWatch::new(mode);
+        // No folder counts as gone: the first generation has just read all of its files.
         let turned = watching.reconfigure(mode).apply(WatchSet { gone: None, ..watch_set });
         watching.reconfigured(Some(turned));
         let lists = context.config_status.lists.load().to_vec();
@@ -117,6 +118,7 @@ impl Reloader {
                 None => std::future::pending().await,
             },
             () = self.receiver.signals.notified() => by_itself(Trigger::Signal),
+            // Cancel-safe, so another event in this `select!` loses no change.
             why = self.watching.due(slow) => by_itself(match why {
                 WakeReason::Changed => Trigger::Saved,
                 WakeReason::Due => Trigger::Poll,
@@ -169,6 +171,7 @@ impl Reloader {
         accept: &AcceptedEffects,
         bind: &BindFn,
     ) -> Result<BoundGeneration, ReloadStop> {
+        // First: an event that comes while the files are read must cause another look.
         self.watching.note_read();
         self.refuse_in_drain(trigger)?;
         let read = self.read(trigger).await?;

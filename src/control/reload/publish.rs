@@ -35,15 +35,19 @@ impl Reloader {
         } = next;
         (self.running, self.running_files) = (files.digest(), files.digests());
         let former =
+            // Only entries that the next generation does not share have to be freed.
             std::mem::replace(&mut self.known, Arc::new(known)).not_shared_with(&self.known);
         self.report_lists(lists);
         let mode = self.context.config_status.settings.load().reload.watch;
         let outcome = self.swap(trigger, built, began);
         // After the swap: the snapshot must already know the listeners of the new sockets.
         takeover();
+        // Otherwise `recognise` has set the watch up already, in the same mode.
         if self.context.config_status.settings.load().reload.watch != mode {
             self.watch(&files, true).await;
         }
+        // Not awaited: tunnels that are revoked over `revoke_spread` may hold these entries
+        // meanwhile.
         self.context.tracker.spawn(self.worker.clone().release_later(former));
         outcome
     }

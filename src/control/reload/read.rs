@@ -88,6 +88,7 @@ impl Reloader {
             .tried
             .as_ref()
             .is_some_and(|tried| tried.digest == digest && (is_running || tried.lists == lists));
+        // Noted before the outcome: rejected files are not tried again by each poll.
         self.tried = Some(AttemptedFiles { digest, lists: lists.clone() });
         if let Ok(loaded) = &mut loaded
             && is_running
@@ -117,6 +118,7 @@ impl Reloader {
             Err(errors) => errors,
         };
         let is_half = errors.iter().filter(|one| one.is_error()).all(Diagnostic::is_half_renewed);
+        // Any other error is no renewal, and ends the wait.
         self.half = self.half.filter(|_| is_half);
         let waits = is_half && self.awaits_renewal(trigger, &errors);
         Err(if waits { ReloadStop::NoChange } else { ReloadStop::Rejected(errors) })
@@ -185,6 +187,7 @@ impl Reloader {
 pub async fn half_renewal_timeout(half: Option<Instant>) {
     match half.map(|since| since + RENEWAL_TIMEOUT).filter(|until| *until > Instant::now()) {
         Some(until) => sleep_until(until).await,
+        // No half, or its time is over and it was rejected: other events cause the next look.
         None => std::future::pending().await,
     }
 }

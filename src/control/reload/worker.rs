@@ -48,6 +48,7 @@ impl FileWorker {
         let work = AssertUnwindSafe(work);
         let runtime = Handle::current();
         let one = move || {
+            // Binding registers sockets with tokio, which needs a runtime on this thread.
             let _within = runtime.enter();
             // The caller may have been dropped.
             let _ = tx.send(catch_unwind(work).ok());
@@ -65,6 +66,8 @@ impl FileWorker {
     /// milliseconds for a million entries.
     pub async fn release_later(self, former: Vec<Arc<Entries>>) {
         for _ in 0..MAX_RELEASE_CHECKS {
+            // Ours is the last. No other thread can make a new one from it, so the check cannot be
+            // outrun.
             if former.iter().all(|entries| Arc::strong_count(entries) == 1) {
                 break;
             }

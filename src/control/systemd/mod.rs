@@ -55,7 +55,10 @@ pub async fn run(
     mut stage: watch::Receiver<Stage>,
 ) {
     let mut ticks = interval(heartbeats.period());
+    // Heartbeats count ticks. A burst that made up for a SIGSTOP would make loops look silent that
+    // only stood still with the process.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Half of the interval: a stall is in the log before systemd ends the process.
     let max = watchdog.map_or(STALL_TIMEOUT, |interval| interval / 2);
     let mut stalled = Vec::new();
     let mut words = SentState::new(watchdog);
@@ -148,6 +151,7 @@ impl SentState {
         turns: bool,
         sentence: impl FnOnce() -> String,
     ) -> Option<NotifyMessage> {
+        // `READY=1` must be the first message, and only `Agent::ready` leaves this stage.
         if stage == Stage::Starting {
             return None;
         }
@@ -165,6 +169,8 @@ impl SentState {
                 self.status.clone_from(&sentence);
                 message.status = Some(sentence);
             }
+            // systemd counts the extension from this message on, so it is sent anew with each
+            // update.
             if let Stage::Draining(drain) = stage {
                 message.extend = Some(drain.deadline.saturating_duration_since(now) + DRAIN_MARGIN);
             }

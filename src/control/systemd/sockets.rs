@@ -114,6 +114,7 @@ fn kind(descriptor: &OwnedFd) -> SocketKind {
         Type::SEQPACKET => return SocketKind::Other("a socket of packets"),
         _ => return SocketKind::Other("a socket without connections"),
     }
+    // A unit with `Accept=yes` passes accepted connections (systemd.socket(5)).
     if !socket.is_listener().unwrap_or(false) {
         return SocketKind::Other("a connection, not a listening socket");
     }

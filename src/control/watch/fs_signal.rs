@@ -27,7 +27,10 @@ pub struct FsSignalCounts {
 impl FsSignal {
     /// The meaning of an event. `None` means that the event is of no interest, such as a read.
     pub fn from_event(event: &notify::Result<Event>) -> Option<FsSignal> {
+        // An error can mean that an event was lost.
         let Ok(event) = event else { return Some(FsSignal::Changed) };
+        // The kernel's queue overflowed (IN_Q_OVERFLOW): events were lost, so any file may have
+        // changed.
         if event.need_rescan() {
             return Some(FsSignal::Changed);
         }
@@ -35,8 +38,10 @@ impl FsSignal {
             EventKind::Create(_)
             | EventKind::Remove(_)
             | EventKind::Modify(ModifyKind::Name(_)) => Some(FsSignal::Changed),
+            // IN_CLOSE_WRITE: the writer is done with the file.
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(FsSignal::Changed),
             EventKind::Modify(ModifyKind::Data(_)) => Some(FsSignal::Writing),
+            // The access time changes by our own reads, which must trigger nothing.
             EventKind::Modify(ModifyKind::Metadata(kind)) if kind != MetadataKind::AccessTime => {
                 Some(FsSignal::PermissionsChanged)
             }

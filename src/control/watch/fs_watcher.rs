@@ -118,6 +118,7 @@ impl FsWatcher {
         let (tell, signals) = watch::channel(FsSignalCounts::default());
         let names = Arc::clone(&self.names);
         self.watcher = Some((self.make)(Box::new(move |event| {
+            // Filtered here, on notify's thread: a busy neighbour in the folder wakes no task.
             let sign = FsSignal::from_event(&event).filter(|_| is_relevant(&event, &names.load()));
             if let Some(sign) = sign {
                 tell.send_modify(|signs| signs.add(sign));
@@ -140,6 +141,7 @@ impl FsWatcher {
         let names = self.names.load_full();
         let mut watched = BTreeMap::new();
         for folder in names.keys() {
+            // Gone since the walk: the next look finds it missing.
             let Ok(metadata) = fs::metadata(folder) else { continue };
             let identity = (metadata.dev(), metadata.ino());
             let before = self.watched.remove(folder);
@@ -171,6 +173,7 @@ impl FsWatcher {
 fn is_relevant(event: &notify::Result<Event>, names: &BTreeMap<PathBuf, WatchedNames>) -> bool {
     event.as_ref().map_or(true, |event| {
         event.paths.is_empty()
+            // A rename has two paths, and either may be the one in use.
             || event.paths.iter().any(|path| WatchSet::contains_change(names, path))
     })
 }

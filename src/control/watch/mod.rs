@@ -119,6 +119,7 @@ impl FileWatch {
             // A new watcher counts from zero.
             (self.signals, self.seen) = (signals, FsSignalCounts::default());
         }
+        // Without signals, `first` waits for the time of a look alone.
         if self.mode != WatchMode::Auto {
             self.signals = None;
         }
@@ -144,6 +145,7 @@ impl FileWatch {
         while began.elapsed() < MAX_DEBOUNCE_INTERVAL {
             match timeout(DEBOUNCE_INTERVAL, next(&mut self.signals, &mut self.seen)).await {
                 Ok(Some(FsSignal::Changed)) => why = WakeReason::Changed,
+                // Not a reason of their own, but the files are not quiet yet.
                 Ok(Some(FsSignal::PermissionsChanged | FsSignal::Writing)) => {}
                 Ok(None) | Err(_) => break,
             }
@@ -156,6 +158,7 @@ impl FileWatch {
     pub fn note_read(&mut self) {
         (self.looked, self.fresh, self.pending) = (Instant::now(), false, None);
         if let Some(signals) = &mut self.signals {
+            // Signals up to here are answered by this look. Later ones cause another.
             self.seen = *signals.borrow_and_update();
         }
     }
@@ -188,6 +191,7 @@ impl FileWatch {
         match self.mode {
             WatchMode::Off => None,
             WatchMode::Poll => Some(unwatched_interval(slow)),
+            // One look soon after a watch has begun, for the changes that it came too late for.
             WatchMode::Auto if self.fresh && self.trouble.is_none() => Some(DEBOUNCE_INTERVAL),
             WatchMode::Auto if self.trouble.is_some() || self.faulty => {
                 Some(unwatched_interval(slow))

@@ -50,6 +50,7 @@ impl WatchSet {
         }
         for folder in folders {
             match watch_set.walk(folder) {
+                // Files are walked before, so that `All` replaces the names that they have added.
                 Some(real) => drop(watch_set.folders.insert(real, WatchedNames::All)),
                 None => drop(watch_set.gone.get_or_insert_with(|| folder.to_owned())),
             }
@@ -78,6 +79,8 @@ impl WatchSet {
         let mut left: VecDeque<OsString> = parts(&path).collect();
         while let Some(part) = left.pop_front() {
             if part == ".." {
+                // After the links before it, as the kernel resolves it: `link/..` is the parent of
+                // the link's target.
                 at.pop();
                 continue;
             }
@@ -91,6 +94,7 @@ impl WatchSet {
                     if links > MAX_LINKS {
                         return None;
                     }
+                    // A relative target continues in the link's own folder, which `at` still is.
                     if target.is_absolute() {
                         at = PathBuf::from("/");
                     }
@@ -103,6 +107,8 @@ impl WatchSet {
                 }
                 Err(error) => {
                     self.add(&at, &part);
+                    // A missing last part is a file that may come. A missing folder on the way is
+                    // worth a report.
                     if error.kind() == ErrorKind::NotFound && !left.is_empty() {
                         self.gone.get_or_insert(next);
                     }
