@@ -93,6 +93,7 @@ pub struct ListeningSocket {
 /// As for one [`socket`].
 pub fn bind(address: SocketAddr, threads: usize, ours: bool) -> io::Result<Vec<Vec<BoundSocket>>> {
     let first = socket(address, ours)?;
+    // With port 0 the kernel has chosen a port: the other sockets bind the same one.
     let address = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..threads {
@@ -115,7 +116,10 @@ pub fn duplicate_for_threads(
 ) -> io::Result<Vec<Vec<BoundSocket>>> {
     let bound = |socket: &StdListener| {
         let (socket, address) = (socket.try_clone()?, socket.local_addr()?);
+        // systemd passes blocking sockets, unless the service has `NonBlocking=`.
         socket.set_nonblocking(true)?;
+        // For the connections that come from now on. `set_inherited_options` serves the earlier
+        // ones.
         SockRef::from(&socket).set_tcp_nodelay(true)?;
         keepalive::enable(&socket)?;
         Ok(BoundSocket { socket, address, shared: true })
@@ -142,6 +146,7 @@ pub fn socket(address: SocketAddr, ours: bool) -> io::Result<StdListener> {
 
 fn bound(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart may bind while connections of the last process are in TIME_WAIT (socket(7)).
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
@@ -188,8 +193,12 @@ pub fn accept_all(
             }
             let Some(places) = stop.run_until_cancelled(acceptor.acquire()).await else { break };
             match ready.try_io(|socket| accept(socket.get_ref())) {
+                // Another thread has taken the connection, or its client has gone. The places go
+                // back.
                 Err(_would_block) => {}
                 Ok(Ok((stream, address))) => {
+                    // Half of the shortest pause, since `AcceptBackoff::note` doubles it before its
+                    // first use.
                     pause.length = MIN_BACKOFF / 2;
                     if shared {
                         set_inherited_options(&stream);
@@ -218,6 +227,7 @@ pub fn accept_all(
             return;
         }
         let ends = acceptor.thread.plane.lifecycle.closing().clone();
+        // A drain waits for no further connections. A reload that gives the socket up does.
         if !ends.is_cancelled() && drop_new_syns(socket.get_ref()).is_ok() {
             ends.run_until_cancelled(acceptor.drain_queue(&socket)).await;
         }
@@ -240,6 +250,8 @@ pub fn drop_new_syns(socket: &impl AsFd) -> io::Result<()> {
     /// sees begin.
     const TCP_FLAGS_OFFSET: u32 = 13;
     let step = |code: u32, value, otherwise| SockFilter::new(code as u16, 0, otherwise, value);
+    // A segment of which the filter keeps no byte is dropped. The ACK that completes a handshake
+    // passes.
     SockRef::from(socket).attach_filter(&[
         step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, TCP_FLAGS_OFFSET, 0),
         step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, TCP_SYN | TCP_ACK, 0),
@@ -300,6 +312,7 @@ impl Acceptor {
 
     /// The places of one connection, if both caps have one now.
     fn try_places(&self) -> Option<CapGuards> {
+        // A place under the listener's cap goes back by its drop where the process has none left.
         let listener = self.state.owner.cap.try_acquire()?;
         Some(CapGuards { listener, process: self.thread.plane.total.try_acquire()? })
     }
@@ -352,6 +365,8 @@ impl Acceptor {
         let Some(claim) = thread.plane.pending.claim(client, max) else {
             return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
         };
+        // The runtime could not register the socket. The claim and the places go back by their
+        // drop.
         let Ok(stream) = TcpStream::from_std(stream) else {
             metrics.closed(ConnectionEnd::Client);
             return;
@@ -396,6 +411,8 @@ fn accept(socket: &StdListener) -> io::Result<(StdStream, SocketAddr)> {
         rustix::net::acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let address = address
         .and_then(|address| SocketAddr::try_from(address).ok())
+        // An address of another family counts as a fault of the peer, so that accepting is not
+        // paused.
         .ok_or(io::ErrorKind::ConnectionAborted)?;
     Ok((stream.into(), address))
 }
@@ -404,6 +421,7 @@ fn accept(socket: &StdListener) -> io::Result<(StdStream, SocketAddr)> {
 /// (accept(2)).
 fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, PermissionDenied};
+    // `PermissionDenied` means that a firewall forbids this connection (EPERM).
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied)
 }
 

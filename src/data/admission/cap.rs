@@ -78,6 +78,7 @@ impl ConnectionCap {
 
     /// Whether all places are taken now.
     pub fn is_full(&self) -> bool {
+        // A hint alone: another thread may take or give back a place at once.
         self.0.free.available_permits() == 0
     }
 
@@ -92,6 +93,7 @@ impl ConnectionCap {
         if let Some(place) = self.try_acquire() {
             return place;
         }
+        // Kept until the place is there: as many discarding connections go as new ones wait.
         let _waiting = self.0.discards.wait();
         match Arc::clone(&self.0.free).acquire_owned().await {
             Ok(permit) => CapGuard { permit: Some(permit), cap: self.clone() },
@@ -109,6 +111,7 @@ impl CapGuard {
     /// Registers the connection, of `client`, as discarding only. `displaced` is notified when the
     /// connection must go.
     pub fn start_discarding(&self, client: ClientKey, displaced: &Arc<Notify>) -> DiscardGuard {
+        // At least one, or under a small cap no client could be sure to get its answer.
         let max = (self.cap.lock().max / DISCARD_DIVISOR).max(1);
         self.cap.0.discards.enter(client, max, Arc::clone(displaced))
     }
@@ -118,6 +121,7 @@ impl Drop for CapGuard {
     fn drop(&mut self) {
         let Some(permit) = self.permit.take() else { return };
         let mut size = self.cap.lock();
+        // `resize` could not withdraw this place while the connection had it.
         if size.excess > 0 {
             size.excess -= 1;
             permit.forget();

@@ -75,6 +75,7 @@ impl DiscardingConnections {
         state.next += 1;
         state.update_client(client, |own| own.insert(at, displaced));
         state.staying += 1;
+        // Under the same lock, so that no other thread sees more than `max` of them.
         state.make_room(max, Some(client));
         drop(state);
         DiscardGuard { of: Arc::clone(self), client, at }
@@ -103,6 +104,8 @@ impl DiscardState {
     /// Displaces connections until at most `max` stay, and as many go as new ones wait.
     fn make_room(&mut self, max: usize, newcomer: Option<ClientKey>) {
         while self.staying > max || self.going < self.waiting {
+            // All have been displaced already: a new connection then waits for the first place that
+            // is given back.
             let Some(client) = self.client_to_displace(newcomer) else { return };
             let oldest = self.update_client(client, ClientDiscards::pop_first);
             let Some((_, displaced)) = oldest else { return };
@@ -161,6 +164,7 @@ impl Drop for DiscardGuard {
 
 impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
+        // A connection that was displaced for this one goes all the same.
         self.0.lock().waiting -= 1;
     }
 }

@@ -65,7 +65,8 @@ impl HandshakeQueue {
         take: impl Fn() -> Result<(), Duration>,
     ) {
         let queued = self.queue((Arc::clone(listener), client));
-        // The semaphore is never closed.
+        // The semaphore is never closed. The permit goes back on drop, also where the connection
+        // leaves the line, and the next one is first.
         let _first = queued.turn.acquire().await;
         while let Err(wait) = take() {
             sleep(wait.min(RATE_RECHECK_INTERVAL)).await;
@@ -74,7 +75,8 @@ impl HandshakeQueue {
 
     /// Whether others of this client wait. A newcomer then queues behind them.
     fn has_queue(&self, listener: &Arc<str>, client: ClientKey) -> bool {
-        // Usually no connection waits, and the table is not locked.
+        // Usually no connection waits, and the table is not locked. At worst a newcomer reads an
+        // old zero, and passes in front of a connection that queues just now.
         self.waiting.load(Ordering::Relaxed) > 0
             && self.lock().contains_key(&(Arc::clone(listener), client))
     }
@@ -100,6 +102,7 @@ impl Drop for QueueGuard<'_> {
         let mut lines = self.handshake_queue.lock();
         if let Entry::Occupied(mut line) = lines.entry(self.whose.clone()) {
             line.get_mut().waiting -= 1;
+            // An entry without connections would stay for good: any address could fill the table.
             if line.get().waiting == 0 {
                 line.remove();
             }

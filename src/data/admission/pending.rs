@@ -117,6 +117,7 @@ impl PendingConnections {
                 signal: None,
             }));
         }
+        // Off the list at once, so that no second newcomer asks the same connection.
         let (_, longest) = connections.idle.pop_first()?;
         let (claimant, decided) = oneshot::channel();
         // Signals under the shard's lock. Otherwise the connection could find itself off the list
@@ -162,6 +163,7 @@ impl AdmissionClaim {
             };
             // The channel only ever closes. Whether the other connection has left is in the table.
             drop(timeout_at(deadline, asked.decided).await.ok()?);
+            // Another newcomer may have been faster. The claim then asks the next idle connection.
             self = asked.pending.claim_for(asked.key, asked.max)?;
         }
     }
@@ -190,6 +192,7 @@ impl PendingGuard {
         let at = shard.next;
         shard.next += 1;
         let connections = shard.clients.entry(self.key).or_default();
+        // Listed before it is counted: at the bound this connection may be the one to leave.
         connections.idle.insert(at, signal);
         let waker =
             if self.state == PendingState::Exempt { connections.count_one(self.max) } else { None };
@@ -237,6 +240,7 @@ impl PendingGuard {
         let mut shard = self.pending.shard(self.key);
         let Some(connections) = shard.clients.get_mut(&self.key) else { return };
         connections.counted -= 1;
+        // Off the list under the same lock: no request to leave goes to a connection that has left.
         if let PendingState::Idle(at) = self.state {
             connections.idle.remove(&at);
         }
@@ -272,6 +276,8 @@ impl DisplaceSignal {
         let mut rung = self.lock();
         rung.asked = true;
         rung.claimant = claimant;
+        // A waker serves once: `set_idle` registers it again with the next poll of an idle
+        // connection.
         rung.waker.take()
     }
 

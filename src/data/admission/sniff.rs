@@ -33,10 +33,13 @@ pub fn sniff_http(said: &[u8]) -> Sniffed {
     let length = said.iter().take(MAX_METHOD_BYTES + 1).take_while(|byte| is_method(byte)).count();
     let (method, rest) = said.split_at(length);
     match rest {
+        // A method may have a hyphen inside (`VERSION-CONTROL`); no registered one begins with it.
         _ if length > MAX_METHOD_BYTES || said.starts_with(b"-") => Sniffed::Mismatch,
         [] => Sniffed::NeedMore,
         [b' '] if length > 0 => Sniffed::NeedMore,
+        // A path, the asterisk, or a URI of the scheme `http` or `https` (RFC 9112 §3.2).
         [b' ', b'/' | b'*' | b'h' | b'H', ..] if length > 0 => Sniffed::Match,
+        // CONNECT alone names an authority (RFC 9112 §3.2.3).
         [b' ', first, ..] if method == b"CONNECT" && first.is_ascii_alphanumeric() => {
             Sniffed::Match
         }

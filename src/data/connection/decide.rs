@@ -262,6 +262,7 @@ impl HttpService {
         permit: Permit,
         log: &mut RequestLog,
     ) -> Result<UpgradeAnswer, Refusal> {
+        // Before the charge: a malformed attempt takes no token of its client's.
         let handshake = Handshake::parse(&attempt.head)?;
         // Charged first: the candidate's budgets don't depend on what the policy's say.
         let candidate = log.candidate();
@@ -273,6 +274,8 @@ impl HttpService {
         };
         log.compare(candidate, slot.as_ref().err().copied());
         let slot = slot?;
+        // From here on the policy bounds the connection, and `pending_per_client` does not
+        // (decision 021).
         self.deadlines.on_permit();
         let route = slot.permit().route();
         let trailers = forward::takes_trailers(&attempt.head.headers);
@@ -329,11 +332,13 @@ fn compare_choice(
     let rules = log.policy.as_ref().and_then(|policy| policy.candidate.as_ref());
     let (Some(Ok(())), Some(rules)) = (candidate, rules) else { return };
     match (answer, &log.tried.unadmitted) {
+        // The candidate would have answered this 101 with 502.
         (Ok(UpgradeOutcome::Switched(backend)), _)
             if !rules.admits_subprotocol(backend.agreed.subprotocol.as_deref()) =>
         {
             log.compare(Some(Err(Refusal::Backend(BackendError::Failed))), None);
         }
+        // The policy has refused the choice of the backend, and the candidate admits it.
         (Err(refusal), Some(chosen)) if rules.admits_subprotocol(chosen.as_deref()) => {
             log.compare(candidate, Some(*refusal));
         }

@@ -70,6 +70,7 @@ pub async fn read_first_head(
             }
             Sniffed::Mismatch => break,
             Sniffed::NeedMore => {
+                // An error counts as the end here, and hyper meets it again.
                 let more = poll_fn(|cx| read_some(&mut client, cx)).await.unwrap_or_default();
                 if more.is_empty() {
                     break;
@@ -81,6 +82,7 @@ pub async fn read_first_head(
     let Some((head, length)) = attempt(service, &came) else {
         return FirstHeadOutcome::Hyper { client: client.with_replay(came), answer: None };
     };
+    // `parse_request` takes no other version, and no head with a body.
     service.deadlines.on_request_start(Version::HTTP_11, false);
     let mut early = Bytes::new();
     let mut decision = pin!(Arc::clone(service).decide(head));
@@ -141,6 +143,8 @@ async fn decide_while_reading(
             return Poll::Ready(Some(decision));
         }
         if early.is_empty() {
+            // Empty only once the client is gone: `TimedStream` hides a mere FIN while a request is
+            // worked on.
             *early = ready!(read_some(client, cx)).unwrap_or_default();
             if early.is_empty() {
                 return Poll::Ready(None);
@@ -181,6 +185,7 @@ async fn write_reply(
 
 /// The client's next bytes; empty at the end of its stream.
 fn read_some(client: &mut TimedStream, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    // On the stack for one call: across an await it would make every task 8 KiB larger.
     let mut room = [MaybeUninit::uninit(); MAX_FIRST_READ_BYTES];
     let mut buffer = ReadBuf::uninit(&mut room);
     ready!(Pin::new(client).poll_read(cx, &mut buffer))?;

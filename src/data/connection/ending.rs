@@ -68,8 +68,10 @@ pub fn hyper_end(
         _ if deadlines.is_displaced() => ConnectionEnd::Displaced,
         (None, Some(closed)) => closed,
         (None, None) => timed_out(service),
+        // No newcomer has asked for its place: its time between requests was over.
         (Some(_), None) if deadlines.is_leaving() => ConnectionEnd::KeepAlive,
         _ if deadlines.cut().is_some() => ConnectionEnd::Cut,
+        // Rare: `RequestFilter` refuses such heads, unless it has lost where a head begins.
         (Some(Err(error)), _) if error.is_parse_too_large() => service.malformed(&format!(
             "its head is too large: too many header fields (more than {}, `max_fields`), \
              or over `max_head`",

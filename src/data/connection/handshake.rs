@@ -63,6 +63,7 @@ pub async fn accept_tls(
         // The certificates of the generation that runs when the client speaks, not at the accept.
         let live = thread.plane.live.load();
         let present = live.listeners.get(&listener).and_then(|rules| rules.tls.as_ref());
+        // A listener that a reload has removed keeps the rules of the accept.
         let (config, by_sni) = present.unwrap_or(admitted).for_connection(is_nameless);
         chosen = Some(by_sni);
         config
@@ -76,6 +77,7 @@ pub async fn accept_tls(
     };
     let accepted = tokio::select! {
         biased;
+        // First: a handshake that is done in the same poll as its deadline counts as done.
         accepted = handshake => Ok(accepted),
         () = deadline_or_closing(deadline, closing) => Err(HandshakeTimeout),
     };
@@ -83,6 +85,7 @@ pub async fn accept_tls(
     let result = match &accepted {
         Ok(Ok((_, facts))) if facts.resumed => TlsResult::Resumed,
         Ok(Ok(_)) => TlsResult::Full,
+        // A health check is neither a failed handshake nor a refusal.
         Ok(Err(tls::AcceptError::NoBytes)) => {
             open_guard.listener.probed();
             return Err(ConnectionEnd::Client.into());
@@ -130,6 +133,7 @@ async fn told(
             // Boxed: few connections need the room that it takes.
             let answer = reply::plain_on_tls();
             let dismissed = Box::pin(hello.answer_and_close(&answer));
+            // Within the deadline of the handshake: a client that takes nothing gets no more time.
             let answered = timeout_at(deadline, dismissed).await.ok().flatten();
             ("plain HTTP was sent to a port that speaks TLS".to_owned(), answered)
         }

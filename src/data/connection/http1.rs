@@ -27,6 +27,7 @@ pub async fn serve_http(
     let deadlines = service.deadlines.clone();
     let connection = Arc::clone(&service.connection);
     let closing = pin!(connection.closing.cancelled());
+    // The first wait sets the time: see `ConnectionTimers::poll_late`.
     let timer = pin!(sleep_until(Instant::now()));
     let mut timers = ConnectionTimers::new(&deadlines, closing, timer);
 
@@ -37,11 +38,13 @@ pub async fn serve_http(
     };
     match first {
         Some(FirstHeadOutcome::Upgraded(upgraded)) => HttpOutcome::Upgraded(upgraded),
+        // A client that broke TLS has got an alert, and lingers behind it. Any other is gone.
         Some(FirstHeadOutcome::Left(client)) => {
             finish(ConnectionEnd::Client, client, false, &deadlines)
         }
         Some(FirstHeadOutcome::Http2(client)) => {
             let end = service.malformed("HTTP/2 without negotiation, which is not spoken here");
+            // The rest of the preface, and frames behind it, may still come.
             finish(end, client, true, &deadlines)
         }
         Some(FirstHeadOutcome::Replied { client, unread }) => {

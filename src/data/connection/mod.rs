@@ -80,11 +80,14 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     let mut open_guard = OpenGuard {
         thread: Arc::clone(&thread),
         listener: metrics,
+        // Holds where no later step sets another end, as for a client that just leaves.
         end: ConnectionEnd::Client,
         places,
     };
 
     let log_context = LogContext { listener: &rules.listener.name, client, peer };
+    // One deadline for the wait and the handshake: a client that displaces another gets no more
+    // time.
     let deadline = Instant::now() + rules.listener.timeouts.tls;
     let Some(guard) = claim.wait(deadline).await else {
         open_guard.end = ConnectionEnd::Pending;
@@ -140,6 +143,7 @@ fn conclude(
         HttpOutcome::Upgraded(upgraded) => {
             open_guard.end = ConnectionEnd::Upgraded;
             let UpgradedConnection { client, early, pending } = upgraded;
+            // Always there: nothing has taken the stream back before.
             let Some((client, unread)) = client.into_parts() else { return };
             // A copy: hyper's whole buffer would live as long as the tunnel.
             let said = [early, unread].concat().into();
@@ -152,6 +156,7 @@ fn conclude(
 
 /// The timers of a connection from its first head on.
 fn deadlines_of(rules: &ListenerRules, guard: PendingGuard) -> HttpDeadlines {
+    // The default `write_stall` holds until a request has a route, which may have its own.
     HttpDeadlines::new(rules.listener.timeouts, RouteTimeouts::default().write_stall, guard)
 }
 

@@ -51,6 +51,7 @@ impl PendingTunnel {
     /// Opens the tunnel to `client`, which has `said` something already. Books the attempt, and
     /// enters the table, which orders the end at once if the rules that run now refuse it.
     pub fn open(mut self, thread: &ThreadContext, client: TunnelStream, said: Bytes) -> Tunnel {
+        // The 101 has gone out, so the attempt is permitted, whatever the table orders next.
         self.log.log_permitted(101);
         let GrantedTunnel { backend, slot, request, from } = *self.granted;
         let (place, entry) = slot.enter(request, from, Timestamp::now);
@@ -59,6 +60,7 @@ impl PendingTunnel {
         let Switched { socket, early, agreed, load, .. } = *backend;
         Tunnel::new(TunnelParts {
             client,
+            // Also over TLS: the session of a backend lies inside its `Socket`.
             backend: TunnelStream::clear(socket),
             early: EarlyBytes { client: said, backend: early },
             extensions: agreed.extensions,

@@ -112,6 +112,7 @@ impl HttpService {
             }
             Err(Rejection::Aborted(reason)) => {
                 log.log_failed(reason);
+                // No byte of an answer has gone out, so a plain close misleads no client.
                 self.deadlines.set_cut(CutKind::Close);
                 return Err(ConnectionAborted(reason));
             }
@@ -128,6 +129,7 @@ impl HttpService {
         log: &mut RequestLog,
     ) -> Result<Response<ResponseBody>, Rejection> {
         let Forward { head, request, permit, version, trailers, is_expected } = forward;
+        // Entered before the dial: a reload or a drain reaches the request while it waits.
         let mut in_flight = self.begin_exchange(&permit, request, log, head.method.is_safe());
         let (mut body, fault) = if log.has_body {
             RequestBody::streamed(body, permit.route(), self.deadlines.clone())
@@ -156,6 +158,7 @@ impl HttpService {
                 Ok(answer.map(|body| body.with_exchange(in_flight, fault)))
             }
             Ok(Err(refusal)) => Err(no_answer(&mut in_flight, &fault, log, refusal)),
+            // Revoked before the head of an answer: the client gets the refusal of the new rules.
             Err(ExchangeEnd { refusal: Some(refusal), .. }) => Err(refusal.into()),
             Err(ExchangeEnd { reason, .. }) => Err(Rejection::Aborted(reason)),
         }
@@ -175,6 +178,7 @@ fn no_answer(
     log: &mut RequestLog,
     refusal: Refusal,
 ) -> Rejection {
+    // Where the upload failed, that is the cause, and not the backend.
     let ending = fault
         .exchange_end()
         .unwrap_or(ExchangeEnd::new(Initiator::Backend, ExchangeReason::BackendFailed));

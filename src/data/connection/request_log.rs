@@ -102,6 +102,7 @@ impl RequestLog {
             connection,
             recorded: false,
             deferred_status: None,
+            // Hexadecimal digits are always a valid value.
             id: HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
             began: Instant::now(),
             kind: RequestKind::Plain,
@@ -120,6 +121,7 @@ impl RequestLog {
 
     /// Notes the host and the path of a head that has not passed the gate.
     pub fn note_head(&mut self, headers: &HeaderMap, target: &Uri) {
+        // The gate has not passed this head: the host may be any bytes.
         let host = headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()));
         self.host = host.map(|host| host.into_owned()).unwrap_or_default();
         self.path = target.path().to_owned();
@@ -219,6 +221,7 @@ impl RequestLog {
         refusal: Option<Refusal>,
         failure: Option<ExchangeReason>,
     ) {
+        // The first booking counts. Another follows at the latest when the request is dropped.
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
@@ -258,6 +261,7 @@ impl RequestLog {
     fn persistence(&self, refusal: Refusal) -> Persistence {
         let unserved = match refusal {
             Refusal::Head(_) | Refusal::Network | Refusal::Route | Refusal::Misdirected => true,
+            // With a route only a second reading of the path is refused: the client is served here.
             Refusal::Path => self.route.is_none(),
             // The connection is closed without an answer.
             Refusal::Pending | Refusal::Proxy | Refusal::Tls => true,

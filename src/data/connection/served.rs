@@ -87,6 +87,7 @@ pub async fn serve_with_hyper(
     }
     service.log_deferred(deadlines.was_delivered());
     let is_broken = back.as_ref().is_some_and(|(client, _)| client.has_alerted());
+    // A client that broke TLS has sent something, though no byte of HTTP: it is no health check.
     if !deadlines.has_received() && spoken.is_some() && !is_broken {
         return HttpOutcome::Empty;
     }
@@ -102,6 +103,8 @@ pub async fn serve_with_hyper(
 /// their case, and sidegate's own are in Title-Case.
 pub fn server(max_head: usize, max_fields: usize) -> http1::Builder {
     let mut builder = http1::Builder::new();
+    // hyper has room for its default on the stack. Any number that is set costs an allocation for
+    // each request.
     if max_fields != DEFAULT_MAX_FIELDS {
         builder.max_headers(max_fields);
     }
@@ -109,6 +112,7 @@ pub fn server(max_head: usize, max_fields: usize) -> http1::Builder {
         .preserve_header_case(true)
         .title_case_headers(true)
         .max_header_size(max_head)
+        // hyper panics at less than 8 KiB, whatever `max_head` is.
         .max_buf_size(max_head + 8 * 1024)
         // The timers have the deadlines.
         .header_read_timeout(None);

@@ -109,6 +109,7 @@ impl HttpService {
     /// of the request's body.
     pub fn closes_after(&self, after: Persistence) {
         if after == Persistence::Close {
+            // Relaxed suffices: one task writes and reads these flags.
             self.is_closing.store(true, Ordering::Relaxed);
             self.deadlines.discard_body(None);
         }
@@ -170,6 +171,7 @@ pub fn check_answer(
     trailers: bool,
 ) -> Response<ResponseBody> {
     let has_length = answer.headers().contains_key(CONTENT_LENGTH);
+    // Only a body in chunks can have trailers (RFC 9112 §7.1.2).
     if !trailers || has_length {
         answer.headers_mut().remove(TRAILER);
     }

@@ -138,6 +138,7 @@ impl ProbeState {
     /// forgotten by its host after a minute (tcp(7), SO_KEEPALIVE).
     fn new(tcp: &TcpStream) -> Self {
         let probes = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
+        // A socket that fails this has lost its peer already.
         let _ = SockRef::from(tcp).set_tcp_keepalive(&probes);
         ProbeState { timer: Box::pin(tokio::time::sleep(FIRST_PROBE_DELAY)), sent: false }
     }
@@ -213,6 +214,8 @@ impl TimedStream {
     /// client may have sent bytes that were not read; and how many bytes have been discarded.
     /// `unread` says whether hyper, which is done with the stream, has left something of it.
     pub fn into_unread(mut self, unread: bool) -> Option<(TcpStream, u64)> {
+        // A client that has ended its side sends nothing more. A connection that was cut ends
+        // without the wait.
         if self.deadlines.has_client_eof() || self.deadlines.cut().is_some() {
             return None;
         }
@@ -270,9 +273,11 @@ impl TimedStream {
         let Some(tcp) = self.stream.tcp() else { return Poll::Ready(false) };
         let confirming = self.confirming.get_or_insert_with(|| Box::new(DeliveryWait::new()));
         loop {
+            // A reset: the client had closed its socket before the last bytes came.
             if !matches!(tcp.take_error(), Ok(None)) {
                 return Poll::Ready(false);
             }
+            // The kernel tells of no acknowledgement, so its queue is polled (SIOCOUTQ).
             if unacked(tcp) == Some(0) {
                 return Poll::Ready(true);
             }
@@ -300,6 +305,7 @@ impl TimedStream {
             let pause = if probing.sent { PROBE_TIMEOUT } else { PROBE_INTERVAL };
             probing.timer.as_mut().reset(Instant::now() + pause);
             if probing.sent {
+                // Never written in part: nothing else waits, and the kernel has room for 25 bytes.
                 let _ = self.stream.poll_write(cx, PROBE)?;
             }
         }
@@ -309,6 +315,7 @@ impl TimedStream {
     /// client has sent bytes behind that request, hyper does not read, and would not notice.
     fn poll_error(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if !self.deadlines.is_busy() {
+            // Between two requests hyper reads, and meets the error itself.
             self.looks = None;
             return Poll::Pending;
         }
@@ -357,6 +364,7 @@ impl TimedStream {
     fn report(&self, written: &Poll<io::Result<usize>>) {
         match written {
             Poll::Ready(written) => {
+                // An error counts as no bytes: hyper ends the connection by it.
                 if let Some(write_stall) = self.deadlines.on_write(*written.as_ref().unwrap_or(&0))
                 {
                     self.allow_zero_window(write_stall);
@@ -449,6 +457,7 @@ impl AsyncRead for TimedStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // Taken out for the call, since the closure borrows the whole stream.
         let Some(mut filter) = this.filter.take() else { return this.poll_client(cx, buffer) };
         let read = filter.poll(buffer, |buffer| this.poll_client(cx, buffer));
         // Bytes count as a head only once the filter has looked at them.

@@ -294,6 +294,8 @@ impl Scanner {
                     run.enter(&header);
                     Ok(self.run(run, header.len as u64 + header.payload, input, rules))
                 }
+                // An incomplete header or a control frame. Both are rare, so `begin` may read the
+                // header again.
                 _ => self.begin(HeaderBytes::EMPTY, input, rules),
             },
             ScanState::Payload(left) => {
@@ -363,6 +365,7 @@ impl Scanner {
         if !header.is_control() {
             self.enter(&header);
         }
+        // Counted in `input`: the held bytes of the header came before it.
         let end = (header.len - usize::from(held.len)) as u64 + header.payload;
         let mut run = FrameRun::of(held.as_slice());
         run.enter(&header);
@@ -447,6 +450,8 @@ impl Scanner {
                     self.open = first & 0x80 == 0;
                     run.messages += u32::from(!continues);
                 }
+                // Where frames are limited, each Ping and Pong is charged by itself, in
+                // `take_cost`.
                 0x89 if !limits
                     && rules.passes(OPCODE_PING, ControlFrame::masked(&input[at..end])) =>
                 {
@@ -500,6 +505,7 @@ impl Scanner {
             count += 1;
             end += size;
         }
+        // One read holds far fewer frames.
         let frames = u32::try_from(count).unwrap_or(u32::MAX);
         run.frames += frames;
         match first {
@@ -570,6 +576,7 @@ impl Scanner {
         let (opcode, last) = (first & 0x0F, first & 0x80 != 0);
         let (masked, short) = (second & 0x80 != 0, second & 0x7F);
         let control = opcode >= 8;
+        // A client masks every frame, and a server none (RFC 6455 §5.1).
         if masked != (self.sender == Sender::Client) {
             let broken = if masked {
                 "A frame of the backend's is masked."
@@ -592,6 +599,7 @@ impl Scanner {
         } else if (opcode == 0) != self.open {
             self.check_interleaved()?;
         }
+        // A length in a longer form than needed is no fault here: it passes as it came.
         let (length, payload) = match short {
             126 => (2, rest.first_chunk().map(|length| u64::from(u16::from_be_bytes(*length)))),
             127 => match rest.first_chunk().map(|length| u64::from_be_bytes(*length)) {
@@ -620,6 +628,7 @@ impl Scanner {
     /// Payload of the message so far, with the payload of the next data frame.
     fn grown(&self, payload: u64) -> u64 {
         let before = if self.open { self.message } else { 0 };
+        // Where no rule bounds a message, it may grow without end.
         before.saturating_add(payload)
     }
 
@@ -693,6 +702,7 @@ impl ControlFrame {
 
     /// The code that a Close states, valid or not. `None` means that it states none.
     pub fn close_code(&self) -> Option<u16> {
+        // A payload of one byte holds no code. Such a Close passes, and its receiver judges it.
         let code = self.payload().first_chunk()?;
         if self.is_close() { Some(u16::from_be_bytes(*code)) } else { None }
     }
@@ -741,6 +751,7 @@ impl fmt::Debug for ControlFrame {
 /// `code` must be allowed on the wire: never 1005, 1006 or 1015 (RFC 6455 §7.4.1).
 pub fn close_frame(code: u16, reason: &str, mask: Option<[u8; 4]>) -> ControlFrameBytes {
     debug_assert!(CloseCode::from(code).is_allowed(), "{code} must not be sent");
+    // The reason of a Close is UTF-8 (RFC 6455 §5.5.1), behind two bytes of code.
     let reason = &reason[..reason.floor_char_boundary(ControlFrame::MAX_PAYLOAD_BYTES - 2)];
     whole(Kind::Close, &[&code.to_be_bytes(), reason.as_bytes()], mask)
 }
@@ -782,6 +793,7 @@ impl<const N: usize> InlineBytes<N> {
         let len = usize::from(self.len);
         let taken = whole.min(N).saturating_sub(len).min(more.len());
         self.bytes[len..len + taken].copy_from_slice(&more[..taken]);
+        // Nothing is cut off: `taken` is at most `N`, which is at most 255.
         self.len += taken as u8;
         taken
     }

@@ -93,6 +93,7 @@ impl Handshake {
         {
             return Err("The 101 does not list upgrade in Connection.");
         }
+        // Case matters in base64, so the comparison is one of bytes.
         if single(headers, header::SEC_WEBSOCKET_ACCEPT) != Some(self.accept().as_bytes()) {
             return Err("The 101 does not hold the one Sec-WebSocket-Accept that answers the key.");
         }
@@ -131,6 +132,7 @@ impl Handshake {
 
 /// Whether the head announces a body, which would be read as frames.
 fn has_body(headers: &HeaderMap) -> bool {
+    // A length is any number of digits (RFC 9110 §8.6), so `00` is no body either.
     let nothing = |value: &[u8]| !value.is_empty() && value.iter().all(|digit| *digit == b'0');
     headers.contains_key(header::TRANSFER_ENCODING)
         || headers
