@@ -21,6 +21,7 @@ pub fn answer(request: &DiffRequest, preview: &ReloadPreview, now: Timestamp) ->
             };
         }
     };
+    // By the bytes of all files: an edited comment is a change, though one without effect.
     let is_same = next.snapshot.digest == before.digest;
     let changes = compare(&ComparedGenerations { before, settings, next, impact, promote, now });
     if is_same { DiffAnswer::Unchanged(changes) } else { DiffAnswer::Changed(changes) }

@@ -131,9 +131,8 @@ impl AdminService for MetricsListener {
         let ends = async {
             stop.cancelled().await;
             // Connections in the queue are answered. `drop_new_syns` drops new SYNs, so that the
-            // close resets no connection that came later.
-            // systemd keeps the sockets that it passes: closing them here resets nothing, and a
-            // filter would outlive this process.
+            // close resets no connection that came later. systemd keeps the sockets that it passes:
+            // closing them here resets nothing, and a filter would outlive this process.
             for socket in tcp.iter().filter(|_| !passed) {
                 let _ = drop_new_syns(socket);
             }

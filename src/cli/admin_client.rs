@@ -86,6 +86,7 @@ async fn connect(config: &Path) -> Result<(PathBuf, UnixStream), AskError> {
     for path in candidates(&absolute) {
         let site = match trust.site(&path) {
             Ok(site) => site,
+            // Only the first is kept: it is the likeliest path, and one remedy is enough.
             Err(SocketError::Untrusted(sentence)) => {
                 tried.distrusted.get_or_insert(sentence);
                 continue;
@@ -98,6 +99,7 @@ async fn connect(config: &Path) -> Result<(PathBuf, UnixStream), AskError> {
         // The path may have changed since its check, so the listening process is checked as well.
         match connect_to(&site.path).await {
             Ok(stream) => return check_peer(&trust, &site, stream).map(|stream| (path, stream)),
+            // A full queue has an agent behind it, so no other path is tried.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 return Err(AskError::Unknown(busy(&path)));
             }
@@ -150,6 +152,7 @@ impl TriedPaths {
 
     fn failure(self, config: &Path) -> AskError {
         let shown = config.display();
+        // Before all else: an agent that no path has may still run at the distrusted one.
         if let Some(sentence) = self.distrusted {
             return AskError::Unknown(sentence);
         }
@@ -247,6 +250,7 @@ async fn exchange<R: AdminRequest>(
             format!("the answer of the agent at {shown} is incomplete or too long: {error}")
         };
         // A declared length beyond the limit is refused before any byte of the body is read.
+        // The lower bound is Content-Length; for a chunked body it is 0, and `Limited` has to hold.
         if body.size_hint().lower() > MAX_ANSWER_BYTES as u64 {
             return Err(too_long(&format_args!("{} bytes", body.size_hint().lower())));
         }

@@ -26,6 +26,7 @@ pub struct CertificateAndKey {
 /// certificate as PEM and the pair. The authority's key is dropped.
 pub fn issue(name: &str, days: i32) -> Result<(String, CertificateAndKey), Error> {
     let mut params = params(name, days)?;
+    // Path length 0: it signs end entities alone, and no further authority (RFC 5280 §4.2.1.9).
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let signing = KeyPair::generate()?;

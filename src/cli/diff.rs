@@ -49,6 +49,7 @@ pub fn diff(verb: &DiffArgs) -> Exit {
         print_text(&answer);
     }
     let exit = exit(&answer, verb.max_revoked);
+    // The last line, behind the changes that it refers to.
     if let Some(bound) = verb.max_revoked.filter(|bound| is_exceeded(&answer, *bound)) {
         print_error(format_args!("more than {bound} would be closed"));
     }

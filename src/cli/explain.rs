@@ -77,6 +77,7 @@ pub fn exit(answer: &ExplainAnswer) -> Exit {
 }
 
 fn from_files(verb: &ExplainArgs, inquiry: &ExplainQuery) -> Option<ExplainAnswer> {
+    // The policies' own tests are not run: a failed one may be the very thing to explain.
     let built = compile::compile_untested(&verb.config.config)
         .map_err(|errors| print_diagnostics(&errors))
         .ok()?;

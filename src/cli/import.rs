@@ -68,6 +68,7 @@ pub fn import(verb: &ImportArgs) -> Exit {
         let mut faults: Vec<_> =
             faults.iter().map(|fault| (&fault.place, fault.to_string())).collect();
         faults.sort();
+        // A limit that names a missing zone is a fault at each location that inherits it.
         faults.dedup();
         return fail_with(&faults.into_iter().map(|(_, text)| text).collect::<Vec<_>>());
     }

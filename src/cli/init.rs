@@ -171,6 +171,7 @@ impl InitSite<'_> {
         let address = Some(self.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
         let is_new = |name: &String| !certificate::LOCAL_NAMES.contains(&&**name);
         let mut all: Vec<_> = host.into_iter().chain(address).filter(is_new).collect();
+        // Host and address may be the same text, and they are neighbours here.
         all.dedup();
         all
     }
@@ -355,6 +356,7 @@ It listens at {listen} and admits only this machine, by the addresses {}: see `l
             None => "127.0.0.0/8 and ::1".to_owned(),
         }
     );
+    // Port 0 tests the address alone: the port may be taken now and free later, or need root.
     if TcpListener::bind((listen.ip(), 0)).is_err() {
         next.push_str(&format!(
             "\n{} is no address of this machine: `sidegate run` fails here.",

@@ -122,6 +122,7 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
             tokio::select! {
                 () = agent.ended() => return Ok(()),
                 _ = hangup.recv() => agent.request_reload(),
+                // A second signal arrives here again, and `drain` then cuts the rest.
                 _ = terminate.recv() => agent.drain(),
                 _ = interrupt.recv() => agent.drain(),
             }

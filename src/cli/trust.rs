@@ -60,6 +60,7 @@ impl From<io::Error> for SocketError {
 impl TrustedUsers {
     /// The trusted users for `config`.
     pub fn new(config: &Path) -> TrustedUsers {
+        // Follows a link: the owner of the file decides what the agent runs.
         let owner = fs::metadata(config).ok().map(|file| file.uid());
         let users = [ROOT_UID, geteuid().as_raw()].into_iter().chain(owner).collect();
         TrustedUsers { config: config.to_owned(), users, group: getegid().as_raw() }
@@ -95,6 +96,7 @@ impl TrustedUsers {
                 if !self.trusts(found.uid()) && walk.landlord != Some(found.uid()) {
                     return Err(self.foreign(path, &next, &found));
                 }
+                // A relative target begins at the link's folder; `join` keeps an absolute one.
                 let target = walk.at.join(fs::read_link(&next)?);
                 rest = parts(&target).into_iter().chain(rest).collect();
                 walk = PathWalk::from_root();
@@ -125,6 +127,7 @@ impl TrustedUsers {
             if !walk.is_roots {
                 return Err(self.foreign(path, &walk.at, &folder));
             }
+            // Root alone can have made this folder, for a service's user.
             walk.landlord = Some(folder.uid());
         }
         let is_shared = others_write(&folder, self.group);

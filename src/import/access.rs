@@ -88,6 +88,7 @@ pub fn decide(rules: &[AccessRule]) -> Vec<NetworkDecision> {
 /// Returns whether `one` admits a client that `other` refuses.
 pub fn admits_beyond(one: &[AccessRule], other: &[AccessRule]) -> bool {
     let (one, other) = (decide(one), decide(other));
+    // Between these networks both decisions are constant, so each needs one look.
     let mut networks = one.iter().chain(&other).map(|at| at.network);
     networks.any(|network| admits(&one, network) && !admits(&other, network))
 }
@@ -122,6 +123,7 @@ fn family(rules: &[AccessRule], root: IpNet) -> Vec<NetworkDecision> {
             first.entry(network).or_insert(at);
         }
     }
+    // Behind every rule: nginx' default, which admits.
     first.entry(root).or_insert(usize::MAX);
     let mut networks: Vec<_> = first.into_iter().collect();
     // Wider networks sort before the networks that they contain.

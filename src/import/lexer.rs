@@ -120,6 +120,7 @@ impl Lexer<'_> {
                     self.line += 1;
                     comment = false;
                 }
+                // A comment begins between words only; inside a word, `#` is a character.
                 b'#' => comment = true,
                 b' ' | b'\t' | b'\r' => {}
                 _ if comment => {}
@@ -145,6 +146,7 @@ impl Lexer<'_> {
         if let Some(quote) = quote {
             self.at += 1;
             match self.bytes.get(self.at) {
+                // nginx takes a `)` as well, for a condition with a quoted end: `if ($a = "b")`.
                 Some(b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{' | b')') | None => {}
                 Some(other) => {
                     let (quote, other) = (char::from(quote), char::from(*other));
@@ -164,6 +166,7 @@ impl Lexer<'_> {
         while let Some(&byte) = self.bytes.get(self.at) {
             match byte {
                 _ if byte == quote => return Ok(self.at),
+                // The character after the backslash cannot close the quote.
                 b'\\' => self.step(),
                 _ => {}
             }
@@ -185,6 +188,7 @@ impl Lexer<'_> {
             match byte {
                 b'{' if variable => {}
                 b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{' => break,
+                // An escaped blank or `;` does not end the word.
                 b'\\' => self.step(),
                 _ => {}
             }
@@ -192,6 +196,7 @@ impl Lexer<'_> {
             variable = byte == b'$' || (variable && byte == b'{');
             self.step();
         }
+        // A backslash at the end of the file makes `step` go one byte too far.
         self.at.min(self.bytes.len())
     }
 

@@ -162,6 +162,7 @@ impl TreeReader {
         self.files.push(same);
         let mut statements = statements.into_iter();
         let directives = self.block(&mut statements, &shown)?;
+        // Only files that are being read count: the same file included twice in a row is no cycle.
         self.files.pop();
         Ok(directives)
     }
@@ -222,7 +223,9 @@ impl TreeReader {
     }
 
     fn include(&mut self, id: DirectiveId, pattern: &str) -> Result<Vec<Directive>, ImportError> {
+        // nginx resolves against the folder of its main file, not of the file that includes.
         let path = self.tree.folder.join(pattern);
+        // nginx calls glob(3) for these characters alone; any other name has to exist.
         let files = if pattern.contains(['*', '?', '[']) {
             let found = matching(&path).map_err(|what| self.tree.fault(id, what))?;
             // A pattern without matches is no error in nginx, either.

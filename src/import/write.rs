@@ -147,6 +147,7 @@ fn push_backends(out: &mut String, backends: &[String], unknown: Option<&str>) {
     match (&all[..], unknown) {
         (_, Some(why)) => {
             let placeholder = quoted(PLACEHOLDER_BACKEND);
+            // A line feed would end the comment, and the rest would be read as TOML.
             push_line(out, format_args!("# {}", on_one_line(why)));
             push_line(
                 out,

@@ -20,6 +20,7 @@ fn walk(
     found: &mut Vec<KeyChange>,
 ) {
     let nothing = Value::Null;
+    // An absent key and a null mean the same: not set.
     if from.unwrap_or(&nothing) == to.unwrap_or(&nothing) {
         return;
     }
@@ -29,6 +30,7 @@ fn walk(
             keys.into_iter().map(|key| (one.get(&key), other.get(&key), key)).collect()
         }
         (Some(Value::Array(one)), Some(Value::Array(other)))
+            // Matched by name, a table that only moved is no difference.
             if one.iter().chain(other).all(|item| name(item).is_some()) =>
         {
             let find =

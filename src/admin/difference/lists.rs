@@ -18,6 +18,7 @@ pub fn compare(from: &Policy, to: &Policy, now: Timestamp) -> Vec<ListChange> {
     for list in after {
         let at = before.iter().position(|one| one.name == list.name);
         let old = at.map(|at| before.swap_remove(at));
+        // Shared entries are equal, and the usual case: an unchanged file is not compared.
         if old.is_some_and(|old| old.shares(list)) {
             continue;
         }
@@ -65,6 +66,7 @@ fn entries(
             Ordering::Equal => (from.next(), to.next()),
         };
         match (old, new) {
+            // Entries with the same network and sign: only annotations can differ.
             (Some(old), Some(new)) if old == new => continue,
             (Some(_), Some(new)) => count_change(&mut difference, '~', new),
             (Some(old), None) => count_change(&mut difference, '-', old),

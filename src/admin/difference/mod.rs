@@ -112,6 +112,7 @@ fn sample(
     now: Timestamp,
 ) -> Vec<RevokedTunnel> {
     let one = |(entry, refusal): &(Arc<LiveEntry>, Refusal)| {
+        // Judged again for its policy alone; the refusal is that of the impact.
         let judgement = next.judge(entry.client, &entry.request, None, now);
         let policy = judgement.policy.as_deref();
         let is_plain = !entry.request.is_attempt();

@@ -89,6 +89,7 @@ impl AdminAnswer for DiffAnswer {
         };
         let Changes { from, to, tunnels, streams, .. } = changes;
         let counted: Option<u64> =
+            // An overflow makes the sum `None`, which disagrees with any number.
             tunnels.by.iter().try_fold(0u64, |sum, one| sum.checked_add(one.tunnels));
         if (from == to) != same {
             Some("its outcome and its digests disagree")

@@ -70,10 +70,12 @@ impl Report {
             .count();
         let warnings = diagnostics.len() - errors;
         for diagnostic in diagnostics {
+            // Two policies may share a list, and each check of a policy includes its lists.
             if self.said.insert(diagnostic.clone()) {
                 self.print(diagnostic);
             }
         }
+        // Counted with the repeated ones: each path has its own result.
         self.conclude(path, &holds, errors, warnings, unfinished);
         self.errors += errors;
         self.warnings += warnings;
@@ -122,6 +124,7 @@ impl Report {
             .collect();
         let colon = if told.is_empty() { "" } else { ": " };
         let line = format_args!("{path}: fine{colon}{}", told.join(", "));
+        // Standard output belongs to the findings in the other formats.
         if self.format == ReportFormat::Text { print(line) } else { print_error(line) }
     }
 }
@@ -160,6 +163,7 @@ fn data(text: &str) -> String {
 
 /// Escapes the characters that would end the value of a command's property.
 fn property(text: &str) -> String {
+    // `%` is escaped by `data`, first of all, so that these escapes stay whole.
     data(text).replace(':', "%3A").replace(',', "%2C")
 }
 

@@ -66,6 +66,7 @@ impl CheckTarget {
     }
 
     fn of_folder(path: &Path) -> CheckTarget {
+        // First, since a folder called `policies` may itself hold a configuration.
         let config = short(path).join("sidegate.toml");
         if config.exists() {
             return CheckTarget::Configuration(config);
@@ -200,6 +201,7 @@ fn policies(config: &Path, only: Option<&Path>, configurations: &mut ConfigCache
     }
     let is_about = |diagnostic: &&Diagnostic| about.contains(Path::new(&*diagnostic.file));
     let diagnostics: Vec<_> = looked.diagnostics.iter().filter(is_about).cloned().collect();
+    // With errors of its own the subject is not fine anyway, and says so.
     let unfinished = !looked.complete && !diagnostics.iter().any(Diagnostic::is_error);
     let holds = if only.is_some() { String::new() } else { count(policies.len(), "policy file") };
     CheckResult { diagnostics, holds, unfinished }

@@ -42,6 +42,7 @@ impl Echo {
     /// # Errors
     /// No port or no thread is available.
     pub fn start(page: String) -> io::Result<Echo> {
+        // Bound here, not in the thread, so that the caller sees a failure and the port.
         let socket = StdListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.set_nonblocking(true)?;
         let address = socket.local_addr()?;

@@ -69,6 +69,7 @@ impl DemoEnvironment {
         // Not too late: the folder itself admits only this user.
         fs::set_permissions(key, Permissions::from_mode(0o600))?;
         let backend = Echo::start(PAGE.replace("{list}", &html_escaped(&list(path))))?;
+        // Containers often have no ::1, and a listener there would keep the agent from starting.
         let v6 = is_free((Ipv6Addr::LOCALHOST, 0).into());
         Ok(DemoEnvironment { backend, folder, v6 })
     }
@@ -82,6 +83,7 @@ impl DemoEnvironment {
         let metrics = next_free(METRICS_PORT, |port| is_free((Ipv4Addr::LOCALHOST, port).into()))?;
         let admin = self.folder().join("sidegate.sock");
         let admin =
+            // TMPDIR may be deep. The demo then does without the socket.
             if admin.as_os_str().len() > MAX_SOCKET_PATH_BYTES { "off" } else { "sidegate.sock" };
         let mut config = CONFIG
             .replace("{https}", &https.to_string())

@@ -44,6 +44,7 @@ pub fn demo(_: &DemoArgs) -> Exit {
             HeadReader::Direct,
         ) {
             Ok(agent) => return serve(agent, || print(greeting(&stage, &ports))),
+            // Mostly a port that was taken since `write` found it free: the next turn finds others.
             Err(StartError::Unavailable(what)) => {
                 tracing::debug!(error = what, "looking for other ports");
             }

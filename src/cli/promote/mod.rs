@@ -67,6 +67,8 @@ fn run_steps(verb: &PromoteArgs, config: &Path) -> Result<(), String> {
     let swap = swap?;
     let runs = preview(verb, config, &judged)?;
     let placed = swap.place().map_err(because)?;
+    // Read again after the swap: between the judgement and the rename another process may have
+    // saved the candidate.
     let confirmed = match compile::placed_fingerprint(config, name) {
         Ok(files) if files.is_of_same_policy(&judged) => {
             if runs {
@@ -123,6 +125,7 @@ pub fn check_preview(
     let (DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes)) = answer else {
         return Err(String::new());
     };
+    // The digest ties the agent's permission to the files that this command has read.
     if changes.to != digest {
         let to = &changes.to;
         let why = "the files were changed meanwhile, or the agent runs with another --config";
@@ -145,6 +148,7 @@ fn confirm(verb: &PromoteArgs, config: &Path, files: &Fingerprint) -> Result<(),
         ReloadRequest { accept_revocations: verb.accept_revocations, ..ReloadRequest::default() };
     let answer = admin_client::ask(config, &request, RELOAD_TIMEOUT)
         .map_err(|failure| failure.to_string())?;
+    // The agent's answer arrives after its reload, which may have read later versions.
     let confirmed = check_running(&answer, &files.all).or_else(|why| {
         // Other files may have been saved meanwhile and read by the agent: compare with the files
         // of now.

@@ -68,6 +68,8 @@ impl PolicySwap {
             fs::symlink_metadata(&files.policy).map_err(|error| at(&files.policy, &error))?;
         let policy = FileVersion::of(&version);
         if let Ok(left) = fs::symlink_metadata(&files.kept) {
+            // Another inode: the candidate may be in place already, and the kept file may be the
+            // only copy of the previous policy.
             if inode(&left) != policy.inode {
                 return Err(files.broken_off());
             }
@@ -125,6 +127,7 @@ impl PromotionFiles {
         }
         let candidate =
             fs::symlink_metadata(&self.candidate).map_err(|error| at(&self.candidate, &error))?;
+        // Atomic: each load finds either the old policy or the new one.
         fs::rename(&self.candidate, &self.policy).map_err(|error| at(&self.candidate, &error))?;
         self.sync();
         Ok(inode(&candidate))
@@ -199,8 +202,10 @@ impl PlacedCandidate {
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let file = fs::symlink_metadata(from)?;
     if file.is_symlink() {
+        // A link is kept as a link, so that the restored policy is what the operator had.
         return symlink(fs::read_link(from)?, to);
     }
+    // Private until it has its owner: any other mode would first apply to the wrong one.
     let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
     io::copy(&mut File::open(from)?, &mut copy)?;
     let made = copy.metadata()?;

@@ -20,6 +20,7 @@ pub fn rate(rate: f64) -> String {
     match rate {
         rate if rate <= 0.0 => "0".into(),
         rate if rate < 0.01 => "<0.01".into(),
+        // The bounds are half a step below: 0.996 has to become 1.0, not 1.00.
         rate if rate < 0.995 => format!("{rate:.2}"),
         rate if rate < 9.95 => format!("{rate:.1}"),
         rate => number(rate.round() as u64),
@@ -30,6 +31,7 @@ pub fn rate(rate: f64) -> String {
 pub fn bytes(bytes: f64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut amount, mut unit) = (bytes.max(0.0), 0);
+    // At 999.5 three digits would round up to four.
     while amount >= 999.5 && unit + 1 < units.len() {
         amount /= 1024.0;
         unit += 1;

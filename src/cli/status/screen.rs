@@ -116,6 +116,7 @@ fn routes(status: &StatusAnswer, color: bool) -> String {
             shown(|rates| rates.from_client.bytes, bytes),
             shown(|rates| rates.from_backend.bytes, bytes),
         ];
+        // A route that was added since the oldest sample has a shorter average, and says so.
         let younger = over(route).filter(|seconds| Some(*seconds) != longest);
         let younger =
             younger.map(|seconds| format!(" (over {})", seconds_span(seconds))).unwrap_or_default();
@@ -138,6 +139,7 @@ fn routes(status: &StatusAnswer, color: bool) -> String {
     ];
     let mut out = section(&heads, &status.routes, one, color);
     if let Some(seconds) = longest {
+        // Samples are 5 s apart, so a whole minute of them covers 55 s at least.
         let over = if seconds < 55 {
             format!("the {} since the start", seconds_span(seconds))
         } else {

@@ -119,6 +119,8 @@ impl Upstreams {
             None => {
                 let end = rest
                     .find(['/', '?'])
+                    // In `http://app$request_uri` the variable is the whole URI, which begins with
+                    // a slash.
                     .or_else(|| rest.find("$request_uri").filter(|at| *at > 0))
                     .unwrap_or(rest.len());
                 (rest[..end].to_owned(), &rest[end..])
@@ -130,6 +132,7 @@ impl Upstreams {
                  Sidegate always does: write it by hand, with `backend_tls`"
                     .into(),
             ),
+            // The name of an upstream goes before a host name of the same spelling, as in nginx.
             Some(to) => to.clone(),
             None if address.contains('$') => PassTarget::Unknown(variable(&address)),
             None => match backend(&address) {

@@ -180,6 +180,8 @@ impl ContextSettings {
             "real_ip_header" => {
                 self.real_ip_header = Some(Setting { id, value: directive.first().to_owned() });
             }
+            // The conditions of the next three arms have an effect: each takes the directive if it
+            // knows it.
             name if name.starts_with("proxy_") && self.take_proxy(directive, context) => {}
             name if name.ends_with("_timeout") && self.take_timeout(directive, context) => {}
             _ if fixed::note(directive, context) => {}
@@ -281,6 +283,7 @@ impl ContextSettings {
         let Some(first) = self.access.first() else { return };
         let open: Vec<_> = decide(&self.access)
             .into_iter()
+            // A whole family that no rule decides: nginx admits it by default.
             .filter(|one| one.network.prefix_len() == 0 && one.by.is_none())
             .collect();
         let clients = match &open[..] {
@@ -325,7 +328,9 @@ impl ContextSettings {
             max_body: self.max_body.or(outer.max_body),
             satisfy: self.satisfy.or(outer.satisfy),
             guards,
+            // These add up, since it is not known whether an inner level replaces them.
             unknown: outer.unknown.iter().copied().chain(self.unknown).collect(),
+            // nginx passes it on to nested locations (docs/decisions/015-import.md).
             internal: self.internal.or(outer.internal),
             dry_rates: self.dry_rates.or(outer.dry_rates),
             dry_counts: self.dry_counts.or(outer.dry_counts),
@@ -339,6 +344,7 @@ impl ContextSettings {
 }
 
 fn inherit_list<T: Clone>(own: Vec<T>, outer: &[T]) -> Vec<T> {
+    // nginx inherits such a list only where the inner level has none of its own.
     if own.is_empty() { outer.to_vec() } else { own }
 }
 

@@ -100,6 +100,7 @@ impl ReqLimit {
             context.fault(id, "`limit_req` without a zone");
             return None;
         };
+        // `delay=N` holds back only requests beyond N: none, if N covers the burst.
         Some(ReqLimit { id, zone, burst, at_once: delay.is_none_or(|delay| delay >= burst) })
     }
 }

@@ -65,6 +65,7 @@ impl Listen {
                 "default_server" | "default" => listen.default = true,
                 "proxy_protocol" => listen.proxy_protocol = true,
                 "ipv6only=off" => listen.both_families = true,
+                // QUIC runs over UDP; the TCP socket of the server has its own `listen`.
                 "quic" => {
                     context.notes.add(
                         id,

@@ -147,6 +147,7 @@ fn search(
         if matches == CellMatch::Yes {
             return (here, SearchEnded::Yes);
         }
+        // The search goes on as if this one did not match: both outcomes are possible.
         maybe.push(here);
     }
     (found, SearchEnded::No)

@@ -132,6 +132,7 @@ fn mapped(entries: &[Directive], value: &str) -> String {
     // Regular expressions are not evaluated: in this map, one is assumed to match `websocket`.
     let regex = || entries.iter().find(|entry| entry.name.starts_with('~') && !value.is_empty());
     let default = || entries.iter().find(|entry| entry.name == "default");
+    // The order of `map`: exact values, then regular expressions, then `default`.
     exact.or_else(regex).or_else(default).map(|entry| entry.first().to_owned()).unwrap_or_default()
 }
 

@@ -242,6 +242,8 @@ impl<'s> ServerModel<'s> {
     fn rewritten(&self, rewrite: &Rewrite, before: usize) -> Vec<RequestOutcome> {
         let refused =
             RequestOutcome { by: rewrite.id, stages: Vec::new(), end: RequestEnd::Refused };
+        // An unknown end counts as refused, so that a route there is reported
+        // (docs/decisions/018-import-opens.md).
         if rewrite.then == AfterRewrite::Redirect || before >= MAX_REWRITES {
             return vec![refused];
         }
@@ -264,6 +266,7 @@ impl<'s> ServerModel<'s> {
 
 /// Returns whether `rewrite` may produce a path of `cell`.
 fn may_become(rewrite: &Rewrite, cell: &PathCell, model: &ServerModel<'_>) -> bool {
+    // The new path is not known, so it may be any.
     let Some(beginning) = rewrite.beginning() else { return true };
     if rewrite.is_fixed() {
         return model.cell(beginning) == *cell;

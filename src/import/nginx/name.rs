@@ -31,6 +31,7 @@ impl ServerName {
         if let Some(parent) = lower.strip_prefix('.') {
             return ServerName::host(parent, ServerName::Both);
         }
+        // `$hostname` is known only on the machine where nginx runs.
         if lower.ends_with(".*") || lower.starts_with('$') {
             return ServerName::Unsupported(lower);
         }

@@ -82,6 +82,7 @@ impl Regex {
             Some(body) => (body, true),
             None => (pattern, false),
         };
+        // It is not anchored, but every path has a slash.
         let branches = if body == "/" {
             vec![Branch { text: "/".into(), rest: Suffix::Anything }]
         } else {
@@ -104,6 +105,7 @@ impl Regex {
     /// Returns whether the paths of `cell` match. The text of every branch must be a text of the
     /// cells.
     pub fn matches(&self, cell: &PathCell) -> CellMatch {
+        // `CellMatch` is ordered by certainty: the surest branch decides.
         let all = self.branches.iter().map(|branch| branch.matches(cell, self.caseless));
         all.max().unwrap_or(CellMatch::No)
     }
@@ -222,6 +224,7 @@ impl Parser {
             }
             self.at += 1;
         }
+        // Look-arounds, options and verbs, which are not expanded.
         let odd = !named && !self.take("?:") && self.peek().is_some_and(|c| "?*".contains(c));
         let inside = self.alternatives();
         self.at += 1;
@@ -232,6 +235,7 @@ impl Parser {
     fn class(&mut self) -> Node {
         let (mut chars, mut plain) = (Vec::new(), !self.take("^"));
         let first = self.at;
+        // A `]` in the first place is a character of the class.
         while let Some(c) = self.peek().filter(|c| *c != ']' || self.at == first) {
             self.at += 1;
             match c {
@@ -250,6 +254,8 @@ impl Parser {
                     let to = self.peek().unwrap_or_default();
                     plain &= to != '\\' && to != '[';
                     let from = chars.pop().unwrap_or_default();
+                    // One more than is expanded shows that a range is too large, whatever its
+                    // length.
                     chars.extend((from..=to).take(MAX_CLASS + 1));
                     self.at += 1;
                 }
@@ -314,6 +320,7 @@ impl PartialBranch {
         let any = |node: &Node| *node == Node::Dot;
         match (self.rest, node) {
             (Some(_), Node::End) => vec![self],
+            // More follows an open rest, as in `^/a.*b`.
             (Some(_), _) => vec![self.vague()],
             (None, Node::Start) if self.text.is_empty() => {
                 vec![PartialBranch { anchored: true, ..self }]
@@ -328,6 +335,7 @@ impl PartialBranch {
             (None, Node::Repeat(one, 0, None)) if any(one) => {
                 vec![PartialBranch { rest: Some(Suffix::Anything), ..self }]
             }
+            // Without `^` the text may be anywhere in a path.
             (None, _) if !self.anchored => vec![self.vague()],
             (None, Node::Repeat(one, 1, None)) if any(one) => {
                 vec![PartialBranch { rest: Some(Suffix::More), ..self }]
@@ -382,7 +390,9 @@ fn branches(pattern: &str) -> Vec<Branch> {
     for PartialBranch { text, rest, .. } in states {
         let rest = rest.unwrap_or(Suffix::Anything);
         let (text, rest) = match (text.is_empty(), rest) {
+            // `^$` matches no path: each has a slash at least.
             (true, Suffix::Nothing) => continue,
+            // No path is empty, so `^.+` matches all.
             (true, Suffix::More) => ("/".to_owned(), Suffix::Anything),
             (true, rest) => ("/".to_owned(), rest),
             (false, rest) => (text, rest),

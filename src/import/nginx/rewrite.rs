@@ -36,6 +36,7 @@ impl Rewrite {
     /// Parses a directive. `None` means that it isn't a valid `rewrite`.
     pub fn read(directive: &Directive) -> Option<Rewrite> {
         let [pattern, to, rest @ ..] = &directive.words[..] else { return None };
+        // nginx redirects for these beginnings, whatever the flag says.
         let outside = ["http://", "https://", "$scheme"].iter().any(|start| to.starts_with(start));
         let then = match rest.first().map(String::as_str) {
             Some("redirect" | "permanent") => AfterRewrite::Redirect,

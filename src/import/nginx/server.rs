@@ -198,6 +198,7 @@ impl Server {
             LocationPattern::Prefix(path, _) => Some((0, path.clone())),
             LocationPattern::Exact(path) => Some((1, path.clone())),
             LocationPattern::Named(path) => Some((2, path.clone())),
+            // Equal regular expressions are no fault in nginx: the first match wins.
             LocationPattern::Regex(_) => None,
         };
         let same = |other: &&Location| {

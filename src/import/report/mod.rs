@@ -122,6 +122,7 @@ impl ReportNotes {
                     vec![Note { word, text: text.into(), scopes: Vec::new() }]
                 }
             };
+            // A stable sort: equally grave notes keep the order in which they were added.
             notes.sort_by_key(|note| std::cmp::Reverse(note.word));
             Some((line, notes))
         })

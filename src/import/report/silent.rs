@@ -188,6 +188,7 @@ pub fn is_known(name: &str) -> bool {
         UNUSED_DIRECTIVES,
     ]);
     let mut names = lists.flat_map(str::split_whitespace);
+    // An unknown `auth_…` of some module may refuse, so the wildcard makes none known.
     let listed = names.any(|pattern| pattern != "auth_*" && is_meant(pattern, name));
     listed
         || TABLE_BLOCKS.contains(&name)

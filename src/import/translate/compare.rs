@@ -63,6 +63,8 @@ impl<'n> ModelledServer<'n> {
             LocationHandler::Proxy(_) => true,
             LocationHandler::Named(_, name) => self.server().named(name).is_some_and(|named| {
                 let named = &self.server().locations[named];
+                // A request meets the rules of both locations. One policy expresses them only if
+                // they are the same.
                 matches!(named.serves, LocationHandler::Proxy(_))
                     && named.settings.access == location.settings.access
             }),
@@ -115,9 +117,11 @@ fn longest_body(settings: &ContextSettings) -> u64 {
 
 /// Returns whether the limits of `route` are at least as strict as those of `stage`.
 fn limited(route: &ContextSettings, stage: &ContextSettings) -> bool {
+    // A dry run refuses nothing, so it counts as no limit on either side.
     let (dry, route_dry) = (stage.dry_rates == Some(true), route.dry_rates == Some(true));
     let rates = stage.rates.iter().all(|rate| {
         let mut own = route.rates.iter();
+        // A zone has one rate, so only the bursts have to be compared.
         own.any(|own| own.zone == rate.zone && own.burst <= rate.burst)
     });
     let (dry_counts, route_dry_counts) =

@@ -33,6 +33,7 @@ pub fn guards(nginx: &HttpBlock, server: &Server, place: usize, tree: &Tree) -> 
             ids.extend(named.settings.counts.iter().map(|count| count.id));
         }
     }
+    // Both locations may inherit the same guard.
     ids.sort_unstable();
     ids.dedup();
     ids

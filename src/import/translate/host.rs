@@ -59,6 +59,7 @@ pub fn hosts(
     let (mut hosts, mut strays) = (Vec::<RouteHost>::new(), Vec::new());
     let taken = claim_names(nginx, group, context);
     for NameClaim { id, server, pattern } in &taken {
+        // The route of `*` serves it as well: no wildcard of another server comes before.
         if *server == default && !is_between(pattern, default, &taken) {
             let said =
                 "host = \"*\": it is the default server, to which every other host comes, too";
@@ -69,6 +70,7 @@ pub fn hosts(
         if let Some(parent) = pattern.strip_prefix("*.")
             && *server != default
         {
+            // In nginx a `*` matches any number of labels, in a route exactly one.
             let scope = format!("~^.+\\..+\\.{}$", regex_escaped(parent));
             let said = format!(
                 "`{pattern}` is one label before {parent}: a host with more of them goes to the \
@@ -136,6 +138,7 @@ fn claim_names(
                 ServerName::Exact(host) => vec![host.clone()],
                 ServerName::Subdomains(parent) => vec![format!("*.{parent}")],
                 ServerName::Both(parent) => vec![parent.clone(), format!("*.{parent}")],
+                // No route can claim these; `hosts` notes them.
                 ServerName::Unsupported(_) | ServerName::Unmatchable => continue,
             };
             // nginx ignores both halves of `.example.com` if another server has one of them.

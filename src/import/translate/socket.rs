@@ -81,6 +81,7 @@ pub fn groups(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<SocketG
     }
     let is_tls = |group: &SocketGroup| group.sockets.iter().any(|socket| socket.tls);
     // Sockets that only redirect to https join the first group that serves TLS.
+    // The redirect leads to the port of a TLS listener of the same Sidegate.
     let with_tls = groups.iter().position(is_tls).unwrap_or(0);
     if let Some(group) = groups.get_mut(with_tls) {
         group.redirects = redirects;
@@ -104,6 +105,7 @@ fn sockets(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<NginxSocke
                     let new = NginxSocket {
                         address,
                         servers: Vec::new(),
+                        // Without `default_server`, the first server of a socket is its default.
                         default: place,
                         tls: false,
                         both_families: false,
@@ -201,6 +203,7 @@ fn merge(sockets: &mut Vec<NginxSocket>, context: &mut ImportContext<'_>) {
 /// it.
 fn note_overlaps(sockets: &[NginxSocket], context: &mut ImportContext<'_>) {
     for socket in sockets.iter().filter(|socket| !socket.address.ip().is_unspecified()) {
+        // `[::]` takes clients of both families, `0.0.0.0` those of IPv4 alone.
         let holds = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || socket.address.is_ipv4());
         let around = sockets.iter().find(|other| {
             other.address.port() == socket.address.port() && holds(other.address.ip())

@@ -149,6 +149,8 @@ impl EscapingWriter<'_> {
         match (self.quoting, c) {
             (_, '"' | '\\') => self.out.extend(['\\', c]),
             (QuoteStyle::Json, c) => {
+                // JSON escapes UTF-16 units: a character beyond the basic plane is a surrogate pair
+                // (RFC 8259 §7).
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     write!(self.out, "\\u{unit:04x}")?;
                 }

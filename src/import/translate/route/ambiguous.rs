@@ -15,6 +15,7 @@ use sidegate::policy::request::reading::{self, PathReading};
 pub fn elsewhere(side: &ModelledServer<'_>, paths: &RoutePatterns, place: usize) -> Option<String> {
     let matches = &side.server().locations[place].matches;
     let named = matches.path()?;
+    // One letter more than the prefix: a path inside the location that is not its own text.
     let longer = matches!(matches, LocationPattern::Prefix(..)).then(|| format!("{named}x"));
     let mut texts = [named.to_owned()].into_iter().chain(longer);
     texts.find_map(|path| {
@@ -25,6 +26,7 @@ pub fn elsewhere(side: &ModelledServer<'_>, paths: &RoutePatterns, place: usize)
         }
         let other = |bytes: &[u8]| {
             let cell = side.model.cell(&String::from_utf8_lossy(bytes));
+            // A reading without any pattern reaches no backend, and so leads nowhere else.
             (paths.matches(&cell) && paths.find(&cell) != own).then_some(())
         };
         match reading::find(&written, other) {
@@ -32,6 +34,7 @@ pub fn elsewhere(side: &ModelledServer<'_>, paths: &RoutePatterns, place: usize)
             Ok(Some((PathReading { path, .. }, ()))) => {
                 Some(String::from_utf8_lossy(&path).into_owned())
             }
+            // Sidegate refuses a path with too many readings, so the location loses it as well.
             Err(_) => Some("too many paths".into()),
         }
     })

@@ -62,6 +62,7 @@ impl RouteWriter<'_> {
         let server = &nginx.servers[host.server];
         let mut patterns = self.patterns(host).to_vec();
         if self.shuts_the_rest(host) {
+            // In front, since the patterns are sorted by length.
             patterns.insert(0, ("/".into(), PatternTarget::Closed));
         }
         let both = patterns.clone();
@@ -78,6 +79,7 @@ impl RouteWriter<'_> {
                 PatternTarget::Open(place) => {
                     let location = &server.locations[place];
                     let (pass, settings) = resolved(server, location);
+                    // Never: a pattern is open only where one policy can express the location.
                     let Some(pass) = pass else { continue };
                     let scopes = self.scopes(host.server, location);
                     let (own, id) = (&location.settings, server.id);

@@ -198,6 +198,7 @@ impl RouteWriter<'_> {
             .iter()
             .chain(server.locations.iter().flat_map(|location| &location.rewrites));
         let rewrite = rewrites.into_iter().find(|rewrite| rewrite.id == by);
+        // A pattern is named as written: the cells know only its literal beginnings.
         let regex = server.locations.iter().find_map(|location| match &location.matches {
             LocationPattern::Regex(regex) if location.id == by => Some(regex),
             _ => None,
@@ -279,6 +280,7 @@ impl RouteWriter<'_> {
                 guard::note_led_away(location, &scopes, context);
                 context.notes.add(id, DirectiveOutcome::Carried, NOTHING_PASSED);
             }
+            // Its rules are judged where a location leads to it, and so have no note here.
             LocationHandler::Proxy(_) if matches!(location.matches, LocationPattern::Named(_)) => {
                 let text = "its backend is that of the locations that lead there";
                 context.notes.add(id, DirectiveOutcome::Carried, text);
@@ -359,6 +361,7 @@ impl RouteWriter<'_> {
         for (zone, id) in self.policies.iter().flat_map(|policy| &policy.limits) {
             let sharing = self.policies.iter().filter(|policy| policy.limits.contains_key(zone));
             let names: Vec<_> = sharing.map(|policy| format!("`{}`", policy.name)).collect();
+            // nginx counts a zone once for all locations; each policy here has a budget of its own.
             if names.len() > 1 {
                 let text = format!(
                     "budgets are a policy's own: {} count each for itself",
@@ -590,6 +593,7 @@ impl CarriedRoute<'_> {
 /// Returns whether Sidegate itself sets the header `name` to the meaning of `value`.
 fn is_set(name: &str, value: &str) -> bool {
     let own = match name {
+        // Sidegate replaces the whole field, so a list that nginx would extend differs.
         "x-forwarded-for" => "$remote_addr",
         "x-forwarded-proto" => "$scheme",
         "x-forwarded-host" => "$http_host",

@@ -22,6 +22,8 @@ pub fn resolved<'s>(
         LocationHandler::Named(_, name) => {
             match server.named(name).map(|place| &server.locations[place]) {
                 Some(Location { serves: LocationHandler::Proxy(pass), settings, .. })
+                    // nginx applies the rules of both locations; one policy expresses them only if
+                    // they are the same.
                     if settings.access == location.settings.access =>
                 {
                     (Some(pass), settings)
@@ -74,6 +76,7 @@ pub fn no_upgrade(settings: &ContextSettings, nginx: &HttpBlock) -> Option<&'sta
     if upgrade != "$http_upgrade" && !upgrade.eq_ignore_ascii_case("websocket") {
         return Some("`Upgrade` is set to something else");
     }
+    // Older versions send `Connection: close` to backends, and so no upgrade.
     let default = if nginx.version >= KEEP_ALIVE_SINCE { "" } else { "close" };
     let connection = header("connection").unwrap_or(default);
     let connection = nginx.upgrades.get(connection).map_or(connection, String::as_str);
@@ -100,6 +103,7 @@ pub enum PathChange {
 /// Returns the change of the path for a route with pattern `path`.
 pub fn path_change(location: &Location, pass: &ProxyPass, path: &str) -> PathChange {
     let own = location.matches.path().unwrap_or_default();
+    // Only there is the location's path also the route's, which `strip_prefix` removes.
     let here = path == own || path.strip_suffix('/') == Some(own);
     if pass.cut_by.is_some() {
         return if own == "/" {

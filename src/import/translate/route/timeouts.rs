@@ -51,7 +51,9 @@ fn given(set: Option<Setting<Duration>>) -> Option<Duration> {
 /// Returns the longer of two. `None` means that neither is set.
 fn longer(one: Option<Setting<Duration>>, other: Option<Setting<Duration>>) -> Option<Duration> {
     let (one, other) = (given(one), given(other));
+    // If neither is set, Sidegate's own default applies.
     one.or(other)?;
+    // An unset timeout has nginx' default, which may be longer than the other.
     Some(one.unwrap_or(DEFAULT_TIMEOUT).max(other.unwrap_or(DEFAULT_TIMEOUT)))
 }
 

@@ -40,6 +40,7 @@ impl RouteWriter<'_> {
     /// name of a new one.
     pub fn policy(&mut self, policy: OutputPolicy, wish: &str) -> String {
         if let Some(known) = self.policies.iter_mut().find(|known| known.can_share(&policy)) {
+            // For the notes on shared zones: the policy has the same limits by other directives.
             known.limits.extend(policy.limits);
             return known.name.clone();
         }
@@ -61,6 +62,7 @@ impl RouteWriter<'_> {
         let path = slug(path);
         let name = if path.is_empty() { host } else { format!("{host}-{path}") };
         let name = if beside { format!("{name}-exact") } else { name };
+        // A name begins with a letter; a label may begin with a digit, as an address does.
         let plain = name.starts_with(|c: char| c.is_ascii_lowercase())
             && !RESERVED_NAMES.contains(&name.as_str());
         let name = if plain { name } else { format!("r-{name}") };
