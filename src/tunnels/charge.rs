@@ -91,7 +91,7 @@ impl Tunnels {
             // ones.
             let open = || self.budgets.tunnels_of(&policy.name, key);
             // Compared and not reserved: two upgrades at once may both pass. A candidate's verdict
-            // is only counted.
+            // decides no request.
             if share.per_client.is_some_and(|max| open() >= max) {
                 return Err(Refusal::Connections);
             }

@@ -151,7 +151,7 @@ impl SentState {
         turns: bool,
         sentence: impl FnOnce() -> String,
     ) -> Option<NotifyMessage> {
-        // `READY=1` must be the first message, and only `Agent::ready` leaves this stage.
+        // Nothing goes out before `READY=1`, and `Agent::ready` ends this stage.
         if stage == Stage::Starting {
             return None;
         }

@@ -260,8 +260,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            // hyper's client frames the request by this: a `Content-Length` if the hint is exact,
-            // else chunks.
+            // hyper's client chooses the framing by this where the head has no length of its own.
             RequestBody::Streamed(body) => {
                 body.incoming.as_ref().map(Incoming::size_hint).unwrap_or_default()
             }

@@ -182,6 +182,7 @@ pub fn is_identity(name: &str) -> bool {
     }
     let read = &read[..length];
     let read = read.strip_prefix(b"http-").unwrap_or(read);
+    // A longer name equals no listed one, but may still begin with one of `IDENTITY_PREFIXES`.
     let whole = name.len() <= MAX_NAME_BYTES;
     let is_listed =
         whole && IDENTITY_NAMES.binary_search_by(|known| known.as_bytes().cmp(read)).is_ok();

@@ -76,7 +76,9 @@ pub fn nearest<'a>(
     }
     let near = |candidate: &&str| edit_distance(word, candidate);
     let (slips, best) = known.into_iter().map(|candidate| (near(&candidate), candidate)).min()?;
+    // One slip in a short word, and one more for each five letters.
     let forgiven = 1 + best.chars().count().max(word.chars().count()) / 5;
+    // As many slips as letters would mean that no letter is the same.
     (slips <= forgiven && slips < best.chars().count()).then_some((slips, best))
 }
 
@@ -92,6 +94,7 @@ fn edit_distance(one: &str, other: &str) -> usize {
         for (j, b) in other.iter().enumerate() {
             let replaced = last[j] + usize::from(a != b);
             let mut best = replaced.min(last[j + 1] + 1).min(row[j] + 1);
+            // Two neighbours that changed places are one slip.
             if i > 0 && j > 0 && *a == other[j - 1] && one[i - 1] == *b {
                 best = best.min(before_last[j - 1] + 1);
             }

@@ -190,6 +190,8 @@ fn split(text: &str) -> Option<(u64, &str)> {
     if digits.is_empty() {
         return None;
     }
+    // Saturated, so that the caller reports a number that is too large, and not a string of another
+    // form.
     Some((digits.parse().unwrap_or(u64::MAX), unit))
 }
 
@@ -207,6 +209,7 @@ impl ShareOrCount {
     pub fn is_exceeded(self, some: usize, all: usize) -> bool {
         match self {
             ShareOrCount::Percent(percent) => {
+                // Multiplied and not divided: one of three is more than 33 %.
                 some.saturating_mul(100) > all.saturating_mul(percent.into())
             }
             ShareOrCount::Count(number) => some > number,

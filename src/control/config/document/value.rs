@@ -120,6 +120,7 @@ impl<'d> TomlValue<'d> {
         let digits = integer.as_str();
         match parse(digits) {
             Ok(value) => Some(value),
+            // A zero needs no unit, so the value is wrong and not its form.
             Err(finding) if digits.bytes().all(|digit| digit == b'0') => {
                 self.report(finding);
                 None
@@ -183,6 +184,7 @@ impl<'d> TomlValue<'d> {
             .filter(|number| bounds.contains(number));
         if number.is_none() {
             let (least, max) = bounds.into_inner();
+            // So large a bound tells an operator nothing.
             let remedy = if max >= i64::from(u32::MAX) {
                 format!("at least {least}")
             } else {
@@ -208,6 +210,7 @@ impl<'d> TomlValue<'d> {
         )?;
         let written = datetime.to_string();
         let instant = match (datetime.date, datetime.time, datetime.offset) {
+            // Without an offset, the instant would depend on the time zone of the host.
             (Some(_), Some(_), Some(_)) => written.parse().ok(),
             (Some(_), None, None) => format!("{written}T00:00:00Z").parse().ok(),
             _ => None,

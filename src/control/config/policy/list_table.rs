@@ -122,6 +122,7 @@ impl ListTable {
             return shelved.list.clone();
         }
         let is_misnamed = nearest(name, self.misnamed.iter().map(|one| &**one)).is_some();
+        // Each of these is an error of its own, of which the missing list is only a consequence.
         if self.is_misspelt || is_misnamed || item.document().has_syntax_errors() {
             return None;
         }

@@ -88,6 +88,7 @@ pub fn names(load: &mut LoadContext<'_>) -> (PolicyNames, Vec<Diagnostic>) {
     };
     let listed = match load.files.list(&folder) {
         Ok(listed) => listed,
+        // No error here: each route that names a policy reports the missing file.
         Err(FileError::Missing) => return (names, found),
         Err(fault) => {
             let span = Span::whole_file(folder.display().to_string().into());

@@ -100,6 +100,8 @@ pub fn exempt(
 /// Reads `origins`. `None` means that origins are not checked, or that an error was reported.
 pub fn origins(client: &mut TomlTable<'_>) -> Option<Origins> {
     let value = client.get(&keys::ORIGINS)?;
+    // `None` means unchecked, so a wrong type must not end here in silence: the report of `strings`
+    // keeps the file from use.
     let strings = value.strings()?;
     if strings.is_empty() {
         value.report(
