@@ -105,8 +105,11 @@ impl BackendTable {
         };
         let mut ranked: Vec<_> = addresses.iter().map(&mut health).collect();
         let now = Instant::now();
-        ranked
-            .sort_by_key(|(_, health)| (health.rank(now), health.tunnels.load(Ordering::Relaxed)));
+        // The keys are read once: other threads change them, and a sort may panic when two
+        // comparisons contradict each other.
+        ranked.sort_by_cached_key(|(_, health)| {
+            (health.rank(now), health.tunnels.load(Ordering::Relaxed))
+        });
         ranked
     }
 
@@ -195,6 +198,8 @@ impl BackendHealth {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     #[test]
@@ -231,6 +236,32 @@ mod tests {
         assert_eq!(health.rank(Instant::now()), DialRank::Up);
         health.note_failure(&address, "chat", false, &"refused");
         assert_eq!(health.rank(Instant::now() + MIN_OUTAGE), DialRank::Up);
+    }
+
+    #[test]
+    fn backends_are_ranked_while_other_threads_change_them() {
+        let addresses: Vec<_> =
+            (1..=200).map(|port| BackendAddress::Tcp(([127, 0, 0, 1], port).into())).collect();
+        let backends = BackendTable::new(Metrics::new());
+        let all = backends.ranked(&addresses);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut random = 1_usize;
+                while !is_over.load(Ordering::Relaxed) {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    all[random % all.len()].1.tunnels.store(random >> 32, Ordering::Relaxed);
+                }
+            });
+            // Caught, so that a panic does not leave the other thread behind.
+            let ranked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                for _ in 0..300 {
+                    assert_eq!(backends.ranked(&addresses).len(), addresses.len());
+                }
+            }));
+            is_over.store(true, Ordering::Relaxed);
+            assert!(ranked.is_ok());
+        });
     }
 
     /// How many are known after a look at those of a generation.
