@@ -78,7 +78,7 @@ pub enum ConnectionEnd {
     Network,
     /// The TLS handshake failed: [`Refusal::Tls`].
     Tls,
-    /// The head was malformed or late and got no answer: [`Refusal::HeadError`].
+    /// The head was malformed or late and got no answer: [`Refusal::Head`].
     Head,
     /// An exchange on the connection was cut: see [`crate::close::ExchangeReason`].
     Cut,
