@@ -28,7 +28,7 @@ PATIENCE = 2  # seconds that a stop has, instead of the unit's 45: less than a d
 SPREAD = 5.0  # [shutdown] spread, as it is without being set
 COMING = 100  # clients a second that connect through a restart, whether or not the former have been served
 GROUND = [f"127.0.0.{last}" for last in range(2, 18)]  # where they come from: a client may only have so many that wait
-JUDGING = "sidegate::data::connection::exchange::Exchange::judge"  # called for each request, by its connection's task
+JUDGING = "sidegate::data::connection::decide::<impl .*HttpService>::judge"  # called for each request, by its connection's task
 CONTROL = "sidegate::data::websocket::frame::Scanner::begin"  # for a control frame at the front of a read, by its tunnel
 RESTART = 1.0  # seconds from a SIGKILL to a client that is served, on a quiet machine; three times as much is let pass here
 
@@ -86,6 +86,13 @@ def explained(host):
         need("permission denied" in refused, f"not everybody may ask for {verb}:\n{refused}")
 
 
+def misspelt(policy):
+    """A policy with an unknown key; `init` aligns the signs of a table."""
+    broken, count = re.subn("^allow( *=)", r"alow\1", policy, count=1, flags=re.M)
+    need(count == 1, f"the policy says `allow =`:\n{policy}")
+    return broken
+
+
 def reloaded(host):
     """`systemctl reload` takes up good files and fails over broken ones; neither disturbs a tunnel."""
     debian, pump = host.debian, host.clients()
@@ -94,7 +101,7 @@ def reloaded(host):
     debian.run("systemctl", "reload", "sidegate")
     need(host.metric("sidegate_generation") == 2, "`systemctl reload` returns when the new generation runs")
     since = debian.cursor()
-    broken = good.replace("allow =", "alow =", 1)
+    broken = misspelt(good)
     line = 1 + broken[: broken.index("alow")].count("\n")
     debian.write(POLICY, broken)
     debian.run("systemctl", "reload", "sidegate", code=1)
@@ -232,7 +239,7 @@ def wrong(host):
     """A wrong file at the start: exit 78, `failed`, and no further try."""
     debian, since, good = host.debian, host.debian.cursor(), host.debian.read(POLICY)
     pump = host.clients()
-    debian.write(POLICY, good.replace("allow =", "alow =", 1))
+    debian.write(POLICY, misspelt(good))
     debian.run("systemctl", "restart", "sidegate", code=1)
     unit = host.unit()
     state = (unit["ActiveState"], unit["SubState"], unit["ExecMainStatus"], unit["NRestarts"])

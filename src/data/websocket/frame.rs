@@ -1496,7 +1496,7 @@ mod tests {
         })
     }
 
-    fn check_switch() -> impl Strategy<Value = Extensions> {
+    fn any_extensions() -> impl Strategy<Value = Extensions> {
         prop::sample::select(vec![Extensions::None, Extensions::Deflate, Extensions::Unknown])
     }
 
@@ -1641,7 +1641,7 @@ mod tests {
 
         #[test]
         fn fz_4_valid_frames_scan_alike_at_any_cut(
-            frames in ordered(), cuts in cuts(), client: bool, extensions in check_switch(),
+            frames in ordered(), cuts in cuts(), client: bool, extensions in any_extensions(),
         ) {
             let sender = if client { Sender::Client } else { Sender::Backend };
             let told = told(&frames, |sent| if client { Some(sent.mask) } else { None });
@@ -1672,7 +1672,7 @@ mod tests {
         #[test]
         fn fz_4_hostile_stream_fails_alike_at_any_cut(
             frames in ordered(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-            garbage: Vec<u8>, cuts in cuts(), client: bool, extensions in check_switch(), max in prop::option::of(0..300_u64),
+            garbage: Vec<u8>, cuts in cuts(), client: bool, extensions in any_extensions(), max in prop::option::of(0..300_u64),
         ) {
             let sender = if client { Sender::Client } else { Sender::Backend };
             let mut stream = told(&frames, |sent| if client { Some(sent.mask) } else { None }).passed;
