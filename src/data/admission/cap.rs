@@ -140,7 +140,7 @@ mod tests {
 
     const CLIENT: ClientKey = ClientKey::V4(1);
 
-    /// How many places there are now beside those that are taken.
+    /// The number of connections that `cap` still admits.
     fn free(cap: &ConnectionCap) -> usize {
         std::iter::from_fn(|| cap.try_acquire()).collect::<Vec<_>>().len()
     }
