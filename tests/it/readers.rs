@@ -134,20 +134,20 @@ async fn redirect_of_an_attempt_is_the_same_from_both_readers() {
         let sidegate = builder.toml(plain).run().await;
         let client = client::clear(sidegate.listener("plain"));
         let port = format!(":{}/", sidegate.address().port());
-        for target in ["/a?b", "/b/é?ü", "/b<?\"c"] {
+        for target in ["/a?b", "/b/é?ü", "/b<?\"c", "http://localhost?d"] {
             let mut wire = client.connect().await;
             wire.send(client.attempt_head(target, "")).await;
             got.push(steady(lossy(&wire.rest().await).replace(&port, "/").as_bytes()));
         }
         sidegate.expect_metric("sidegate_requests_total", [], 0).await;
         sidegate
-            .expect_metric("sidegate_connections_closed_total", [("reason", "refused")], 3)
+            .expect_metric("sidegate_connections_closed_total", [("reason", "refused")], 4)
             .await;
         backend.expect_untouched();
     }
-    let (direct, hyper) = got.split_at(3);
+    let (direct, hyper) = got.split_at(4);
     assert_eq!(direct, hyper);
-    for (answer, target) in direct.iter().zip(["/a?b", "/b/%C3%A9?%C3%BC", "/b%3C?%22c"]) {
+    for (answer, target) in direct.iter().zip(["/a?b", "/b/%C3%A9?%C3%BC", "/b%3C?%22c", "/?d"]) {
         assert!(answer.contains(&format!("Location: https://localhost{target}")), "{answer:?}");
     }
 }

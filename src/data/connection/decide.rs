@@ -200,14 +200,15 @@ impl HttpService {
             // HTTP/1.0 may name no host, and then there is nowhere to redirect to.
             return Err(Refusal::Head(HeadError::Malformed));
         }
-        let target = target.path_and_query().map_or("/", |target| target.as_str());
+        // Displayed, it begins with a slash also where an absolute target has no path.
+        let target = target.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
         // `http::Uri` holds bytes beyond ASCII, which `Location` may not. hyper's way has encoded
         // them before.
         let encoded = target::encoded(target.as_bytes());
-        let target = encoded.as_ref().map_or(target, |(target, _)| target);
+        let target = encoded.map_or(target, |(target, _)| target);
         self.closes();
         log.skip();
-        Ok(reply::redirect(request.host.name(), port, target))
+        Ok(reply::redirect(request.host.name(), port, &target))
     }
 
     /// Judges under the generation that runs now: no connection keeps one between requests.

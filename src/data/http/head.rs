@@ -197,19 +197,14 @@ fn range_in(whole: &Bytes, part: &[u8]) -> Range<usize> {
 pub fn write_request(parts: &request::Parts, spelling: &OriginalSpelling) -> Vec<u8> {
     let mut head = Vec::with_capacity(capacity_for(&parts.headers));
     head.extend_from_slice(b"GET ");
-    match &spelling.query {
-        None => {
-            // The default is never used: `forward::to_backend` has set a target with a path.
-            let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-            head.extend_from_slice(target.as_bytes());
-        }
-        Some(query) => {
-            // The URI has the query percent-encoded. An attempt's goes on as it came
-            // (`docs/decisions/028-targets.md`).
-            head.extend_from_slice(parts.uri.path().as_bytes());
-            head.push(b'?');
-            head.extend_from_slice(query);
-        }
+    // Not `path_and_query`, which begins with the `?` where an absolute target has no path.
+    head.extend_from_slice(parts.uri.path().as_bytes());
+    // The URI may have the query percent-encoded. An attempt's goes on as it came
+    // (`docs/decisions/028-targets.md`).
+    let query = spelling.query.as_deref().or(parts.uri.query().map(str::as_bytes));
+    if let Some(query) = query {
+        head.push(b'?');
+        head.extend_from_slice(query);
     }
     head.extend_from_slice(b" HTTP/1.1\r\n");
     write_fields(&parts.headers, spelling, Role::Client, &mut head);
@@ -354,6 +349,18 @@ mod tests {
             ["HOST: h", "X-FooBar: 1", "X-Forwarded-For: ::1", "upgrade: websocket", "x-foobar: 2"]
         );
         assert!(written.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn target_without_a_path_is_written_with_one() {
+        for (target, expected) in
+            [("ws://h?1", "/?1"), ("ws://h", "/"), ("ws://h?\"", "/?\""), ("/?", "/?")]
+        {
+            let came = format!("GET {target} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n");
+            let read = parse_request(&came.into(), MAX_FAST_FIELDS).unwrap();
+            let written = String::from_utf8(write_request(&read.parts, &read.spelling)).unwrap();
+            assert!(written.starts_with(&format!("GET {expected} HTTP/1.1\r\n")), "{written}");
+        }
     }
 
     #[test]

@@ -213,20 +213,11 @@ impl Tunnel {
     #[cold]
     pub(super) fn check_end_timers(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let timeouts = self.rules.route.timeouts;
-        // Not `||`: both sides have to be asked.
-        if self.client.check_broken() | self.backend.check_broken() {
-            return true;
-        }
-        let owed = [self.client.unacked_progress(), self.backend.unacked_progress()];
         self.timers.on_timer(now);
-        if let Some(side) = self.timers.stalled(now, timeouts.write_stall, owed) {
-            self.on_stall(side, cx, now);
+        // Asking the kernel is most of what an ending costs, and most endings are over before the
+        // first look.
+        if self.timers.is_ack_poll_due(now, timeouts.write_stall) && self.poll_acks(cx, now) {
             return true;
-        }
-        // The grace begins once a side has all that is for it. Until then `write_stall` bounds the
-        // side.
-        if self.is_delivering(owed.map(|owed| owed.is_some())) {
-            self.timers.end_within(now, timeouts.grace);
         }
         if self.timers.is_client_timed_out(now) && !self.client.has_failed() {
             self.client.abort();
@@ -244,6 +235,33 @@ impl Tunnel {
             return true;
         }
         self.timers.arm_ending(cx, now, limits, &timeouts);
+        false
+    }
+
+    /// Looks at what each side has acknowledged. True if that changed the tunnel's state.
+    #[cold]
+    fn poll_acks(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let timeouts = self.rules.route.timeouts;
+        let failed = [self.client.has_failed(), self.backend.has_failed()];
+        // While the ending is the sides' own, a side may get more until the other is done.
+        let is_open = self.is_open();
+        let (to_client, to_backend) =
+            (is_open && !self.backend.is_done(), is_open && !self.client.is_done());
+        let owed =
+            [self.client.ending_progress(to_client), self.backend.ending_progress(to_backend)];
+        if failed != [self.client.has_failed(), self.backend.has_failed()] {
+            return true; // A connection is broken.
+        }
+        if let Some(side) = self.timers.stalled(now, timeouts.write_stall, owed) {
+            self.on_stall(side, cx, now);
+            return true;
+        }
+        // The grace begins once a side has all that is for it. Until then `write_stall` bounds the
+        // side.
+        if self.is_delivering(owed.map(|owed| owed.is_some())) {
+            self.timers.end_within(now, timeouts.grace);
+        }
+        self.timers.on_ack_poll(now);
         false
     }
 
@@ -342,7 +360,12 @@ impl Tunnel {
         }
         // A dead client takes nothing more; the backend then only has to get its part.
         let client_lost = self.client.has_failed() && !self.backend.has_unacked();
-        client_lost || (self.client.is_finished() && self.backend.is_finished())
+        // Asked in this order, an ending that goes on costs no system call here.
+        client_lost
+            || (self.client.is_gone()
+                && self.backend.is_gone()
+                && self.client.is_finished()
+                && self.backend.is_finished())
     }
 
     /// Returns the facts of an ending. `fallback` is the reason if there was none (a bug, a panic).

@@ -251,28 +251,40 @@ impl Side {
     /// that nothing waits, or that the side has failed.
     #[inline]
     pub fn stalled_progress(&self) -> Option<u64> {
-        (!self.has_failed() && self.stream.has_unsent()).then(|| self.stream.acked())
+        (!self.has_failed() && self.stream.has_unsent())
+            .then(|| self.stream.acked(self.stream.unacked()))
     }
 
-    /// How much this side has taken so far. `None` means that it has acknowledged all that was
-    /// passed to it, or has failed.
-    pub fn unacked_progress(&self) -> Option<u64> {
-        self.has_unacked().then(|| self.stream.acked())
-    }
-
-    /// Notices that the connection is broken, so that the side acknowledges nothing more: a side
-    /// that has ended is not read. True if that is news.
-    pub fn check_broken(&mut self) -> bool {
-        let breaks = self.has_unacked() && self.stream.is_broken();
-        if breaks {
-            self.fail();
+    /// As [`Side::stalled_progress`], for a tunnel that is ending. Counts what the kernel holds as
+    /// well, unless the side is read and `gets_more` from the other. Notices that the connection is
+    /// broken, so that the side acknowledges nothing more.
+    pub fn ending_progress(&mut self, gets_more: bool) -> Option<u64> {
+        if gets_more && !self.has_ended() {
+            return self.stalled_progress();
         }
-        breaks
+        let unacked = self.unacked()?;
+        // The read of a side that is discarded notices by itself. A side that has ended or is
+        // paused is not read, and one that is relayed is not while the other side takes nothing.
+        if !self.is_discarded() && self.stream.is_broken() {
+            self.fail();
+            return None;
+        }
+        Some(self.stream.acked(unacked))
+    }
+
+    /// Bytes that the kernel holds for this side. `None` means that it has acknowledged all that was
+    /// passed to it, or has failed.
+    fn unacked(&self) -> Option<u64> {
+        if self.has_failed() {
+            return None;
+        }
+        let unacked = self.stream.unacked();
+        (unacked > 0 || self.stream.has_unsent()).then_some(unacked)
     }
 
     /// Whether this side has not acknowledged all that was passed to it.
     pub fn has_unacked(&self) -> bool {
-        !self.has_failed() && (self.stream.has_unsent() || self.stream.unacked() > 0)
+        self.unacked().is_some()
     }
 
     /// Ends the connection now, as its time is up; bytes that the side has not acknowledged are
@@ -298,10 +310,15 @@ impl Side {
         self.fail();
     }
 
-    /// Whether nothing is left to do for this side: it has failed, or ended and got all that was
-    /// for it except a little that the kernel holds.
+    /// Whether nothing comes from this side any more: it has failed, or ended.
+    pub fn is_gone(&self) -> bool {
+        self.has_failed() || self.has_ended()
+    }
+
+    /// Whether this side, which is gone, has got all that was for it except a little that the kernel
+    /// holds.
     pub fn is_finished(&self) -> bool {
-        self.has_failed() || (self.has_ended() && !self.has_left_behind())
+        self.has_failed() || !self.has_left_behind()
     }
 
     /// Whether more is left for this side than the kernel may keep behind a close.

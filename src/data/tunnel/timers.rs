@@ -64,6 +64,9 @@ pub struct TunnelTimers {
     /// Since when a side has taken nothing, and how much it had taken by then: the client, the
     /// backend.
     stalls: [Option<(Instant, u64)>; 2],
+    /// When to look at what the sides of an ending have acknowledged. `None` means that the next
+    /// step of the ending decides that.
+    ack_poll: Option<Instant>,
     /// Whether the timer was set with all that is known now. Bytes and frames alone only move a
     /// moment later.
     is_set: bool,
@@ -95,6 +98,7 @@ impl TunnelTimers {
             grace_ends: None,
             client_ends: None,
             stalls: [None; 2],
+            ack_poll: None,
             is_set: false,
             timer: None,
         }
@@ -231,6 +235,25 @@ impl TunnelTimers {
         self.stalls.iter().position(|stall| stall.is_some_and(|(since, _)| since + patience <= now))
     }
 
+    /// Whether it is time to look at what the sides have acknowledged: a while after the first step
+    /// of an ending, and before a side is given up for what it had not by the last look.
+    pub fn is_ack_poll_due(&mut self, now: Instant, patience: Duration) -> bool {
+        let at = *self.ack_poll.get_or_insert(now + MIN_ACK_POLL_INTERVAL);
+        at <= now
+            || self.is_grace_over(now)
+            || self.stall_ends(patience).is_some_and(|end| end <= now)
+    }
+
+    /// Notes that [`TunnelTimers::stalled`] was told what the sides have acknowledged now. The
+    /// longer one has taken nothing, the longer is the pause until the next look.
+    pub fn on_ack_poll(&mut self, now: Instant) {
+        // Of two silent sides, the later one decides: it is more likely to acknowledge soon.
+        let since = self.stalls.iter().flatten().map(|(since, _)| *since).max();
+        self.ack_poll = since.map(|since| {
+            now + now.duration_since(since).clamp(MIN_ACK_POLL_INTERVAL, MAX_ACK_POLL_INTERVAL)
+        });
+    }
+
     /// Whether the tunnel is older than it may get.
     pub fn is_past_lifetime(&self, now: Instant, rules: &TunnelLimits) -> bool {
         self.lifetime_ends(rules).is_some_and(|end| end <= now)
@@ -293,7 +316,7 @@ impl TunnelTimers {
             self.grace_ends,
             client,
             self.stall_ends(timeouts.write_stall),
-            self.next_ack_poll(now),
+            self.ack_poll,
             lifetime,
         ];
         self.wake_at(cx, now, next.into_iter().flatten().min());
@@ -348,14 +371,6 @@ impl TunnelTimers {
 
     fn is_excused(&self, now: Instant) -> bool {
         self.excused.is_some_and(|until| now < until)
-    }
-
-    /// When to look again at what the sides have acknowledged: the longer one has taken nothing,
-    /// the longer are the pauses.
-    fn next_ack_poll(&self, now: Instant) -> Option<Instant> {
-        // Of two silent sides, the later one decides: it is more likely to acknowledge soon.
-        let since = self.stalls.iter().flatten().map(|(since, _)| *since).max()?;
-        Some(now + now.duration_since(since).clamp(MIN_ACK_POLL_INTERVAL, MAX_ACK_POLL_INTERVAL))
     }
 
     fn stall_ends(&self, patience: Duration) -> Option<Instant> {
@@ -610,6 +625,33 @@ mod tests {
             timers.on_client_pong();
         },
     ];
+
+    #[test]
+    fn acks_are_polled_after_a_pause_and_before_a_side_is_given_up() {
+        let (start, patience) = (Instant::now(), seconds(60));
+        let mut timers = TunnelTimers::new(start);
+        assert!(!timers.is_ack_poll_due(start, patience), "most endings are over by the next step");
+        let first = start + MIN_ACK_POLL_INTERVAL;
+        assert!(timers.is_ack_poll_due(first, patience));
+        // A side owes something, and takes nothing for 3 s: the pauses grow to a second.
+        timers.stalled(first, patience, [Some(1), None]);
+        timers.on_ack_poll(first);
+        assert!(timers.is_ack_poll_due(first + MIN_ACK_POLL_INTERVAL, patience));
+        let later = first + seconds(3);
+        timers.stalled(later, patience, [Some(1), None]);
+        timers.on_ack_poll(later);
+        let step = later + MIN_ACK_POLL_INTERVAL;
+        assert!(!timers.is_ack_poll_due(step, patience));
+        assert!(timers.is_ack_poll_due(step, seconds(3)), "it would be given up");
+        timers.end_within(later, MIN_ACK_POLL_INTERVAL);
+        assert!(timers.is_ack_poll_due(step, patience), "its grace would be over");
+        // Nothing is owed any more: the next step begins anew.
+        timers.stalled(step, patience, [None; 2]);
+        timers.on_ack_poll(step);
+        let mut anew = TunnelTimers { grace_ends: None, ..timers };
+        assert!(!anew.is_ack_poll_due(step + seconds(9), patience));
+        assert!(anew.is_ack_poll_due(step + seconds(9) + MIN_ACK_POLL_INTERVAL, patience));
+    }
 
     proptest! {
         #[test]

@@ -156,16 +156,16 @@ impl TunnelStream {
     }
 
     /// Bytes that the kernel holds for the peer, as [`Socket::unacked`].
+    #[cold]
     pub fn unacked(&self) -> u64 {
         self.socket.unacked()
     }
 
-    /// Bytes that the peer has acknowledged so far. Over TLS to a backend `sent` counts plaintext,
-    /// so only a change means something.
-    #[cold]
-    pub fn acked(&self) -> u64 {
+    /// Bytes that the peer has acknowledged so far, where [`TunnelStream::unacked`] is `unacked`.
+    /// Over TLS to a backend `sent` counts plaintext, so only a change means something.
+    pub fn acked(&self, unacked: u64) -> u64 {
         // May wrap: `unacked` counts the FIN, and ciphertext where `sent` counts plaintext.
-        self.sent.wrapping_sub(self.unacked())
+        self.sent.wrapping_sub(unacked)
     }
 
     /// Whether the connection was broken since the last call, as [`Socket::is_broken`].
