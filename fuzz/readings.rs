@@ -24,7 +24,8 @@ pub fn permitted<'a>(data: &'a [u8], snapshot: &Snapshot) -> Option<Permitted<'a
     let path = str::from_utf8(path).ok()?;
     let request = Request::of_url(&format!("http://localhost/{path}"), None, None).ok()?.ok()?;
     let client = Client::new([192, 0, 2, 1].into());
-    let permit = snapshot.judge(client, &request, None, Timestamp::UNIX_EPOCH).verdict.ok()?;
+    let permit =
+        snapshot.judge(&client.into(), &request, None, Timestamp::UNIX_EPOCH).verdict.ok()?;
     Some(Permitted { steps, path, request, permit })
 }
 

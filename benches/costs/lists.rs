@@ -83,7 +83,7 @@ subprotocols = ["v2.ticks"]
     let mut group = criterion.benchmark_group("judgement");
     for (name, clients) in [("from the office", &office), ("from anywhere", &elsewhere)] {
         asking(&mut group, name, clients, |client, now| {
-            snapshot.judge(client, &request, None, now).verdict.is_ok()
+            snapshot.judge(&client.into(), &request, None, now).verdict.is_ok()
         });
     }
     group.finish();

@@ -58,7 +58,7 @@ pub fn charging(criterion: &mut Criterion<CpuTime>) {
         let clients: Vec<Client> = feed::anywhere(Family::V4, clients);
         let charges = name != "judged";
         asking(&mut group, name, &clients, |client, now| {
-            let verdict = live.load().judge(client, &request, None, now).verdict;
+            let verdict = live.load().judge(&client.into(), &request, None, now).verdict;
             let permit = verdict.expect("everybody is let in");
             !charges || tunnels.charge(permit).is_ok()
         });
@@ -93,7 +93,12 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
                 let (host, kind, scheme) = (host.clone(), RequestType::Plain, Scheme::Https);
                 let request = Request { host, path, origin: None, kind, scheme };
                 snapshot
-                    .judge(Client::new([192, 0, 2, 1].into()), &request, None, Timestamp::MIN)
+                    .judge(
+                        &Client::new([192, 0, 2, 1].into()).into(),
+                        &request,
+                        None,
+                        Timestamp::MIN,
+                    )
                     .verdict
                     .is_ok()
             });

@@ -12,6 +12,7 @@ use crate::admin::wire::{
 };
 use crate::policy::network::Client;
 use crate::policy::request::Request;
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::explanation::{
@@ -22,7 +23,7 @@ use crate::snapshot::explanation::{
 /// An [`ExplainRequest`] with parsed parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExplainQuery {
-    client: Client,
+    subject: Subject,
     request: Result<Request, Refusal>,
     at: Option<Timestamp>,
 }
@@ -44,7 +45,7 @@ impl ExplainQuery {
                 format!("`{}`: {}: {}", url.escape_debug(), fault.fault, fault.remedy)
             })?;
         let at = at.as_deref().map(instant).transpose()?;
-        Ok(ExplainQuery { client: Client::new(address), request, at })
+        Ok(ExplainQuery { subject: Client::new(address).into(), request, at })
     }
 
     /// The answer of `snapshot`, at `now` if the request names no time. `budgets` are those of a
@@ -57,7 +58,8 @@ impl ExplainQuery {
     ) -> ExplainAnswer {
         let request = self.request.as_ref().map_err(|refusal| *refusal);
         let at = Some(self.at.unwrap_or(now));
-        let question = ExplainInput { client: self.client, request, at, budgets, candidate: None };
+        let question =
+            ExplainInput { subject: &self.subject, request, at, budgets, candidate: None };
         answer(snapshot.explain(question))
     }
 }

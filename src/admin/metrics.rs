@@ -52,8 +52,10 @@ pub async fn answer_one(
     caller: Option<Caller>,
 ) -> bool {
     let peer = caller.as_ref().map(|caller| caller.peer);
-    let may =
-        |peer: Peer| admin.config_status.settings.load().metrics.allow.longest(peer.ip()).is_some();
+    let may = |peer: Peer| {
+        let settings = admin.config_status.settings.load();
+        peer.ip().is_some_and(|ip| settings.metrics.allow.longest(ip).is_some())
+    };
     let stranger = if peer.is_none_or(may) { None } else { Some(strangers.enter()) };
     if stranger.is_some() {
         admin.metrics.scrape_refused();

@@ -320,7 +320,8 @@ fn expiry_sentence(certificate: &Certificate, now: Timestamp) -> Option<String> 
 /// The one client of all tunnels and their number; `None` means few tunnels, or several clients.
 fn sole_client(admin: &AdminContext) -> Option<(ClientKey, usize)> {
     let entries = admin.tunnels.entries();
-    let key = entries.first()?.client.key();
-    (entries.len() >= MIN_CROWD_TUNNELS && entries.iter().all(|entry| entry.client.key() == key))
-        .then_some((key, entries.len()))
+    let key = entries.first()?.subject.client.key();
+    (entries.len() >= MIN_CROWD_TUNNELS
+        && entries.iter().all(|entry| entry.subject.client.key() == key))
+    .then_some((key, entries.len()))
 }

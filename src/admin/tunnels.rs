@@ -35,7 +35,8 @@ impl TunnelFilter {
     }
 
     fn admits(&self, entry: &LiveEntry) -> bool {
-        self.client.is_none_or(|network| network.contains(&entry.client.ip()))
+        self.client
+            .is_none_or(|network| entry.subject.client.ip().is_some_and(|ip| network.contains(&ip)))
             && self.route.as_ref().is_none_or(|route| *route == *entry.route().name)
     }
 }
@@ -79,7 +80,7 @@ fn tunnel(entry: &Arc<LiveEntry>, now: Timestamp) -> TunnelStatus {
         route: route.name.to_string(),
         policy: route.policy.name.to_string(),
         generation: entry.generation(),
-        client: entry.client.to_string(),
+        client: entry.subject.client.to_string(),
         peer: entry.peer.to_string(),
         host: entry.request.host.to_string(),
         path: route.forwarded(&entry.request.path).to_string(),

@@ -97,7 +97,7 @@ impl<'t> TestRun<'t> {
             let request = slashed.as_ref().unwrap_or(request);
             // Without an instant, no entry has lapsed.
             let at = test.at.unwrap_or(Timestamp::MIN);
-            snapshot.judge_by(test.client, request, None, at, script.candidate())
+            snapshot.judge_by(&test.subject, request, None, at, script.candidate())
         });
         let is_stray = verdict
             .as_ref()
@@ -131,8 +131,8 @@ impl<'t> TestRun<'t> {
         }
         let got = verdict.map_or_else(|refusal| format!("refuse:{refusal}"), |()| "allow".into());
         let request = test.request.as_ref().map_err(|refusal| *refusal);
-        let (client, at, candidate) = (test.client, test.at, script.candidate());
-        let question = ExplainInput { client, request, at, budgets: None, candidate };
+        let (subject, at, candidate) = (&test.subject, test.at, script.candidate());
+        let question = ExplainInput { subject, request, at, budgets: None, candidate };
         let explanation = snapshot.explain(question).to_string();
         let finding = error(format!(
             "test \"{}\" failed: expected {}, got {got}",

@@ -248,7 +248,7 @@ mod tests {
     fn check(allow: &[&[&str]], deny: &[&[&str]], said: &str) {
         let (policy, now) = (policy(allow, deny), "2027-01-01T00:00:00Z".parse().unwrap());
         let client = client("192.0.2.1");
-        let verdict = policy.judge(client, &request("https://a.example", "ticks"), now);
+        let verdict = policy.judge(&client.into(), &request("https://a.example", "ticks"), now);
         let decisive = policy.deciding_rule(client, false, verdict, now).unwrap();
         let listed =
             |listed: ListedEntry<'_>| format!(" {} {}", listed.entry, listed.source_line());
@@ -370,11 +370,12 @@ mod tests {
             let now = Timestamp::from_second(day * 86_400).unwrap();
             let client = Client::new([192, 0, 2, host].into());
             let asked = request(if origin { "https://a.example" } else { "null" }, if subprotocol { "ticks" } else { "x" });
-            let verdict = policy.judge(client, &asked, now);
+            let verdict = policy.judge(&client.into(), &asked, now);
             let decisive = policy.deciding_rule(client, false, verdict, now).unwrap();
 
             let says = decisive.by.map(|by| by.entry.admits && !by.entry.lapsed(now));
-            let holds = |listed: Option<ListedEntry<'_>>| listed.is_none_or(|one| one.entry.network.contains(&client.ip()));
+            let ip = client.ip().unwrap();
+            let holds = |listed: Option<ListedEntry<'_>>| listed.is_none_or(|one| one.entry.network.contains(&ip));
             prop_assert!(holds(decisive.by) && holds(decisive.instead));
             match (verdict, decisive.rule) {
                 (Ok(()), Rule::Allow) => prop_assert_eq!(says, (!allow.is_empty()).then_some(true)),

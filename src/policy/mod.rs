@@ -11,6 +11,7 @@ pub mod origin;
 pub mod request;
 pub mod route;
 pub mod rule;
+pub mod subject;
 pub mod subprotocol;
 mod verdict;
 

@@ -1,5 +1,6 @@
 //! Addresses by the role they play, and networks by longest prefix.
 //!
+//! A peer has an IP address, or is a user of this host at the other end of a Unix socket.
 //! IPv4-mapped IPv6 is folded to IPv4 here, once, so that no other module meets both spellings of
 //! one address. Names are never resolved.
 
@@ -11,38 +12,68 @@ use prefix_trie::PrefixMap;
 
 /// The address at the other end of the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Peer(IpAddr);
+pub struct Peer(Address);
 
 /// The address that a request is judged by: the peer's, or the address that a listed forwarder
 /// named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Client(IpAddr);
+pub struct Client(Address);
 
-/// The unit that limits count by: an IPv4 address, or an IPv6 /64 (one host owns a whole one).
+/// An address, never an IPv4-mapped one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Address {
+    Ip(IpAddr),
+    Unix(UnixUser),
+}
+
+/// The user that a process at the other end of a Unix socket runs as (`SO_PEERCRED`, unix(7)). It
+/// displays as `unix:uid=33`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UnixUser {
+    /// The effective user id.
+    pub uid: u32,
+    /// The effective group id.
+    pub gid: u32,
+}
+
+/// The unit that limits count by: an IPv4 address, an IPv6 /64 (one host owns a whole one), or a
+/// user of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClientKey {
     /// The whole IPv4 address.
     V4(u32),
     /// The upper 64 bits of the address.
     V6(u64),
+    /// The user id of a peer at a Unix socket.
+    Unix(u32),
 }
 
 impl Peer {
     /// Folds an IPv4-mapped address to IPv4 (RFC 4291 §2.5.5.2).
     pub const fn new(address: IpAddr) -> Self {
-        Peer(address.to_canonical())
+        Peer(Address::Ip(address.to_canonical()))
     }
 
-    /// The IP address, folded to IPv4 where it is mapped.
-    pub const fn ip(self) -> IpAddr {
-        self.0
+    /// The peer at the other end of a Unix socket.
+    pub const fn unix(user: UnixUser) -> Self {
+        Peer(Address::Unix(user))
+    }
+
+    /// The IP address, folded to IPv4 where it is mapped. `None` means a Unix socket.
+    pub const fn ip(self) -> Option<IpAddr> {
+        self.0.ip()
+    }
+
+    /// The user of this host. `None` means an IP address.
+    pub const fn user(self) -> Option<UnixUser> {
+        self.0.user()
     }
 }
 
 impl Client {
     /// Folds an IPv4-mapped address to IPv4 (RFC 4291 §2.5.5.2).
     pub const fn new(address: IpAddr) -> Self {
-        Client(address.to_canonical())
+        Client(Address::Ip(address.to_canonical()))
     }
 
     /// The client of a peer that speaks for itself.
@@ -50,27 +81,51 @@ impl Client {
         Client(peer.0)
     }
 
-    /// The IP address, folded to IPv4 where it is mapped.
-    pub const fn ip(self) -> IpAddr {
-        self.0
+    /// The IP address, folded to IPv4 where it is mapped. `None` means a user of this host.
+    pub const fn ip(self) -> Option<IpAddr> {
+        self.0.ip()
+    }
+
+    /// The user of this host. `None` means an IP address.
+    pub const fn user(self) -> Option<UnixUser> {
+        self.0.user()
     }
 
     /// The key that limits count this client by.
     pub const fn key(self) -> ClientKey {
         match self.0 {
-            IpAddr::V4(address) => ClientKey::V4(address.to_bits()),
-            IpAddr::V6(address) => ClientKey::V6((address.to_bits() >> 64) as u64),
+            Address::Ip(IpAddr::V4(address)) => ClientKey::V4(address.to_bits()),
+            Address::Ip(IpAddr::V6(address)) => ClientKey::V6((address.to_bits() >> 64) as u64),
+            Address::Unix(user) => ClientKey::Unix(user.uid),
+        }
+    }
+}
+
+impl Address {
+    const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Address::Ip(address) => Some(address),
+            Address::Unix(_) => None,
+        }
+    }
+
+    const fn user(self) -> Option<UnixUser> {
+        match self {
+            Address::Ip(_) => None,
+            Address::Unix(user) => Some(user),
         }
     }
 }
 
 impl ClientKey {
-    /// The network around this key, as a key: the /24 of an IPv4 address, the /48 of an IPv6 one.
+    /// The network around this key, as a key: the /24 of an IPv4 address, the /48 of an IPv6 one. A
+    /// user has no network, and stays itself.
     pub const fn block(self) -> ClientKey {
         match self {
             ClientKey::V4(address) => ClientKey::V4(address & !0xff),
             // The key holds 64 bits of prefix: 16 fewer are a /48.
             ClientKey::V6(network) => ClientKey::V6(network & !0xffff),
+            ClientKey::Unix(uid) => ClientKey::Unix(uid),
         }
     }
 }
@@ -89,8 +144,12 @@ impl fmt::Display for Client {
 
 /// Writes the address in one piece: the standard library writes an IPv4 address in seven, and a log
 /// line inspects each.
-fn show(address: IpAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let IpAddr::V4(address) = address else { return fmt::Display::fmt(&address, f) };
+fn show(address: Address, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let address = match address {
+        Address::Ip(IpAddr::V4(address)) => address,
+        Address::Ip(IpAddr::V6(address)) => return fmt::Display::fmt(&address, f),
+        Address::Unix(user) => return fmt::Display::fmt(&user, f),
+    };
     let (mut text, mut length) = ([0; "255.255.255.255".len()], 0);
     for (at, octet) in address.octets().into_iter().enumerate() {
         if at > 0 {
@@ -106,6 +165,12 @@ fn show(address: IpAddr, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.pad(str::from_utf8(&text[..length]).map_err(|_| fmt::Error)?)
 }
 
+impl fmt::Display for UnixUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("unix:uid={}", self.uid))
+    }
+}
+
 impl fmt::Display for ClientKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -113,6 +178,7 @@ impl fmt::Display for ClientKey {
             ClientKey::V6(network) => {
                 write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(network) << 64))
             }
+            ClientKey::Unix(uid) => write!(f, "unix:uid={uid}"),
         }
     }
 }
@@ -261,6 +327,19 @@ mod tests {
         assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
         assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+    }
+
+    #[test]
+    fn user_of_a_unix_socket_has_no_address_and_a_key_by_uid() {
+        let peer = Peer::unix(UnixUser { uid: 33, gid: 34 });
+        let client = Client::of_peer(peer);
+        assert_eq!((peer.ip(), client.ip()), (None, None));
+        assert_eq!(client.user(), Some(UnixUser { uid: 33, gid: 34 }));
+        assert_eq!(client.key(), Client::of_peer(Peer::unix(UnixUser { uid: 33, gid: 0 })).key());
+        assert_eq!(client.to_string(), "unix:uid=33");
+        assert_eq!(client.key().to_string(), "unix:uid=33");
+        assert_ne!(client.key(), key("0.0.0.33"));
+        assert_eq!(client.key().block(), client.key());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::policy::network::Client;
 use crate::policy::origin::Origins;
 use crate::policy::request::{Request, RequestType};
 use crate::policy::rule::RuleLines;
+use crate::policy::subject::Subject;
 use crate::policy::subprotocol::Subprotocols;
 use crate::refusal::Refusal;
 
@@ -58,10 +59,15 @@ impl AllowRule {
 }
 
 impl Policy {
-    /// Judges whether `client` may make `request` at the time `now`. It charges nothing.
-    pub fn judge(&self, client: Client, request: &Request, now: Timestamp) -> Result<(), Refusal> {
+    /// Judges whether `subject` may make `request` at the time `now`. It charges nothing.
+    pub fn judge(
+        &self,
+        subject: &Subject,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
         // The order decides which reason is logged and counted if several rules refuse.
-        self.judge_network(client, now)?;
+        self.judge_network(subject.client, now)?;
         self.judge_origin(request)?;
         self.judge_subprotocol(request)
     }

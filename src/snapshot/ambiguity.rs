@@ -166,7 +166,7 @@ mod tests {
     /// The policy that permits `path`, or the word of its refusal.
     fn judged(snapshot: &Snapshot, path: &str) -> String {
         let Some(request) = at(path) else { return Refusal::Path.to_string() };
-        let judgement = snapshot.judge(client(1), &request, None, Timestamp::UNIX_EPOCH);
+        let judgement = snapshot.judge(&client(1).into(), &request, None, Timestamp::UNIX_EPOCH);
         assert_eq!(
             judgement.ambiguity.is_some(),
             judgement.verdict.as_ref().err() == Some(&Refusal::Path),
@@ -249,7 +249,8 @@ mod tests {
         ] {
             assert_eq!(judged(&snapshot, path), "open", "{path}");
             let request = at(path).unwrap();
-            let judgement = snapshot.judge(client(1), &request, None, Timestamp::UNIX_EPOCH);
+            let judgement =
+                snapshot.judge(&client(1).into(), &request, None, Timestamp::UNIX_EPOCH);
             assert_eq!(judgement.route.unwrap().forwarded(&request.path), path);
         }
         let alone = routes(&["/ open as-is"]);
@@ -308,7 +309,8 @@ mod tests {
     fn refused_as_is_path_names_its_reason() {
         let snapshot = routes(AS_IS);
         let check = |path: &str, expected: &str| {
-            let judgement = snapshot.judge(client(1), &at(path).unwrap(), None, Timestamp::MIN);
+            let judgement =
+                snapshot.judge(&client(1).into(), &at(path).unwrap(), None, Timestamp::MIN);
             assert_eq!(judgement.ambiguity.unwrap().to_string(), expected, "{path}");
         };
         check(
@@ -335,7 +337,7 @@ mod tests {
     fn ambiguity_names_the_reading_and_its_route() {
         let snapshot = routes(OPEN);
         let judgement = snapshot.judge(
-            client(1),
+            &client(1).into(),
             &at("/public/%252e%252e;/admin/x").unwrap(),
             None,
             Timestamp::MIN,
@@ -452,7 +454,8 @@ mod tests {
         ) {
             let snapshot = routes(AS_IS);
             let Some(request) = at(&sent) else { return Ok(()) };
-            let judgement = snapshot.judge(client(1), &request, None, Timestamp::UNIX_EPOCH);
+            let subject = client(1).into();
+            let judgement = snapshot.judge(&subject, &request, None, Timestamp::UNIX_EPOCH);
             let Ok(permit) = judgement.verdict else { return Ok(()) };
             if permit.route().paths == PathForwarding::Canonical {
                 prop_assert!(request.path.canonical().is_some());
@@ -480,7 +483,8 @@ mod tests {
         ) {
             let snapshot = routes(OPEN);
             let Some(request) = at(&path) else { return Ok(()) };
-            let verdict = snapshot.judge(client(1), &request, None, Timestamp::UNIX_EPOCH).verdict;
+            let subject = client(1).into();
+            let verdict = snapshot.judge(&subject, &request, None, Timestamp::UNIX_EPOCH).verdict;
             let Ok(permit) = verdict else { return Ok(()) };
             let (mut read, mut decoded) = (request.path.to_string(), 0);
             for kind in steps {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::policy::Policy;
-use crate::policy::network::Client;
 use crate::policy::request::{Request, RequestPath};
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::certificate::Certificate;
@@ -37,7 +37,7 @@ pub struct Judgement {
 #[derive(Debug)]
 pub struct Permit {
     route: Arc<Route>,
-    client: Client,
+    subject: Subject,
     generation: u64,
     at: Timestamp,
 }
@@ -48,9 +48,9 @@ impl Permit {
         &self.route
     }
 
-    /// The client that was judged.
-    pub fn client(&self) -> Client {
-        self.client
+    /// The client that was judged, with its credentials.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
     }
 
     /// The generation that gave the permit.
@@ -82,19 +82,19 @@ impl Snapshot {
     /// by then has its connection to itself).
     pub fn judge(
         &self,
-        client: Client,
+        subject: &Subject,
         request: &Request,
         served: Option<&Certificate>,
         now: Timestamp,
     ) -> Judgement {
-        self.judge_by(client, request, served, now, None)
+        self.judge_by(subject, request, served, now, None)
     }
 
     /// Like [`Snapshot::judge`], with the candidate of the policy `promoted`, if any, in that
     /// policy's place.
     pub fn judge_by(
         &self,
-        client: Client,
+        subject: &Subject,
         request: &Request,
         served: Option<&Certificate>,
         now: Timestamp,
@@ -111,7 +111,7 @@ impl Snapshot {
             };
         let host = request.host.name();
         let route = self.route_to(request);
-        let denied = self.denying_baseline(client, now);
+        let denied = self.denying_baseline(subject.client, now);
         // The order of the checks decides which reason wins: a client that the baseline denies does
         // not learn of its path.
         if route.is_none() && request.path.canonical().is_none() && denied.is_none() {
@@ -133,18 +133,21 @@ impl Snapshot {
         }
         let policy = route.policy.as_promoted(promoted);
         let candidate = policy.candidate.as_ref();
-        let permit =
-            || Permit { route: Arc::clone(route), client, generation: self.generation, at: now };
         Judgement {
             generation: self.generation,
             route: Some(Arc::clone(route)),
             policy: Some(Arc::clone(policy)),
-            verdict: policy.judge(client, request, now).map(|()| permit()),
+            verdict: policy.judge(subject, request, now).map(|()| self.permit(route, subject, now)),
             // Judged whatever the policy decides: a candidate may also admit what the policy
             // refuses.
-            candidate: candidate.map(|candidate| candidate.judge(client, request, now)),
+            candidate: candidate.map(|candidate| candidate.judge(subject, request, now)),
             ambiguity: None,
         }
+    }
+
+    fn permit(&self, route: &Arc<Route>, subject: &Subject, at: Timestamp) -> Permit {
+        let (route, generation) = (Arc::clone(route), self.generation);
+        Permit { route, subject: subject.clone(), generation, at }
     }
 
     /// Finds the route for `request`. A path that is not canonical leads, as sent, only to a route

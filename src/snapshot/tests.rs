@@ -128,7 +128,8 @@ fn verdict_of(
     asked: &str,
     served: Option<&Certificate>,
 ) -> (&'static str, String, bool) {
-    let judgement = snapshot.judge(client(host), &request(asked), served, Timestamp::UNIX_EPOCH);
+    let judgement =
+        snapshot.judge(&client(host).into(), &request(asked), served, Timestamp::UNIX_EPOCH);
     let word = judgement.verdict.map_or_else(Refusal::word, |_| "");
     (
         word,
@@ -171,7 +172,7 @@ fn beside(host: u8, promoted: Option<&str>) -> (bool, Option<bool>, usize) {
     };
     let snapshot = generation(1, policy, baseline(&["192.0.2.9"]));
     let judgement = snapshot.judge_by(
-        client(host),
+        &client(host).into(),
         &request("localhost"),
         None,
         Timestamp::UNIX_EPOCH,

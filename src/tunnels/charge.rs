@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use crate::policy::Policy;
 use crate::policy::limit::{LimiterId, RateLimit};
-use crate::policy::network::Client;
 use crate::policy::request::Request;
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::Permit;
 use crate::tunnels::budget::{Count, Full};
@@ -36,8 +36,8 @@ impl Tunnels {
     /// token isn't returned if a later step fails.
     pub fn charge(self: &Arc<Self>, permit: Permit) -> Result<Slot, Refusal> {
         let policy = &permit.route().policy;
-        let key = permit.client().key();
-        let share = policy.limits.client_limits(permit.client(), permit.at());
+        let key = permit.subject().client.key();
+        let share = policy.limits.client_limits(permit.subject(), permit.at());
         let id =
             LimiterId { policy: &policy.name, is_candidate: false, limit: RateLimit::Upgrades };
         // The rate first: a client at its cap of tunnels would otherwise try again without paying.
@@ -61,10 +61,10 @@ impl Tunnels {
     /// Charges a plain request: a token of the client's rate.
     pub fn charge_plain(&self, permit: &Permit) -> Result<(), Refusal> {
         let policy = &permit.route().policy;
-        let share = policy.limits.client_limits(permit.client(), permit.at());
+        let share = policy.limits.client_limits(permit.subject(), permit.at());
         let id =
             LimiterId { policy: &policy.name, is_candidate: false, limit: RateLimit::Requests };
-        self.budgets.take(id, share.requests, permit.client().key()).map_err(over_rate)
+        self.budgets.take(id, share.requests, permit.subject().client.key()).map_err(over_rate)
     }
 
     /// Returns the verdict of `policy`'s candidate on a request that its rules `judged`. It charges
@@ -73,14 +73,14 @@ impl Tunnels {
     pub fn charge_candidate(
         &self,
         policy: &Policy,
-        client: Client,
+        subject: &Subject,
         is_plain: bool,
         judged: Result<(), Refusal>,
         now: Timestamp,
     ) -> Option<Result<(), Refusal>> {
         let candidate = policy.candidate.as_ref()?;
         let charged = || {
-            let (share, key) = (candidate.limits.client_limits(client, now), client.key());
+            let (share, key) = (candidate.limits.client_limits(subject, now), subject.client.key());
             let limit = if is_plain { RateLimit::Requests } else { RateLimit::Upgrades };
             let id = LimiterId { policy: &policy.name, is_candidate: true, limit };
             self.budgets.take(id, limit.of(share), key).map_err(over_rate)?;

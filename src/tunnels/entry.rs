@@ -11,8 +11,9 @@ use jiff::Timestamp;
 
 use crate::policy::Policy;
 use crate::policy::limit::TunnelLimits;
-use crate::policy::network::{Client, Peer};
+use crate::policy::network::Peer;
 use crate::policy::request::Request;
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::snapshot::{Judgement, Permit, Snapshot};
@@ -26,8 +27,8 @@ pub const MIN_STREAM_AGE: Duration = Duration::from_secs(5);
 pub struct LiveEntry {
     /// Number of the entry, unique in this process.
     pub id: u64,
-    /// The client that holds it.
-    pub client: Client,
+    /// The client that holds it, and its credentials.
+    pub subject: Subject,
     /// The address at the other end of its socket.
     pub peer: Peer,
     /// The request, kept for judging it again.
@@ -79,10 +80,10 @@ pub struct TunnelRules {
 }
 
 impl TunnelRules {
-    fn new(route: &Arc<Route>, client: Client, now: Timestamp) -> TunnelRules {
+    fn new(route: &Arc<Route>, subject: &Subject, now: Timestamp) -> TunnelRules {
         TunnelRules {
             route: Arc::clone(route),
-            exception: route.policy.limits.exception(client, now),
+            exception: route.policy.limits.exception(subject, now),
         }
     }
 
@@ -140,7 +141,7 @@ impl LiveEntry {
     ) -> LiveEntry {
         LiveEntry {
             id,
-            client: permit.client(),
+            subject: permit.subject().clone(),
             peer: from.peer,
             request,
             request_id: from.request_id,
@@ -148,7 +149,7 @@ impl LiveEntry {
             opened,
             traffic: TrafficCell::default(),
             orders: Mutex::new(EntryOrders {
-                rules: TunnelRules::new(permit.route(), permit.client(), opened),
+                rules: TunnelRules::new(permit.route(), permit.subject(), opened),
                 generation: permit.generation(),
                 refused: None,
                 end: None,
@@ -166,7 +167,7 @@ impl LiveEntry {
     pub(super) fn judge(&self, snapshot: &Snapshot, now: Timestamp) -> Judgement {
         // Without a certificate: the 421 of RFC 9110 §15.5.20 concerns the request's connection,
         // and was decided when the request came.
-        let mut judgement = snapshot.judge(self.client, &self.request, None, now);
+        let mut judgement = snapshot.judge(&self.subject, &self.request, None, now);
         let refused =
             judgement.verdict.as_ref().ok().and_then(|permit| permit.forwards(&self.request).err());
         if let Some(refusal) = refused {
@@ -209,7 +210,7 @@ impl LiveEntry {
             Ok(permit) => permit,
             Err(refusal) => return (Err(refusal), None),
         };
-        let rules = TunnelRules::new(permit.route(), self.client, now);
+        let rules = TunnelRules::new(permit.route(), &self.subject, now);
         // Unchanged where a generation judges again because a list entry lapsed: such a pass wakes
         // only the tunnels whose limits change.
         if !orders.rules.is_same(&rules) {

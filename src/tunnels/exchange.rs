@@ -49,9 +49,9 @@ impl ExchangeRegistration {
         if self.stream.is_none() {
             // The entry's route, not that of the permit: after a reload `streams` applies as the
             // running generation sets it.
-            let (route, key) = (self.entry.route(), self.entry.client.key());
+            let (route, key) = (self.entry.route(), self.entry.subject.client.key());
             let (policy, limits) =
-                (&route.policy, route.policy.limits.client_limits(self.entry.client, now));
+                (&route.policy, route.policy.limits.client_limits(&self.entry.subject, now));
             let budgets = &self.tunnels.budgets;
             self.stream = Some(budgets.enter_stream(policy, key, limits.streams)?);
         }
@@ -77,7 +77,8 @@ mod tests {
     use crate::tunnels::tests::{publish, table};
 
     fn begin(tunnels: &Arc<Tunnels>, live: &CurrentSnapshot, host: u8) -> ExchangeRegistration {
-        let judged = live.load().judge(client(host), &request("localhost"), None, Timestamp::now());
+        let judged =
+            live.load().judge(&client(host).into(), &request("localhost"), None, Timestamp::now());
         let peer = Peer::new([192, 0, 2, 254].into());
         let from = RequestSource { peer, request_id: "abc".into(), subprotocol: None };
         let permit = judged.verdict.unwrap();

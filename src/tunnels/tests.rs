@@ -40,8 +40,10 @@ pub fn publish(live: &CurrentSnapshot, generation: u64, denied: &str) -> Arc<Sna
 
 /// Charges 192.0.2.`host`, judged by the running generation.
 pub fn charge(tunnels: &Arc<Tunnels>, live: &CurrentSnapshot, host: u8) -> Result<Slot, Refusal> {
-    let permit =
-        live.load().judge(client(host), &request("localhost"), None, Timestamp::now()).verdict?;
+    let permit = live
+        .load()
+        .judge(&client(host).into(), &request("localhost"), None, Timestamp::now())
+        .verdict?;
     tunnels.charge(permit)
 }
 
@@ -150,11 +152,12 @@ fn says(
 ) -> Vec<&'static str> {
     let live = live.load();
     let one = |host: &u8| {
-        let judged = live.judge(client(*host), &request("localhost"), None, Timestamp::UNIX_EPOCH);
+        let judged =
+            live.judge(&client(*host).into(), &request("localhost"), None, Timestamp::UNIX_EPOCH);
         let (policy, judged) = (judged.policy.unwrap(), judged.candidate.unwrap());
         let says = tunnels.charge_candidate(
             &policy,
-            client(*host),
+            &client(*host).into(),
             is_plain,
             judged,
             Timestamp::UNIX_EPOCH,

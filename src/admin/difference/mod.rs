@@ -113,15 +113,16 @@ fn sample(
 ) -> Vec<RevokedTunnel> {
     let one = |(entry, refusal): &(Arc<LiveEntry>, Refusal)| {
         // Judged again for its policy alone; the refusal is that of the impact.
-        let judgement = next.judge(entry.client, &entry.request, None, now);
+        let judgement = next.judge(&entry.subject, &entry.request, None, now);
         let policy = judgement.policy.as_deref();
         let is_plain = !entry.request.is_attempt();
-        let decisive = policy
-            .and_then(|policy| policy.deciding_rule(entry.client, is_plain, Err(*refusal), now));
+        let decisive = policy.and_then(|policy| {
+            policy.deciding_rule(entry.subject.client, is_plain, Err(*refusal), now)
+        });
         let by = decisive.and_then(|decisive| decisive.by);
         RevokedTunnel {
             id: entry.id,
-            client: entry.client.to_string(),
+            client: entry.subject.client.to_string(),
             route: entry.route().name.to_string(),
             reason: refusal.word().into(),
             rule: decisive.map(|decisive| decisive.place.to_string()),

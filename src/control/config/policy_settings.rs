@@ -9,10 +9,10 @@ use crate::control::config::diagnostic::Span;
 use crate::policy::AllowRule;
 use crate::policy::limit::Limits;
 use crate::policy::list::List;
-use crate::policy::network::Client;
 use crate::policy::origin::Origins;
 use crate::policy::request::Request;
 use crate::policy::rule::RuleLines;
+use crate::policy::subject::Subject;
 use crate::policy::subprotocol::Subprotocols;
 use crate::refusal::Refusal;
 
@@ -70,8 +70,8 @@ pub struct ListFeed {
 pub struct PolicyTest {
     /// Name of the test, which messages quote.
     pub name: Arc<str>,
-    /// Address of the client.
-    pub client: Client,
+    /// The client, and its credentials.
+    pub subject: Subject,
     /// The request. The gate's own refusal of a path is kept, since such a request is never judged.
     pub request: Result<Request, Refusal>,
     /// Time of the request. `None` means a time at which no entry has lapsed.

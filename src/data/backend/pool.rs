@@ -145,7 +145,7 @@ impl ActiveConnection {
         // If a backend and Sidegate disagree about where a body ends, the rest is read as a request
         // (RFC 9112 §11.2). Kept to one client, such a connection can harm no other client.
         if has_body {
-            connection.only_for = Some(permit.client().key());
+            connection.only_for = Some(permit.subject().client.key());
             body.report_progress_to(progress.clone());
         }
         ActiveConnection { pool: Arc::clone(pool), connection: Some(connection), progress }
@@ -244,7 +244,7 @@ impl Pool {
     )]
     fn pop(&self, permit: &Permit) -> Option<PooledConnection> {
         let ranked = self.backends.ranked(&permit.route().backends);
-        let client = permit.client().key();
+        let client = permit.subject().client.key();
         let mut idle = lock(&self.idle);
         let idle = idle.as_mut()?;
         for (address, _) in ranked {

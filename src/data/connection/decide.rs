@@ -220,7 +220,7 @@ impl HttpService {
     ) -> Result<Permit, Refusal> {
         let now = Timestamp::now();
         let Judgement { generation, route, policy, verdict, candidate, ambiguity } = live.judge(
-            self.connection.forwarded.client,
+            &self.connection.forwarded.subject,
             request,
             self.connection.served.as_deref(),
             now,

@@ -45,6 +45,7 @@ use crate::data::tunnel::{Tunnel, TunnelOutcome};
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
 use crate::snapshot::route::RouteTimeouts;
@@ -115,7 +116,7 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
         protocol: rules.listener.protocol,
         max_fields: rules.listener.max_fields,
         max_head: rules.listener.max_head,
-        forwarded: ForwardedFacts { client, tls: rules.tls.is_some(), port },
+        forwarded: ForwardedFacts { subject: Subject::new(client), tls: rules.tls.is_some(), port },
         peer,
         served,
         closing,

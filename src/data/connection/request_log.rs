@@ -52,7 +52,11 @@ pub struct ConnectionInfo {
 impl ConnectionInfo {
     /// Whose connection it is.
     pub fn log_context(&self) -> LogContext<'_> {
-        LogContext { listener: &self.listener, client: self.forwarded.client, peer: self.peer }
+        LogContext {
+            listener: &self.listener,
+            client: self.forwarded.subject.client,
+            peer: self.peer,
+        }
     }
 }
 
@@ -157,7 +161,7 @@ impl RequestLog {
         let (policy, judged, (_, now)) = (self.policy.as_ref()?, self.candidate?, self.judged?);
         let is_plain = self.kind == RequestKind::Plain;
         let tunnels = &self.thread.plane.tunnels;
-        tunnels.charge_candidate(policy, self.connection.forwarded.client, is_plain, judged, now)
+        tunnels.charge_candidate(policy, &self.connection.forwarded.subject, is_plain, judged, now)
     }
 
     /// Counts and logs a candidate that would have decided otherwise. It has no other effect.

@@ -13,9 +13,9 @@ use hyper::ext::ReasonPhrase;
 
 use crate::data::http::identity::is_identity;
 use crate::data::websocket::handshake::{Agreement, Handshake};
-use crate::policy::network::Client;
 use crate::policy::request::{Request, Scheme, options};
 use crate::policy::route::stripped;
+use crate::policy::subject::Subject;
 use crate::refusal::{HeadError, Refusal};
 use crate::snapshot::route::Route;
 
@@ -41,10 +41,10 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// How a request reached us.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct ForwardedFacts {
-    /// The client that the connection speaks for.
-    pub client: Client,
+    /// The client that the connection speaks for, and its credentials.
+    pub subject: Subject,
     /// Whether it came over TLS.
     pub tls: bool,
     /// The port that it came to.
@@ -88,7 +88,10 @@ pub fn to_backend(
         parts.headers.insert(X_FORWARDED_HOST, host.clone());
         parts.headers.insert(HOST, host);
     }
-    parts.headers.insert(X_FORWARDED_FOR, value(&forwarded.client.to_string()));
+    // A user of this host has no address to name.
+    if let Some(ip) = forwarded.subject.client.ip() {
+        parts.headers.insert(X_FORWARDED_FOR, value(&ip.to_string()));
+    }
     parts.headers.insert(
         X_FORWARDED_PROTO,
         HeaderValue::from_static(if forwarded.tls { "https" } else { "http" }),

@@ -263,8 +263,8 @@ impl Side {
             return self.stalled_progress();
         }
         let unacked = self.unacked()?;
-        // The read of a side that is discarded notices by itself. A side that has ended or is
-        // paused is not read, and one that is relayed is not while the other side takes nothing.
+        // The read of a discarded side notices by itself. No other side is read for certain: a
+        // relayed side waits for the other side to take what came before.
         if !self.is_discarded() && self.stream.is_broken() {
             self.fail();
             return None;
@@ -272,8 +272,8 @@ impl Side {
         Some(self.stream.acked(unacked))
     }
 
-    /// Bytes that the kernel holds for this side. `None` means that it has acknowledged all that was
-    /// passed to it, or has failed.
+    /// Bytes that the kernel holds for this side. `None` means that the side has acknowledged all
+    /// bytes, or has failed.
     fn unacked(&self) -> Option<u64> {
         if self.has_failed() {
             return None;
@@ -315,8 +315,7 @@ impl Side {
         self.has_failed() || self.has_ended()
     }
 
-    /// Whether this side, which is gone, has got all that was for it except a little that the kernel
-    /// holds.
+    /// Whether this side, which is gone, has got all bytes but a little that the kernel holds.
     pub fn is_finished(&self) -> bool {
         self.has_failed() || !self.has_left_behind()
     }

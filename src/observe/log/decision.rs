@@ -260,12 +260,12 @@ pub fn log_exchange_closed(entry: &LiveEntry, closed: &ExchangeClosed) {
     let revoked = last.refused.as_deref().filter(|_| closed.reason == ExchangeReason::Revoked);
     let policy = revoked.and_then(|refused| refused.policy.as_deref());
     let decisive = revoked.zip(policy).and_then(|(refused, policy)| {
-        policy.deciding_rule(entry.client, true, Err(refused.refusal), refused.at)
+        policy.deciding_rule(entry.subject.client, true, Err(refused.refusal), refused.at)
     });
     let by = decisive.and_then(|decisive| decisive.by);
     tracing::info!(
         route = &*route.name,
-        client = %entry.client,
+        client = %entry.subject.client,
         peer = %entry.peer,
         host = entry.request.host.name(),
         path = entry.route().forwarded(&entry.request.path),
@@ -302,12 +302,12 @@ pub fn log_tunnel_closed(
     let policy = revoked.and_then(|refused| refused.policy.as_deref());
     let decisive = revoked.zip(policy);
     let decisive = decisive.and_then(|(refused, policy)| {
-        policy.deciding_rule(entry.client, false, Err(refused.refusal), refused.at)
+        policy.deciding_rule(entry.subject.client, false, Err(refused.refusal), refused.at)
     });
     let by = decisive.and_then(|decisive| decisive.by);
     tracing::info!(
         route,
-        client = %entry.client,
+        client = %entry.subject.client,
         peer = %entry.peer,
         request_id = &*entry.request_id,
         generation = last.generation,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::policy::limit::rate::Rate;
 use crate::policy::list::List;
-use crate::policy::network::Client;
+use crate::policy::subject::Subject;
 
 /// A policy's `[limits]`. `None` means unlimited.
 #[derive(Debug, Clone, Default)]
@@ -103,9 +103,10 @@ pub struct LimitException {
 }
 
 impl Limits {
-    /// Returns the index of the exception for `client` at the time `now`: among all that name it,
+    /// Returns the index of the exception for `subject` at the time `now`: among all that name it,
     /// the one with the longest network.
-    pub fn exception(&self, client: Client, now: Timestamp) -> Option<usize> {
+    pub fn exception(&self, subject: &Subject, now: Timestamp) -> Option<usize> {
+        let client = subject.client;
         let longest = |exception: &LimitException| {
             exception.clients.iter().filter_map(|list| list.holds(client, now)).max()
         };
@@ -126,9 +127,9 @@ impl Limits {
             .map_or(&self.share, |exception| &exception.share)
     }
 
-    /// Returns the share of `client` at the time `now`.
-    pub fn client_limits(&self, client: Client, now: Timestamp) -> &ClientLimits {
-        self.share(self.exception(client, now))
+    /// Returns the share of `subject` at the time `now`.
+    pub fn client_limits(&self, subject: &Subject, now: Timestamp) -> &ClientLimits {
+        self.share(self.exception(subject, now))
     }
 
     /// Returns the distinct rates of `limit` among all shares.
@@ -196,6 +197,7 @@ impl Default for TunnelLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::network::Client;
 
     use crate::policy::list::ListEntry;
 
@@ -222,7 +224,7 @@ mod tests {
         };
         let (client, now) =
             (Client::new(client.parse().unwrap()), "2027-01-01T00:00:00Z".parse().unwrap());
-        assert_eq!(limits.client_limits(client, now).per_client, Some(line), "{client}");
+        assert_eq!(limits.client_limits(&client.into(), now).per_client, Some(line), "{client}");
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Entries {
 
     fn decide(&self, client: Client, now: Timestamp) -> Option<NetworkMatch> {
         // A lapsed entry counts as absent, so the next wider network decides.
-        self.index.holding(client.ip()).find(|held| !held.expires || !self.at(*held).0.lapsed(now))
+        self.index.holding(client.ip()?).find(|held| !held.expires || !self.at(*held).0.lapsed(now))
     }
 
     fn at(&self, held: NetworkMatch) -> (&ListEntry, u32) {
@@ -161,7 +161,8 @@ impl List {
     /// Returns every entry whose network holds `client`, lapsed ones too, the shortest prefix
     /// first.
     pub fn covering(&self, client: Client) -> impl Iterator<Item = (&ListEntry, u32)> {
-        let longest_first: Vec<_> = self.entries.index.holding(client.ip()).collect();
+        let longest_first: Vec<_> =
+            client.ip().into_iter().flat_map(|ip| self.entries.index.holding(ip)).collect();
         longest_first.into_iter().rev().map(|held| self.entries.at(held))
     }
 
@@ -417,7 +418,7 @@ mod tests {
     fn naive(entries: &[ListEntry], client: Client, now: Timestamp) -> Option<(IpNet, bool)> {
         let held = entries
             .iter()
-            .filter(|entry| !entry.lapsed(now) && entry.network.contains(&client.ip()));
+            .filter(|entry| !entry.lapsed(now) && entry.network.contains(&client.ip().unwrap()));
         held.max_by_key(|entry| entry.network.prefix_len())
             .map(|entry| (entry.network, entry.admits))
     }

@@ -4,9 +4,10 @@ use jiff::Timestamp;
 
 use crate::policy::Policy;
 use crate::policy::limit::{LimiterId, Rate, RateLimit};
-use crate::policy::network::{Client, ClientKey};
+use crate::policy::network::ClientKey;
 use crate::policy::request::Request;
 use crate::policy::rule::Rule;
+use crate::policy::subject::Subject;
 use crate::snapshot::explanation::report::LimitExplanation;
 
 /// The remainder of the limits of a running agent, which a snapshot does not know.
@@ -26,12 +27,12 @@ pub trait Remaining {
 pub fn limits(
     policy: &Policy,
     is_candidate: bool,
-    client: Client,
+    subject: &Subject,
     request: &Request,
     now: Timestamp,
     budgets: Option<&dyn Remaining>,
 ) -> Vec<LimitExplanation> {
-    let exception = policy.limits.exception(client, now);
+    let exception = policy.limits.exception(subject, now);
     let line =
         exception.and_then(|at| policy.limits.exceptions.get(at)).map(|exception| exception.line);
     let (share, common) = (policy.limits.share(exception), &policy.limits.share);
@@ -45,7 +46,7 @@ pub fn limits(
     let rate = |limit: RateLimit, rule| {
         let rate = limit.of(share)?;
         let id = LimiterId { policy: &policy.name, is_candidate, limit };
-        let left = budgets.map(|budgets| u64::from(budgets.tokens(id, rate, client.key())));
+        let left = budgets.map(|budgets| u64::from(budgets.tokens(id, rate, subject.client.key())));
         let is_own = Some(rate) != limit.of(common);
         Some(limited(limit.word(), rate.to_string(), is_own, rule, left))
     };
@@ -55,7 +56,7 @@ pub fn limits(
     let upgrades = rate(RateLimit::Upgrades, Rule::Upgrades);
     let left = |max: u32, open: Option<u32>| open.map(|open| max.saturating_sub(open).into());
     let per_client = share.per_client.map(|max| {
-        let open = budgets.map(|budgets| budgets.tunnels_of(&policy.name, client.key()));
+        let open = budgets.map(|budgets| budgets.tunnels_of(&policy.name, subject.client.key()));
         let (written, left) = (format!("{max} tunnels of one client"), left(max, open));
         let is_own = share.per_client != common.per_client;
         limited("per_client", written, is_own, Rule::Connections, left)

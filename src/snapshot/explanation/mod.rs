@@ -18,6 +18,7 @@ use crate::policy::network::Client;
 use crate::policy::origin::{OriginPattern, Origins};
 use crate::policy::request::{Request, RequestType};
 use crate::policy::rule::Rule;
+use crate::policy::subject::Subject;
 use crate::policy::{AllowRule, Policy};
 use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
@@ -33,8 +34,8 @@ pub use self::report::{
 /// The question that an explanation answers.
 #[derive(Clone, Copy)]
 pub struct ExplainInput<'q> {
-    /// The client that makes the request.
-    pub client: Client,
+    /// The client that makes the request, with its credentials.
+    pub subject: &'q Subject,
     /// The request, or the refusal by the gate.
     pub request: Result<&'q Request, Refusal>,
     /// Time of the request. `None` means an instant at which no entry has lapsed.
@@ -48,7 +49,7 @@ pub struct ExplainInput<'q> {
 impl Snapshot {
     /// Returns the verdict of [`Snapshot::judge`] and the reasons for it.
     pub fn explain(&self, question: ExplainInput<'_>) -> Explanation {
-        let ExplainInput { client, request, at, budgets, candidate } = question;
+        let ExplainInput { subject, request, at, budgets, candidate } = question;
         // No entry has lapsed at the earliest instant.
         let now = at.unwrap_or(Timestamp::MIN);
         let mut explanation = Explanation {
@@ -58,7 +59,7 @@ impl Snapshot {
             policy: None,
             rule: None,
             generation: budgets.map(|_| self.generation),
-            client: client.ip().to_string(),
+            client: subject.client.to_string(),
             derived: "the socket's peer".into(),
             at: at.map(|at| Timestamp::from_second(at.as_second()).unwrap_or(at)),
             kind: String::new(),
@@ -69,6 +70,7 @@ impl Snapshot {
             limits: Vec::new(),
             candidate: None,
         };
+        let client = subject.client;
         let denied = self.denying_baseline(client, now);
         if let Some(baseline) = &self.baseline {
             let lists: Vec<_> =
@@ -92,7 +94,7 @@ impl Snapshot {
         let (sent, slashed) = (&request.path, self.with_slash(request));
         let request = slashed.as_ref().unwrap_or(request);
         // Without a connection there is no certificate that could misdirect.
-        let judgement = self.judge_by(client, request, None, now, candidate);
+        let judgement = self.judge_by(subject, request, None, now, candidate);
         let forwarded = judgement.route.as_ref().map(|route| route.forwarded(sent));
         let path = forwarded.unwrap_or(sent.forwarded(false));
         explanation.target = format!("{}{path}", request.host);
@@ -104,7 +106,7 @@ impl Snapshot {
             explanation.rules.extend(rules(policy, client, request, now));
             let is_candidate = !Arc::ptr_eq(policy, &route.policy);
             explanation.limits =
-                limits::limits(policy, is_candidate, client, request, now, budgets);
+                limits::limits(policy, is_candidate, subject, request, now, budgets);
         }
         explanation
     }

@@ -74,6 +74,7 @@ impl<C: Clock> Limiter<C> {
         let full_at = match key {
             ClientKey::V4(address) => self.table.v4.shard(address).full_at(address),
             ClientKey::V6(network) => self.table.v6.shard(network).full_at(network),
+            ClientKey::Unix(uid) => self.table.v6.shard(user_key(uid)).full_at(user_key(uid)),
         };
         let now = self.governor.clock().now().duration_since(self.start);
         let lacking = full_at.map_or(Nanos::default(), |full_at| full_at.saturating_sub(now));
@@ -102,6 +103,12 @@ impl<C: Clock> fmt::Debug for Limiter<C> {
     }
 }
 
+/// The key of a user of this host among those of IPv6: in ff00::/8, the multicast addresses, which
+/// no client has (RFC 4291 §2.7).
+const fn user_key(uid: u32) -> u64 {
+    0xff00_0000_0000_0000 | uid as u64
+}
+
 /// The table as a governor store. governor gives no access to its store, so the table is shared.
 struct Store(Arc<Table>);
 
@@ -119,6 +126,7 @@ impl StateStore for Store {
         let own = match *key {
             ClientKey::V4(address) => v4.shard(address).spend(address, *token, &spend),
             ClientKey::V6(network) => v6.shard(network).spend(network, *token, &spend),
+            ClientKey::Unix(uid) => v6.shard(user_key(uid)).spend(user_key(uid), *token, &spend),
         };
         if let Some(outcome) = own {
             return outcome;
@@ -129,6 +137,7 @@ impl StateStore for Store {
         let shared = match key.block() {
             ClientKey::V4(block) => v4.shared(block),
             ClientKey::V6(block) => v6.shared(block),
+            ClientKey::Unix(uid) => v6.shared(user_key(uid)),
         };
         shared.measure_and_replace(&NotKeyed::NonKey, spend)
     }

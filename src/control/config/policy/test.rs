@@ -11,6 +11,7 @@ use crate::control::config::policy_settings::{ExpectedVerdict, PolicyTest};
 use crate::control::config::source_text::{Finding, error};
 use crate::policy::network::Client;
 use crate::policy::request::Request;
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 
 /// The refusals that judging can return.
@@ -41,7 +42,7 @@ fn test(mut table: TomlTable<'_>) -> Option<PolicyTest> {
     let expected = expect.and_then(|expect| expectation(&expect));
     Some(PolicyTest {
         name: name?.into(),
-        client: client?,
+        subject: Subject::new(client?),
         request: request?,
         at: at.map_or(Some(None), |at| at.map(Some))?,
         expect: expected?,

@@ -362,8 +362,11 @@ fn feed_settings_and_tests_of_a_policy_are_read() {
     let partners = ("partners".into(), 3, Some(Duration::from_secs(36 * 3600)), false, Some(50));
     assert_eq!(feeds, [partners, ("banned".into(), 1, None, false, None)]);
     assert!(policy.feeds.iter().all(|feed| feed.modified.is_some()));
-    let tests: Vec<_> =
-        policy.tests.iter().map(|test| (test.client.to_string(), test.at, test.expect)).collect();
+    let tests: Vec<_> = policy
+        .tests
+        .iter()
+        .map(|test| (test.subject.client.to_string(), test.at, test.expect))
+        .collect();
     let new_year = Some("2027-01-01T00:00:00Z".parse().unwrap());
     assert_eq!(tests[0], ("203.0.113.9".into(), None, ExpectedVerdict::Allow));
     assert_eq!(

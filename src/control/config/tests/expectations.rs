@@ -354,7 +354,7 @@ fn parsed_test_has_the_configured_values() {
     let [one, other] = &tests[..] else { panic!("{tests:?}") };
     let request = one.request.as_ref().unwrap();
     assert_eq!(
-        (&*one.name, one.client.to_string(), one.expect),
+        (&*one.name, one.subject.client.to_string(), one.expect),
         ("new year", "192.0.2.1".into(), ExpectedVerdict::RefuseFor("network"))
     );
     assert_eq!(

@@ -1,0 +1,63 @@
+//! The subject of a verdict: a client, and what it has proved about itself.
+//!
+//! The client alone decides for networks and most limits. Credentials are shared by all requests of
+//! a connection, and stay with a tunnel, so that a reload judges it by them again.
+
+use std::sync::Arc;
+
+use crate::policy::network::Client;
+
+/// A client with its credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The address that requests are judged by.
+    pub client: Client,
+    /// What the client has proved. `None` means nothing beyond its address.
+    pub credentials: Option<Arc<Credentials>>,
+}
+
+/// What a client has proved about itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// The supplementary groups of a user of this host (`SO_PEERGROUPS`, unix(7)).
+    pub groups: Box<[u32]>,
+}
+
+impl Subject {
+    /// The client without credentials.
+    pub const fn new(client: Client) -> Self {
+        Subject { client, credentials: None }
+    }
+
+    /// Whether the client is a user of this host and in the group `gid`.
+    pub fn is_in_group(&self, gid: u32) -> bool {
+        let is_listed = || {
+            self.credentials.as_ref().is_some_and(|credentials| credentials.groups.contains(&gid))
+        };
+        self.client.user().is_some_and(|user| user.gid == gid || is_listed())
+    }
+}
+
+impl From<Client> for Subject {
+    fn from(client: Client) -> Self {
+        Subject::new(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::network::{Peer, UnixUser};
+
+    #[test]
+    fn groups_are_those_of_a_user_of_this_host() {
+        let groups = Arc::new(Credentials { groups: [44, 45].into() });
+        let user = Client::of_peer(Peer::unix(UnixUser { uid: 33, gid: 43 }));
+        let subject = Subject { client: user, credentials: Some(Arc::clone(&groups)) };
+        let is_in = [42, 43, 44, 45, 33].map(|gid| subject.is_in_group(gid));
+        assert_eq!(is_in, [false, true, true, true, false]);
+        assert!(Subject::new(user).is_in_group(43) && !Subject::new(user).is_in_group(44));
+        let remote = Client::new([192, 0, 2, 1].into());
+        assert!(!Subject { client: remote, credentials: Some(groups) }.is_in_group(44));
+    }
+}
