@@ -223,6 +223,10 @@ async fn drain_revokes_tunnels_that_wait_to_be_revoked() {
     for from in ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"] {
         open.push(client::new(&sidegate).from(from).open("/chat").await);
     }
+    // Half a head keeps the drain from its end until the metrics are read.
+    let mut half = client::new(&sidegate).from("127.0.0.4").connect().await;
+    half.send("GET / HTTP/1.1\r\n").await;
+    sidegate.expect_metric("sidegate_connections_open", [("listener", "public")], 5).await;
     sidegate.policy().deny("127.0.0.1").deny("127.0.0.2").deny("127.0.0.3").write().await;
     sidegate.drain().await;
     for (at, tunnel) in open.iter_mut().enumerate() {
@@ -235,7 +239,7 @@ async fn drain_revokes_tunnels_that_wait_to_be_revoked() {
         let of = [("phase", "closing"), ("reason", reason)];
         sidegate.expect_metric("sidegate_tunnels_closed_total", of, count).await;
     }
-    drop(open);
+    drop((open, half));
     sidegate.ended().await;
 }
 

@@ -197,8 +197,10 @@ fn range_in(whole: &Bytes, part: &[u8]) -> Range<usize> {
 pub fn write_request(parts: &request::Parts, spelling: &OriginalSpelling) -> Vec<u8> {
     let mut head = Vec::with_capacity(capacity_for(&parts.headers));
     head.extend_from_slice(b"GET ");
-    // Not `path_and_query`, which begins with the `?` where an absolute target has no path.
-    head.extend_from_slice(parts.uri.path().as_bytes());
+    // Not `path_and_query`, which begins with the `?` where an absolute target has no path. The path
+    // of an authority is empty.
+    let path = Some(parts.uri.path()).filter(|path| !path.is_empty()).unwrap_or("/");
+    head.extend_from_slice(path.as_bytes());
     // The URI may have the query percent-encoded. An attempt's goes on as it came
     // (`docs/decisions/028-targets.md`).
     let query = spelling.query.as_deref().or(parts.uri.query().map(str::as_bytes));
@@ -353,9 +355,13 @@ mod tests {
 
     #[test]
     fn target_without_a_path_is_written_with_one() {
-        for (target, expected) in
-            [("ws://h?1", "/?1"), ("ws://h", "/"), ("ws://h?\"", "/?\""), ("/?", "/?")]
-        {
+        for (target, expected) in [
+            ("ws://h?1", "/?1"),
+            ("ws://h", "/"),
+            ("ws://h?\"", "/?\""),
+            ("/?", "/?"),
+            ("h:1", "/"),
+        ] {
             let came = format!("GET {target} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n\r\n");
             let read = parse_request(&came.into(), MAX_FAST_FIELDS).unwrap();
             let written = String::from_utf8(write_request(&read.parts, &read.spelling)).unwrap();
