@@ -60,11 +60,12 @@ impl Origins {
             "self" | "'self'" | "same-origin" => {
                 return Err("the request's own host is `same`".into());
             }
-            "file" | "file:" | "file:/" => return Err("pages of files are `file://`".into()),
             _ if ["none", "null", "same"].iter().any(|word| text.eq_ignore_ascii_case(word)) => {
                 return Err(format!("write `{}`", text.to_ascii_lowercase()));
             }
             _ if text.eq_ignore_ascii_case(FILE_ORIGIN) => return Ok(OriginPattern::File),
+            // No page of a file has a host or a path in its origin, so the entry would match none.
+            _ if is_about_files(text) => return Err("pages of files are `file://`".into()),
             "*" | "any" => return Err(
                 "no word admits every page: leave `origins` out, and the origin is not looked at"
                     .into(),
@@ -226,6 +227,11 @@ impl Origin {
         let port = host.port().or(default_port(scheme));
         Some(Origin { scheme: scheme.to_ascii_lowercase().into(), host: host.name().into(), port })
     }
+}
+
+/// Whether `text` is `file` alone, or begins with the scheme of files.
+fn is_about_files(text: &str) -> bool {
+    text.split(':').next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("file"))
 }
 
 /// The scheme of a page, where `scheme` is the WebSocket's.
@@ -421,8 +427,17 @@ mod tests {
         ] {
             check(&[pattern], Some(origin), true);
         }
-        for other in ["file:///", "file:///a", "file://a", "null", "", "files://"] {
-            check(&["file://"], Some(other), false);
+        for other in ["file:///", "file:///a", "file://a", "file:", "null", "", "files://"] {
+            check(&["file://", "files://a", "none"], Some(other), false);
+        }
+        for (pattern, origin) in [
+            ("app://com.example.app", "APP://com.example.app"),
+            ("app://*.example", "app://desk.example"),
+            ("chrome-extension://abcdefgh", "chrome-extension://abcdefgh"),
+            ("ionic://localhost:8080", "ionic://localhost:8080"),
+        ] {
+            check(&[pattern], Some(origin), true);
+            check(&["file://", "null", "none", "same"], Some(origin), false);
         }
         check(&["none", "null", "same", "https://ws.example.com"], Some("file://"), false);
     }
@@ -494,11 +509,13 @@ mod tests {
         for word in ["'self'", "same-origin", "Same", "SAME"] {
             check_fault(word, "`same`");
         }
-        for word in ["file", "file:", "file:/"] {
+        for word in ["file", "file:", "File:/", "file:///", "FILE:///index.html", "file:////"] {
+            check_fault(word, "`file://`");
+        }
+        for word in ["file://host", "file://localhost", "File://*.a.example", "file://a:80"] {
             check_fault(word, "`file://`");
         }
         check_fault("None", "write `none`");
-        check_fault("file:///", "`file://`");
         for odd in [
             "https://",
             "https://a b",

@@ -89,6 +89,22 @@ async fn applications_are_admitted_as_file() {
 }
 
 #[tokio::test]
+async fn null_and_custom_schemes_are_not_file() {
+    let backend = both().run().await;
+    let sidegate = new(&backend).origins(&["null", "capacitor://localhost"]).run().await;
+    let cases = [
+        ("localhost", "null", true),
+        ("localhost", "capacitor://localhost", true),
+        ("localhost", "file://", false),
+        ("localhost", "capacitor://other", false),
+    ];
+    check_all(&sidegate, &cases).await;
+    let files = new(&backend).origins(&["same", "none", "file://"]).run().await;
+    let cases = [("localhost", "FILE://", true), ("localhost", "null", false)];
+    check_all(&files, &cases).await;
+}
+
+#[tokio::test]
 async fn a_tunnel_of_the_same_origin_stays_until_the_rule_goes() {
     let backend = backend::echo().run().await;
     let sidegate =
