@@ -111,7 +111,7 @@ fn listeners(admin: &AdminContext, live: &Snapshot) -> Vec<ListenerStatus> {
         let speaks = live.listeners.get(name).map(|rules| match rules.listener.protocol {
             Protocol::Tls(_) => ListenerProtocol::Tls,
             Protocol::Plain => ListenerProtocol::Plain,
-            Protocol::Redirect { .. } => ListenerProtocol::Redirect,
+            Protocol::Redirect(_) => ListenerProtocol::Redirect,
         });
         let counted = connections.iter().find(|(own, ..)| own == name);
         let (open, limit) = counted.map(|(_, open, limit)| (*open, *limit)).unzip();

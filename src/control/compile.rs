@@ -311,7 +311,7 @@ fn listener(
                 handshakes.map_err(|error| format!("listener `{}`: {error}", listener.name))?,
             ))
         }
-        Protocol::Plain | Protocol::Redirect { .. } => None,
+        Protocol::Plain | Protocol::Redirect(_) => None,
     };
     Ok(ListenerRules { listener: Arc::clone(listener), tls })
 }

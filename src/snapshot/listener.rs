@@ -20,6 +20,9 @@ pub struct Listener {
     pub address: ListenAddress,
     /// The protocol on its connections.
     pub protocol: Protocol,
+    /// The port that clients use, where a port mapping lies in front. `None` means that each
+    /// request's `Host` tells it.
+    pub public_port: Option<u16>,
     /// Most bytes of a request head.
     pub max_head: usize,
     /// Most fields of a request head.
@@ -71,10 +74,35 @@ pub enum Protocol {
     /// HTTP/1.1 in the clear, fully served.
     Plain,
     /// HTTP/1.1 in the clear, and every answer is a 308 to the `https` address.
-    Redirect {
-        /// The port of that address: the first TLS listener's, or 443.
-        port: u16,
-    },
+    Redirect(HttpsPorts),
+}
+
+/// The default port of `https` (RFC 9110 §4.2.2).
+pub const HTTPS_PORT: u16 = 443;
+
+/// The default port of `http` (RFC 9110 §4.2.1).
+pub const HTTP_PORT: u16 = 80;
+
+/// The ports of the first TLS listener, to which a redirect leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpsPorts {
+    /// Its `public_port`. `None` means that it is not set.
+    pub public: Option<u16>,
+    /// The port that it is bound to. `None` means that there is no such listener, or that its port
+    /// is not known before the bind.
+    pub bound: Option<u16>,
+}
+
+impl HttpsPorts {
+    /// The port of the `https` address for a client that used the port `used`, which reached this
+    /// process at the port `arrived`.
+    ///
+    /// A difference between the two shows a port mapping, which leads the default port of `https`
+    /// to the TLS listener. Equal ports show none, so the client reaches the bound port.
+    pub fn for_client(self, used: u16, arrived: u16) -> u16 {
+        let unmapped = self.bound.filter(|_| used == arrived);
+        self.public.or(unmapped).unwrap_or(HTTPS_PORT)
+    }
 }
 
 /// The `tls_*` keys of a listener.
@@ -105,5 +133,28 @@ impl Default for ListenerTimeouts {
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirect_names_the_port_that_clients_reach() {
+        let check = |public: Option<u16>, bound: Option<u16>, used, arrived, port| {
+            assert_eq!(HttpsPorts { public, bound }.for_client(used, arrived), port);
+        };
+        // 80 is mapped to 8080, so 443 is to 8443.
+        check(None, Some(8443), 80, 8080, 443);
+        // The client used 8080 itself.
+        check(None, Some(8443), 8080, 8080, 8443);
+        check(None, Some(8443), 80, 80, 8443);
+        check(None, Some(443), 80, 80, 443);
+        // Another mapping: only `public_port` can say what it is.
+        check(None, Some(8443), 18080, 8080, 443);
+        check(Some(18443), Some(8443), 18080, 8080, 18443);
+        check(Some(18443), Some(8443), 8080, 8080, 18443);
+        check(None, None, 8080, 8080, 443);
     }
 }

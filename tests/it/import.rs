@@ -647,6 +647,8 @@ fn differing_proxy_header_is_reported() {
         ("X-Forwarded-Proto https", "DIFFERS"),
         ("X-Forwarded-Host $http_host", "needless"),
         ("X-Forwarded-Port 443", "DIFFERS"),
+        ("X-Forwarded-Port $server_port", "DIFFERS"),
+        ("X-Forwarded-Prefix /a", "DIFFERS"),
         ("X-Request-Id $http_x_request_id", "DIFFERS"),
     ] {
         let location = format!(

@@ -44,6 +44,7 @@ mod origins;
 mod pending;
 mod pipelining;
 mod policy;
+mod ports;
 mod readers;
 mod readme;
 mod rebind;

@@ -155,9 +155,10 @@ fn listener(listener: &Listener) -> Value {
             listener::HANDSHAKES_PER_CLIENT.shown(&listener.handshakes_per_client),
         ],
         Protocol::Plain => Vec::new(),
-        Protocol::Redirect { .. } => vec![listener::REDIRECT.shown(&())],
+        Protocol::Redirect(_) => vec![listener::REDIRECT.shown(&())],
     };
-    object(keys.into_iter().chain(more))
+    let public_port = listener.public_port.map(|port| listener::PUBLIC_PORT.shown(&port));
+    object(keys.into_iter().chain(more).chain(public_port))
 }
 
 fn certificate(certificate: &Certificate) -> Value {

@@ -28,7 +28,7 @@ use crate::data::http::reply;
 use crate::data::websocket::handshake::Handshake;
 use crate::policy::request::{Request, RequestType, Scheme, target};
 use crate::refusal::{BackendError, HeadError, Refusal};
-use crate::snapshot::listener::Protocol;
+use crate::snapshot::listener::{HttpsPorts, Protocol};
 use crate::snapshot::route::PathForwarding;
 use crate::snapshot::{Judgement, Permit, Snapshot};
 use crate::tunnels::MIN_STREAM_AGE;
@@ -165,8 +165,8 @@ impl HttpService {
         let RequestHead { parts, spelling, request, .. } = head;
         let request = request?;
         // Before the judgement: a redirect says nothing about routes, and no policy applies to it.
-        if let Protocol::Redirect { port } = self.connection.protocol {
-            return self.redirect(port, &request, &parts.uri, log).map(AdmittedRequest::Reply);
+        if let Protocol::Redirect(ports) = self.connection.protocol {
+            return self.redirect(ports, &request, &parts.uri, log).map(AdmittedRequest::Reply);
         }
         let judged = self.judge(&self.thread.plane.live.load(), &request, log);
         let permit = match judged {
@@ -188,10 +188,10 @@ impl HttpService {
         }
     }
 
-    /// Answers a request on a listener that redirects to TLS at `port`.
+    /// Answers a request on a listener that redirects to TLS at one of `ports`.
     fn redirect(
         &self,
-        port: u16,
+        ports: HttpsPorts,
         request: &Request,
         target: &Uri,
         log: &mut RequestLog,
@@ -208,6 +208,8 @@ impl HttpService {
         let target = encoded.map_or(target, |(target, _)| target);
         self.closes();
         log.skip();
+        let forwarded = &self.connection.forwarded;
+        let port = ports.for_client(forwarded.public_port(&request.host), forwarded.port);
         Ok(reply::redirect(request.host.name(), port, &target))
     }
 

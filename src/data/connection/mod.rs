@@ -111,12 +111,13 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
                 return;
             }
         };
+    let (tls, public_port) = (rules.tls.is_some(), rules.listener.public_port);
     let connection = ConnectionInfo {
         listener: Arc::clone(&rules.listener.name),
         protocol: rules.listener.protocol,
         max_fields: rules.listener.max_fields,
         max_head: rules.listener.max_head,
-        forwarded: ForwardedFacts { subject: Subject::new(client), tls: rules.tls.is_some(), port },
+        forwarded: ForwardedFacts { subject: Subject::new(client), tls, port, public_port },
         peer,
         served,
         closing,

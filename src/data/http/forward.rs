@@ -13,10 +13,11 @@ use hyper::ext::ReasonPhrase;
 
 use crate::data::http::identity::is_identity;
 use crate::data::websocket::handshake::{Agreement, Handshake};
-use crate::policy::request::{Request, Scheme, options};
+use crate::policy::request::{Host, Request, Scheme, options};
 use crate::policy::route::stripped;
 use crate::policy::subject::Subject;
 use crate::refusal::{HeadError, Refusal};
+use crate::snapshot::listener::{HTTP_PORT, HTTPS_PORT};
 use crate::snapshot::route::Route;
 
 /// Fields for one connection only (RFC 9110 §7.6.1), besides the ones which `Connection` names.
@@ -37,6 +38,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 /// The name under which a request is known in logs on both sides.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -47,8 +49,10 @@ pub struct ForwardedFacts {
     pub subject: Subject,
     /// Whether it came over TLS.
     pub tls: bool,
-    /// The port that it came to.
+    /// The local port that it came to, which a port mapping may hide from clients.
     pub port: u16,
+    /// The port that clients use, as the listener says. `None` means that `Host` tells it.
+    pub public_port: Option<u16>,
 }
 
 impl ForwardedFacts {
@@ -56,6 +60,13 @@ impl ForwardedFacts {
     /// here.
     pub fn scheme(&self) -> Scheme {
         if self.tls { Scheme::Https } else { Scheme::Unknown }
+    }
+
+    /// The port that the client used: that of `host`, which is the default of the scheme where
+    /// none is written (RFC 9110 §4.2). The local port is another behind a port mapping.
+    pub fn public_port(&self, host: &Host) -> u16 {
+        let default = if self.tls { HTTPS_PORT } else { HTTP_PORT };
+        self.public_port.or(host.port()).unwrap_or(default)
     }
 }
 
@@ -96,7 +107,11 @@ pub fn to_backend(
         X_FORWARDED_PROTO,
         HeaderValue::from_static(if forwarded.tls { "https" } else { "http" }),
     );
-    parts.headers.insert(X_FORWARDED_PORT, HeaderValue::from(forwarded.port));
+    let port = forwarded.public_port(&request.host);
+    parts.headers.insert(X_FORWARDED_PORT, HeaderValue::from(port));
+    if let Some(prefix) = prefix(route) {
+        parts.headers.insert(X_FORWARDED_PREFIX, prefix);
+    }
     parts.headers.insert(X_REQUEST_ID, id.clone());
     parts.uri = target(request, route, parts.uri.query())?;
     // For a client of HTTP/1.0 too: a backend is always asked in HTTP/1.1 (`docs/spec/wire.md`,
@@ -121,6 +136,14 @@ fn target(request: &Request, route: &Route, query: Option<&str>) -> Result<Uri, 
         None => path.to_owned(),
     };
     target.parse().map_err(|_| Refusal::Head(HeadError::Malformed))
+}
+
+/// The path that the route strips, without the slash at its end, which stays. `None` means that
+/// nothing is stripped. A backend builds its own links with it.
+fn prefix(route: &Route) -> Option<HeaderValue> {
+    let prefix = if route.strip_prefix { route.path.trim_end_matches('/') } else { "" };
+    // A route's path is canonical, so its bytes are valid in a value.
+    HeaderValue::from_str(prefix).ok().filter(|prefix| !prefix.is_empty())
 }
 
 /// Turns the head of a backend's answer, which is no 101, into the client's. `attempt` says whether

@@ -13,6 +13,7 @@ use http::{Response, StatusCode};
 
 use crate::data::http::forward::X_REQUEST_ID;
 use crate::refusal::{HeadError, Refusal};
+use crate::snapshot::listener::HTTPS_PORT;
 
 /// The `Retry-After` of a 503, before jitter.
 const RETRY_AFTER_DELAY: Duration = Duration::from_secs(5);
@@ -108,8 +109,8 @@ fn headless_reply(refusal: Refusal, sentence: &str) -> Vec<u8> {
 
 /// A redirect listener's only answer: the same target over `https`.
 pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Bytes> {
-    // 443 is the default port of https (RFC 9110 §4.2.2), and is left out.
-    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    // The default port is left out.
+    let port = if port == HTTPS_PORT { String::new() } else { format!(":{port}") };
     let location = HeaderValue::from_str(&format!("https://{host}{port}{path_and_query}"));
     let mut answer = Response::new(Bytes::new());
     // 308 keeps the method and the body, which 301 does not (RFC 9110 §15.4.9).

@@ -15,10 +15,12 @@ use crate::control::config::name::UniqueKeys;
 use crate::control::config::settings::MetricsAddress;
 use crate::control::config::source_text::{error, warning};
 use crate::policy::limit::Rate;
-use crate::snapshot::listener::{ListenAddress, Listener, ListenerTimeouts, Protocol, TlsRules};
+use crate::snapshot::listener::{
+    HttpsPorts, ListenAddress, Listener, ListenerTimeouts, Protocol, TlsRules,
+};
 
-/// Port of redirects if no TLS listener has a fixed one.
-const HTTPS_PORT: u16 = 443;
+/// Where redirects lead before the first TLS listener is known.
+const UNKNOWN_PORTS: HttpsPorts = HttpsPorts { public: None, bound: None };
 
 const MIN_HEAD_BYTES: u64 = 8 << 10;
 const MAX_HEAD_BYTES: u64 = 1 << 20;
@@ -40,12 +42,13 @@ pub fn all(
         tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
     // After all are read: a redirecting listener may be written above the TLS listener.
     let first_tls = listeners.iter().find(|listener| matches!(listener.protocol, Protocol::Tls(_)));
-    let port = first_tls
-        .and_then(|listener| known.sockets(&listener.address).first().map(SocketAddr::port));
-    let https = port.filter(|port| *port > 0).unwrap_or(HTTPS_PORT);
+    let first_tls = first_tls.map(|listener| HttpsPorts {
+        public: listener.public_port,
+        bound: known.sockets(&listener.address).first().map(SocketAddr::port).filter(|p| *p > 0),
+    });
     for listener in &mut listeners {
-        if let Protocol::Redirect { port } = &mut listener.protocol {
-            *port = https;
+        if let Protocol::Redirect(ports) = &mut listener.protocol {
+            *ports = first_tls.unwrap_or(UNKNOWN_PORTS);
         }
     }
     (listeners.into_iter().map(Arc::new).collect(), known.written)
@@ -95,14 +98,8 @@ fn read(
     let max_connections = table.read_or_default(&keys::MAX_CONNECTIONS);
     let pending = table.read_or_default(&keys::PENDING_PER_CLIENT);
     let handshakes = handshakes(&mut table, speaks);
-    if let Some(value) = table.get(&keys::HTTP2)
-        && value.boolean() == Some(true)
-    {
-        value.report(error("not in this version"));
-    }
-    for key in ["proxy_protocol", "forwarded", "client_certificates"] {
-        table.refuse_reserved(key);
-    }
+    let public_port = public_port(&mut table, speaks);
+    refuse_reserved(&mut table);
     // Without its header, the keys of a [[certificate]] belong to the table above.
     let has_pair = table.has("chain") || table.has("key");
     let means_tls = matches!(speaks, Protocol::Tls(_)) && !table.misspells("tls") && !has_pair;
@@ -116,6 +113,7 @@ fn read(
         name: name?,
         address: address?,
         protocol: speaks,
+        public_port,
         max_head: head.unwrap_or_else(|| keys::MAX_HEAD.default_value()) as usize,
         max_fields: max_fields as usize,
         max_connections,
@@ -123,6 +121,18 @@ fn read(
         handshakes_per_client: handshakes,
         timeouts,
     })
+}
+
+/// Refuses keys and values of later versions.
+fn refuse_reserved(table: &mut TomlTable<'_>) {
+    if let Some(value) = table.get(&keys::HTTP2)
+        && value.boolean() == Some(true)
+    {
+        value.report(error("not in this version"));
+    }
+    for key in ["proxy_protocol", "forwarded", "client_certificates"] {
+        table.refuse_reserved(key);
+    }
 }
 
 fn speaks(table: &mut TomlTable<'_>) -> Protocol {
@@ -153,7 +163,18 @@ fn speaks(table: &mut TomlTable<'_>) -> Protocol {
     for value in idle.into_iter().flatten() {
         value.report(warning("has no effect on a plain listener"));
     }
-    if redirects { Protocol::Redirect { port: HTTPS_PORT } } else { Protocol::Plain }
+    if redirects { Protocol::Redirect(UNKNOWN_PORTS) } else { Protocol::Plain }
+}
+
+/// `public_port`, which a redirect listener has no use for: its redirects lead elsewhere.
+fn public_port(table: &mut TomlTable<'_>, speaks: Protocol) -> Option<u16> {
+    let value = table.get(&keys::PUBLIC_PORT)?;
+    let port = value.read(&keys::PUBLIC_PORT.kind.form);
+    if matches!(speaks, Protocol::Redirect(_)) {
+        let finding = warning("has no effect on a listener that redirects");
+        value.report(finding.with_remedy("`public_port` of the listener with TLS, if any"));
+    }
+    port
 }
 
 /// `handshakes_per_client`: `{ rate = "500/s", burst = 10000 }`, or `"off"`.

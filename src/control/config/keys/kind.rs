@@ -144,6 +144,17 @@ pub const fn count(least: u32, max: u32) -> ValueKind<u32> {
     }
 }
 
+/// A TCP port, from 1 on.
+pub const fn port() -> ValueKind<u16> {
+    ValueKind {
+        words: "",
+        // Within the bounds, which are those of `u16`.
+        form: ValueForm::Integer { least: 1, max: u16::MAX as i64, from: |port| port as u16 },
+        schema: ValueSchema::OfForm,
+        write: |_, port| (*port).into(),
+    }
+}
+
 /// A whole number from 1 to `max`, or `"auto"`, which is `None`.
 pub const fn count_or_auto(max: u32) -> ValueKind<Option<usize>> {
     ValueKind {

@@ -18,7 +18,7 @@ use crate::policy::AllowRule;
 use crate::policy::limit::{ClientLimits, Rate, TunnelLimits};
 use crate::policy::network::Client;
 use crate::policy::subprotocol::Subprotocols;
-use crate::snapshot::listener::{ListenerTimeouts, Protocol, TlsRules};
+use crate::snapshot::listener::{HttpsPorts, ListenerTimeouts, Protocol, TlsRules};
 use crate::snapshot::route::{BackendAddress, PathForwarding, PlainHttp, RouteTimeouts};
 
 /// Every key of this version with its default.
@@ -459,7 +459,10 @@ timeouts = { response = "5m" }
     assert_eq!((settings.reload.watch, settings.shutdown.code), (WatchMode::Off, 1012));
     assert_eq!(settings.reload.max_revoked, ShareOrCount::Percent(10));
     assert_eq!(settings.threads.map(usize::from), Some(2));
-    assert_eq!(settings.listeners[0].protocol, Protocol::Redirect { port: 8443 });
+    assert_eq!(
+        settings.listeners[0].protocol,
+        Protocol::Redirect(HttpsPorts { public: None, bound: Some(8443) })
+    );
     assert_eq!(
         settings.listeners[1].protocol,
         Protocol::Tls(TlsRules { only_13: true, strict_sni: true })

@@ -76,6 +76,7 @@ fn effective_configuration_has_every_declared_key() {
     let tls = "backend_tls = { ca = \"certs/ws.example.com.pem\", name = \"app\", \
                chain = \"certs/ws.example.com.pem\", key = \"certs/ws.example.com.key\" }\n";
     let text = format!("{EVERYTHING}{tls}").replace("http://", "https://");
+    let text = text.replace("strict_sni", "public_port = 443\nstrict_sni");
     let shown = effective::settings(&loaded(&text, POLICY).settings);
     // A listener of another kind, and a policy that each route names itself.
     expect_every_key(&shown, CONFIG, &["listener[].redirect", "defaults.policy"]);

@@ -1126,6 +1126,36 @@ error: refuse: "close": not in this version
 }
 
 #[test]
+fn public_port_is_a_tcp_port() {
+    for port in ["0", "65536", "-1"] {
+        let (found, _) = load(&[("sidegate.toml", &with_port(port))]);
+        let found = found.unwrap_err();
+        assert_eq!(found[0].remedy.as_deref(), Some("1 to 65535"), "{port}: {found:?}");
+    }
+    changed(
+        "tls = false",
+        "tls = false\npublic_port = \"443\"",
+        r#"
+error: public_port: expected an integer, found a string
+ --> sidegate.toml:7:15
+  |
+7 | public_port = "443"
+  |               ^^^^^
+  |
+  = help: write 443, without quotes
+"#,
+    );
+    for port in ["1", "443", "65535"] {
+        check(&[("sidegate.toml", &with_port(port))], "");
+    }
+}
+
+/// [`SIDEGATE`] with this `public_port`.
+fn with_port(port: &str) -> String {
+    SIDEGATE.replace("tls = false", &format!("tls = false\npublic_port = {port}"))
+}
+
+#[test]
 fn the_only_values_of_this_version_are_accepted() {
     changed("tls = false", "tls = false\nhttp2 = false", "");
     changed(

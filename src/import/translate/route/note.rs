@@ -597,7 +597,6 @@ fn is_set(name: &str, value: &str) -> bool {
         "x-forwarded-for" => "$remote_addr",
         "x-forwarded-proto" => "$scheme",
         "x-forwarded-host" => "$http_host",
-        "x-forwarded-port" => "$server_port",
         "x-request-id" => "$request_id",
         _ => return false,
     };
@@ -618,8 +617,15 @@ fn note_header(header: &ProxyHeader, notes: &mut ReportNotes) {
         name if is_set(name, &header.value) => {
             (DirectiveOutcome::Needless, "Sidegate sets it by itself")
         }
-        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-forwarded-port"
-        | "x-request-id" => (
+        "x-forwarded-port" => (
+            DirectiveOutcome::Differs,
+            "Sidegate sets it: `public_port`, else the port of `Host` or of the scheme",
+        ),
+        "x-forwarded-prefix" => (
+            DirectiveOutcome::Differs,
+            "Sidegate sets it on a route with `strip_prefix`, to the path that is stripped",
+        ),
+        "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host" | "x-request-id" => (
             DirectiveOutcome::Differs,
             "Sidegate sets it by itself, from the request and its connection",
         ),

@@ -3,7 +3,7 @@
 use crate::control::config::keys::any_file::{NAME, budget_or_off};
 use crate::control::config::keys::key::{CustomValue, Key, KeyTable, KeyWithDefault};
 use crate::control::config::keys::kind::{
-    boolean, choice, count, count_or_auto, only_false, own, size,
+    boolean, choice, count, count_or_auto, only_false, own, port, size,
 };
 use crate::policy::limit::Rate;
 use crate::snapshot::listener;
@@ -22,6 +22,7 @@ pub static TABLE: KeyTable = KeyTable {
         &PENDING_PER_CLIENT,
         &HTTP2,
         &REDIRECT,
+        &PUBLIC_PORT,
     ],
     reload: "A new listener is bound before the reload is published; where that fails, the \
              reload is rejected. Other keys hold for connections that come after it, and an \
@@ -107,6 +108,14 @@ pub static HTTP2: KeyWithDefault<bool> =
 pub static REDIRECT: Key<()> = Key::new(
     "redirect",
     choice(&[("https", ())]),
-    "A listener with tls = false that only answers 308, to the port of the first TLS listener.",
+    "A listener with tls = false that only answers 308, to the first TLS listener.",
 )
 .not_in_init();
+
+pub static PUBLIC_PORT: Key<u16> = Key::new(
+    "public_port",
+    port(),
+    "Port that clients use, where a port mapping lies in front: for `X-Forwarded-Port`, and for \
+     redirects to this listener. Left out, the port of `Host`, else that of the scheme.",
+)
+.example("443");
