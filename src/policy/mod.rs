@@ -8,11 +8,13 @@ pub mod limit;
 pub mod list;
 pub mod network;
 pub mod origin;
+pub mod peers;
 pub mod request;
 pub mod route;
 pub mod rule;
 pub mod subject;
 pub mod subprotocol;
+pub mod unix;
 mod verdict;
 
 pub use self::verdict::{AllowRule, Policy};

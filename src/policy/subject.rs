@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::policy::network::Client;
+use crate::policy::network::{Client, Peer, UnixUser};
 
 /// A client with its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,12 @@ impl Subject {
         Subject { client, credentials: None }
     }
 
+    /// A user of this host, in these supplementary groups.
+    pub fn of_user(user: UnixUser, groups: Box<[u32]>) -> Self {
+        let credentials = (!groups.is_empty()).then(|| Arc::new(Credentials { groups }));
+        Subject { client: Client::of_peer(Peer::unix(user)), credentials }
+    }
+
     /// Whether the client is a user of this host and in the group `gid`.
     pub fn is_in_group(&self, gid: u32) -> bool {
         let is_listed = || {
@@ -47,7 +53,6 @@ impl From<Client> for Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::network::{Peer, UnixUser};
 
     #[test]
     fn groups_are_those_of_a_user_of_this_host() {
