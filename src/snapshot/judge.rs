@@ -9,7 +9,7 @@ use crate::policy::request::{Request, RequestPath};
 use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
-use crate::snapshot::certificate::Certificate;
+use crate::snapshot::certificate::ServedCertificate;
 use crate::snapshot::generation::Snapshot;
 use crate::snapshot::route::{PathForwarding, PlainHttp, Route};
 
@@ -78,13 +78,13 @@ impl Permit {
 
 impl Snapshot {
     /// Judges one request at the time `now`. `served` is the certificate of the client's TLS
-    /// handshake. It is `None` on a plain listener, and when an open tunnel is judged again (which
-    /// by then has its connection to itself).
+    /// handshake. It is `None` on a plain listener, where the ClientHello had no server name, and
+    /// when an open tunnel is judged again (which by then has its connection to itself).
     pub fn judge(
         &self,
         subject: &Subject,
         request: &Request,
-        served: Option<&Certificate>,
+        served: Option<&ServedCertificate>,
         now: Timestamp,
     ) -> Judgement {
         self.judge_by(subject, request, served, now, None)
@@ -96,7 +96,7 @@ impl Snapshot {
         &self,
         subject: &Subject,
         request: &Request,
-        served: Option<&Certificate>,
+        served: Option<&ServedCertificate>,
         now: Timestamp,
         promoted: Option<&str>,
     ) -> Judgement {
@@ -187,10 +187,11 @@ impl Snapshot {
         next.any(|lapses| lapses <= now)
     }
 
-    /// Whether another certificate than the one served covers `host` (RFC 9110 §7.4).
-    fn misdirects(&self, host: &str, served: &Certificate) -> bool {
+    /// Whether the TLS handshake was made for another name than `host`, which another certificate
+    /// covers (RFC 9110 §7.4).
+    fn misdirects(&self, host: &str, served: &ServedCertificate) -> bool {
         // A name that no certificate covers is no misdirection: no other connection would serve it
         // better.
-        !served.covers(host) && self.certificates.covering(host).is_some()
+        !served.agrees_with(host) && self.certificates.covering(host).is_some()
     }
 }

@@ -11,6 +11,7 @@ mod current;
 pub mod explanation;
 mod generation;
 mod judge;
+pub mod key_type;
 pub mod listener;
 pub mod route;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::policy::rule::RuleLines;
 use crate::policy::{AllowRule, Policy};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
-use crate::snapshot::certificate::{Certificate, Certificates};
+use crate::snapshot::certificate::{Certificate, Certificates, ServedCertificate};
 use crate::snapshot::listener;
 use crate::snapshot::route::{BackendAddress, PathForwarding, PlainHttp, Route, RouteTimeouts};
 
@@ -126,7 +126,7 @@ fn verdict_of(
     snapshot: &Snapshot,
     host: u8,
     asked: &str,
-    served: Option<&Certificate>,
+    served: Option<&ServedCertificate>,
 ) -> (&'static str, String, bool) {
     let judgement =
         snapshot.judge(&client(host).into(), &request(asked), served, Timestamp::UNIX_EPOCH);
@@ -152,14 +152,36 @@ fn baseline_denies_before_policies_and_before_routing() {
     assert_eq!(verdict_of(&snapshot, 3, "localhost", None), ("", "chat".into(), true));
 }
 
+/// The outcome of a TLS handshake that got `certificate`, for a name that none covers, if any.
+fn served(certificate: &Arc<Certificate>, uncovered_name: Option<&str>) -> ServedCertificate {
+    let uncovered_name = uncovered_name.map(Box::from);
+    ServedCertificate { certificate: Arc::clone(certificate), uncovered_name }
+}
+
 #[test]
 fn misdirected_is_decided_before_the_client() {
     let mut snapshot = generation(1, policy(&[], &Limits::default()), baseline(&["192.0.2.1"]));
     let (here, there) = (certificate(&["localhost"]), certificate(&["elsewhere"]));
     snapshot.certificates =
         Arc::new(Certificates::new(vec![Arc::clone(&here), Arc::clone(&there)]));
-    assert_eq!(verdict_of(&snapshot, 1, "localhost", Some(&there)).0, "misdirected");
-    assert_eq!(verdict_of(&snapshot, 1, "localhost", Some(&here)).0, "network");
+    let verdict = |served: Option<ServedCertificate>| {
+        verdict_of(&snapshot, 1, "localhost", served.as_ref()).0
+    };
+    assert_eq!(verdict(Some(served(&there, None))), "misdirected");
+    assert_eq!(verdict(Some(served(&here, None))), "network");
+    assert_eq!(verdict(None), "network", "no server name contradicts nothing");
+}
+
+#[test]
+fn server_name_that_equals_the_host_never_misdirects() {
+    let mut snapshot = generation(1, policy(&[], &Limits::default()), None);
+    let (default, later) = (certificate(&["elsewhere"]), certificate(&["localhost"]));
+    // The certificate for localhost came with a reload, after the handshake.
+    snapshot.certificates = Arc::new(Certificates::new(vec![Arc::clone(&default), later]));
+    let verdict = |name| verdict_of(&snapshot, 1, "localhost", Some(&served(&default, name))).0;
+    assert_eq!(verdict(Some("localhost")), "");
+    assert_eq!(verdict(Some("unknown")), "misdirected");
+    assert_eq!(verdict(None), "misdirected");
 }
 
 /// The verdict of the policy `chat`, whose candidate denies 192.0.2.1, and the verdict of that

@@ -17,8 +17,9 @@ use rustls::server::{
 };
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
-use crate::snapshot::certificate::{Certificate, Certificates};
+use crate::snapshot::certificate::{Certificates, ServedCertificate};
 use crate::snapshot::client_hello;
+use crate::snapshot::key_type::SignatureOffer;
 use crate::snapshot::listener::TlsRules;
 
 /// The part of TLS that outlives a generation. A session resumes across reloads as long as what its
@@ -91,7 +92,7 @@ impl ListenerTls {
         let by_sni = Arc::new(SniResolver {
             certificates: Arc::clone(&self.certificates),
             strict: self.strict,
-            chosen: OnceLock::new(),
+            choice: OnceLock::new(),
         });
         let mut config = if is_nameless { self.nameless.clone() } else { self.config.clone() };
         config.cert_resolver = Arc::clone(&by_sni) as _;
@@ -156,30 +157,59 @@ impl BackendTls {
 }
 
 /// Chooses the certificate for a ClientHello: one for its name, else, unless `strict`, the default.
+/// Where several fit, the client's signature schemes choose.
 pub struct SniResolver {
     certificates: Arc<Certificates>,
     strict: bool,
-    chosen: OnceLock<Arc<Certificate>>,
+    choice: OnceLock<Choice>,
+}
+
+/// The outcome of a ClientHello.
+struct Choice {
+    served: ServedCertificate,
+    /// Whether the ClientHello has a server name.
+    is_named: bool,
 }
 
 impl SniResolver {
-    /// The certificate chosen. `None` before the ClientHello was read, or if no certificate was
-    /// chosen.
-    pub fn chosen(&self) -> Option<&Arc<Certificate>> {
-        self.chosen.get()
+    /// The certificate that was chosen by a server name. `None` before the ClientHello was read, if
+    /// no certificate was chosen, or if the ClientHello has no server name: such a client knows the
+    /// certificate for no name that a request could contradict.
+    pub fn served(&self) -> Option<&ServedCertificate> {
+        self.choice.get().filter(|choice| choice.is_named).map(|choice| &choice.served)
+    }
+
+    fn choose(&self, hello: &ClientHello<'_>) -> Option<Choice> {
+        let (schemes, groups) = (hello.signature_schemes(), hello.named_groups());
+        let offer = SignatureOffer { schemes, groups, suites: hello.cipher_suites() };
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        // The dot at the end of a fully qualified name is not part of a server name (RFC 6066 §3),
+        // but some clients copy it.
+        let name = name.as_deref().map(|name| name.strip_suffix('.').unwrap_or(name));
+        let named = name.and_then(|name| self.certificates.choose(name, &offer));
+        let default = || self.certificates.choose_default(&offer);
+        let chosen = named.or_else(|| if self.strict { None } else { default() })?;
+        let served = ServedCertificate {
+            certificate: Arc::clone(chosen),
+            uncovered_name: name.filter(|_| named.is_none()).map(Box::from),
+        };
+        Some(Choice { served, is_named: name.is_some() })
     }
 }
 
 impl ResolvesServerCert for SniResolver {
     /// `None` makes rustls end the TLS handshake with a fatal alert.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello
-            .server_name()
-            .and_then(|name| self.certificates.covering(&name.to_ascii_lowercase()));
-        let chosen =
-            named.or_else(|| if self.strict { None } else { self.certificates.default() })?;
-        // A second ClientHello, after a HelloRetryRequest, has the same name (RFC 8446 §4.1.2).
-        Some(Arc::clone(&self.chosen.get_or_init(|| Arc::clone(chosen)).key))
+        // A second ClientHello, after a HelloRetryRequest, has the same name and the same signature
+        // schemes (RFC 8446 §4.1.2).
+        let choice = match self.choice.get() {
+            Some(choice) => choice,
+            None => {
+                let choice = self.choose(&hello)?;
+                self.choice.get_or_init(|| choice)
+            }
+        };
+        Some(Arc::clone(&choice.served.certificate.key))
     }
 }
 

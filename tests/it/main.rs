@@ -12,6 +12,7 @@ mod backends;
 mod blocking;
 mod candidate;
 mod cases;
+mod certificates;
 mod check;
 mod cli;
 mod cookbook;

@@ -224,7 +224,7 @@ impl HttpService {
         let Judgement { generation, route, policy, verdict, candidate, ambiguity } = live.judge(
             &self.connection.forwarded.subject,
             request,
-            self.connection.served.as_deref(),
+            self.connection.served.as_ref(),
             now,
         );
         log.judged = Some((generation, now));

@@ -18,7 +18,7 @@ use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, TlsResult};
 use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
-use crate::snapshot::certificate::Certificate;
+use crate::snapshot::certificate::ServedCertificate;
 
 /// A connection that never speaks HTTP over TLS.
 pub struct EarlyEnd {
@@ -46,7 +46,7 @@ pub struct HandshakeDeadline<'c> {
 /// A TLS handshake that was not done in time.
 struct HandshakeTimeout;
 
-/// The TLS handshake, where the listener wants one; and the certificate that was served.
+/// The TLS handshake, where the listener wants one; and the certificate that its server name got.
 pub async fn accept_tls(
     thread: &Arc<ThreadContext>,
     open_guard: &mut OpenGuard,
@@ -54,7 +54,7 @@ pub async fn accept_tls(
     tcp: TcpStream,
     log_context: LogContext<'_>,
     HandshakeDeadline { deadline, closing }: HandshakeDeadline<'_>,
-) -> Result<(ClientStream, Option<Arc<Certificate>>), EarlyEnd> {
+) -> Result<(ClientStream, Option<ServedCertificate>), EarlyEnd> {
     let Some(admitted) = &rules.tls else { return Ok((ClientStream::Clear(tcp), None)) };
     let began = Instant::now();
     let listener = Arc::clone(&rules.listener.name);
@@ -102,7 +102,7 @@ pub async fn accept_tls(
     }
     let failure = match accepted {
         Ok(Ok((stream, _))) => {
-            let served = chosen.and_then(|by_sni| by_sni.chosen().cloned());
+            let served = chosen.and_then(|by_sni| by_sni.served().cloned());
             return Ok((ClientStream::Tls(stream), served));
         }
         Ok(Err(failure)) => Ok(failure),

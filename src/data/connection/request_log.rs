@@ -24,7 +24,7 @@ use crate::policy::Policy;
 use crate::policy::network::Peer;
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
-use crate::snapshot::certificate::Certificate;
+use crate::snapshot::certificate::ServedCertificate;
 use crate::snapshot::listener::Protocol;
 use crate::snapshot::route::{PathForwarding, Route};
 use crate::tunnels::RequestSource;
@@ -43,8 +43,9 @@ pub struct ConnectionInfo {
     pub forwarded: ForwardedFacts,
     /// The socket's other end.
     pub peer: Peer,
-    /// The certificate that its TLS handshake got.
-    pub served: Option<Arc<Certificate>>,
+    /// The certificate that its TLS handshake got by a server name. `None` means a plain listener,
+    /// or a ClientHello without a server name.
+    pub served: Option<ServedCertificate>,
     /// Cancelled when the listener is gone or speaks otherwise, and with the process' `closing`.
     pub closing: CancellationToken,
 }

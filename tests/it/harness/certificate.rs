@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
+    PKCS_ECDSA_P256_SHA256, SignatureAlgorithm, date_time_ymd,
 };
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
@@ -24,13 +24,24 @@ pub fn signed(names: &[&str]) -> Pair {
     issued(names, |_| (), &authority().issuer)
 }
 
+/// The same, for a key of this type.
+pub fn signed_for(names: &[&str], algorithm: &'static SignatureAlgorithm) -> Pair {
+    let key = KeyPair::generate_for(algorithm).unwrap();
+    issued_for(key, names, |_| (), &authority().issuer)
+}
+
 /// Makes a certificate that expired long ago.
 pub fn expired(names: &[&str]) -> Pair {
+    expired_for(names, &PKCS_ECDSA_P256_SHA256)
+}
+
+/// The same, for a key of this type.
+pub fn expired_for(names: &[&str], algorithm: &'static SignatureAlgorithm) -> Pair {
     let past = |params: &mut CertificateParams| {
         (params.not_before, params.not_after) =
             (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
     };
-    issued(names, past, &authority().issuer)
+    issued_for(KeyPair::generate_for(algorithm).unwrap(), names, past, &authority().issuer)
 }
 
 /// Makes a certificate of an unknown authority.
@@ -43,8 +54,16 @@ fn issued(
     change: impl FnOnce(&mut CertificateParams),
     issuer: &Issuer<'_, KeyPair>,
 ) -> Pair {
+    issued_for(KeyPair::generate().unwrap(), names, change, issuer)
+}
+
+fn issued_for(
+    key: KeyPair,
+    names: &[&str],
+    change: impl FnOnce(&mut CertificateParams),
+    issuer: &Issuer<'_, KeyPair>,
+) -> Pair {
     let names: Vec<_> = names.iter().map(ToString::to_string).collect();
-    let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(names).unwrap();
     params.distinguished_name.push(DnType::CommonName, "a test's server");
     change(&mut params);

@@ -155,6 +155,18 @@ async fn strict_sni_ends_the_handshake_for_invalid_names() {
 }
 
 #[tokio::test]
+async fn dot_at_the_end_is_not_part_of_a_name() {
+    for version in [&TLS13, &TLS12] {
+        let server = backend::manual().run().await;
+        let sidegate = sidegate::new().tls().route("/chat", &server);
+        let sidegate = sidegate.on_listener("strict_sni = true").run().await;
+        let mut client = named(&sidegate, version, "LocalHost.", usize::MAX).await;
+        let backend = opened(&mut client, &server, b"").await;
+        Edge { sidegate, server, client, backend }.expect_both_ways(64).await;
+    }
+}
+
+#[tokio::test]
 async fn altered_hello_ends_the_handshake() {
     // The transcript is of what came: the client thinks that it has sent another name.
     let (sidegate, server) = agent().await;

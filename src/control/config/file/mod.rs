@@ -4,6 +4,7 @@
 //! only used if there was no error.
 
 mod backend;
+mod certificates;
 mod common;
 mod listener;
 mod paths;
@@ -21,7 +22,7 @@ use self::route_context::RouteContext;
 use self::systemd_refs::SystemdRefs;
 use self::value::{route_timeouts, schema};
 use super::document::{Document, TomlTable};
-use super::keys::sidegate::{self as keys, certificate, timeouts};
+use super::keys::sidegate::{self as keys, timeouts};
 use super::load_context::LoadContext;
 use super::settings::{SettingSpans, Settings};
 use super::source_text::warning;
@@ -55,7 +56,7 @@ pub fn read(
     for key in ["listener", "certificate", "route"] {
         root.declare_expected(key);
     }
-    let (certificates, certified) = read_certificates(load, &mut root);
+    let (certificates, certified) = certificates::all(load, &mut root);
     let (tables, taken) = (root.tables(&keys::LISTENER), metrics.listen.as_ref());
     let (listeners, at_listeners) =
         listener::all(tables, listener_timeouts, taken, certified, &mut systemd_refs);
@@ -112,20 +113,6 @@ fn spans(
     }
 }
 
-/// All `[[certificate]]` tables, and whether there are any. `None` means that an error was
-/// reported.
-fn read_certificates(
-    load: &mut LoadContext<'_>,
-    root: &mut TomlTable<'_>,
-) -> (Option<Vec<Arc<Certificate>>>, bool) {
-    let pairs = root.tables(&keys::CERTIFICATE);
-    // A misspelt header counts, so that no listener is said to lack a certificate as well.
-    let certified = !pairs.is_empty() || root.misspells("certificate");
-    // Collected twice: a pair behind a faulty one is read, and reported, too.
-    let read: Vec<_> = pairs.into_iter().map(|table| read_certificate(load, table)).collect();
-    (read.into_iter().collect(), certified)
-}
-
 /// Warns of a file without listeners or without routes.
 fn report_nothing_served(
     document: &Document<'_>,
@@ -153,19 +140,6 @@ fn covering(
     let tls = listeners.iter().any(|listener| matches!(listener.protocol, Protocol::Tls(_)));
     let certificates = certificates.filter(|certificates| tls && !certificates.is_empty())?;
     Some(Certificates::new(certificates.to_vec()))
-}
-
-fn read_certificate(
-    load: &mut LoadContext<'_>,
-    mut table: TomlTable<'_>,
-) -> Option<Arc<Certificate>> {
-    let chain = table.require(&certificate::CHAIN, "chain = \"certs/ws.example.com.pem\"");
-    let key = table.require(
-        &certificate::KEY,
-        "key = \"certs/ws.example.com.key\"; it may be the same file as the chain",
-    );
-    table.finish();
-    super::certificate::read(load, chain?, key?).map(Arc::new)
 }
 
 fn read_timeouts(mut table: TomlTable<'_>) -> (ListenerTimeouts, RouteTimeouts) {

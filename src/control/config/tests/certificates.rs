@@ -1,7 +1,9 @@
 //! Errors in PEM files.
 
 use data_encoding::BASE64;
-use rcgen::{CertificateParams, DnType, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    CertificateParams, DnType, KeyPair, PKCS_RSA_SHA256, SanType, SignatureAlgorithm, date_time_ymd,
+};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
@@ -470,5 +472,86 @@ error: key: expected a string, found an integer
 19 | key = 7
    |       ^
 "#,
+    );
+}
+
+/// Reports of certificates 0, 1, … with these names and types of keys.
+fn reports(all: &[(&[&str], Option<&'static SignatureAlgorithm>)]) -> String {
+    let mut files = Vec::new();
+    let mut text = SIDEGATE.replace("tls = false\n", "");
+    for (index, (names, algorithm)) in all.iter().enumerate() {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.not_after = date_time_ymd(2100, 1, 1);
+        let key = algorithm.map_or_else(KeyPair::generate, KeyPair::generate_for).unwrap();
+        files.push((format!("certs/{index}.pem"), params.self_signed(&key).unwrap().pem()));
+        files.push((format!("certs/{index}.key"), key.serialize_pem()));
+        text += &format!(
+            "\n[[certificate]]\nchain = \"certs/{index}.pem\"\nkey = \"certs/{index}.key\"\n"
+        );
+    }
+    files.push(("sidegate.toml".to_owned(), text));
+    let files: Vec<_> = files.iter().map(|(name, text)| (&**name, &**text)).collect();
+    load(&files).1
+}
+
+#[test]
+fn certificates_of_two_key_types_share_a_name() {
+    let names: &[&str] = &["ws.example.com", "*.example.com"];
+    let rsa = Some(&PKCS_RSA_SHA256);
+    assert_eq!(reports(&[(names, None), (names, rsa)]), "");
+    assert_eq!(reports(&[(names, rsa), (&["ws.example.com"], None), (&["x.example"], rsa)]), "");
+    // Some of the names of another.
+    assert_eq!(reports(&[(&["a.example"], None), (&["a.example", "b.example"], None)]), "");
+    assert_eq!(reports(&[(&["*.b.example"], None), (&["x.b.example"], None)]), "");
+}
+
+#[test]
+fn certificate_that_is_never_served_is_an_error() {
+    let (a, b): (&[&str], &[&str]) = (&["a.example"], &["b.example"]);
+    assert_eq!(
+        reports(&[(a, None), (b, None), (a, None)]),
+        r#"
+error: chain: certs/2.pem is never served: certs/0.pem has its names and type of key (ECDSA P-256)
+  --> sidegate.toml:23:9
+   |
+23 | chain = "certs/2.pem"
+   |         ^^^^^^^^^^^^^
+   |
+  ::: sidegate.toml:15:9
+   |
+15 | chain = "certs/0.pem"
+   |         ------------- served instead
+   |
+   = help: remove one of them; several for one name need keys of several types, as ECDSA and RSA
+"#
+        .trim()
+    );
+    let found = reports(&[(a, None), (b, None), (&["b.example", "a.example"], None)]);
+    let earlier = "certs/0.pem and certs/1.pem have its names and type of key (ECDSA P-256)";
+    assert!(found.contains(&format!("certs/2.pem is never served: {earlier}")), "{found}");
+    let rsa = Some(&PKCS_RSA_SHA256);
+    let found = reports(&[(a, None), (a, rsa), (a, rsa)]);
+    let earlier = "certs/1.pem has its names and type of key (RSA)";
+    assert!(found.contains(&format!("certs/2.pem is never served: {earlier}")), "{found}");
+}
+
+#[test]
+fn certificate_without_a_server_name_has_to_be_the_default() {
+    let (named, address): (&[&str], &[&str]) = (&["a.example"], &["192.0.2.1"]);
+    assert_eq!(reports(&[(address, None), (named, None)]), "");
+    let found = reports(&[(named, None), (address, None)]);
+    assert_eq!(
+        found,
+        r#"
+error: chain: certs/1.pem is never served: it has no DNS name, and certs/0.pem is the default
+  --> sidegate.toml:19:9
+   |
+19 | chain = "certs/1.pem"
+   |         ^^^^^^^^^^^^^
+   |
+   = help: put it first, which makes it the default, or remove it
+"#
+        .trim()
     );
 }
