@@ -27,6 +27,7 @@ use crate::data::admission::cap::{CapGuards, ConnectionCap};
 use crate::data::connection::{self, AcceptedConnection};
 use crate::data::context::ThreadContext;
 use crate::data::stream::keepalive;
+use crate::data::stream::socket::Socket as ClientSocket;
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
@@ -374,7 +375,7 @@ impl Acceptor {
         let (port, metrics) = (self.port, Arc::clone(metrics));
         let closing = owner.closing.clone();
         let accepted = AcceptedConnection {
-            stream,
+            stream: ClientSocket::Tcp(stream),
             peer,
             port,
             rules,

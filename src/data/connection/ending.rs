@@ -40,8 +40,8 @@ pub fn finish(
     deadlines: &HttpDeadlines,
 ) -> HttpOutcome {
     match client.into_unread(unread) {
-        Some((tcp, discarded)) => {
-            HttpOutcome::Linger(end, Lingering { tcp, discarded, deadlines: deadlines.clone() })
+        Some((socket, discarded)) => {
+            HttpOutcome::Linger(end, Lingering { socket, discarded, deadlines: deadlines.clone() })
         }
         None => HttpOutcome::Ended(end),
     }

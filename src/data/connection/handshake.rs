@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +12,7 @@ use crate::data::connection::timed_stream::ClientStream;
 use crate::data::connection::timers::deadline_or_closing;
 use crate::data::context::ThreadContext;
 use crate::data::http::reply;
+use crate::data::stream::socket::Socket;
 use crate::data::tls;
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, TlsResult};
@@ -25,7 +25,7 @@ pub struct EarlyEnd {
     /// The way in which the connection ended, for its count.
     pub end: ConnectionEnd,
     /// The socket, if an answer in the clear or an alert went out and our direction has ended.
-    pub answered: Option<TcpStream>,
+    pub answered: Option<Socket>,
 }
 
 impl From<ConnectionEnd> for EarlyEnd {
@@ -51,11 +51,11 @@ pub async fn accept_tls(
     thread: &Arc<ThreadContext>,
     open_guard: &mut OpenGuard,
     rules: &ListenerRules,
-    tcp: TcpStream,
+    socket: Socket,
     log_context: LogContext<'_>,
     HandshakeDeadline { deadline, closing }: HandshakeDeadline<'_>,
 ) -> Result<(ClientStream, Option<ServedCertificate>), EarlyEnd> {
-    let Some(admitted) = &rules.tls else { return Ok((ClientStream::Clear(tcp), None)) };
+    let Some(admitted) = &rules.tls else { return Ok((ClientStream::Clear(socket), None)) };
     let began = Instant::now();
     let listener = Arc::clone(&rules.listener.name);
     let mut chosen = None;
@@ -71,7 +71,7 @@ pub async fn accept_tls(
     let mut waits = false;
     let handshake = async {
         // The first bytes come before the turn: a probe that sends none costs no part of the rate.
-        let mut hello = tls::read_first_bytes(tcp).await?.reject_http().await?;
+        let mut hello = tls::read_first_bytes(socket).await?.reject_http().await?;
         wait_for_turn(thread, open_guard, rules, log_context, &mut hello, &mut waits).await?;
         tls::accept(hello, configuration).await
     };
@@ -119,7 +119,7 @@ pub async fn accept_tls(
 async fn told(
     failure: Result<tls::AcceptError, bool>,
     deadline: Instant,
-) -> (String, Option<TcpStream>) {
+) -> (String, Option<Socket>) {
     match failure {
         Ok(tls::AcceptError::Io(error)) => (error.to_string(), None),
         Ok(tls::AcceptError::Alerted(error, alerted)) => {

@@ -10,8 +10,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -20,7 +18,7 @@ use crate::data::admission::discarding::{MAX_DISCARDED_BYTES, SILENCE_TIMEOUT, T
 use crate::data::connection::open_guard::OpenGuard;
 use crate::data::http::deadlines::HttpDeadlines;
 use crate::data::stream::keepalive;
-use crate::data::stream::socket;
+use crate::data::stream::socket::{self, Socket};
 use crate::data::stream::turn::TurnBudget;
 use crate::observe::metrics::{DiscardEnd, ListenerMetrics};
 use crate::policy::network::ClientKey;
@@ -31,7 +29,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection whose answer is with the kernel, and FIN behind it.
 pub struct Lingering {
     /// The client's socket, without its TLS session.
-    pub tcp: TcpStream,
+    pub socket: Socket,
     /// Bytes that have been discarded already.
     pub discarded: u64,
     /// The connection's deadlines, which count it among those of its client.
@@ -59,7 +57,7 @@ impl Drop for LingerGuard {
 
 /// Discards what comes of a connection of `client` until it ends.
 pub async fn linger(lingering: Lingering, open_guard: OpenGuard, client: ClientKey) {
-    let Lingering { tcp, discarded, deadlines } = lingering;
+    let Lingering { socket, discarded, deadlines } = lingering;
     open_guard.listener.discards();
     // If the runtime ends first, and drops this, a drain is over.
     let mut counted =
@@ -89,23 +87,23 @@ pub async fn linger(lingering: Lingering, open_guard: OpenGuard, client: ClientK
         biased;
         // First: a client that keeps sending must not outrun an order.
         end = ordered => end,
-        end = discard(&tcp, &limits) => end,
+        end = discard(&socket, &limits) => end,
     };
     if counted.end == DiscardEnd::Displaced {
-        // Nothing of it stays behind in the kernel. A socket that fails this has no peer any more.
-        let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
+        // Nothing of it stays behind in the kernel.
+        socket.reset_on_close();
     } else {
-        keepalive::bound_close(&tcp, deadlines.write_stall());
+        keepalive::bound_close(&socket, deadlines.write_stall());
     }
 }
 
 /// Discards what comes, until the client ends or a bound is reached.
-async fn discard(tcp: &TcpStream, limits: &LingerLimits) -> DiscardEnd {
+async fn discard(socket: &Socket, limits: &LingerLimits) -> DiscardEnd {
     let last = Instant::now() + limits.total;
     let (mut left, mut turn) = (limits.bytes, TurnBudget::new());
     loop {
         let silent = Instant::now() + limits.silence;
-        let came = pin!(poll_fn(|cx| socket::poll_discard(tcp, cx)));
+        let came = pin!(poll_fn(|cx| socket::poll_discard(socket, cx)));
         let came = match timeout_at(silent.min(last), came).await {
             Err(_) if silent < last => return DiscardEnd::Silence,
             Err(_) => return DiscardEnd::Time,
@@ -130,8 +128,9 @@ async fn discard(tcp: &TcpStream, limits: &LingerLimits) -> DiscardEnd {
 mod tests {
     use super::*;
 
+    use socket2::SockRef;
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
 
     const BOUNDS: LingerLimits = LingerLimits {
         silence: Duration::from_secs(5),
@@ -140,10 +139,10 @@ mod tests {
     };
 
     /// Both ends of a connection, the client's first.
-    async fn ends() -> (TcpStream, TcpStream) {
+    async fn ends() -> (TcpStream, Socket) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        (client, listener.accept().await.unwrap().0)
+        (client, Socket::Tcp(listener.accept().await.unwrap().0))
     }
 
     #[tokio::test]
@@ -158,6 +157,17 @@ mod tests {
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         assert_eq!(discard(&tcp, &BOUNDS).await, DiscardEnd::Client);
+    }
+
+    #[tokio::test]
+    async fn discarding_ends_with_the_client_of_a_unix_socket() {
+        let (mut client, socket) = UnixStream::pair().unwrap();
+        let socket = Socket::Unix(socket);
+        let sends = async {
+            client.write_all(&[0; 1 << 20]).await.unwrap();
+            client.shutdown().await.unwrap();
+        };
+        assert_eq!(tokio::join!(discard(&socket, &BOUNDS), sends).0, DiscardEnd::Client);
     }
 
     #[tokio::test]

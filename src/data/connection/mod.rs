@@ -24,7 +24,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +40,7 @@ use crate::data::connection::service::HttpService;
 use crate::data::context::ThreadContext;
 use crate::data::http::deadlines::HttpDeadlines;
 use crate::data::http::forward::ForwardedFacts;
+use crate::data::stream::socket::Socket;
 use crate::data::tunnel::{Tunnel, TunnelOutcome};
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
@@ -52,8 +52,8 @@ use crate::snapshot::route::RouteTimeouts;
 
 /// A connection as it was accepted.
 pub struct AcceptedConnection {
-    /// The socket, with `TCP_NODELAY`.
-    pub stream: TcpStream,
+    /// The socket; with `TCP_NODELAY`, if it is a TCP socket.
+    pub stream: Socket,
     /// The address at its other end.
     pub peer: Peer,
     /// The local port that it came to.
@@ -100,10 +100,10 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
             Ok(stream) => stream,
             Err(EarlyEnd { end, answered }) => {
                 open_guard.end = end;
-                if let Some(tcp) = answered {
+                if let Some(socket) = answered {
                     let deadlines = deadlines_of(&rules, guard);
                     thread.tracker.spawn(linger(
-                        Lingering { tcp, discarded: 0, deadlines },
+                        Lingering { socket, discarded: 0, deadlines },
                         open_guard,
                         client.key(),
                     ));

@@ -13,7 +13,6 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::data::admission::discarding::MAX_DISCARDED_BYTES;
@@ -22,7 +21,6 @@ use crate::data::http::request_filter::RequestFilter;
 use crate::data::stream::keepalive;
 use crate::data::stream::socket::{self, Socket};
 use crate::data::stream::turn::{self, TurnBudget};
-use crate::data::stream::unacked::unacked;
 use crate::data::tls;
 use crate::data::tunnel::tunnel_stream::TunnelStream;
 
@@ -77,8 +75,8 @@ pub struct TimedStream {
 
 /// A client's stream, in the clear or under TLS.
 pub enum ClientStream {
-    /// Plain TCP, on a listener without TLS.
-    Clear(TcpStream),
+    /// TCP or Unix, on a listener without TLS.
+    Clear(Socket),
     /// TLS, once its handshake is done.
     Tls(tls::TlsClientStream),
     /// Taken back for the tunnel.
@@ -88,20 +86,19 @@ pub enum ClientStream {
 impl ClientStream {
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            ClientStream::Clear(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            ClientStream::Clear(socket) => Pin::new(socket).poll_write(cx, bytes),
             ClientStream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             ClientStream::Detached => Poll::Ready(Err(detached_error())),
         }
     }
 
     /// The socket alone. `None` means that the stream was taken back.
-    fn into_tcp(self) -> Option<TcpStream> {
-        let socket = match self {
-            ClientStream::Clear(tcp) => Socket::Tcp(tcp),
-            ClientStream::Tls(stream) => stream.into_parts().0,
-            ClientStream::Detached => return None,
-        };
-        if let Socket::Tcp(tcp) = socket { Some(tcp) } else { None }
+    fn into_socket(self) -> Option<Socket> {
+        match self {
+            ClientStream::Clear(socket) => Some(socket),
+            ClientStream::Tls(stream) => Some(stream.into_parts().0),
+            ClientStream::Detached => None,
+        }
     }
 
     /// Ends our direction where a TLS alert was the last that was sent. Says whether it was.
@@ -110,10 +107,10 @@ impl ClientStream {
     }
 
     /// The socket of the client. `None` means that the stream was taken back.
-    fn tcp(&self) -> Option<&TcpStream> {
+    fn socket(&self) -> Option<&Socket> {
         match self {
-            ClientStream::Clear(tcp) => Some(tcp),
-            ClientStream::Tls(stream) => stream.tcp(),
+            ClientStream::Clear(socket) => Some(socket),
+            ClientStream::Tls(stream) => Some(stream.socket()),
             ClientStream::Detached => None,
         }
     }
@@ -136,10 +133,10 @@ struct ProbeState {
 impl ProbeState {
     /// Where no probe may be sent, the kernel's own tell, though later: a closed socket is
     /// forgotten by its host after a minute (tcp(7), SO_KEEPALIVE).
-    fn new(tcp: &TcpStream) -> Self {
+    fn new(socket: &Socket) -> Self {
         let probes = TcpKeepalive::new().with_time(PROBE_INTERVAL).with_interval(PROBE_INTERVAL);
         // A socket that fails this has lost its peer already.
-        let _ = SockRef::from(tcp).set_tcp_keepalive(&probes);
+        let _ = SockRef::from(socket).set_tcp_keepalive(&probes);
         ProbeState { timer: Box::pin(tokio::time::sleep(FIRST_PROBE_DELAY)), sent: false }
     }
 }
@@ -156,7 +153,7 @@ impl ClientStream {
     /// Whether nothing has arrived that is not read. Not known counts as no.
     fn is_empty(&self) -> bool {
         match self {
-            ClientStream::Clear(tcp) => socket::is_empty(tcp),
+            ClientStream::Clear(socket) => socket::is_empty(socket),
             ClientStream::Tls(stream) => stream.has_nothing(),
             ClientStream::Detached => false,
         }
@@ -198,7 +195,7 @@ impl TimedStream {
     /// that it was taken before.
     pub fn into_parts(mut self) -> Option<(TunnelStream, Bytes)> {
         let channel = match std::mem::replace(&mut self.stream, ClientStream::Detached) {
-            ClientStream::Clear(tcp) => TunnelStream::clear(Socket::Tcp(tcp)),
+            ClientStream::Clear(socket) => TunnelStream::clear(socket),
             ClientStream::Tls(stream) => {
                 let (socket, session) = stream.into_parts();
                 TunnelStream::tls(socket, session)
@@ -213,7 +210,7 @@ impl TimedStream {
     /// Returns the socket, where our direction has ended in order or behind an alert, and the
     /// client may have sent bytes that were not read; and how many bytes have been discarded.
     /// `unread` says whether hyper, which is done with the stream, has left something of it.
-    pub fn into_unread(mut self, unread: bool) -> Option<(TcpStream, u64)> {
+    pub fn into_unread(mut self, unread: bool) -> Option<(Socket, u64)> {
         // A client that has ended its side sends nothing more. A connection that was cut ends
         // without the wait.
         if self.deadlines.has_client_eof() || self.deadlines.cut().is_some() {
@@ -224,8 +221,8 @@ impl TimedStream {
         if !ends_in_order && !self.stream.ends_behind_alert() {
             return None;
         }
-        let tcp = std::mem::replace(&mut self.stream, ClientStream::Detached).into_tcp()?;
-        Some((tcp, self.discarded))
+        let socket = std::mem::replace(&mut self.stream, ClientStream::Detached).into_socket()?;
+        Some((socket, self.discarded))
     }
 
     /// Whether the client has broken TLS, and is owed the alert that says so.
@@ -245,9 +242,9 @@ impl TimedStream {
         if self.discarded >= MAX_DISCARDED_BYTES || !self.deadlines.is_discarding() {
             return Ok(());
         }
-        let Some(tcp) = self.stream.tcp() else { return Ok(()) };
+        let Some(socket) = self.stream.socket() else { return Ok(()) };
         let mut turn = TurnBudget::new();
-        while let Poll::Ready(came) = socket::poll_discard(tcp, cx) {
+        while let Poll::Ready(came) = socket::poll_discard(socket, cx) {
             let came = came?;
             if came == 0 {
                 self.deadlines.on_discarded_all();
@@ -270,15 +267,15 @@ impl TimedStream {
     }
 
     fn poll_delivered(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        let Some(tcp) = self.stream.tcp() else { return Poll::Ready(false) };
+        let Some(socket) = self.stream.socket() else { return Poll::Ready(false) };
         let confirming = self.confirming.get_or_insert_with(|| Box::new(DeliveryWait::new()));
         loop {
             // A reset: the client had closed its socket before the last bytes came.
-            if !matches!(tcp.take_error(), Ok(None)) {
+            if socket.is_broken() {
                 return Poll::Ready(false);
             }
             // The kernel tells of no acknowledgement, so its queue is polled (SIOCOUTQ).
-            if unacked(tcp) == Some(0) {
+            if socket.unacked() == 0 {
                 return Poll::Ready(true);
             }
             if Instant::now() >= confirming.until {
@@ -294,11 +291,13 @@ impl TimedStream {
     /// answered all the same. Bytes tell: a closed socket answers them with a reset.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            let Some(tcp) = self.stream.tcp() else { return Poll::Ready(Err(detached_error())) };
-            if let Some(error) = tcp.take_error()? {
+            let Some(socket) = self.stream.socket() else {
+                return Poll::Ready(Err(detached_error()));
+            };
+            if let Some(error) = socket.take_error()? {
                 return Poll::Ready(Err(error));
             }
-            let probing = self.probing.get_or_insert_with(|| ProbeState::new(tcp));
+            let probing = self.probing.get_or_insert_with(|| ProbeState::new(socket));
             ready!(probing.timer.as_mut().poll(cx));
             let may_probe = self.interims.is_none() && self.deadlines.may_interim();
             probing.sent = !probing.sent && may_probe;
@@ -319,12 +318,12 @@ impl TimedStream {
             self.looks = None;
             return Poll::Pending;
         }
-        let Some(tcp) = self.stream.tcp() else { return Poll::Pending };
+        let Some(socket) = self.stream.socket() else { return Poll::Pending };
         let looks =
             self.looks.get_or_insert_with(|| Box::pin(tokio::time::sleep(ERROR_POLL_INTERVAL)));
         loop {
             ready!(looks.as_mut().poll(cx));
-            if let Ok(Some(error)) | Err(error) = tcp.take_error() {
+            if let Ok(Some(error)) | Err(error) = socket.take_error() {
                 return Poll::Ready(error);
             }
             looks.as_mut().reset(Instant::now() + ERROR_POLL_INTERVAL);
@@ -371,7 +370,7 @@ impl TimedStream {
                 }
             }
             Poll::Pending => {
-                let unacked = self.stream.tcp().and_then(unacked).unwrap_or(0);
+                let unacked = self.stream.socket().map_or(0, Socket::unacked);
                 self.deadlines.on_blocked(unacked);
             }
         }
@@ -382,22 +381,19 @@ impl TimedStream {
     /// Lets the client keep its window closed for as long as the route of its request allows. A
     /// tunnel keeps that from the answer that opened it.
     fn allow_zero_window(&self, write_stall: Duration) {
-        if let Some(tcp) = self.stream.tcp() {
-            // A socket that fails this has lost its peer already.
-            let _ = keepalive::allow_zero_window(tcp, write_stall);
+        if let Some(socket) = self.stream.socket() {
+            socket.allow_zero_window(write_stall);
         }
     }
 }
 
 impl Drop for TimedStream {
     fn drop(&mut self) {
-        let Some(tcp) = self.stream.tcp() else { return };
+        let Some(socket) = self.stream.socket() else { return };
         if self.deadlines.cut() == Some(CutKind::Reset) {
-            // With a linger time of zero, `close` sends RST. A socket that fails this has lost its
-            // peer already.
-            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+            socket.reset_on_close();
         } else {
-            keepalive::bound_close(tcp, self.deadlines.write_stall());
+            keepalive::bound_close(socket, self.deadlines.write_stall());
         }
     }
 }
@@ -430,7 +426,7 @@ impl TimedStream {
         }
         let before = buffer.filled().len();
         let read = match &mut this.stream {
-            ClientStream::Clear(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            ClientStream::Clear(socket) => Pin::new(socket).poll_read(cx, buffer),
             ClientStream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
             ClientStream::Detached => Poll::Ready(Err(detached_error())),
         };
@@ -491,7 +487,7 @@ impl AsyncWrite for TimedStream {
         let this = self.get_mut();
         ready!(this.poll_before_hyper(cx))?;
         let written = match &mut this.stream {
-            ClientStream::Clear(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
+            ClientStream::Clear(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
             ClientStream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             ClientStream::Detached => Poll::Ready(Err(detached_error())),
         };
@@ -504,7 +500,7 @@ impl AsyncWrite for TimedStream {
 
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
-            ClientStream::Clear(tcp) => tcp.is_write_vectored(),
+            ClientStream::Clear(socket) => socket.is_write_vectored(),
             ClientStream::Tls(stream) => stream.is_write_vectored(),
             ClientStream::Detached => false,
         }
@@ -539,7 +535,7 @@ impl AsyncWrite for TimedStream {
             this.deadlines.set_delivered(delivered);
         }
         let shut = match &mut this.stream {
-            ClientStream::Clear(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            ClientStream::Clear(socket) => Poll::Ready(socket.shutdown_write()),
             ClientStream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             ClientStream::Detached => Poll::Ready(Err(detached_error())),
         };
@@ -551,7 +547,7 @@ impl AsyncWrite for TimedStream {
 impl TimedStream {
     fn poll_flush_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            ClientStream::Clear(tcp) => Pin::new(tcp).poll_flush(cx),
+            ClientStream::Clear(socket) => Pin::new(socket).poll_flush(cx),
             ClientStream::Tls(stream) => {
                 let flushed = Pin::new(stream).poll_flush(cx);
                 // Records that the kernel has no room for count as an answer that the client does

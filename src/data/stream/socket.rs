@@ -30,7 +30,7 @@ use crate::snapshot::tls::BackendTls;
 pub enum Socket {
     /// TCP, in the clear or below `data/tls`, with `TCP_NODELAY`.
     Tcp(TcpStream),
-    /// A Unix socket, to a backend.
+    /// A Unix socket, in the clear or below `data/tls`.
     Unix(UnixStream),
     /// TLS to a backend, with `TCP_NODELAY`.
     Tls(Box<TlsStream<RecordStream>>),
@@ -111,25 +111,61 @@ impl Socket {
         };
     }
 
-    /// The descriptor of the TCP or Unix socket below.
-    fn fd(&self) -> BorrowedFd<'_> {
+    /// The error of the connection since the last call, if there is one.
+    ///
+    /// # Errors
+    /// The socket does not tell.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        SockRef::from(self).take_error()
+    }
+
+    /// Ends our direction of the socket itself, without TLS. A socket whose peer is gone has ended.
+    ///
+    /// # Errors
+    /// As for shutdown(2).
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        match SockRef::from(self).shutdown(Shutdown::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            shut => shut,
+        }
+    }
+
+    /// Makes `close` drop what the kernel holds for the peer: with a linger time of zero, a TCP
+    /// socket sends RST. The bytes of a Unix socket are with the peer already.
+    pub fn reset_on_close(&self) {
+        // A socket that fails this has lost its peer already.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+
+    /// Ready once there may be something to read, the end of the stream included.
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Socket::Tcp(tcp) => tcp.as_fd(),
-            Socket::Unix(unix) => unix.as_fd(),
-            Socket::Tls(tls) => tls.get_ref().0.tcp().as_fd(),
+            Socket::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Socket::Unix(unix) => unix.poll_read_ready(cx),
+            Socket::Tls(tls) => tls.get_ref().0.tcp().poll_read_ready(cx),
+        }
+    }
+
+    /// Calls `read`, which reads from the socket below, and clears the readiness where it would
+    /// block.
+    fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Socket::Tcp(tcp) => tcp.try_io(Interest::READABLE, read),
+            Socket::Unix(unix) => unix.try_io(Interest::READABLE, read),
+            Socket::Tls(tls) => tls.get_ref().0.tcp().try_io(Interest::READABLE, read),
         }
     }
 
     /// Bytes that the kernel holds for the peer: everything that a TCP peer has not acknowledged,
     /// FIN included, and the buffers that the peer of a Unix socket has not read.
     pub fn unacked(&self) -> u64 {
-        unacked(&self.fd()).unwrap_or(0)
+        unacked(self).unwrap_or(0)
     }
 
     /// Whether the connection was broken since the last call, by a reset or by the kernel's own
     /// timeouts.
     pub fn is_broken(&self) -> bool {
-        !matches!(SockRef::from(&self.fd()).take_error(), Ok(None))
+        !matches!(SockRef::from(self).take_error(), Ok(None))
     }
 
     /// Resets the connection of a TCP socket, which drops what the kernel holds for the peer:
@@ -138,7 +174,7 @@ impl Socket {
     pub fn reset(&self) {
         // Connecting to no address ends a connection as `close` does with a linger time of zero
         // (connect(2)). A socket that fails this has lost its peer already.
-        if matches!(self, Socket::Unix(_)) || connect_unspec(self.fd()).is_err() {
+        if matches!(self, Socket::Unix(_)) || connect_unspec(self).is_err() {
             self.shutdown_both();
         }
     }
@@ -146,7 +182,7 @@ impl Socket {
     /// Ends both directions, as `close` does.
     pub fn shutdown_both(&self) {
         // A socket that fails this has lost its peer already.
-        let _ = SockRef::from(&self.fd()).shutdown(Shutdown::Both);
+        let _ = SockRef::from(self).shutdown(Shutdown::Both);
     }
 
     /// How many TLS records have come since the last call. `None` means that the socket is not over
@@ -201,13 +237,14 @@ pub fn is_empty(socket: impl AsFd) -> bool {
 
 /// Discards bytes that have come, as many as one system call does, and returns their number; 0
 /// means the end of the stream. The kernel frees them: with `MSG_TRUNC` nothing of a TCP stream is
-/// copied (recv(2)).
-pub fn poll_discard(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+/// copied (recv(2)). A Unix socket ignores the flag.
+pub fn poll_discard(socket: &Socket, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     loop {
-        ready!(tcp.poll_read_ready(cx))?;
-        let discarded = tcp.try_io(Interest::READABLE, || {
+        ready!(socket.poll_read_ready(cx))?;
+        let discarded = socket.try_read(|| {
             buffers::lend(|buffers| {
-                let (_, came) = rustix::net::recv(tcp, &mut buffers.cipher[..], RecvFlags::TRUNC)?;
+                let room = &mut buffers.cipher[..];
+                let (_, came) = rustix::net::recv(socket, room, RecvFlags::TRUNC)?;
                 Ok(came)
             })
         });
@@ -215,6 +252,17 @@ pub fn poll_discard(tcp: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<us
             // `try_io` has cleared the readiness, so that the next round registers the waker.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             discarded => return Poll::Ready(discarded),
+        }
+    }
+}
+
+/// The descriptor of the TCP or Unix socket below.
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(tcp) => tcp.as_fd(),
+            Socket::Unix(unix) => unix.as_fd(),
+            Socket::Tls(tls) => tls.get_ref().0.tcp().as_fd(),
         }
     }
 }

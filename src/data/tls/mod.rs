@@ -19,7 +19,6 @@ use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::data::admission::sniff::{self, Sniffed};
 use crate::data::stream::buffers::{self, MAX_PLAINTEXT};
@@ -73,10 +72,10 @@ impl AlertedConnection {
     /// Sends the rest of the alert, and ends our direction. The caller discards what the client has
     /// sent, since the kernel resets a socket that is closed with unread bytes, and the client may
     /// lose the alert. `None` means that the client is gone.
-    pub async fn end(mut self) -> Option<TcpStream> {
+    pub async fn end(mut self) -> Option<Socket> {
         poll_fn(|cx| self.session.poll_alerted(&mut self.socket, cx)).await.ok()?;
         poll_fn(|cx| Pin::new(&mut self.socket).poll_shutdown(cx)).await.ok()?;
-        if let Socket::Tcp(tcp) = self.socket { Some(tcp) } else { None }
+        Some(self.socket)
     }
 }
 
@@ -88,8 +87,8 @@ pub struct FirstBytes {
 }
 
 /// Waits for the client's first bytes. The caller bounds the wait.
-pub async fn read_first_bytes(tcp: TcpStream) -> Result<FirstBytes, AcceptError> {
-    let mut hello = FirstBytes { socket: Socket::Tcp(tcp), said: Vec::new() };
+pub async fn read_first_bytes(socket: Socket) -> Result<FirstBytes, AcceptError> {
+    let mut hello = FirstBytes { socket, said: Vec::new() };
     if hello.read_more().await? == 0 { Err(AcceptError::NoBytes) } else { Ok(hello) }
 }
 
@@ -110,9 +109,9 @@ impl FirstBytes {
     }
 
     /// Answers in the clear, and ends our direction. `None` means that the client is gone.
-    pub async fn answer_and_close(mut self, answer: &[u8]) -> Option<TcpStream> {
+    pub async fn answer_and_close(mut self, answer: &[u8]) -> Option<Socket> {
         sniff::send_and_shutdown(&mut self.socket, answer).await.ok()?;
-        if let Socket::Tcp(tcp) = self.socket { Some(tcp) } else { None }
+        Some(self.socket)
     }
 
     /// Waits for `turn`, unless the client leaves before.
@@ -242,17 +241,12 @@ impl TlsClientStream {
 
     /// Whether nothing has arrived that is not read, not even a part of a record.
     pub fn has_nothing(&self) -> bool {
-        // Never another kind, since clients come over TCP.
-        let Socket::Tcp(tcp) = &self.socket else { return false };
-        self.session.is_between_records() && socket::is_empty(tcp)
+        self.session.is_between_records() && socket::is_empty(&self.socket)
     }
 
-    /// The client's TCP socket. `None` means another kind of socket.
-    pub fn tcp(&self) -> Option<&TcpStream> {
-        match &self.socket {
-            Socket::Tcp(tcp) => Some(tcp),
-            Socket::Unix(_) | Socket::Tls(_) => None,
-        }
+    /// The client's socket, below TLS.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// Whether the client has broken TLS, and is owed the alert that says so.
@@ -263,9 +257,8 @@ impl TlsClientStream {
     /// Ends our direction behind an alert. Says whether there was an alert, and all of it is with
     /// the kernel.
     pub fn ends_behind_alert(&self) -> bool {
-        let Some(tcp) = self.tcp() else { return false };
         let is_sent = self.session.has_alerted() && !self.session.has_unsent();
-        is_sent && SockRef::from(tcp).shutdown(Shutdown::Write).is_ok()
+        is_sent && SockRef::from(&self.socket).shutdown(Shutdown::Write).is_ok()
     }
 
     fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
