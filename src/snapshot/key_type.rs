@@ -120,20 +120,22 @@ pub enum SignatureRank {
 }
 
 impl SignatureOffer<'_> {
-    /// Whether `curve` is among the groups of a client that may speak TLS 1.2. There the groups
-    /// bind the key of the certificate too (RFC 8422 §5.1.1), and OpenSSL ends the handshake over
-    /// it. In TLS 1.3 they are those of the key exchange alone (RFC 8446 §4.2.7).
+    /// Whether `curve` is among the groups of a client that may speak TLS 1.2 with an ECDSA key.
+    /// There the groups bind the key of the certificate too (RFC 8422 §5.1.1), and OpenSSL ends the
+    /// handshake over it. In TLS 1.3 they are those of the key exchange (RFC 8446 §4.2.7).
     fn has_group(&self, curve: Curve) -> bool {
         let Some(groups) = self.groups else { return true };
-        let only_13 = || self.suites.iter().all(|suite| is_of_13(*suite));
-        groups.contains(&curve.group()) || only_13()
+        let is_of_12 = |suite| ECDSA_SUITES.contains(suite);
+        groups.contains(&curve.group()) || !self.suites.iter().any(is_of_12)
     }
 }
 
-/// Whether a cipher suite is of TLS 1.3: all of them are 0x13XX (RFC 8446 §B.4).
-fn is_of_13(suite: CipherSuite) -> bool {
-    u16::from(suite) >> 8 == 0x13
-}
+/// The cipher suites of TLS 1.2 that rustls speaks with an ECDSA or Ed25519 key.
+const ECDSA_SUITES: [CipherSuite; 3] = [
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+];
 
 impl fmt::Display for KeyType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -183,9 +183,8 @@ impl SniResolver {
         let (schemes, groups) = (hello.signature_schemes(), hello.named_groups());
         let offer = SignatureOffer { schemes, groups, suites: hello.cipher_suites() };
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        // The dot at the end of a fully qualified name is not part of a server name (RFC 6066 §3),
-        // but some clients copy it.
-        let name = name.as_deref().map(|name| name.strip_suffix('.').unwrap_or(name));
+        // rustls has removed the dot at the end of a name, which some clients copy from a URL.
+        let name = name.as_deref();
         let named = name.and_then(|name| self.certificates.choose(name, &offer));
         let default = || self.certificates.choose_default(&offer);
         let chosen = named.or_else(|| if self.strict { None } else { default() })?;
