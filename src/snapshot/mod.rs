@@ -6,6 +6,7 @@
 
 pub mod ambiguity;
 pub mod certificate;
+pub mod client_auth;
 pub mod client_certificate;
 pub mod client_hello;
 mod current;

@@ -29,8 +29,8 @@ pub struct ListEntry {
 
 /// The annotations of an entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Annotations {
-    expires: Option<Timestamp>,
+pub(super) struct Annotations {
+    pub(super) expires: Option<Timestamp>,
     owner: Option<Box<str>>,
     ticket: Option<Box<str>>,
 }
@@ -54,7 +54,7 @@ impl ListEntry {
         let Some(first) = tokens.next() else { return Ok(None) };
         let mut entry = first.entry()?;
         for token in tokens {
-            token.annotate(&mut entry)?;
+            token.annotate(entry.notes.get_or_insert_default())?;
         }
         Ok(Some(entry))
     }
@@ -121,13 +121,13 @@ impl fmt::Display for Expiry {
 
 /// A run of characters without a blank, and its offset in the line.
 #[derive(Clone, Copy)]
-struct EntryToken<'a> {
-    text: &'a str,
+pub(super) struct EntryToken<'a> {
+    pub(super) text: &'a str,
     start: usize,
 }
 
 /// The tokens of a line up to its comment.
-fn tokens(line: &str) -> impl Iterator<Item = EntryToken<'_>> {
+pub(super) fn tokens(line: &str) -> impl Iterator<Item = EntryToken<'_>> {
     let runs = line.split_ascii_whitespace();
     // Each token is a slice of `line`, so the difference of their addresses is its offset.
     let tokens =
@@ -215,8 +215,8 @@ impl EntryToken<'_> {
             .into()
     }
 
-    /// Parses a later token of a line: an annotation of `entry`.
-    fn annotate(self, entry: &mut ListEntry) -> Result<(), EntryError> {
+    /// Parses a later token of a line, an annotation, into `notes`.
+    pub(super) fn annotate(self, notes: &mut Annotations) -> Result<(), EntryError> {
         let Some((key, value)) = self.text.split_once('=').filter(|(key, _)| !key.is_empty())
         else {
             return self.unexpected();
@@ -228,7 +228,6 @@ impl EntryToken<'_> {
             ),
             value => Ok(value),
         };
-        let notes = entry.notes.get_or_insert_default();
         let given = match key {
             "owner" => notes.owner.replace(value()?.into()).is_some(),
             "ticket" => notes.ticket.replace(value()?.into()).is_some(),
@@ -283,7 +282,7 @@ impl EntryToken<'_> {
         })
     }
 
-    fn fault<T>(
+    pub(super) fn fault<T>(
         self,
         fault: impl Into<Cow<'static, str>>,
         remedy: impl Into<Cow<'static, str>>,
@@ -348,7 +347,7 @@ fn distance(word: &str, known: &str) -> usize {
 }
 
 /// Text from the file, fit for a message: short, and without control characters.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     const MAX_SHOWN_CHARS: usize = 48;
     let mut shown: String =
         text.chars().take(MAX_SHOWN_CHARS).flat_map(char::escape_debug).collect();

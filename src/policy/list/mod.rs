@@ -5,6 +5,7 @@
 
 mod entry;
 mod index;
+mod serial;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::policy::list::index::{Index, NetworkMatch};
 use crate::policy::network::Client;
 
 pub use self::entry::{EntryError, ListEntry};
+pub use self::serial::{RevokedSerials, SerialEntry};
 
 /// Entries under the name that a policy gives them.
 pub struct List {
