@@ -38,7 +38,7 @@ fuzz_target!(|text: &str| {
         // Reference: the longest network that isn't lapsed decides.
         let covering = entries
             .iter()
-            .filter(|(other, _)| !other.lapsed(now) && other.network.contains(&client.ip()));
+            .filter(|(other, _)| !other.lapsed(now) && other.network.contains(&entry.network.addr()));
         let decides = covering.max_by_key(|(other, _)| other.network.prefix_len());
         assert_eq!(
             list.admits(client, now),

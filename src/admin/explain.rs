@@ -10,6 +10,7 @@ use crate::admin::wire::{
     CandidateVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, ExplainedKind, LimitVerdict,
     ListVerdict, RuleName, RuleVerdict, Time,
 };
+use crate::policy::certificate::ClientCertificate;
 use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::policy::subject::Subject;
@@ -34,7 +35,7 @@ impl ExplainQuery {
     /// # Errors
     /// A sentence that names the wrong parameter and a valid value.
     pub fn parse(request: &ExplainRequest) -> Result<ExplainQuery, String> {
-        let ExplainRequest { client, url, origin, subprotocol, at } = request;
+        let ExplainRequest { client, url, origin, subprotocol, identity, at } = request;
         let address: Result<IpAddr, _> = client.parse();
         let address = address.map_err(|_| {
             let shown = client.escape_debug();
@@ -45,7 +46,18 @@ impl ExplainQuery {
                 format!("`{}`: {}: {}", url.escape_debug(), fault.fault, fault.remedy)
             })?;
         let at = at.as_deref().map(instant).transpose()?;
-        Ok(ExplainQuery { subject: Client::new(address).into(), request, at })
+        let mut subject = Subject::new(Client::new(address));
+        if let Some(identity) = identity {
+            let certificate = ClientCertificate::named(identity).map_err(|fault| {
+                let shown = identity.escape_debug();
+                format!(
+                    "`{shown}` is no name of a certificate, {fault}: write one like \
+                         spiffe://example.com/ws/edge or dns:client.example.com"
+                )
+            })?;
+            subject = subject.with_certificate(certificate);
+        }
+        Ok(ExplainQuery { subject, request, at })
     }
 
     /// The answer of `snapshot`, at `now` if the request names no time. `budgets` are those of a
@@ -103,6 +115,7 @@ fn rule_verdict(said: RuleExplanation) -> RuleVerdict {
         "deny" => RuleName::Deny,
         "allow" => RuleName::Allow,
         "origin" => RuleName::Origin,
+        "certificate" => RuleName::Certificate,
         "subprotocol" => RuleName::Subprotocol,
         _ => RuleName::Other(said.rule),
     };

@@ -33,6 +33,10 @@ pub struct ExplainArgs {
     /// The subprotocol that the client offers; none by default.
     #[arg(long)]
     subprotocol: Option<String>,
+    /// A name of the client's certificate, like spiffe://example.com/ws/edge or
+    /// dns:client.example.com; no certificate by default.
+    #[arg(long, value_name = "NAME")]
+    identity: Option<String>,
     /// The time of the request: a date, or a time like 2027-01-01T18:00:00Z; now by default.
     #[arg(long, value_name = "T")]
     at: Option<String>,
@@ -52,6 +56,7 @@ pub fn explain(verb: &ExplainArgs) -> Exit {
         url: verb.url.clone(),
         origin: verb.origin.clone(),
         subprotocol: verb.subprotocol.clone(),
+        identity: verb.identity.clone(),
         at: verb.at.clone(),
     };
     let inquiry = match ExplainQuery::parse(&request) {

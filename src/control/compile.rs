@@ -269,12 +269,25 @@ fn policy(page: PolicySettings, candidate: Option<Arc<Policy>>) -> Policy {
         deny,
         origins,
         subprotocols,
+        certificate,
         limits,
         lines,
         feeds: _,
         tests: _,
     } = page;
-    Policy { name, file, owner, allow, deny, origins, subprotocols, limits, lines, candidate }
+    Policy {
+        name,
+        file,
+        owner,
+        allow,
+        deny,
+        origins,
+        subprotocols,
+        certificate,
+        limits,
+        lines,
+        candidate,
+    }
 }
 
 fn route(

@@ -298,6 +298,30 @@ error: test "x" failed: expected allow, got refuse:network
     }
 
     #[test]
+    fn certificate_of_a_test_is_judged() {
+        let policy = |tests: &str| {
+            let rule =
+                "certificate = { allow = ['spiffe://a/ws/*'], deny = ['spiffe://a/ws/old'] }";
+            let chat = CHAT.replacen("[client]", &format!("[client]\n{rule}"), 1);
+            let origin = "origin = \"https://app.example.com\"\n";
+            let keys = format!("{origin}{tests}");
+            format!("{chat}{}", test("192.0.2.1", "/chat/a", &keys, "refuse:identity"))
+        };
+        for (identity, is_refused) in [
+            ("", true),
+            ("identity = 'spiffe://a/ws/edge'", false),
+            ("identity = 'spiffe://a/ws/old'", true),
+            ("identity = 'spiffe://b/ws/edge'", true),
+            ("identity = 'dns:a.example.com'", true),
+        ] {
+            let (passes, says) = told(&[("policies/chat.toml", &policy(identity))]);
+            assert_eq!(passes, is_refused, "{identity}: {says}");
+            let place = "admitted by \"spiffe://a/ws/*\"";
+            assert_eq!(says.contains(place), !is_refused, "{says}");
+        }
+    }
+
+    #[test]
     fn unexpected_admission_shows_the_entry() {
         let text = format!(
             "{CHAT}{}",

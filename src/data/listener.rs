@@ -351,7 +351,7 @@ impl Acceptor {
         // A client that the baseline denies gets no TLS handshake.
         if let Some(baseline) = live.denying_baseline(client, now) {
             let refusal = Refusal::Network;
-            let rule = baseline.deciding_rule(client, false, Err(refusal), now);
+            let rule = baseline.deciding_rule(&client.into(), false, Err(refusal), now);
             return turn_away(refusal, rule, ConnectionEnd::Network);
         }
         // Between a publish and the takeover of the socket the old rules hold where `protocol`

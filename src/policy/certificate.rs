@@ -59,8 +59,8 @@ pub enum CertificateFault<'r> {
 /// A pattern for one name of a certificate. It displays as in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityPattern {
-    /// `spiffe://example.com/ws/*`: a URI name. `*` stands for characters within a segment, and
-    /// `**` for one segment or more.
+    /// `spiffe://example.com/ws/*`: a URI name. `*` matches within a segment, and `**` one segment
+    /// or more.
     Uri(UriPattern),
     /// `dns:client.example.com`, or `dns:*.example.com` for one label.
     Dns(Box<str>),
@@ -110,8 +110,8 @@ impl ClientCertificate {
         Ok(certificate)
     }
 
-    /// The URI name `text` as certificates hold it. `None` means that no pattern may match it: it is
-    /// empty or long, or has spaces, controls or bytes beyond ASCII.
+    /// The URI name `text` as certificates hold it. `None` means that no pattern may match it: it
+    /// is empty or long, or has spaces, controls or bytes beyond ASCII.
     pub fn uri_name(text: &str) -> Option<Box<str>> {
         let is_sound = !text.is_empty()
             && text.len() <= MAX_NAME_BYTES
@@ -167,7 +167,7 @@ impl IdentityPattern {
         }
         if let Some(name) = text.strip_prefix("dns:") {
             let plain = name.strip_prefix("*.").unwrap_or(name);
-            let fault = "behind `dns:` stands a host name, or *. and a host name";
+            let fault = "`dns:` needs a host name behind it, or *. and a host name";
             return if is_dns_name(plain) {
                 Ok(IdentityPattern::Dns(name.to_ascii_lowercase().into()))
             } else {
@@ -205,9 +205,7 @@ impl IdentityPattern {
 
 impl UriPattern {
     fn parse(text: &str) -> Result<Self, &'static str> {
-        let (scheme, rest) = text
-            .split_once(':')
-            .ok_or("it is no URI: write spiffe://example.com/ws/*, dns:NAME or sha256:HEX")?;
+        let (scheme, rest) = text.split_once(':').ok_or("it is no URI")?;
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
         if !is_scheme {
@@ -224,7 +222,7 @@ impl UriPattern {
             );
         }
         if segments.any(|segment| segment.contains("**") && segment != "**") {
-            return Err("`**` stands for whole segments: write it between slashes");
+            return Err("`**` matches whole segments: write it between slashes");
         }
         let opens = rest.strip_prefix("//").is_some_and(|rest| rest.starts_with("**"));
         if opens {
@@ -295,7 +293,7 @@ fn matches_segments(pattern: &[&str], name: &[&str]) -> bool {
     p == pattern.len()
 }
 
-/// Whether `text` matches `pattern`, in which each `*` stands for any characters or none.
+/// Whether `text` matches `pattern`, in which each `*` matches any characters or none.
 fn matches_glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     let mut last: Option<(usize, usize)> = None;
@@ -326,7 +324,7 @@ fn lower_authority(text: &str) -> String {
     format!("{}:{}{path}", scheme.to_ascii_lowercase(), authority.to_ascii_lowercase())
 }
 
-/// A wildcard stands for one whole label (RFC 6125 §6.4.3).
+/// A wildcard matches one whole label (RFC 6125 §6.4.3).
 fn matches_dns(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix("*.") {
         None => pattern == name,

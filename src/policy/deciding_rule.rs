@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use crate::policy::list::{List, ListEntry};
 use crate::policy::network::Client;
 use crate::policy::rule::Rule;
+use crate::policy::subject::Subject;
 use crate::policy::verdict::{AllowRule, Policy};
 use crate::refusal::Refusal;
 
@@ -49,16 +50,22 @@ pub struct SourceLine<'p> {
 }
 
 impl Policy {
-    /// Returns what decided when `judge` or a limit gave `verdict` on `client` and a request at the
+    /// Returns what decided when `judge` or a limit gave `verdict` on `subject` and a request at the
     /// time `now`. `None` means that no rule of this policy did.
     pub fn deciding_rule(
         &self,
-        client: Client,
+        subject: &Subject,
         is_plain: bool,
         verdict: Result<(), Refusal>,
         now: Timestamp,
     ) -> Option<DecidingRule<'_>> {
+        let client = subject.client;
         let (rule, by, instead) = match verdict {
+            // Else the listener no longer verifies the certificate, and no policy decided.
+            Err(Refusal::Identity) => {
+                self.judge_certificate(subject).err()?;
+                (Rule::Certificate, None, None)
+            }
             Ok(()) => (Rule::Allow, self.admitting(client, now), None),
             Err(Refusal::Network) => match listed_by(&self.deny, client, now) {
                 Some(denies) => (Rule::Deny, Some(denies), None),
@@ -185,6 +192,7 @@ mod tests {
         deny: 11,
         origins: 12,
         subprotocols: 13,
+        certificate: 14,
         upgrades: 20,
         requests: 21,
         connections: 22,
@@ -212,6 +220,7 @@ mod tests {
             deny: lists('d', deny),
             origins: Some(Origins::new(vec![Origins::parse_one("https://a.example").unwrap()])),
             subprotocols: Some(Subprotocols::new(vec!["ticks".into()])),
+            certificate: None,
             limits: Limits::default(),
             lines: LINES,
             candidate: None,
@@ -249,7 +258,7 @@ mod tests {
         let (policy, now) = (policy(allow, deny), "2027-01-01T00:00:00Z".parse().unwrap());
         let client = client("192.0.2.1");
         let verdict = policy.judge(&client.into(), &request("https://a.example", "ticks"), now);
-        let decisive = policy.deciding_rule(client, false, verdict, now).unwrap();
+        let decisive = policy.deciding_rule(&client.into(), false, verdict, now).unwrap();
         let listed =
             |listed: ListedEntry<'_>| format!(" {} {}", listed.entry, listed.source_line());
         let instead = decisive.instead.map(|instead| format!(" instead{}", listed(instead)));
@@ -320,7 +329,7 @@ mod tests {
         let (policy, now) = (policy(&[&["192.0.2.1"]], &[]), Timestamp::UNIX_EPOCH);
         let line = |refusal, is_plain| {
             policy
-                .deciding_rule(client("192.0.2.1"), is_plain, Err(refusal), now)
+                .deciding_rule(&client("192.0.2.1").into(), is_plain, Err(refusal), now)
                 .map(|one| one.place.line)
         };
         let rate = Refusal::Rate { retry_after: std::time::Duration::from_secs(1) };
@@ -371,7 +380,7 @@ mod tests {
             let client = Client::new([192, 0, 2, host].into());
             let asked = request(if origin { "https://a.example" } else { "null" }, if subprotocol { "ticks" } else { "x" });
             let verdict = policy.judge(&client.into(), &asked, now);
-            let decisive = policy.deciding_rule(client, false, verdict, now).unwrap();
+            let decisive = policy.deciding_rule(&client.into(), false, verdict, now).unwrap();
 
             let says = decisive.by.map(|by| by.entry.admits && !by.entry.lapsed(now));
             let ip = client.ip().unwrap();

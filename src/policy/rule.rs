@@ -11,6 +11,8 @@ pub enum Rule {
     Origins,
     /// `[client] subprotocols`: the subprotocols that tunnels may use.
     Subprotocols,
+    /// `[client] certificate`: the certificates that clients may have.
+    Certificate,
     /// `[limits] upgrades`: the rate of WebSocket upgrades.
     Upgrades,
     /// `[limits] requests`: the rate of plain HTTP requests.
@@ -30,6 +32,8 @@ pub struct RuleLines {
     pub origins: u32,
     /// Line of `[client] subprotocols`.
     pub subprotocols: u32,
+    /// Line of `[client] certificate`.
+    pub certificate: u32,
     /// Line of `[limits] upgrades`.
     pub upgrades: u32,
     /// Line of `[limits] requests`.
@@ -46,6 +50,7 @@ impl RuleLines {
             Rule::Deny => self.deny,
             Rule::Origins => self.origins,
             Rule::Subprotocols => self.subprotocols,
+            Rule::Certificate => self.certificate,
             Rule::Upgrades => self.upgrades,
             Rule::Requests => self.requests,
             Rule::Connections => self.connections,

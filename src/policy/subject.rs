@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use crate::policy::certificate::ClientCertificate;
 use crate::policy::network::{Client, Peer, UnixUser};
 
 /// A client with its credentials.
@@ -21,6 +22,8 @@ pub struct Subject {
 pub struct Credentials {
     /// The supplementary groups of a user of this host (`SO_PEERGROUPS`, unix(7)).
     pub groups: Box<[u32]>,
+    /// The certificate that a listener has verified. `None` means that the client sent none.
+    pub certificate: Option<ClientCertificate>,
 }
 
 impl Subject {
@@ -31,8 +34,21 @@ impl Subject {
 
     /// A user of this host, in these supplementary groups.
     pub fn of_user(user: UnixUser, groups: Box<[u32]>) -> Self {
-        let credentials = (!groups.is_empty()).then(|| Arc::new(Credentials { groups }));
+        let credentials =
+            (!groups.is_empty()).then(|| Arc::new(Credentials { groups, certificate: None }));
         Subject { client: Client::of_peer(Peer::unix(user)), credentials }
+    }
+
+    /// The same client with a certificate.
+    pub fn with_certificate(self, certificate: ClientCertificate) -> Self {
+        let groups = self.credentials.as_ref().map(|of| of.groups.clone()).unwrap_or_default();
+        let credentials = Arc::new(Credentials { groups, certificate: Some(certificate) });
+        Subject { credentials: Some(credentials), ..self }
+    }
+
+    /// The client's verified certificate. `None` means that it has none.
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.credentials.as_ref()?.certificate.as_ref()
     }
 
     /// Whether the client is a user of this host and in the group `gid`.
@@ -56,7 +72,7 @@ mod tests {
 
     #[test]
     fn groups_are_those_of_a_user_of_this_host() {
-        let groups = Arc::new(Credentials { groups: [44, 45].into() });
+        let groups = Arc::new(Credentials { groups: [44, 45].into(), certificate: None });
         let user = Client::of_peer(Peer::unix(UnixUser { uid: 33, gid: 43 }));
         let subject = Subject { client: user, credentials: Some(Arc::clone(&groups)) };
         let is_in = [42, 43, 44, 45, 33].map(|gid| subject.is_in_group(gid));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::policy::certificate::{CertificateFault, CertificateRule};
 use crate::policy::limit::Limits;
 use crate::policy::list::List;
 use crate::policy::network::Client;
@@ -31,6 +32,8 @@ pub struct Policy {
     pub origins: Option<Origins>,
     /// Admitted subprotocols. `None` means that they are not checked.
     pub subprotocols: Option<Subprotocols>,
+    /// Admitted certificates of clients. `None` means that they are not checked.
+    pub certificate: Option<CertificateRule>,
     /// Rates, counts and tunnel limits.
     pub limits: Limits,
     /// Lines of the rules in the file.
@@ -69,6 +72,7 @@ impl Policy {
         // The order decides which reason is logged and counted if several rules refuse.
         self.judge_network(subject.client, now)?;
         self.judge_origin(request)?;
+        self.judge_certificate(subject).map_err(|_| Refusal::Identity)?;
         self.judge_subprotocol(request)
     }
 
@@ -115,6 +119,15 @@ impl Policy {
             return Ok(());
         }
         if origins.admits(request) { Ok(()) } else { Err(Refusal::Origin) }
+    }
+
+    /// Applies the certificate rule to the client's verified certificate.
+    ///
+    /// # Errors
+    /// Why the rule refuses it.
+    pub fn judge_certificate(&self, subject: &Subject) -> Result<(), CertificateFault<'_>> {
+        let Some(rule) = &self.certificate else { return Ok(()) };
+        rule.judge(subject.certificate())
     }
 
     /// Applies the subprotocol rule to an attempt, which must offer at least one admitted name.

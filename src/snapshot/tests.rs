@@ -32,6 +32,7 @@ pub fn policy(denied: &[&str], limits: &Limits) -> Policy {
         deny: vec![list(denied)],
         origins: None,
         subprotocols: None,
+        certificate: None,
         limits: limits.clone(),
         lines: RuleLines::default(),
         candidate: None,

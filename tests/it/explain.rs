@@ -331,6 +331,7 @@ async fn explain_agrees_with_the_agent_for_any_request() {
                 url: format!("ws://localhost{path}"),
                 origin: own(origin),
                 subprotocol: own(offered),
+                identity: None,
                 at: None,
             };
             asks = origin.into_iter().fold(asks, client::Client::origin);

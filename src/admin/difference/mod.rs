@@ -116,9 +116,8 @@ fn sample(
         let judgement = next.judge(&entry.subject, &entry.request, None, now);
         let policy = judgement.policy.as_deref();
         let is_plain = !entry.request.is_attempt();
-        let decisive = policy.and_then(|policy| {
-            policy.deciding_rule(entry.subject.client, is_plain, Err(*refusal), now)
-        });
+        let decisive = policy
+            .and_then(|policy| policy.deciding_rule(&entry.subject, is_plain, Err(*refusal), now));
         let by = decisive.and_then(|decisive| decisive.by);
         RevokedTunnel {
             id: entry.id,

@@ -387,7 +387,10 @@ fn admin_page_tables_match_the_types() {
         ),
         (
             "explain parameters",
-            request("ExplainRequest", &["client", "url", "origin", "subprotocol", "at"]),
+            request(
+                "ExplainRequest",
+                &["client", "url", "origin", "subprotocol", "identity", "at"],
+            ),
         ),
         ("diff parameters", request("DiffRequest", &["promote"])),
     ];

@@ -22,6 +22,9 @@ pub struct ExplainRequest {
     pub origin: Option<String>,
     /// The subprotocol that is offered. `None` means no subprotocol.
     pub subprotocol: Option<String>,
+    /// A name of the client's certificate: a URI, `dns:NAME` or `sha256:HEX`. `None` means that it
+    /// has none.
+    pub identity: Option<String>,
     /// A day, or a time (RFC 3339). `None` means now.
     pub at: Option<String>,
 }
@@ -32,26 +35,31 @@ impl AdminRequest for ExplainRequest {
     type Answer = ExplainAnswer;
 
     fn parameters(&self) -> Vec<(&'static str, String)> {
-        let ExplainRequest { client, url, origin, subprotocol, at } = self;
-        let others = [("origin", origin), ("subprotocol", subprotocol), ("at", at)];
+        let ExplainRequest { client, url, origin, subprotocol, identity, at } = self;
+        let others =
+            [("origin", origin), ("subprotocol", subprotocol), ("identity", identity), ("at", at)];
         let given = others.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
         [("client", client.clone()), ("url", url.clone())].into_iter().chain(given).collect()
     }
 
     fn parse(query: &str) -> Result<Self, String> {
-        const PARAMETER_NAMES: [&str; 5] = ["client", "url", "origin", "subprotocol", "at"];
-        let mut found: [Option<String>; 5] = Default::default();
+        const PARAMETER_NAMES: [&str; 6] =
+            ["client", "url", "origin", "subprotocol", "identity", "at"];
+        let mut found: [Option<String>; 6] = Default::default();
         for (name, value) in pairs(query)? {
             let at = PARAMETER_NAMES.iter().position(|known| *known == name);
-            let at = at.ok_or_else(|| unknown(name, "client, url, origin, subprotocol and at"))?;
+            let at = at.ok_or_else(|| {
+                unknown(name, "client, url, origin, subprotocol, identity and at")
+            })?;
             found[at] = Some(value);
         }
-        let [client, url, origin, subprotocol, at] = found;
+        let [client, url, origin, subprotocol, identity, at] = found;
         Ok(ExplainRequest {
             client: client.ok_or("`client` is missing")?,
             url: url.ok_or("`url` is missing")?,
             origin,
             subprotocol,
+            identity,
             at,
         })
     }

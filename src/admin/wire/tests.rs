@@ -253,6 +253,7 @@ proptest! {
         check(ReloadRequest { wait: flags[0], accept_shrink: lists, accept_revocations: flags[1] });
         check(DiffRequest { promote: one.clone().filter(|name| !name.is_empty()) });
         let (client, url) = (one.clone().unwrap_or_default(), two.clone().unwrap_or_default());
-        check(ExplainRequest { client, url, origin: three.clone(), subprotocol: one.clone(), at: two.clone() });
+        let (origin, subprotocol, at) = (three.clone(), one.clone(), two.clone());
+        check(ExplainRequest { client, url, origin, subprotocol, identity: three.clone(), at });
     }
 }

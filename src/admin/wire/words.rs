@@ -85,6 +85,8 @@ pub enum RuleName {
     Allow,
     /// The policy's `origins`.
     Origin,
+    /// The policy's `certificate`.
+    Certificate,
     /// The policy's `subprotocols`.
     Subprotocol,
     /// A word of a newer agent.

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 pub use super::document::unit::format_duration as duration;
 use super::keys::any_file::{NAME, SCHEMA};
 use super::keys::policy as of_policy;
+use super::keys::policy::certificate as of_client;
 use super::keys::policy::{client, limits, message};
 use super::keys::sidegate as keys;
 use super::keys::sidegate::{
@@ -23,6 +24,7 @@ use super::{
     AdminSettings, BackendTlsSettings, MetricsSettings, ReloadSettings, RouteDefaults,
     RouteSettings, Settings, ShutdownSettings,
 };
+use crate::policy::certificate::{CertificateRule, IdentityPattern};
 use crate::policy::limit::{ClientLimits, Limits, TunnelLimits};
 use crate::policy::list::List;
 use crate::policy::{AllowRule, Policy};
@@ -243,11 +245,23 @@ fn client(policy: &Policy, allow: Vec<String>, deny: Vec<String>) -> Value {
         client::DENY.shown_as(deny),
         client::ORIGINS.shown_as(origins(policy)),
         client::SUBPROTOCOLS.shown_as(subprotocols(policy)),
+        client::CERTIFICATE.shown_as(policy.certificate.as_ref().map(certificate_rule)),
     ])
 }
 
 fn origins(policy: &Policy) -> Option<Vec<String>> {
     policy.origins.as_ref().map(|origins| origins.iter().map(ToString::to_string).collect())
+}
+
+fn certificate_rule(rule: &CertificateRule) -> Value {
+    let written = |patterns: &[IdentityPattern]| -> Vec<_> {
+        patterns.iter().map(ToString::to_string).collect()
+    };
+    object([
+        of_client::REQUIRED.shown(&rule.required),
+        of_client::ALLOW.shown_as(rule.allow.as_deref().map(written)),
+        of_client::DENY.shown_as(written(&rule.deny)),
+    ])
 }
 
 fn subprotocols(policy: &Policy) -> Option<Vec<&str>> {

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::control::config::diagnostic::Span;
 use crate::policy::AllowRule;
+use crate::policy::certificate::CertificateRule;
 use crate::policy::limit::Limits;
 use crate::policy::list::List;
 use crate::policy::origin::Origins;
@@ -33,6 +34,8 @@ pub struct PolicySettings {
     pub origins: Option<Origins>,
     /// Subprotocols that are admitted. `None` means that subprotocols are not checked.
     pub subprotocols: Option<Subprotocols>,
+    /// Certificates of clients that are admitted. `None` means that they are not checked.
+    pub certificate: Option<CertificateRule>,
     /// Limits of the policy as a whole, of each client, and of each tunnel.
     pub limits: Limits,
     /// Line numbers of the rules in the file.

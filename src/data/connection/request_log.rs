@@ -243,6 +243,7 @@ impl RequestLog {
     ) -> DecisionRecord<'_> {
         DecisionRecord {
             log_context: self.connection.log_context(),
+            subject: &self.connection.forwarded.subject,
             kind: self.kind,
             host: &self.host,
             path: &self.path,

@@ -14,6 +14,7 @@ use crate::observe::metrics::{CandidateDifference, NO_ROUTE, RequestKind, Reques
 use crate::policy::Policy;
 use crate::policy::deciding_rule::DecidingRule;
 use crate::policy::network::{Client, Peer};
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::route::{BackendAddress, Route};
 use crate::tunnels::LiveEntry;
@@ -34,6 +35,8 @@ pub struct LogContext<'d> {
 pub struct DecisionRecord<'d> {
     /// Client, peer and listener of the request.
     pub log_context: LogContext<'d>,
+    /// The client and its credentials, as it was judged.
+    pub subject: &'d Subject,
     /// WebSocket upgrade or plain HTTP.
     pub kind: RequestKind,
     /// The requested host; unnormalized if the head didn't pass the gate.
@@ -95,6 +98,7 @@ impl DecisionRecord<'_> {
             listener,
             client = %client,
             peer = %peer,
+            identity = self.subject.certificate().map(|certificate| display(certificate.identity())),
             kind = self.kind.word(),
             result,
             reason,
@@ -142,7 +146,7 @@ impl DecisionRecord<'_> {
             CandidateDifference::WouldAdmit => Some(policy),
         };
         let decisive = refusing.and_then(|policy| {
-            policy.deciding_rule(client, self.kind == RequestKind::Plain, Err(refusal), now)
+            policy.deciding_rule(self.subject, self.kind == RequestKind::Plain, Err(refusal), now)
         });
         let by = decisive.and_then(|decisive| decisive.by);
         tracing::info!(
@@ -178,12 +182,7 @@ impl DecisionRecord<'_> {
             None | Some(Refusal::Backend(_)) => Ok(()),
             Some(refusal) => Err(refusal),
         };
-        self.policy?.deciding_rule(
-            self.log_context.client,
-            self.kind == RequestKind::Plain,
-            verdict,
-            judged,
-        )
+        self.policy?.deciding_rule(self.subject, self.kind == RequestKind::Plain, verdict, judged)
     }
 }
 
@@ -260,7 +259,7 @@ pub fn log_exchange_closed(entry: &LiveEntry, closed: &ExchangeClosed) {
     let revoked = last.refused.as_deref().filter(|_| closed.reason == ExchangeReason::Revoked);
     let policy = revoked.and_then(|refused| refused.policy.as_deref());
     let decisive = revoked.zip(policy).and_then(|(refused, policy)| {
-        policy.deciding_rule(entry.subject.client, true, Err(refused.refusal), refused.at)
+        policy.deciding_rule(&entry.subject, true, Err(refused.refusal), refused.at)
     });
     let by = decisive.and_then(|decisive| decisive.by);
     tracing::info!(
@@ -302,7 +301,7 @@ pub fn log_tunnel_closed(
     let policy = revoked.and_then(|refused| refused.policy.as_deref());
     let decisive = revoked.zip(policy);
     let decisive = decisive.and_then(|(refused, policy)| {
-        policy.deciding_rule(entry.subject.client, false, Err(refused.refusal), refused.at)
+        policy.deciding_rule(&entry.subject, false, Err(refused.refusal), refused.at)
     });
     let by = decisive.and_then(|decisive| decisive.by);
     tracing::info!(

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::policy::certificate::{CertificateFault, ClientCertificate};
 use crate::policy::deciding_rule::ListedEntry;
 use crate::policy::list::List;
 use crate::policy::network::Client;
@@ -84,7 +85,7 @@ impl Snapshot {
                 let refusal = denied.map_or(refusal, |_| Refusal::Network);
                 // Whether the request is plain matters to rates alone, and these come after the
                 // gate.
-                explanation.decided(denied, client, false, Err(refusal), now);
+                explanation.decided(denied, subject, false, Err(refusal), now);
                 return explanation;
             }
         };
@@ -98,12 +99,12 @@ impl Snapshot {
         let forwarded = judgement.route.as_ref().map(|route| route.forwarded(sent));
         let path = forwarded.unwrap_or(sent.forwarded(false));
         explanation.target = format!("{}{path}", request.host);
-        explanation.judged(&judgement, client, request, now);
+        explanation.judged(&judgement, subject, request, now);
         explanation.rules.extend(judgement.ambiguity.as_ref().map(ambiguous));
         if let Some(route) = &judgement.route {
             explanation.route = Some(route.name.to_string());
             let policy = route.policy.as_promoted(candidate);
-            explanation.rules.extend(rules(policy, client, request, now));
+            explanation.rules.extend(rules(policy, subject, request, now));
             let is_candidate = !Arc::ptr_eq(policy, &route.policy);
             explanation.limits =
                 limits::limits(policy, is_candidate, subject, request, now, budgets);
@@ -117,7 +118,7 @@ impl Explanation {
     fn decided(
         &mut self,
         policy: Option<&Arc<Policy>>,
-        client: Client,
+        subject: &Subject,
         is_plain: bool,
         verdict: Result<(), Refusal>,
         now: Timestamp,
@@ -127,13 +128,19 @@ impl Explanation {
         self.status = verdict.err().and_then(Refusal::status);
         self.policy = policy.map(|policy| policy.name.to_string());
         let decisive =
-            policy.and_then(|policy| policy.deciding_rule(client, is_plain, verdict, now));
+            policy.and_then(|policy| policy.deciding_rule(subject, is_plain, verdict, now));
         self.rule = decisive.map(|decisive| decisive.place.to_string());
     }
 
-    fn judged(&mut self, judgement: &Judgement, client: Client, request: &Request, now: Timestamp) {
+    fn judged(
+        &mut self,
+        judgement: &Judgement,
+        subject: &Subject,
+        request: &Request,
+        now: Timestamp,
+    ) {
         let verdict = judgement.verdict.as_ref().map(|_| ()).map_err(|refusal| *refusal);
-        self.decided(judgement.policy.as_ref(), client, request.is_plain(), verdict, now);
+        self.decided(judgement.policy.as_ref(), subject, request.is_plain(), verdict, now);
         let Some(policy) = &judgement.policy else { return };
         let candidate = policy.candidate.as_ref().zip(judgement.candidate);
         self.candidate = candidate.map(|(candidate, verdict)| CandidateExplanation {
@@ -147,11 +154,11 @@ impl Explanation {
 /// The verdict of each rule of `policy` on its own.
 fn rules(
     policy: &Policy,
-    client: Client,
+    subject: &Subject,
     request: &Request,
     now: Timestamp,
 ) -> Vec<RuleExplanation> {
-    let mut rules = Vec::new();
+    let (client, mut rules) = (subject.client, Vec::new());
     if !policy.deny.is_empty() {
         let lists = policy.deny.iter().map(|list| list_explanation(list, client, now)).collect();
         rules.push(networks("deny", policy, Rule::Deny, lists));
@@ -170,6 +177,7 @@ fn rules(
         }
     }
     rules.extend(origin(policy, request));
+    rules.extend(certificate(policy, subject));
     rules.extend(subprotocol(policy, request));
     rules
 }
@@ -225,6 +233,33 @@ fn origin(policy: &Policy, request: &Request) -> Option<RuleExplanation> {
         says,
         lists: Vec::new(),
     })
+}
+
+fn certificate(policy: &Policy, subject: &Subject) -> Option<RuleExplanation> {
+    let rule = policy.certificate.as_ref()?;
+    let certificate = subject.certificate();
+    let named = certificate.map(ClientCertificate::identity).unwrap_or_default();
+    let (passes, says) = match policy.judge_certificate(subject) {
+        Err(CertificateFault::Missing) => (false, "none: a certificate is required".to_owned()),
+        Err(CertificateFault::Denied(pattern)) => {
+            (false, format!("{named}: denied by \"{pattern}\""))
+        }
+        Err(CertificateFault::NotAllowed) => {
+            let allowed = rule.allow.iter().flatten().map(|pattern| format!("\"{pattern}\""));
+            (false, format!("{named}: not among {}", text::first_eight(allowed)))
+        }
+        Ok(()) => {
+            let by = certificate.and_then(|certificate| rule.admitting(certificate));
+            let says = match (certificate, by) {
+                (None, _) => "none: admitted without one".to_owned(),
+                (Some(_), Some(pattern)) => format!("{named}: admitted by \"{pattern}\""),
+                (Some(_), None) => format!("{named}: every verified certificate is admitted"),
+            };
+            (true, says)
+        }
+    };
+    let place = place(policy, Rule::Certificate);
+    Some(RuleExplanation { rule: "certificate".into(), place, passes, says, lists: Vec::new() })
 }
 
 fn subprotocol(policy: &Policy, request: &Request) -> Option<RuleExplanation> {

@@ -18,7 +18,7 @@ use crate::control::config::source_text::{self, Finding, error, warning};
 use crate::policy::list::List;
 
 /// Keys of the rules in `[client]`.
-pub const RULE_KEYS: [&str; 4] = ["allow", "deny", "origins", "subprotocols"];
+pub const RULE_KEYS: [&str; 5] = ["allow", "deny", "origins", "subprotocols", "certificate"];
 
 /// The lists of `[lists]`, and the findings in their files.
 #[derive(Debug)]

@@ -126,12 +126,15 @@ fn page(
         (allow, limit::read(table, list_table, load.now), lines)
     };
     let deny = rule::deny(&mut client, list_table, load.now);
-    let (origins, subprotocols) = if is_baseline {
-        (None, None)
+    let (origins, subprotocols, certificate) = if is_baseline {
+        (None, None, None)
     } else {
-        (rule::origins(&mut client), rule::subprotocols(&mut client))
+        (
+            rule::origins(&mut client),
+            rule::subprotocols(&mut client),
+            rule::certificate(&mut client),
+        )
     };
-    client.refuse_reserved("certificate");
     client.finish();
     let tests = test::read(&mut root);
     root.finish();
@@ -150,6 +153,7 @@ fn page(
         deny,
         origins,
         subprotocols,
+        certificate,
         limits,
         lines,
         feeds,
@@ -176,7 +180,7 @@ fn check_baseline(root: &mut TomlTable<'_>, client: &mut TomlTable<'_>) {
         error("the baseline has lists, `deny` and tests only").with_remedy("write it in a policy")
     };
     root.refuse("limits", alone());
-    for key in ["allow", "origins", "subprotocols"] {
+    for key in ["allow", "origins", "subprotocols", "certificate"] {
         client.refuse(key, alone());
     }
     let denies = client.get(&keys::client::DENY).is_some_and(|deny| {

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use super::list_table::ListTable;
 use crate::control::config::document::{TomlTable, TomlValue, did_you_mean};
 use crate::control::config::identifier::is_name;
-use crate::control::config::keys::policy::client as keys;
+use crate::control::config::keys::policy::{certificate, client as keys};
 use crate::control::config::list;
 use crate::control::config::source_text::{Finding, error, warning};
 use crate::policy::AllowRule;
+use crate::policy::certificate::{CertificateRule, IdentityPattern};
 use crate::policy::list::List;
 use crate::policy::origin::{OriginPattern, Origins};
 use crate::policy::rule::RuleLines;
@@ -134,6 +135,43 @@ pub fn subprotocols(client: &mut TomlTable<'_>) -> Option<Subprotocols> {
     Some(Subprotocols::new(strings.into_iter().filter_map(parse).collect()))
 }
 
+/// Reads `certificate`. `None` means that certificates are not checked, or that an error was
+/// reported.
+pub fn certificate(client: &mut TomlTable<'_>) -> Option<CertificateRule> {
+    if !client.has("certificate") {
+        return None;
+    }
+    let mut table = client.table(&keys::CERTIFICATE);
+    let required = table.read_or_default(&certificate::REQUIRED);
+    let allow = table.get(&certificate::ALLOW).map(|value| {
+        if value.strings().is_some_and(|strings| strings.is_empty()) {
+            value.report(
+                warning("an empty list admits no certificate")
+                    .with_remedy("leave it out, and every verified certificate is admitted"),
+            );
+        }
+        patterns(&value)
+    });
+    let deny = table.get(&certificate::DENY).map(|value| patterns(&value)).unwrap_or_default();
+    table.finish();
+    Some(CertificateRule { required, allow, deny })
+}
+
+/// The patterns of a list. What is no pattern is reported.
+fn patterns(value: &TomlValue<'_>) -> Box<[IdentityPattern]> {
+    let parse = |(_, item): (&str, TomlValue<'_>)| {
+        item.parse("a name of a certificate", |text| {
+            IdentityPattern::parse(text).map_err(|fault| {
+                error(format!("\"{text}\" is no name of a certificate: {fault}")).with_remedy(
+                    "a URI like \"spiffe://example.com/ws/*\", \"dns:client.example.com\", \
+                     or \"sha256:HEX\" for a key",
+                )
+            })
+        })
+    };
+    value.strings().unwrap_or_default().into_iter().filter_map(parse).collect()
+}
+
 /// Checks the name of a subprotocol (RFC 6455 §4.1).
 pub fn subprotocol(text: &str) -> Result<&str, Finding> {
     let fault = || {
@@ -151,6 +189,7 @@ pub fn lines(client: &TomlTable<'_>, limits: Option<&TomlTable<'_>>) -> RuleLine
         deny: client.line("deny"),
         origins: client.line("origins"),
         subprotocols: client.line("subprotocols"),
+        certificate: client.line("certificate"),
         upgrades: limit("upgrades"),
         requests: limit("requests"),
         connections: limit("connections"),

@@ -9,14 +9,21 @@ use crate::control::config::keys::policy::{TEST, test as keys};
 use crate::control::config::policy::rule;
 use crate::control::config::policy_settings::{ExpectedVerdict, PolicyTest};
 use crate::control::config::source_text::{Finding, error};
+use crate::policy::certificate::ClientCertificate;
 use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 
 /// The refusals that judging can return.
-const TESTABLE_REFUSALS: [Refusal; 5] =
-    [Refusal::Path, Refusal::Route, Refusal::Network, Refusal::Origin, Refusal::Subprotocol];
+const TESTABLE_REFUSALS: [Refusal; 6] = [
+    Refusal::Path,
+    Refusal::Route,
+    Refusal::Network,
+    Refusal::Origin,
+    Refusal::Identity,
+    Refusal::Subprotocol,
+];
 
 /// Reads every `[[test]]` of the file whose table is `root`.
 pub fn read(root: &mut TomlTable<'_>) -> Vec<PolicyTest> {
@@ -33,16 +40,20 @@ fn test(mut table: TomlTable<'_>) -> Option<PolicyTest> {
     let origin = table.get(&keys::ORIGIN).and_then(|value| value.string());
     let subprotocol = table.get(&keys::SUBPROTOCOL);
     let subprotocol = subprotocol.map(|value| value.parse("a subprotocol", rule::subprotocol));
+    let identity = table.get(&keys::IDENTITY);
+    let certificate = identity.map(|value| value.parse("a name of a certificate", certificate));
     let at = table.get(&keys::AT).map(|value| value.instant());
     let expect = table.require(&keys::EXPECT, "expect = \"allow\", \"refuse\" or \"refuse:WORD\"");
-    table.refuse_reserved("identity");
     table.finish();
     // Each part is parsed even if another has an error, so that all errors come at once.
     let request = url.and_then(|url| request(&url, origin, subprotocol.flatten()));
     let expected = expect.and_then(|expect| expectation(&expect));
     Some(PolicyTest {
         name: name?.into(),
-        subject: Subject::new(client?),
+        subject: match certificate {
+            None => Subject::new(client?),
+            Some(certificate) => Subject::new(client?).with_certificate(certificate?),
+        },
         request: request?,
         at: at.map_or(Some(None), |at| at.map(Some))?,
         expect: expected?,
@@ -69,6 +80,14 @@ fn address(text: &str) -> Result<Client, Finding> {
     })
 }
 
+fn certificate(identity: &str) -> Result<ClientCertificate, Finding> {
+    ClientCertificate::named(identity).map_err(|fault| {
+        error(format!("\"{identity}\" is no name of a certificate: {fault}")).with_remedy(
+            "one name, like \"spiffe://example.com/ws/edge\" or \"dns:client.example.com\"",
+        )
+    })
+}
+
 fn expectation(value: &TomlValue<'_>) -> Option<ExpectedVerdict> {
     value.parse("\"allow\", \"refuse\" or \"refuse:WORD\"", |text| match text {
         "allow" => Ok(ExpectedVerdict::Allow),
@@ -88,9 +107,6 @@ fn expectation(value: &TomlValue<'_>) -> Option<ExpectedVerdict> {
 /// The word of a refusal that judging can return.
 fn reason(word: &str) -> Result<&'static str, Finding> {
     let within = "refuse:".len().."refuse:".len() + word.len();
-    if word == Refusal::Identity.word() {
-        return Err(error("identity: not in this version").with_span(within));
-    }
     let words = TESTABLE_REFUSALS.map(Refusal::word);
     if let Some(known) = words.into_iter().find(|known| *known == word) {
         return Ok(known);

@@ -135,6 +135,7 @@ allow = ["office", "partners", "10.1.0.0/16"]
 deny  = ["banned"]
 origins = ["https://app.example.com", "https://*.partner.example"]
 subprotocols = ["v2.ticks"]
+certificate = { required = true, allow = ["spiffe://example.com/ws/*"], deny = [] }
 
 [limits]
 upgrades    = { rate = "5/s", burst = 20 }
@@ -331,7 +332,7 @@ fn every_key_of_a_policy_is_read() {
         (share, Some(20000), Some(500))
     );
     let [office] = &policy.limits.exceptions[..] else { panic!("{:?}", policy.limits.exceptions) };
-    assert_eq!((&*office.clients[0].name, office.line), ("office", 28));
+    assert_eq!((&*office.clients[0].name, office.line), ("office", 29));
     let tunnel = TunnelLimits {
         message_max: Some(2 << 20),
         message_rate: rate(2000, 2000).map(|rate| Rate { per: Duration::from_secs(60), ..rate }),

@@ -154,17 +154,7 @@ error: expect: `rate` is not for a policy to say
 6 | expect = "refuse:rate"
   |                  ^^^^
   |
-  = help: what judging gives: path, route, network, origin, subprotocol
-"#,
-    );
-    test(
-        &of("refuse:identity"),
-        r#"
-error: expect: identity: not in this version
- --> policies/chat.toml:6:18
-  |
-6 | expect = "refuse:identity"
-  |                  ^^^^^^^^
+  = help: what judging gives: path, route, network, origin, identity, subprotocol
 "#,
     );
     test(
@@ -176,7 +166,7 @@ error: expect: the reason is missing
 6 | expect = "refuse:"
   |                  ^
   |
-  = help: what judging gives: path, route, network, origin, subprotocol
+  = help: what judging gives: path, route, network, origin, identity, subprotocol
 "#,
     );
     test(

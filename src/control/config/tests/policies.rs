@@ -354,6 +354,52 @@ error: subprotocols: "" is not a subprotocol
 }
 
 #[test]
+fn names_of_certificates_are_read() {
+    policy(
+        "[client]\ncertificate = {\n  allow = [\"example.com\", \"spiffe://a/x**\",\n           \"sha256:0\"],\n  deny = [7],\n  pinned = true,\n}\nallow = [\"any\"]",
+        r#"
+error: allow: "example.com" is no name of a certificate: it is no URI
+ --> policies/chat.toml:4:12
+  |
+4 |   allow = ["example.com", "spiffe://a/x**",
+  |            ^^^^^^^^^^^^^
+  |
+  = help: a URI like "spiffe://example.com/ws/*", "dns:client.example.com", or "sha256:HEX" for a key
+
+error: allow: "spiffe://a/x**" is no name of a certificate: `**` matches whole segments: write it between slashes
+ --> policies/chat.toml:4:27
+  |
+4 |   allow = ["example.com", "spiffe://a/x**",
+  |                           ^^^^^^^^^^^^^^^^
+  |
+  = help: a URI like "spiffe://example.com/ws/*", "dns:client.example.com", or "sha256:HEX" for a key
+
+error: allow: "sha256:0" is no name of a certificate: behind `sha256:` come 64 hex digits
+ --> policies/chat.toml:5:12
+  |
+5 |            "sha256:0"],
+  |            ^^^^^^^^^^
+  |
+  = help: a URI like "spiffe://example.com/ws/*", "dns:client.example.com", or "sha256:HEX" for a key
+
+error: deny: expected a string, found an integer
+ --> policies/chat.toml:6:11
+  |
+6 |   deny = [7],
+  |           ^
+
+error: unknown key `pinned` in `certificate`
+ --> policies/chat.toml:7:3
+  |
+7 |   pinned = true,
+  |   ^^^^^^
+  |
+  = help: remove it; what may be there: `allow`, `deny`, `required`
+"#,
+    );
+}
+
+#[test]
 fn the_line_of_each_rule_is_known() {
     let text = "schema = 1\n[client]\ndeny = []\nallow = [\n  \"any\",\n]\norigins = [\"https://a.example\"]\n\
                 [limits]\nconnections = { total = 3 }\n[limits.upgrades]\nrate = \"1/s\"\n";
@@ -491,14 +537,12 @@ fn reserved_keys_and_values_are_errors() {
         r#"
 [client]
 allow = ["unix"]
-certificate = { required = true }
 [limits]
 upgrades = { rate = "5/s", per = "identity" }
 [[test]]
 name = "x"
 client = "192.0.2.1"
 url = "wss://a.example/"
-identity = "spiffe://example.com/ws/a"
 expect = "refuse:identity"
 "#,
         r#"
@@ -508,29 +552,11 @@ error: allow: "unix": not in this version
 4 | allow = ["unix"]
   |          ^^^^^^
 
-error: certificate: not in this version
- --> policies/chat.toml:5:1
-  |
-5 | certificate = { required = true }
-  | ^^^^^^^^^^^
-
 error: per: not in this version
- --> policies/chat.toml:7:28
+ --> policies/chat.toml:6:28
   |
-7 | upgrades = { rate = "5/s", per = "identity" }
+6 | upgrades = { rate = "5/s", per = "identity" }
   |                            ^^^
-
-error: identity: not in this version
-  --> policies/chat.toml:12:1
-   |
-12 | identity = "spiffe://example.com/ws/a"
-   | ^^^^^^^^
-
-error: expect: identity: not in this version
-  --> policies/chat.toml:13:18
-   |
-13 | expect = "refuse:identity"
-   |                  ^^^^^^^^
 "#,
     );
 }

@@ -269,12 +269,12 @@ fn a_key_that_is_there_already_is_not_suggested() {
     one(
         &pinged,
         ("ping        = \"25s\"", "ping = \"25s\"\npng = \"20s\""),
-        (25, "did you mean `pong`?"),
+        (26, "did you mean `pong`?"),
     );
     one(
         POLICY,
         ("ping        = \"25s\"", "ping = \"25s\"\npng = \"20s\""),
-        (25, "`ping` is there already"),
+        (26, "`ping` is there already"),
     );
 }
 

@@ -1,10 +1,11 @@
 //! `[client]`.
 
 use crate::control::config::keys::key::{CustomValue, Key, KeyTable};
-use crate::control::config::keys::kind::own;
+use crate::control::config::keys::kind::{own, table};
+use crate::control::config::keys::policy::certificate;
 
 pub static TABLE: KeyTable = KeyTable {
-    keys: &[&ALLOW, &DENY, &ORIGINS, &SUBPROTOCOLS],
+    keys: &[&ALLOW, &DENY, &ORIGINS, &SUBPROTOCOLS, &CERTIFICATE],
     reload: "Requests are judged by the new rules, and so are open tunnels: refused ones \
              are closed over `[reload] revoke_spread`.",
     ..KeyTable::EMPTY
@@ -89,3 +90,11 @@ pub static SUBPROTOCOLS: Key<CustomValue> = Key::new(
      at. An attempt must offer one of them, and the backend choose one.",
 )
 .example("[\"v1.example\"]");
+
+pub static CERTIFICATE: Key<CustomValue> = Key::new(
+    "certificate",
+    table(&certificate::TABLE),
+    "Certificates of clients that are admitted, by name; needs `client_certificates` of the \
+     listener. Left out: not looked at.",
+)
+.example("{ allow = [\"spiffe://example.com/ws/*\"] }");

@@ -1,5 +1,6 @@
 //! The keys of `policies/NAME.toml`, a file for each of its tables.
 
+pub mod certificate;
 pub mod client;
 pub mod limits;
 pub mod lists;
@@ -10,7 +11,8 @@ use super::any_file::SCHEMA;
 use super::key::{CustomValue, Key, KeyTable, ValueForm, ValueKind, ValueSchema};
 use super::kind::{own, table, tables};
 
-/// A baseline has no `allow`, but then no `origins`, `subprotocols` and `[limits]` either.
+/// A baseline has no `allow`, but then no `origins`, `subprotocols`, `certificate` and `[limits]`
+/// either.
 const ALLOW_OR_BASELINE: &[(&str, &str)] = &[
     (
         "if",
@@ -19,7 +21,11 @@ const ALLOW_OR_BASELINE: &[(&str, &str)] = &[
     { "required": ["limits"] },
     {
       "properties": {
-        "client": { "anyOf": [{ "required": ["origins"] }, { "required": ["subprotocols"] }] }
+        "client": { "anyOf": [
+          { "required": ["origins"] },
+          { "required": ["subprotocols"] },
+          { "required": ["certificate"] }
+        ] }
       },
       "required": ["client"]
     }

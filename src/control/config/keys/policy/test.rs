@@ -4,7 +4,7 @@ use crate::control::config::keys::key::{CustomValue, Key, KeyTable};
 use crate::control::config::keys::kind::{own, text};
 
 pub static TABLE: KeyTable = KeyTable {
-    keys: &[&NAME, &CLIENT, &URL, &ORIGIN, &SUBPROTOCOL, &AT, &EXPECT],
+    keys: &[&NAME, &CLIENT, &URL, &ORIGIN, &SUBPROTOCOL, &IDENTITY, &AT, &EXPECT],
     reload: "The tests run before the reload is published, and a failing test rejects it.",
     ..KeyTable::EMPTY
 };
@@ -49,6 +49,14 @@ pub static SUBPROTOCOL: Key<CustomValue> = Key::new(
 )
 .example("\"v1.example\"");
 
+pub static IDENTITY: Key<CustomValue> = Key::new(
+    "identity",
+    own("name of a certificate", &[("type", r#""string""#)]),
+    "Name of the client's certificate: a URI, \"dns:NAME\" or \"sha256:HEX\". Left out: it has \
+     none.",
+)
+.example("\"spiffe://example.com/ws/edge\"");
+
 pub static AT: Key<CustomValue> = Key::new(
     "at",
     own("date and time with an offset, not quoted", &[("type", r#""string""#)]),
@@ -69,11 +77,13 @@ pub static EXPECT: Key<CustomValue> = Key::new(
   "refuse:route",
   "refuse:network",
   "refuse:origin",
+  "refuse:identity",
   "refuse:subprotocol"
 ]"#,
         )],
     ),
-    "The verdict. WORD is a reason of a refusal: path, route, network, origin or subprotocol.",
+    "The verdict. WORD is a reason of a refusal: path, route, network, origin, identity or \
+     subprotocol.",
 )
 .required()
 .example("\"allow\"");

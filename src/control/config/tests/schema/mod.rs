@@ -275,7 +275,9 @@ fn schema_flags_invalid_policies() {
         ("expect = \"allow\"", "expect = \"deny\""),
         ("expect = \"allow\"", "expect = \"refuse:rate\""),
         ("expect = \"allow\"", ""),
-        ("subprotocol = \"v2.ticks\"", "identity = \"spiffe://example.com/ws\""),
+        ("subprotocol = \"v2.ticks\"", "identities = \"spiffe://example.com/ws\""),
+        ("required = true", "required = \"yes\""),
+        ("spiffe://example.com/ws/*", "example.com/ws/*"),
     ] {
         unsound(&OF_POLICY, EVERY_RULE, was, is);
     }
