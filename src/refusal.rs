@@ -15,8 +15,7 @@ pub enum Refusal {
     Pending,
     /// The policy's networks do not admit the client.
     Network,
-    /// Reserved: the PROXY header is malformed, missing, or comes from a peer that is not listed.
-    /// This version reads no PROXY header, so nothing constructs it.
+    /// The PROXY header is malformed, late or missing, or comes from a peer that is not listed.
     Proxy,
     /// The TLS handshake failed or took too long.
     Tls,

@@ -99,7 +99,14 @@ fn exit(command: TestedCommand, status: u16, body: &[u8]) -> Exit {
             .map(|answer| yes(promote::check_running(&answer, EXPECTED_DIGEST).is_ok())),
         TestedCommand::Explain => {
             let (client, url) = ("192.0.2.7".into(), "wss://ws.example.com/chat".into());
-            let request = ExplainRequest { client, url, origin: None, subprotocol: None, at: None };
+            let request = ExplainRequest {
+                client,
+                url,
+                origin: None,
+                subprotocol: None,
+                at: None,
+                identity: None,
+            };
             answer(&request, &received).map(|answer| explain::exit(&answer))
         }
     };

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::data::admission::cap::{CapGuards, ConnectionCap};
-use crate::data::connection::{self, AcceptedConnection};
+use crate::data::connection::{self, AcceptedConnection, Admission};
 use crate::data::context::ThreadContext;
 use crate::data::stream::keepalive;
 use crate::data::stream::socket::Socket as ClientSocket;
@@ -32,7 +32,7 @@ use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
 use crate::refusal::Refusal;
-use crate::snapshot::ListenerRules;
+use crate::snapshot::{ListenerRules, Snapshot};
 
 /// Connections that the kernel queues for each socket (listen(2)).
 const BACKLOG: i32 = 4096;
@@ -334,26 +334,12 @@ impl Acceptor {
         }
     }
 
-    /// Hands a connection to a task of its own. Turns it away if the baseline denies its client, or
-    /// if that client has too many connections that wait and none that is idle.
+    /// Hands a connection to a task of its own, unless it is turned away.
     fn admit(&self, stream: StdStream, address: SocketAddr, places: CapGuards) {
         let (thread, ListenerState { name, owner, metrics }) = (&self.thread, &self.state);
         let peer = Peer::new(address.ip());
-        let client = Client::of_peer(peer);
         metrics.accepted();
-        let (live, now) = (thread.plane.live.load(), Timestamp::now());
-        let turn_away = |refusal, rule, end| {
-            thread.metrics.no_route().refused(refusal);
-            let log_context = LogContext { listener: name, client, peer };
-            decision::log_refused_connection(log_context, refusal, rule, None, &thread.throttle);
-            metrics.closed(end);
-        };
-        // A client that the baseline denies gets no TLS handshake.
-        if let Some(baseline) = live.denying_baseline(client, now) {
-            let refusal = Refusal::Network;
-            let rule = baseline.deciding_rule(&client.into(), false, Err(refusal), now);
-            return turn_away(refusal, rule, ConnectionEnd::Network);
-        }
+        let live = thread.plane.live.load();
         // Between a publish and the takeover of the socket the old rules hold where `protocol`
         // differs: `closing` is that of their connections.
         let present = live
@@ -361,11 +347,7 @@ impl Acceptor {
             .get(name)
             .filter(|rules| rules.listener.protocol == owner.rules.listener.protocol);
         let rules = present.unwrap_or(&owner.rules).clone();
-        let max = rules.listener.pending_per_client;
-        // Claimed before the task exists, so that one thread's burst cannot outrun the count.
-        let Some(claim) = thread.plane.pending.claim(client, max) else {
-            return turn_away(Refusal::Pending, None, ConnectionEnd::Pending);
-        };
+        let Some(admission) = self.admission(&live, &rules, peer) else { return };
         // The runtime could not register the socket. The claim and the places go back by their
         // drop.
         let Ok(stream) = TcpStream::from_std(stream) else {
@@ -381,13 +363,43 @@ impl Acceptor {
             rules,
             metrics,
             places,
-            client,
-            claim,
+            admission,
             closing,
         };
         // Boxed: the future takes four kilobytes, and a task is moved several times before it runs
         // and once it is over.
         thread.tracker.spawn(Box::pin(connection::serve(Arc::clone(thread), accepted)));
+    }
+
+    /// How a connection of `peer` is admitted. `None` means that it is turned away, which is
+    /// booked: the baseline denies its client, or that client has too many connections that wait
+    /// and none that is idle.
+    fn admission(&self, live: &Snapshot, rules: &ListenerRules, peer: Peer) -> Option<Admission> {
+        // The connection's own task reads the header: a peer that sends none delays no accept.
+        if rules.listener.proxy_protocol.as_ref().is_some_and(|peers| peers.contains(peer)) {
+            return Some(Admission::ByHeader);
+        }
+        let (thread, ListenerState { name, metrics, .. }) = (&self.thread, &self.state);
+        let (client, now) = (Client::of_peer(peer), Timestamp::now());
+        let turn_away = |refusal, rule, end| {
+            thread.metrics.no_route().refused(refusal);
+            let log_context = LogContext { listener: name, client, peer, proxied: None };
+            decision::log_refused_connection(log_context, refusal, rule, None, &thread.throttle);
+            metrics.closed(end);
+            None
+        };
+        // A client that the baseline denies gets no TLS handshake.
+        if let Some(baseline) = live.denying_baseline(client, now) {
+            let refusal = Refusal::Network;
+            let rule = baseline.deciding_rule(&client.into(), false, Err(refusal), now);
+            return turn_away(refusal, rule, ConnectionEnd::Network);
+        }
+        let max = rules.listener.pending_per_client;
+        // Claimed before the task exists, so that one thread's burst cannot outrun the count.
+        match thread.plane.pending.claim(client, max) {
+            Some(claim) => Some(Admission::Claimed(claim)),
+            None => turn_away(Refusal::Pending, None, ConnectionEnd::Pending),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod connection;
 pub mod context;
 pub mod http;
 pub mod listener;
+pub mod proxy_protocol;
 pub mod stream;
 pub mod tls;
 mod tunnel;

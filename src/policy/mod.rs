@@ -10,6 +10,7 @@ pub mod list;
 pub mod network;
 pub mod origin;
 pub mod peers;
+pub mod proxied;
 pub mod request;
 pub mod route;
 pub mod rule;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::limit::Rate;
+use crate::policy::peers::PeerList;
 
 /// One `[[listener]]`, with all defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,9 @@ pub struct Listener {
     pub pending_per_client: usize,
     /// TLS handshakes of one client, resumed ones included. `None` means unlimited.
     pub handshakes_per_client: Option<Rate>,
+    /// The peers whose connections begin with a PROXY header, and no other peer's. `None` means
+    /// off.
+    pub proxy_protocol: Option<PeerList>,
     /// Timeouts before a request is routed.
     pub timeouts: ListenerTimeouts,
 }
@@ -118,6 +122,8 @@ pub struct TlsRules {
 /// The timeouts from accept to routing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerTimeouts {
+    /// From accept to the end of the PROXY header, and never longer than `tls`.
+    pub proxy_header: Duration,
     /// From accept to the end of the TLS handshake.
     pub tls: Duration,
     /// From then to the complete request head; the wait for its first byte counts.
@@ -129,6 +135,7 @@ pub struct ListenerTimeouts {
 impl Default for ListenerTimeouts {
     fn default() -> Self {
         ListenerTimeouts {
+            proxy_header: Duration::from_secs(5),
             tls: Duration::from_secs(10),
             head: Duration::from_secs(10),
             keep_alive: Duration::from_secs(75),

@@ -27,8 +27,9 @@ const ROWS: [&[&str]; 13] = [
 const WIRING: usize = 12;
 
 /// The folders and files of `data/`, top row first.
-const DATA_ROWS: [&[&str]; 10] = [
+const DATA_ROWS: [&[&str]; 11] = [
     &["stream", "websocket"],
+    &["proxy_protocol"],
     &["admission"],
     &["tls"],
     &["http"],

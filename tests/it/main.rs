@@ -46,6 +46,7 @@ mod pending;
 mod pipelining;
 mod policy;
 mod ports;
+mod proxy_protocol;
 mod readers;
 mod readme;
 mod rebind;

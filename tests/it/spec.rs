@@ -98,7 +98,7 @@ fn formats_examples_pass_a_strict_check() {
 }
 
 /// Refusals that a later version gives.
-const RESERVED: [Refusal; 2] = [Refusal::Proxy, Refusal::Forwarded];
+const RESERVED: [Refusal; 1] = [Refusal::Forwarded];
 
 /// Answers by other means than a refusal's status: those before a request is read.
 const OTHERS: [(&str, Option<u16>); 3] = [("head", None), ("tls", Some(400)), ("network", None)];

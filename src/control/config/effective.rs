@@ -17,8 +17,8 @@ use super::keys::policy::certificate as of_client;
 use super::keys::policy::{client, limits, message};
 use super::keys::sidegate as keys;
 use super::keys::sidegate::{
-    admin, backend_tls, certificate, listener, metrics, policies, process, reload, route, shutdown,
-    timeouts,
+    admin, backend_tls, certificate, listener, metrics, policies, process, proxy_protocol, reload,
+    route, shutdown, timeouts,
 };
 use super::{
     AdminSettings, BackendTlsSettings, MetricsSettings, ReloadSettings, RouteDefaults,
@@ -118,8 +118,9 @@ fn shutdown(shutdown: &ShutdownSettings) -> Value {
 }
 
 fn timeouts(settings: &Settings) -> Value {
-    let ListenerTimeouts { tls, head, keep_alive } = settings.listener_timeouts;
+    let ListenerTimeouts { proxy_header, tls, head, keep_alive } = settings.listener_timeouts;
     let listener = [
+        timeouts::PROXY_HEADER.shown(&proxy_header),
         timeouts::TLS.shown(&tls),
         timeouts::HEAD.shown(&head),
         timeouts::KEEP_ALIVE.shown(&keep_alive),
@@ -160,7 +161,11 @@ fn listener(listener: &Listener) -> Value {
         Protocol::Redirect(_) => vec![listener::REDIRECT.shown(&())],
     };
     let public_port = listener.public_port.map(|port| listener::PUBLIC_PORT.shown(&port));
-    object(keys.into_iter().chain(more).chain(public_port))
+    let proxy_protocol = listener.proxy_protocol.as_ref().map(|peers| {
+        listener::PROXY_PROTOCOL
+            .shown_as(object([proxy_protocol::FROM.shown(&peers.iter().collect())]))
+    });
+    object(keys.into_iter().chain(more).chain(public_port).chain(proxy_protocol))
 }
 
 fn certificate(certificate: &Certificate) -> Value {

@@ -80,6 +80,8 @@ enum PendingState {
     Idle(u64),
     /// Does not count: the connection holds a tunnel, or serves a permitted request.
     Exempt,
+    /// Never counts, whatever the connection does.
+    Unbounded,
 }
 
 /// How an idle connection hears that it is to leave.
@@ -101,6 +103,12 @@ impl PendingConnections {
     /// client has that many, none of them idle.
     pub fn claim(&self, client: Client, max: usize) -> Option<AdmissionClaim> {
         self.claim_for(client.key(), max)
+    }
+
+    /// A guard that never counts, for a peer that connects for others. `key` is not entered.
+    pub fn unbounded(&self, key: ClientKey) -> PendingGuard {
+        let (pending, state) = (self.clone(), PendingState::Unbounded);
+        PendingGuard { pending, key, max: usize::MAX, state, signal: None }
     }
 
     fn claim_for(&self, key: ClientKey, max: usize) -> Option<AdmissionClaim> {
@@ -172,6 +180,9 @@ impl AdmissionClaim {
 impl PendingGuard {
     /// Counts no longer: the connection holds a tunnel, or serves a permitted request.
     pub fn exempt(&mut self) {
+        if self.state == PendingState::Unbounded {
+            return;
+        }
         self.unlist();
         if mem::replace(&mut self.state, PendingState::Exempt) == PendingState::Counted {
             self.leave();
@@ -182,6 +193,9 @@ impl PendingGuard {
     /// a request to leave. At the bound the longest idle connection of the client gets one, which
     /// may be this one: the caller looks at [`PendingGuard::is_displacement_pending`].
     pub fn set_idle(&mut self, cx: &mut Context<'_>) {
+        if self.state == PendingState::Unbounded {
+            return;
+        }
         let signal = Arc::clone(self.signal.get_or_insert_default());
         // Before the connection is listed: another thread may signal as soon as it is.
         signal.register(cx.waker());
@@ -205,6 +219,9 @@ impl PendingGuard {
     /// the bound the longest idle connection of the client gets one. Where none is idle this one
     /// still counts, since its bytes have arrived.
     pub fn set_counted(&mut self) {
+        if self.state == PendingState::Unbounded {
+            return;
+        }
         self.unlist();
         if mem::replace(&mut self.state, PendingState::Counted) == PendingState::Exempt {
             let mut shard = self.pending.shard(self.key);
@@ -252,7 +269,7 @@ impl PendingGuard {
 
 impl Drop for PendingGuard {
     fn drop(&mut self) {
-        if self.state != PendingState::Exempt {
+        if !matches!(self.state, PendingState::Exempt | PendingState::Unbounded) {
             self.leave();
         }
         // Only after `leave`: the claimant claims again as soon as this decides.
@@ -346,6 +363,23 @@ mod tests {
         let _first = pending.claim(client("2001:db8::1"), 1);
         assert!(pending.claim(client("2001:db8::ffff:2"), 1).is_none());
         assert!(pending.claim(client("2001:db8:0:1::1"), 1).is_some());
+    }
+
+    #[test]
+    fn unbounded_connections_never_count() {
+        let pending = PendingConnections::default();
+        let mut all: Vec<_> = (0..3).map(|_| pending.unbounded(ONE)).collect();
+        for guard in &mut all {
+            guard.set_idle(&mut Context::from_waker(Waker::noop()));
+            guard.set_counted();
+            guard.exempt();
+            guard.set_counted();
+            assert!(!guard.is_displacement_pending());
+        }
+        assert_eq!(clients(&pending), 0);
+        let _counted = guard(&pending, ONE, 1).unwrap();
+        drop(all);
+        assert!(pending.claim_for(ONE, 1).is_none());
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Protocols that a listener does not speak, told by a connection's first bytes: plain HTTP on a
-//! port for TLS, and HTTP/2 without negotiation on a port for HTTP/1.1.
+//! port for TLS, HTTP/2 without negotiation on a port for HTTP/1.1, and a PROXY header of a peer
+//! that may send none.
 //!
 //! Such a client gets an answer that its user can read, in HTTP/1.1, and nothing else: it is never
 //! served. Bytes that are no HTTP get no answer.
@@ -7,6 +8,8 @@
 use std::io;
 
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use crate::data::proxy_protocol::header::V2_SIGNATURE;
 
 /// The longest method that is recognised. The longest registered one has 17 characters
 /// (`UPDATEREDIRECTREF`).
@@ -54,6 +57,21 @@ pub fn sniff_http2(said: &[u8]) -> Sniffed {
         _ if HTTP2_PREFACE_LINE.starts_with(said) => Sniffed::NeedMore,
         _ => Sniffed::Mismatch,
     }
+}
+
+/// Whether `said` begins a PROXY header. `PROXY` alone may be a method of HTTP, whose target begins
+/// otherwise (RFC 9112 §3.2).
+pub fn sniff_proxy(said: &[u8]) -> Sniffed {
+    let mut sniffed = Sniffed::Mismatch;
+    for beginning in [V2_SIGNATURE, b"PROXY TCP", b"PROXY UNKNOWN"] {
+        if said.starts_with(beginning) {
+            return Sniffed::Match;
+        }
+        if beginning.starts_with(said) {
+            sniffed = Sniffed::NeedMore;
+        }
+    }
+    sniffed
 }
 
 /// Sends `answer`, and ends our direction. The caller discards what the client has sent.
@@ -108,6 +126,17 @@ mod tests {
             b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
         ] {
             assert_eq!(sniff_http(said), Sniffed::Mismatch, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn proxy_headers_are_recognised_and_the_method_is_not() {
+        check(sniff_proxy, "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", 9);
+        check(sniff_proxy, "PROXY TCP6 ::1 ::1 1 2\r\n", 9);
+        check(sniff_proxy, "PROXY UNKNOWN\r\n", 13);
+        check(sniff_proxy, "\r\n\r\n\0\r\nQUIT\n!", 12);
+        for said in [&b"PROXY / HTTP/1.1"[..], b"PROPFIND", b"POST", b"\r\nGET", b"\r\n\r\nGET"] {
+            assert_eq!(sniff_proxy(said), Sniffed::Mismatch, "{said:?}");
         }
     }
 

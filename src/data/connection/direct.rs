@@ -35,6 +35,8 @@ pub enum FirstHeadOutcome {
     Left(TimedStream),
     /// The client speaks HTTP/2, and has been told that it is not spoken here.
     Http2(TimedStream),
+    /// The peer sent a PROXY header, which nothing reads here.
+    ProxyHeader,
     /// The client has its answer, and our direction has ended. `unread` says whether bytes of the
     /// client came behind the head.
     Replied {
@@ -61,15 +63,16 @@ pub async fn read_first_head(
         return FirstHeadOutcome::Hyper { client, answer: None };
     };
     while !came.is_empty() {
-        match sniff::sniff_http2(&came) {
-            Sniffed::Match => {
+        match (sniff::sniff_http2(&came), sniff::sniff_proxy(&came)) {
+            (_, Sniffed::Match) => return FirstHeadOutcome::ProxyHeader,
+            (Sniffed::Match, _) => {
                 let answer = reply::http2_unspoken();
                 // Fails for a client that is gone, of which nothing is discarded then.
                 let _ = Box::pin(sniff::send_and_shutdown(&mut client, &answer)).await;
                 return FirstHeadOutcome::Http2(client);
             }
-            Sniffed::Mismatch => break,
-            Sniffed::NeedMore => {
+            (Sniffed::Mismatch, Sniffed::Mismatch) => break,
+            _ => {
                 // An error counts as the end here, and hyper meets it again.
                 let more = poll_fn(|cx| read_some(&mut client, cx)).await.unwrap_or_default();
                 if more.is_empty() {

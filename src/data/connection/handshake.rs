@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::data::connection::ending::closing_end;
+use crate::data::connection::identify::refuse_header;
 use crate::data::connection::open_guard::{OpenGuard, log_refused_connection};
 use crate::data::connection::timed_stream::ClientStream;
 use crate::data::connection::timers::deadline_or_closing;
@@ -34,13 +35,15 @@ impl From<ConnectionEnd> for EarlyEnd {
     }
 }
 
-/// Until when a TLS handshake may last.
+/// What bounds a TLS handshake.
 #[derive(Clone, Copy)]
-pub struct HandshakeDeadline<'c> {
+pub struct HandshakeBounds<'c> {
     /// When the time of the handshake is up.
     pub deadline: Instant,
     /// Cancelled when the connection is to close.
     pub closing: &'c CancellationToken,
+    /// Whether the rate of its client does not hold.
+    pub is_exempt: bool,
 }
 
 /// A TLS handshake that was not done in time.
@@ -53,7 +56,7 @@ pub async fn accept_tls(
     rules: &ListenerRules,
     socket: Socket,
     log_context: LogContext<'_>,
-    HandshakeDeadline { deadline, closing }: HandshakeDeadline<'_>,
+    HandshakeBounds { deadline, closing, is_exempt }: HandshakeBounds<'_>,
 ) -> Result<(ClientStream, Option<ServedCertificate>), EarlyEnd> {
     let Some(admitted) = &rules.tls else { return Ok((ClientStream::Clear(socket), None)) };
     let began = Instant::now();
@@ -71,8 +74,10 @@ pub async fn accept_tls(
     let mut waits = false;
     let handshake = async {
         // The first bytes come before the turn: a probe that sends none costs no part of the rate.
-        let mut hello = tls::read_first_bytes(socket).await?.reject_http().await?;
-        wait_for_turn(thread, open_guard, rules, log_context, &mut hello, &mut waits).await?;
+        let mut hello = tls::read_first_bytes(socket).await?.reject_others().await?;
+        if !is_exempt {
+            wait_for_turn(thread, open_guard, rules, log_context, &mut hello, &mut waits).await?;
+        }
         tls::accept(hello, configuration).await
     };
     let accepted = tokio::select! {
@@ -89,6 +94,10 @@ pub async fn accept_tls(
         Ok(Err(tls::AcceptError::NoBytes)) => {
             open_guard.listener.probed();
             return Err(ConnectionEnd::Client.into());
+        }
+        Ok(Err(tls::AcceptError::ProxyHeader)) => {
+            refuse_header(thread, &rules.listener, log_context);
+            return Err(ConnectionEnd::Proxy.into());
         }
         Ok(Err(_)) => TlsResult::Failed,
         Err(HandshakeTimeout) if waits => TlsResult::Rate,
@@ -137,7 +146,9 @@ async fn told(
             let answered = timeout_at(deadline, dismissed).await.ok().flatten();
             ("plain HTTP was sent to a port that speaks TLS".to_owned(), answered)
         }
-        Ok(tls::AcceptError::NoBytes) | Err(false) => ("not done in time".to_owned(), None),
+        Ok(tls::AcceptError::NoBytes | tls::AcceptError::ProxyHeader) | Err(false) => {
+            ("not done in time".to_owned(), None)
+        }
         Err(true) => {
             ("not begun in time: its client is over handshakes_per_client".to_owned(), None)
         }

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::data::connection::direct::{FirstHeadOutcome, read_first_head};
 use crate::data::connection::ending::{HttpOutcome, closing_end, finish, hyper_end, timed_out};
+use crate::data::connection::identify::refuse_header;
 use crate::data::connection::served::serve_with_hyper;
 use crate::data::connection::service::HttpService;
 use crate::data::connection::timed_stream::{ClientStream, TimedStream};
@@ -46,6 +47,10 @@ pub async fn serve_http(
             let end = service.malformed("HTTP/2 without negotiation, which is not spoken here");
             // The rest of the preface, and frames behind it, may still come.
             finish(end, client, true, &deadlines)
+        }
+        Some(FirstHeadOutcome::ProxyHeader) => {
+            refuse_header(thread, &rules.listener, service.connection.log_context());
+            HttpOutcome::Ended(ConnectionEnd::Proxy)
         }
         Some(FirstHeadOutcome::Replied { client, unread }) => {
             let closed = timers.is_closing().then(|| closing_end(thread));

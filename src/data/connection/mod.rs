@@ -9,6 +9,7 @@ mod direct;
 mod ending;
 mod handshake;
 mod http1;
+mod identify;
 mod linger;
 mod open_guard;
 mod pending_tunnel;
@@ -29,12 +30,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::close::CloseReason;
 use crate::data::admission::cap::CapGuards;
-use crate::data::admission::pending::{AdmissionClaim, PendingGuard};
+use crate::data::admission::pending::PendingGuard;
 use crate::data::connection::ending::{HttpOutcome, UpgradedConnection};
-use crate::data::connection::handshake::{EarlyEnd, HandshakeDeadline, accept_tls};
+use crate::data::connection::handshake::{EarlyEnd, HandshakeBounds, accept_tls};
 use crate::data::connection::http1::serve_http;
+use crate::data::connection::identify::{Identified, Unidentified};
 use crate::data::connection::linger::{Lingering, linger};
-use crate::data::connection::open_guard::{OpenGuard, log_refused_connection};
+use crate::data::connection::open_guard::OpenGuard;
 use crate::data::connection::request_log::ConnectionInfo;
 use crate::data::connection::service::HttpService;
 use crate::data::context::ThreadContext;
@@ -46,9 +48,10 @@ use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
 use crate::policy::subject::Subject;
-use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
 use crate::snapshot::route::RouteTimeouts;
+
+pub use self::identify::Admission;
 
 /// A connection as it was accepted.
 pub struct AcceptedConnection {
@@ -64,19 +67,15 @@ pub struct AcceptedConnection {
     pub metrics: Arc<ListenerMetrics>,
     /// Its places under the listener's cap and the process'.
     pub places: CapGuards,
-    /// The client that the bounds before a policy are charged to. It is the peer, as long as no
-    /// peer speaks for others: once PROXY headers are read, listed peers are exempt, and the client
-    /// that a header names is charged instead.
-    pub client: Client,
-    /// Counts it among the connections of its client, now or once another has left.
-    pub claim: AdmissionClaim,
+    /// How it comes to count among the connections of its client.
+    pub admission: Admission,
     /// Cancelled when its listener is gone or speaks otherwise, and with the process' `closing`.
     pub closing: CancellationToken,
 }
 
 /// Serves one connection to its end.
 pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
-    let AcceptedConnection { stream, peer, port, rules, metrics, places, client, claim, closing } =
+    let AcceptedConnection { stream, peer, port, rules, metrics, places, admission, closing } =
         accepted;
     let mut open_guard = OpenGuard {
         thread: Arc::clone(&thread),
@@ -86,28 +85,25 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
         places,
     };
 
-    let log_context = LogContext { listener: &rules.listener.name, client, peer };
-    // One deadline for the wait and the handshake: a client that displaces another gets no more
-    // time.
-    let deadline = Instant::now() + rules.listener.timeouts.tls;
-    let Some(guard) = claim.wait(deadline).await else {
-        open_guard.end = ConnectionEnd::Pending;
-        return log_refused_connection(&thread, log_context, Refusal::Pending, None);
-    };
-    let until = HandshakeDeadline { deadline, closing: &closing };
+    let accepted = Instant::now();
+    let unidentified = Unidentified { stream: &stream, rules: &rules, peer, accepted };
+    let identified = unidentified.identify(admission, &closing, &mut open_guard).await;
+    let Some(Identified { client, guard, proxied, is_exempt }) = identified else { return };
+    // One deadline for the header, the wait and the handshake: a client that displaces another gets
+    // no more time.
+    let deadline = accepted + rules.listener.timeouts.tls;
+    let listener = &rules.listener.name;
+    let log_context = LogContext { listener, client, peer, proxied: proxied.as_deref() };
+    let bounds = HandshakeBounds { deadline, closing: &closing, is_exempt };
     let (stream, served) =
-        match accept_tls(&thread, &mut open_guard, &rules, stream, log_context, until).await {
+        match accept_tls(&thread, &mut open_guard, &rules, stream, log_context, bounds).await {
             Ok(stream) => stream,
             Err(EarlyEnd { end, answered }) => {
                 open_guard.end = end;
-                if let Some(socket) = answered {
-                    let deadlines = deadlines_of(&rules, guard);
-                    thread.tracker.spawn(linger(
-                        Lingering { socket, discarded: 0, deadlines },
-                        open_guard,
-                        client.key(),
-                    ));
-                }
+                let Some(socket) = answered else { return };
+                let deadlines = deadlines_of(&rules, guard);
+                let lingering = Lingering { socket, discarded: 0, deadlines };
+                thread.tracker.spawn(linger(lingering, open_guard, client.key()));
                 return;
             }
         };
@@ -119,6 +115,7 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
         max_head: rules.listener.max_head,
         forwarded: ForwardedFacts { subject: Subject::new(client), tls, port, public_port },
         peer,
+        proxied,
         served,
         closing,
     };

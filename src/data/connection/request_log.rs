@@ -22,6 +22,7 @@ use crate::observe::log::decision::{DecisionRecord, LogContext};
 use crate::observe::metrics::{CandidateDifference, RequestKind, RequestResult};
 use crate::policy::Policy;
 use crate::policy::network::Peer;
+use crate::policy::proxied::ProxiedConnection;
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::certificate::ServedCertificate;
@@ -43,6 +44,9 @@ pub struct ConnectionInfo {
     pub forwarded: ForwardedFacts,
     /// The socket's other end.
     pub peer: Peer,
+    /// The connection to the proxy in front, as its PROXY header describes it. `None` means that
+    /// the peer sent no header.
+    pub proxied: Option<Arc<ProxiedConnection>>,
     /// The certificate that its TLS handshake got by a server name. `None` means a plain listener,
     /// or a ClientHello without a server name.
     pub served: Option<ServedCertificate>,
@@ -57,6 +61,7 @@ impl ConnectionInfo {
             listener: &self.listener,
             client: self.forwarded.subject.client,
             peer: self.peer,
+            proxied: self.proxied.as_deref(),
         }
     }
 }

@@ -138,7 +138,7 @@ impl Socket {
     }
 
     /// Ready once there may be something to read, the end of the stream included.
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Socket::Tcp(tcp) => tcp.poll_read_ready(cx),
             Socket::Unix(unix) => unix.poll_read_ready(cx),
@@ -148,7 +148,7 @@ impl Socket {
 
     /// Calls `read`, which reads from the socket below, and clears the readiness where it would
     /// block.
-    fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    pub fn try_read<T>(&self, read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         match self {
             Socket::Tcp(tcp) => tcp.try_io(Interest::READABLE, read),
             Socket::Unix(unix) => unix.try_io(Interest::READABLE, read),

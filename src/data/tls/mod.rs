@@ -52,6 +52,8 @@ pub enum AcceptError {
     Io(io::Error),
     /// The error of the client, and the connection, on which an alert says so.
     Alerted(io::Error, AlertedConnection),
+    /// The peer sent a PROXY header, which nothing reads here.
+    ProxyHeader,
     /// The client speaks plain HTTP. It has got no answer yet.
     PlainHttp(FirstBytes),
 }
@@ -89,21 +91,29 @@ pub struct FirstBytes {
 /// Waits for the client's first bytes. The caller bounds the wait.
 pub async fn read_first_bytes(socket: Socket) -> Result<FirstBytes, AcceptError> {
     let mut hello = FirstBytes { socket, said: Vec::new() };
-    if hello.read_more().await? == 0 { Err(AcceptError::NoBytes) } else { Ok(hello) }
+    // A balancer's check may end by a reset, so that its side keeps no TIME_WAIT.
+    match hello.read_more().await {
+        Ok(0) => Err(AcceptError::NoBytes),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(AcceptError::NoBytes),
+        Ok(_) => Ok(hello),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl FirstBytes {
     /// Passes a client on whose bytes may begin a TLS handshake.
     ///
     /// # Errors
-    /// [`AcceptError::PlainHttp`], where they are a request of plain HTTP. A client that leaves
-    /// before that is known is refused by rustls.
-    pub async fn reject_http(mut self) -> Result<FirstBytes, AcceptError> {
+    /// [`AcceptError::PlainHttp`], where they are a request of plain HTTP, and
+    /// [`AcceptError::ProxyHeader`]. A client that leaves before that is known is refused by rustls.
+    pub async fn reject_others(mut self) -> Result<FirstBytes, AcceptError> {
         loop {
-            match sniff::sniff_http(&self.said) {
-                Sniffed::Match => return Err(AcceptError::PlainHttp(self)),
-                Sniffed::NeedMore if self.read_more().await? > 0 => {}
-                Sniffed::NeedMore | Sniffed::Mismatch => return Ok(self),
+            match (sniff::sniff_proxy(&self.said), sniff::sniff_http(&self.said)) {
+                (Sniffed::Match, _) => return Err(AcceptError::ProxyHeader),
+                (_, Sniffed::Match) => return Err(AcceptError::PlainHttp(self)),
+                (Sniffed::Mismatch, Sniffed::Mismatch) => return Ok(self),
+                _ if self.read_more().await? > 0 => {}
+                _ => return Ok(self),
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::observe::metrics::{CandidateDifference, NO_ROUTE, RequestKind, Reques
 use crate::policy::Policy;
 use crate::policy::deciding_rule::DecidingRule;
 use crate::policy::network::{Client, Peer};
+use crate::policy::proxied::{ProxiedConnection, ProxyDetails};
 use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::route::{BackendAddress, Route};
@@ -28,6 +29,20 @@ pub struct LogContext<'d> {
     pub client: Client,
     /// Address of the socket's other end.
     pub peer: Peer,
+    /// The connection that the peer's PROXY header describes. `None` means that there was none.
+    pub proxied: Option<&'d ProxiedConnection>,
+}
+
+impl<'d> LogContext<'d> {
+    /// The version of the PROXY header.
+    fn proxy(&self) -> Option<&'static str> {
+        self.proxied.map(|proxied| proxied.version.word())
+    }
+
+    /// The facts that the PROXY header adds. `None` means that there are none.
+    fn proxy_tlvs(&self) -> Option<&'d ProxyDetails> {
+        self.proxied.map(|proxied| &proxied.details).filter(|details| !details.is_empty())
+    }
 }
 
 /// The outcome of one request.
@@ -70,7 +85,7 @@ pub struct DecisionRecord<'d> {
 impl DecisionRecord<'_> {
     /// Logs the decision, unless it is a refusal beyond `throttle`.
     pub fn log(&self, throttle: &LogThrottle) {
-        let DecisionRecord { log_context: LogContext { listener, client, peer }, .. } = *self;
+        let LogContext { listener, client, peer, .. } = self.log_context;
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
         let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
         // A failure is no refusal: the backend had the request, and each has its line.
@@ -90,14 +105,15 @@ impl DecisionRecord<'_> {
             return;
         }
         let decisive = self.decisive();
-        let by = decisive.and_then(|decisive| decisive.by);
-        let instead = decisive.and_then(|decisive| decisive.instead);
+        let (by, instead) = decisive.map_or((None, None), |rule| (rule.by, rule.instead));
         let result = self.result.word();
         tracing::info!(
             route,
             listener,
             client = %client,
             peer = %peer,
+            proxy = self.log_context.proxy(),
+            proxy_tlvs = self.log_context.proxy_tlvs().map(display),
             identity = self.subject.certificate().map(|certificate| display(certificate.identity())),
             kind = self.kind.word(),
             result,
@@ -127,7 +143,7 @@ impl DecisionRecord<'_> {
     /// Logs that the policy's candidate would have decided differently. `refusal` comes from the
     /// one of the two that refuses.
     pub fn log_difference(&self, difference: CandidateDifference, throttle: &LogThrottle) {
-        let DecisionRecord { log_context: LogContext { listener, client, peer }, .. } = *self;
+        let LogContext { listener, client, peer, .. } = self.log_context;
         let (Some(policy), Some(refusal), Some((generation, now))) =
             (self.policy, self.refusal, self.judged)
         else {
@@ -194,7 +210,7 @@ pub fn log_refused_connection(
     error: Option<&str>,
     throttle: &LogThrottle,
 ) {
-    let LogContext { listener, client, peer } = log_context;
+    let LogContext { listener, client, peer, .. } = log_context;
     let (route, reason, result) = (NO_ROUTE, refusal.word(), RequestResult::Refused.word());
     if !throttle.admits(client, SummaryFields { route, listener, reason }, Instant::now()) {
         return;
@@ -205,6 +221,8 @@ pub fn log_refused_connection(
         listener,
         client = %client,
         peer = %peer,
+        proxy = log_context.proxy(),
+        proxy_tlvs = log_context.proxy_tlvs().map(display),
         result,
         reason,
         rule = decisive.map(|decisive| display(decisive.place)),
@@ -221,7 +239,7 @@ pub fn log_refused_connection(
 
 /// Logs a TLS handshake that waits because its client is over `handshakes_per_client`.
 pub fn log_delayed_handshake(log_context: LogContext<'_>, throttle: &LogThrottle) {
-    let LogContext { listener, client, peer } = log_context;
+    let LogContext { listener, client, peer, .. } = log_context;
     if throttle.admits(
         client,
         SummaryFields { route: NO_ROUTE, listener, reason: "delayed" },

@@ -13,6 +13,12 @@ pub const FIELDS: &[(&str, &str)] = &[
          `others`.",
     ),
     ("peer", "The address of the socket's remote end."),
+    ("proxy", "The version of the PROXY header by which the peer named the client: `v1` or `v2`."),
+    (
+        "proxy_tlvs",
+        "What else that header says: `authority`, `unique_id`, `tls` and `cn`, each in quotes, and \
+         `verify`, which is 0 for a client certificate that the peer has verified.",
+    ),
     ("kind", "`upgrade` or `plain`."),
     (
         "result",

@@ -60,7 +60,7 @@ families! {
          closed for a newer connection of its client at pending_per_client), cut (an exchange on \
          it was cut: see sidegate_exchanges_closed_total), upgraded (its tunnel ended), drain, \
          retired (its listener was removed, moved or reconfigured), panic (a bug in Sidegate), or \
-         a refusal without an answer: pending, tls, head.";
+         a refusal without an answer: pending, network, proxy, tls, head.";
     CONNECTIONS_DISCARDING: Gauge "sidegate_connections_discarding" ["listener"]
         "Open connections after their last answer or a TLS alert whose client still sends. Their \
          input is discarded, so that the client receives the answer.";

@@ -76,6 +76,8 @@ pub enum ConnectionEnd {
     Pending,
     /// The baseline denies the client: [`Refusal::Network`].
     Network,
+    /// A PROXY header was missing, malformed or unexpected: [`Refusal::Proxy`].
+    Proxy,
     /// The TLS handshake failed: [`Refusal::Tls`].
     Tls,
     /// The head was malformed or late and got no answer: [`Refusal::Head`].
@@ -186,7 +188,7 @@ impl ReloadResult {
 
 impl ConnectionEnd {
     /// All variants, in the order of their numbers.
-    pub const ALL: [ConnectionEnd; 13] = [
+    pub const ALL: [ConnectionEnd; 14] = [
         ConnectionEnd::Client,
         ConnectionEnd::KeepAlive,
         ConnectionEnd::Refused,
@@ -197,6 +199,7 @@ impl ConnectionEnd {
         ConnectionEnd::Panic,
         ConnectionEnd::Pending,
         ConnectionEnd::Network,
+        ConnectionEnd::Proxy,
         ConnectionEnd::Tls,
         ConnectionEnd::Head,
         ConnectionEnd::Cut,
@@ -215,6 +218,7 @@ impl ConnectionEnd {
             ConnectionEnd::Panic => "panic",
             ConnectionEnd::Pending => Refusal::Pending.word(),
             ConnectionEnd::Network => Refusal::Network.word(),
+            ConnectionEnd::Proxy => Refusal::Proxy.word(),
             ConnectionEnd::Tls => Refusal::Tls.word(),
             ConnectionEnd::Head => Refusal::Head(crate::refusal::HeadError::Malformed).word(),
             ConnectionEnd::Cut => "cut",

@@ -42,6 +42,7 @@ pub fn new(sidegate: &Sidegate) -> Client {
             .is_tls()
             .then(|| Arc::new(config(&[&rustls::version::TLS13, &rustls::version::TLS12]))),
         lines: Vec::new(),
+        preamble: Vec::new(),
     }
 }
 
@@ -56,7 +57,8 @@ pub fn at(address: SocketAddr, trusted: &Path) -> Client {
         .unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let (from, host) = ([127, 0, 0, 1].into(), "localhost".to_owned());
-    Client { address, from, host, sni: None, tls: Some(Arc::new(config)), lines: Vec::new() }
+    let (sni, tls, lines, preamble) = (None, Some(Arc::new(config)), Vec::new(), Vec::new());
+    Client { address, from, host, sni, tls, lines, preamble }
 }
 
 /// A client without TLS of any server at `address`.
@@ -68,6 +70,7 @@ pub fn clear(address: SocketAddr) -> Client {
         sni: None,
         tls: None,
         lines: Vec::new(),
+        preamble: Vec::new(),
     }
 }
 
@@ -80,12 +83,19 @@ pub struct Client {
     sni: Option<ServerName<'static>>,
     tls: Option<Arc<ClientConfig>>,
     lines: Vec<(String, String)>,
+    preamble: Vec<u8>,
 }
 
 impl Client {
     /// Connects from this loopback address.
     pub fn from(mut self, address: &str) -> Self {
         self.from = address.parse().unwrap();
+        self
+    }
+
+    /// Sends these bytes first on each connection, in front of TLS: a PROXY header.
+    pub fn preamble(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.preamble = bytes.as_ref().to_vec();
         self
     }
 
@@ -184,8 +194,9 @@ impl Client {
         if self.address.is_ipv4() {
             socket.bind((self.from, 0).into())?;
         }
-        let tcp = within("a connection", socket.connect(self.address)).await?;
+        let mut tcp = within("a connection", socket.connect(self.address)).await?;
         tcp.set_nodelay(true)?;
+        tcp.write_all(&self.preamble).await?;
         Ok(tcp)
     }
 

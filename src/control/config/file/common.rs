@@ -127,7 +127,7 @@ fn policy(value: TomlValue<'_>, policies: &BTreeSet<Arc<str>>) -> Option<Arc<str
 fn timeouts(table: &mut TomlTable<'_>, default: RouteTimeouts) -> RouteTimeouts {
     let mut table = table.table(&keys::TIMEOUTS);
     let timeouts = route_timeouts(&mut table, default);
-    for key in ["tls", "head", "keep_alive"] {
+    for key in ["proxy_header", "tls", "head", "keep_alive"] {
         table.refuse(
             key,
             error("not per route")

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::proxy_protocol;
 use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
 use super::value::{address, unsupported};
 use crate::control::config::diagnostic::Span;
@@ -99,6 +100,7 @@ fn read(
     let pending = table.read_or_default(&keys::PENDING_PER_CLIENT);
     let handshakes = handshakes(&mut table, speaks);
     let public_port = public_port(&mut table, speaks);
+    let proxy_protocol = proxy_protocol::read(&mut table);
     refuse_reserved(&mut table);
     // Without its header, the keys of a [[certificate]] belong to the table above.
     let has_pair = table.has("chain") || table.has("key");
@@ -119,6 +121,7 @@ fn read(
         max_connections,
         pending_per_client: pending as usize,
         handshakes_per_client: handshakes,
+        proxy_protocol,
         timeouts,
     })
 }
@@ -130,7 +133,7 @@ fn refuse_reserved(table: &mut TomlTable<'_>) {
     {
         value.report(error("not in this version"));
     }
-    for key in ["proxy_protocol", "forwarded", "client_certificates"] {
+    for key in ["forwarded", "client_certificates"] {
         table.refuse_reserved(key);
     }
 }

@@ -9,6 +9,7 @@ mod common;
 mod listener;
 mod paths;
 mod process;
+mod proxy_protocol;
 mod route;
 mod route_context;
 mod systemd_refs;
@@ -144,6 +145,7 @@ fn covering(
 
 fn read_timeouts(mut table: TomlTable<'_>) -> (ListenerTimeouts, RouteTimeouts) {
     let listener = ListenerTimeouts {
+        proxy_header: table.read_or_default(&timeouts::PROXY_HEADER),
         tls: table.read_or_default(&timeouts::TLS),
         head: table.read_or_default(&timeouts::HEAD),
         keep_alive: table.read_or_default(&timeouts::KEEP_ALIVE),

@@ -50,6 +50,7 @@ deadline = "30s"
 code     = 1001
 
 [timeouts]
+proxy_header = "5s"
 tls = "10s"
 head = "10s"
 keep_alive = "75s"

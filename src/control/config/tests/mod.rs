@@ -14,6 +14,7 @@ mod feeds;
 mod lists;
 mod pem;
 mod policies;
+mod proxy_protocol;
 mod reading;
 mod schema;
 mod settings;

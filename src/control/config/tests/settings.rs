@@ -1064,7 +1064,6 @@ name = "public"
 listen = "unix:/run/public.sock"
 tls = false
 http2 = true
-proxy_protocol = { from = ["10.20.0.0/24"] }
 forwarded = { header = "x-forwarded-for", from = ["10.20.0.0/24"] }
 client_certificates = { ca = "certs/clients.pem" }
 
@@ -1092,34 +1091,28 @@ error: http2: not in this version
 9 | http2 = true
   |         ^^^^
 
-error: proxy_protocol: not in this version
+error: forwarded: not in this version
   --> sidegate.toml:10:1
    |
-10 | proxy_protocol = { from = ["10.20.0.0/24"] }
-   | ^^^^^^^^^^^^^^
-
-error: forwarded: not in this version
-  --> sidegate.toml:11:1
-   |
-11 | forwarded = { header = "x-forwarded-for", from = ["10.20.0.0/24"] }
+10 | forwarded = { header = "x-forwarded-for", from = ["10.20.0.0/24"] }
    | ^^^^^^^^^
 
 error: client_certificates: not in this version
-  --> sidegate.toml:12:1
+  --> sidegate.toml:11:1
    |
-12 | client_certificates = { ca = "certs/clients.pem" }
+11 | client_certificates = { ca = "certs/clients.pem" }
    | ^^^^^^^^^^^^^^^^^^^
 
 error: forward_as: "forwarded": not in this version
-  --> sidegate.toml:20:14
+  --> sidegate.toml:19:14
    |
-20 | forward_as = "forwarded"
+19 | forward_as = "forwarded"
    |              ^^^^^^^^^^^
 
 error: refuse: "close": not in this version
-  --> sidegate.toml:21:10
+  --> sidegate.toml:20:10
    |
-21 | refuse = "close"
+20 | refuse = "close"
    |          ^^^^^^^
 "#,
     );

@@ -238,19 +238,19 @@ fn a_list_misspelt_where_it_is_defined_is_one_error() {
 
 #[test]
 fn a_policy_misspelt_in_all_routes_is_one_error() {
-    one(&config(), ("\"market-data\"", "\"market-dta\""), (71, "did you mean `market-data`?"));
-    one(&config(), ("\"market-data\"", "\"desk\""), (71, "write it"));
+    one(&config(), ("\"market-data\"", "\"market-dta\""), (72, "did you mean `market-data`?"));
+    one(&config(), ("\"market-data\"", "\"desk\""), (72, "write it"));
 }
 
 #[test]
 fn keys_of_other_servers_are_translated() {
     for (right, wrong, line) in [
-        ("host    =", "server_name =", 68),
-        ("path    =", "location =", 69),
-        ("backend =", "proxy_pass =", 70),
-        ("chain =", "ssl_certificate =", 63),
-        ("key   =", "ssl_certificate_key =", 64),
-        ("listen = \"0.0.0.0:8443\"", "bind = \"0.0.0.0:8443\"", 51),
+        ("host    =", "server_name =", 69),
+        ("path    =", "location =", 70),
+        ("backend =", "proxy_pass =", 71),
+        ("chain =", "ssl_certificate =", 64),
+        ("key   =", "ssl_certificate_key =", 65),
+        ("listen = \"0.0.0.0:8443\"", "bind = \"0.0.0.0:8443\"", 52),
     ] {
         let ours = right.split(' ').next().unwrap();
         one(&config(), (right, wrong), (line, &format!("did you mean `{ours}`?")));
@@ -280,12 +280,12 @@ fn a_key_that_is_there_already_is_not_suggested() {
 
 #[test]
 fn swapped_path_and_paths_are_one_error() {
-    one(&config(), ("path    = \"/ticks/\"", "paths = \"/ticks/\""), (69, "did you mean `path`?"));
-    one(&config(), ("path = \"/third\"", "paths = \"/third\""), (96, "did you mean `path`?"));
+    one(&config(), ("path    = \"/ticks/\"", "paths = \"/ticks/\""), (70, "did you mean `path`?"));
+    one(&config(), ("path = \"/third\"", "paths = \"/third\""), (97, "did you mean `path`?"));
     one(
         &config(),
         ("path = \"/third\"", "path = \"as-is\"\npath = \"/third\""),
-        (96, "did you mean `paths`?"),
+        (97, "did you mean `paths`?"),
     );
 }
 
@@ -293,7 +293,7 @@ fn swapped_path_and_paths_are_one_error() {
 fn a_copied_table_is_one_error() {
     let route = "[[route]]\nname = \"third\"\nhost = \"*\"\npath = \"/third\"\nbackend = \"unix:/run/app.sock\"\n\
                  policy = \"market-data\"\n";
-    one(&config(), (route, &format!("{route}{route}")), (100, "take another name"));
+    one(&config(), (route, &format!("{route}{route}")), (101, "take another name"));
 }
 
 #[test]

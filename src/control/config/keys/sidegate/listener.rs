@@ -3,8 +3,9 @@
 use crate::control::config::keys::any_file::{NAME, budget_or_off};
 use crate::control::config::keys::key::{CustomValue, Key, KeyTable, KeyWithDefault};
 use crate::control::config::keys::kind::{
-    boolean, choice, count, count_or_auto, only_false, own, port, size,
+    boolean, choice, count, count_or_auto, only_false, own, port, size, table,
 };
+use crate::control::config::keys::sidegate::proxy_protocol;
 use crate::policy::limit::Rate;
 use crate::snapshot::listener;
 
@@ -20,6 +21,7 @@ pub static TABLE: KeyTable = KeyTable {
         &MAX_FIELDS,
         &MAX_CONNECTIONS,
         &PENDING_PER_CLIENT,
+        &PROXY_PROTOCOL,
         &HTTP2,
         &REDIRECT,
         &PUBLIC_PORT,
@@ -99,6 +101,14 @@ pub static PENDING_PER_CLIENT: KeyWithDefault<u32> = Key::new(
     "Connections of one client (IPv6: its /64) that hold no tunnel and serve no permitted request.",
 )
 .default(|| 512);
+
+pub static PROXY_PROTOCOL: Key<CustomValue> = Key::new(
+    "proxy_protocol",
+    table(&proxy_protocol::TABLE),
+    "Peers that connect for others, as balancers do: each of their connections begins with a PROXY \
+     header (v1 or v2), and no other peer may send one.",
+)
+.example("{ from = [\"10.20.0.0/24\"] }");
 
 pub static HTTP2: KeyWithDefault<bool> =
     Key::new("http2", only_false(), "WebSockets over HTTP/2 (RFC 8441): not in this version.")

@@ -10,6 +10,7 @@ use crate::snapshot::route::RouteTimeouts;
 
 pub static TABLE: KeyTable = KeyTable {
     keys: &[
+        &PROXY_HEADER,
         &TLS,
         &HEAD,
         &KEEP_ALIVE,
@@ -32,9 +33,19 @@ pub static OF_ROUTE: KeyTable = KeyTable {
     ..KeyTable::EMPTY
 };
 
-pub static TLS: KeyWithDefault<Duration> =
-    Key::new("tls", positive_duration(), "From the accept to the end of the TLS handshake.")
-        .default(|| ListenerTimeouts::default().tls);
+pub static PROXY_HEADER: KeyWithDefault<Duration> = Key::new(
+    "proxy_header",
+    positive_duration(),
+    "From the accept to the whole PROXY header of a listed peer; `tls` ends it too.",
+)
+.default(|| ListenerTimeouts::default().proxy_header);
+
+pub static TLS: KeyWithDefault<Duration> = Key::new(
+    "tls",
+    positive_duration(),
+    "From the accept to the end of the TLS handshake, a PROXY header included.",
+)
+.default(|| ListenerTimeouts::default().tls);
 
 pub static HEAD: KeyWithDefault<Duration> = Key::new(
     "head",
