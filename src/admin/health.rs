@@ -53,6 +53,8 @@ struct Health {
     /// How often and why the files are polled. `None` means that they are watched.
     unwatched: Option<String>,
     backends_down: Vec<String>,
+    /// Sentences about names of backends that do not resolve.
+    names_unresolved: Vec<String>,
     log_drops: u64,
     panics: u64,
 }
@@ -75,7 +77,12 @@ impl Health {
                 .metrics
                 .backends_down(&live)
                 .iter()
-                .map(ToString::to_string)
+                .map(|backend| backend.address.to_string())
+                .collect(),
+            names_unresolved: live
+                .names
+                .iter()
+                .filter_map(|one| one.state.fault_sentence())
                 .collect(),
             log_drops: admin.drops.count(),
             panics: admin.metrics.panics(),
@@ -96,6 +103,7 @@ impl Health {
             warnings: self.warnings.clone(),
             watch_degraded: self.unwatched.is_some(),
             backends_down: self.backends_down.clone(),
+            names_unresolved: self.names_unresolved.clone(),
             log_drops: self.log_drops,
             panics: self.panics,
         }
@@ -121,8 +129,11 @@ impl Health {
             &self.rejected,
         );
         tell("warnings about the running configuration:", &self.warnings);
-        tell("the last connection attempt to these backends failed:", &self.backends_down);
-        if let Some(sentence) = &self.unwatched {
+        tell(
+            "the last connection attempt to these backends failed, or they have no address:",
+            &self.backends_down,
+        );
+        for sentence in self.names_unresolved.iter().chain(&self.unwatched) {
             text.push_str(&format!("{sentence}\n"));
         }
         if self.log_drops > 0 {

@@ -26,7 +26,7 @@ use crate::policy::network::ClientKey;
 use crate::snapshot::Snapshot;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Protocol;
-use crate::snapshot::route::{BackendAddress, Route};
+use crate::snapshot::route::{Backend, Route};
 
 /// Days before its expiry from which a certificate is a warning.
 const EXPIRY_WARNING_DAYS: i64 = 14;
@@ -129,10 +129,6 @@ fn listeners(admin: &AdminContext, live: &Snapshot) -> Vec<ListenerStatus> {
 fn routes(admin: &AdminContext, live: &Snapshot) -> Vec<RouteStatus> {
     let (totals, at) = (admin.metrics.totals(live, &admin.tunnels), Instant::now());
     let pages = &admin.config_status.settings.load().routes;
-    let backend = |one: &BackendAddress| BackendStatus {
-        address: one.to_string(),
-        up: admin.metrics.backend(one).is_up(),
-    };
     let one = |route: &Arc<Route>| {
         let totals = totals.iter().find(|(name, _)| *name == route.name);
         let totals = totals.map(|(_, totals)| *totals).unwrap_or_default();
@@ -142,13 +138,27 @@ fn routes(admin: &AdminContext, live: &Snapshot) -> Vec<RouteStatus> {
             host: page.map(|page| page.host.to_string()),
             path: route.path.to_string(),
             policy: route.policy.name.to_string(),
-            backends: route.backends.iter().map(backend).collect(),
+            backends: route.backends.iter().map(|one| backend(admin, one)).collect(),
             tunnels: totals.open,
             totals: counts(&totals),
             per_second: admin.rates.rate(&route.name, at, &totals).map(rates),
         }
     };
     live.route_list.iter().map(one).collect()
+}
+
+fn backend(admin: &AdminContext, backend: &Backend) -> BackendStatus {
+    let answer = backend.name.as_ref().map(|name| name.answer());
+    let addresses = answer.as_ref().map(|answer| &answer.addresses);
+    BackendStatus {
+        address: backend.address.to_string(),
+        up: admin.metrics.is_up(backend),
+        addresses: addresses.map(|all| all.iter().map(ToString::to_string).collect()),
+        unresolved: answer
+            .as_ref()
+            .and_then(|answer| answer.fault.as_ref())
+            .map(|one| one.to_string()),
+    }
 }
 
 /// Converts totals since the start to their wire form.
@@ -268,7 +278,10 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
         warn(WarningKind::WatchDegraded, sentence);
     }
     for backend in admin.metrics.backends_down(live) {
-        warn(WarningKind::BackendDown, format!("the last connection attempt to {backend} failed"));
+        warn(WarningKind::BackendDown, down_sentence(backend));
+    }
+    for sentence in live.names.iter().filter_map(|one| one.state.fault_sentence()) {
+        warn(WarningKind::Unresolved, sentence);
     }
     for sentence in live.certificates.iter().filter_map(|one| expiry_sentence(one, now)) {
         warn(WarningKind::Certificate, sentence);
@@ -305,6 +318,14 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
         warn(WarningKind::Panics, sentence);
     }
     warnings
+}
+
+fn down_sentence(backend: &Backend) -> String {
+    let address = &backend.address;
+    match backend.has_address() {
+        true => format!("the last connection attempt to {address} failed"),
+        false => format!("{address} is down: its name has no address"),
+    }
 }
 
 /// Says that `certificate` has expired or soon will. `None` means that neither is so.

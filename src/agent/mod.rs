@@ -30,6 +30,7 @@ use crate::control::reload::{
     self, AcceptedEffects, ConfigStatus, ReloadContext, ReloadOutcome, Reloader, ReloaderHandle,
     Trigger,
 };
+use crate::control::resolve::{Lookup, Resolver};
 use crate::control::systemd::{self, sockets::PassedSockets};
 use crate::data::context::DataPlane;
 use crate::data::http::head::HeadReader;
@@ -75,8 +76,8 @@ impl std::error::Error for StartError {}
 
 impl Agent {
     /// Loads `config`, binds every socket but those `passed` by systemd, and serves once it
-    /// returns. `drops` counts dropped log lines, and `heads` reads the first head of each
-    /// connection.
+    /// returns. `drops` counts dropped log lines, `heads` reads the first head of each connection,
+    /// and `lookup` resolves the names of backends.
     ///
     /// # Errors
     /// See [`StartError`]. Nothing is left behind.
@@ -85,13 +86,15 @@ impl Agent {
         passed: PassedSockets,
         drops: DropCounter,
         heads: HeadReader,
+        lookup: Lookup,
     ) -> Result<Agent, StartError> {
         let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
         let passed = Arc::new(passed);
         let started = reload::start(&config, &passed).map_err(StartError::InvalidFiles)?;
         let (snapshot, config_status, handover) = started.into_parts();
-        let context = reload_context(config, passed, snapshot, config_status);
         let (max, addresses) = (max_connections(), Arc::new(BoundAddresses::default()));
+        let resolver = Resolver::new(lookup, Arc::clone(&addresses));
+        let context = reload_context(config, passed, snapshot, config_status, resolver);
 
         let (listeners, sockets) = listeners(&context, &addresses, max);
         let bound = bind(&context, &listeners)?;
@@ -123,10 +126,15 @@ impl Agent {
         };
         // The sockets wait in the channels until the data plane's threads start.
         listeners.take_over(bound.accepting);
+        let pending = context.live.load().names.pending();
+        // Behind the binding, so that no name leads to a listener. Clients wait in the queues of
+        // the sockets meanwhile.
+        context.resolver.resolve_new(&pending);
 
         let planes = planes(&context, heartbeats, max, heads);
         let control = ControlPlane {
             reloader,
+            resolver: context.resolver.clone(),
             bind: rebind.into_bind(),
             admin,
             scrapes: Arc::clone(&scrapes),
@@ -208,6 +216,7 @@ fn reload_context(
     passed: Arc<PassedSockets>,
     snapshot: Snapshot,
     config_status: Arc<ConfigStatus>,
+    resolver: Resolver,
 ) -> ReloadContext {
     let metrics = Metrics::new();
     metrics.succeeded(jiff::Timestamp::now());
@@ -217,7 +226,17 @@ fn reload_context(
     let (live, lifecycle) = (Arc::new(CurrentSnapshot::new(snapshot)), Lifecycle::new());
     let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
     let tracker = TaskTracker::new();
-    ReloadContext { config, passed, live, tunnels, metrics, lifecycle, config_status, tracker }
+    ReloadContext {
+        config,
+        passed,
+        live,
+        tunnels,
+        metrics,
+        lifecycle,
+        config_status,
+        resolver,
+        tracker,
+    }
 }
 
 /// Creates the listeners, still without sockets, and the channel on which each thread of the data

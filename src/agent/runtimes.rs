@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{AdminContext, AdminListener, MetricsListener, SwappableListener};
 use crate::control::reload::{BindFn, ConfigStatus, Reloader};
+use crate::control::resolve::Resolver;
 use crate::control::systemd::{self, StatusSources};
 use crate::control::{malloc_trim, revoke};
 use crate::data;
@@ -46,6 +47,8 @@ pub struct Planes {
 pub struct ControlPlane {
     /// The task that reloads.
     pub reloader: Reloader,
+    /// The task that resolves the names of backends.
+    pub resolver: Resolver,
     /// Binds the sockets that a reload adds.
     pub bind: BindFn,
     /// State that admin requests read.
@@ -65,7 +68,7 @@ impl Planes {
     }
 
     fn serve(&mut self, sockets: Vec<UnboundedReceiver<ListeningSocket>>, control: ControlPlane) {
-        let ControlPlane { reloader, bind, admin, scrapes, asks } = control;
+        let ControlPlane { reloader, resolver, bind, admin, scrapes, asks } = control;
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -101,6 +104,7 @@ impl Planes {
                 self.heartbeats.register("reload"),
                 stop.clone(),
             ));
+            self.tracker.spawn(resolver.run(Arc::clone(&admin.live), stop.clone()));
             let tunnels = Arc::clone(&self.plane.tunnels);
             self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));
             scrapes.start(&self.tracker, &stop);

@@ -8,6 +8,7 @@ use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
 use crate::cli::output::{print_diagnostics, print_error};
 use sidegate::addresses::BoundAddress;
+use sidegate::control::resolve::Lookup;
 use sidegate::control::systemd::PassedSockets;
 use sidegate::data::http::head::HeadReader;
 use sidegate::observe::log::{Log, LogFormat};
@@ -75,7 +76,7 @@ pub fn run(verb: &RunArgs) -> Exit {
     if heads == HeadReader::Hyper {
         tracing::warn!("SIDEGATE_HEADS=hyper: hyper reads the first head of each connection too");
     }
-    match Agent::start(&verb.config.config, passed, log.drops(), heads) {
+    match Agent::start(&verb.config.config, passed, log.drops(), heads, Lookup::default()) {
         Ok(agent) => serve(agent, || {}),
         Err(error) => start_failed(&error),
     }

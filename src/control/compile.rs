@@ -18,7 +18,8 @@ use crate::policy::Policy;
 use crate::policy::route::Routes;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::{Listener, Protocol};
-use crate::snapshot::route::Route;
+use crate::snapshot::names::Names;
+use crate::snapshot::route::{Backend, Route};
 use crate::snapshot::tls::{BackendTls, BackendTlsOptions, ListenerTls, TicketKeys};
 use crate::snapshot::{ListenerRules, Snapshot};
 
@@ -173,7 +174,7 @@ fn compile(
     });
     let policies: HashMap<Arc<str>, Arc<Policy>> = policies.collect();
     let mut numbers = RouteNumbers::from_previous(before);
-    let mut backends = BackendTlsCache::from_previous(before);
+    let mut backends = BackendState::from_previous(before);
     let mut table = Vec::new();
     let mut route_list = Vec::new();
     for page in &settings.routes {
@@ -199,6 +200,7 @@ fn compile(
         certificates,
         routes,
         route_list,
+        names: backends.names,
         numbered: numbers.given,
         policies,
         baseline: pages.baseline.map(|page| Arc::new(policy(page, None))),
@@ -228,6 +230,27 @@ impl<'s> RouteNumbers<'s> {
             self.given += 1;
             self.given - 1
         })
+    }
+}
+
+/// What generations share of their backends: TLS configurations, and the addresses of names.
+struct BackendState<'s> {
+    tls: BackendTlsCache,
+    names: Names,
+    former: Option<&'s Names>,
+}
+
+impl<'s> BackendState<'s> {
+    fn from_previous(before: Option<&'s Snapshot>) -> Self {
+        let former = before.map(|before| &before.names);
+        let tls = BackendTlsCache::from_previous(before);
+        BackendState { tls, names: Names::after(former), former }
+    }
+
+    /// The backends of a route, each with the addresses that its name has already.
+    fn backends(&mut self, page: &RouteSettings) -> Box<[Backend]> {
+        let one = |address| self.names.backend(address, page.resolve, self.former);
+        page.backends.iter().map(one).collect()
     }
 }
 
@@ -294,14 +317,14 @@ fn route(
     page: &RouteSettings,
     number: usize,
     policy: Arc<Policy>,
-    backends: &mut BackendTlsCache,
+    backends: &mut BackendState<'_>,
 ) -> Result<Route, rustls::Error> {
     Ok(Route {
         number,
         name: Arc::clone(&page.name),
         path: page.path.to_string().into(),
-        backends: page.backends.clone(),
-        backend_tls: page.backend_tls.as_ref().map(|page| backends.get(page)).transpose()?,
+        backends: backends.backends(page),
+        backend_tls: page.backend_tls.as_ref().map(|page| backends.tls.get(page)).transpose()?,
         policy,
         http: page.http,
         strip_prefix: page.strip_prefix,

@@ -9,6 +9,7 @@ pub mod lint;
 pub mod malloc_trim;
 mod policy_tests;
 pub mod reload;
+pub mod resolve;
 pub mod revoke;
 pub mod systemd;
 pub mod watch;

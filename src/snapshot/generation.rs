@@ -10,6 +10,7 @@ use crate::policy::network::Client;
 use crate::policy::route::Routes;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::Listener;
+use crate::snapshot::names::Names;
 use crate::snapshot::route::Route;
 use crate::snapshot::tls::ListenerTls;
 
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub routes: Routes<Arc<Route>>,
     /// Routes in the order written.
     pub route_list: Vec<Arc<Route>>,
+    /// Names of backends that the control plane resolves.
+    pub names: Names,
     /// Count of route numbers assigned so far, those of earlier generations included.
     pub numbered: usize,
     /// Policies by name, used or not.

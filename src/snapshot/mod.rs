@@ -5,6 +5,7 @@
 //! reads a file, opens a socket or charges a budget.
 
 pub mod ambiguity;
+pub mod backend_name;
 pub mod certificate;
 pub mod client_auth;
 pub mod client_certificate;
@@ -15,6 +16,7 @@ mod generation;
 mod judge;
 pub mod key_type;
 pub mod listener;
+pub mod names;
 pub mod route;
 #[cfg(test)]
 pub(crate) mod tests;

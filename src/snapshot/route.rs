@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 
 use crate::policy::Policy;
 use crate::policy::request::RequestPath;
+use crate::snapshot::backend_name::{BackendName, NameState};
 use crate::snapshot::tls::BackendTls;
 
 /// The destination of requests for one host pattern and path pattern.
@@ -25,7 +26,7 @@ pub struct Route {
     /// The path pattern as written; `strip_prefix` removes it.
     pub path: Box<str>,
     /// The backends in the order written; never empty.
-    pub backends: Box<[BackendAddress]>,
+    pub backends: Box<[Backend]>,
     /// TLS settings for the backends over TLS. `None` means that no backend uses TLS.
     pub backend_tls: Option<Arc<BackendTls>>,
     /// The policy that judges its requests.
@@ -62,15 +63,61 @@ pub enum PathForwarding {
     AsIs,
 }
 
-/// One local server behind a route.
+/// A server behind a route, as the route names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BackendAddress {
-    /// `http://HOST:PORT`, with an address literal or `localhost`.
+    /// `http://HOST:PORT`, with an address literal.
     Tcp(SocketAddr),
-    /// `https://HOST:PORT`, with an address literal or `localhost`.
+    /// `https://HOST:PORT`, with an address literal.
     Tls(SocketAddr),
     /// `unix:/run/app.sock`, a Unix socket.
     Unix(PathBuf),
+    /// `http://NAME:PORT` or `https://NAME:PORT`, for the resolver.
+    Named(Arc<BackendName>),
+}
+
+/// A backend of a route, with the addresses of its name.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// The backend as the route names it.
+    pub address: BackendAddress,
+    /// The addresses that its name has now. `None` means that the backend has no name.
+    pub name: Option<Arc<NameState>>,
+}
+
+/// One address at which a backend is dialled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// The backend as the route names it.
+    pub backend: BackendAddress,
+    /// The address of its name. `None` means that the backend has no name.
+    pub resolved: Option<SocketAddr>,
+}
+
+impl Backend {
+    /// Whether there is an address to dial.
+    pub fn has_address(&self) -> bool {
+        self.name.as_ref().is_none_or(|name| !name.answer().addresses.is_empty())
+    }
+
+    /// Calls `add` with each address of the backend that is known now, in order.
+    pub fn each_endpoint(&self, mut add: impl FnMut(Endpoint)) {
+        let Some(name) = &self.name else {
+            return add(Endpoint { backend: self.address.clone(), resolved: None });
+        };
+        for address in &*name.answer().addresses {
+            add(Endpoint { backend: self.address.clone(), resolved: Some(*address) });
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.resolved {
+            Some(address) => write!(f, "{} ({address})", self.backend),
+            None => self.backend.fmt(f),
+        }
+    }
 }
 
 impl Route {
@@ -81,11 +128,21 @@ impl Route {
 }
 
 impl BackendAddress {
-    /// Whether traffic to the backend stays on this host or is encrypted.
-    pub fn is_private(&self) -> bool {
+    /// Whether the backend is reached over TLS.
+    pub fn is_tls(&self) -> bool {
         match self {
-            BackendAddress::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            BackendAddress::Tls(_) | BackendAddress::Unix(_) => true,
+            BackendAddress::Tls(_) => true,
+            BackendAddress::Named(name) => name.server_name.is_some(),
+            BackendAddress::Tcp(_) | BackendAddress::Unix(_) => false,
+        }
+    }
+
+    /// The addresses that the backend has without a resolver.
+    pub fn fixed_addresses(&self) -> Vec<SocketAddr> {
+        match self {
+            BackendAddress::Tcp(address) | BackendAddress::Tls(address) => vec![*address],
+            BackendAddress::Named(name) => name.fixed_addresses(),
+            BackendAddress::Unix(_) => Vec::new(),
         }
     }
 
@@ -98,6 +155,13 @@ impl BackendAddress {
                 Some(ServerName::DnsName(name)) => format!("{}:{}", name.as_ref(), address.port()),
                 _ => address.to_string(),
             },
+            BackendAddress::Named(name) => {
+                let configured = match tls.and_then(BackendTls::name) {
+                    Some(ServerName::DnsName(name)) if self.is_tls() => Some(name.as_ref()),
+                    _ => None,
+                };
+                format!("{}:{}", configured.unwrap_or(name.bare_host()), name.port)
+            }
             BackendAddress::Unix(_) => "localhost".into(),
         }
     }
@@ -109,6 +173,7 @@ impl fmt::Display for BackendAddress {
             BackendAddress::Tcp(address) => write!(f, "http://{address}"),
             BackendAddress::Tls(address) => write!(f, "https://{address}"),
             BackendAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+            BackendAddress::Named(name) => name.fmt(f),
         }
     }
 }

@@ -20,7 +20,10 @@ use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::certificate::{Certificate, Certificates, ServedCertificate};
 use crate::snapshot::listener;
-use crate::snapshot::route::{BackendAddress, PathForwarding, PlainHttp, Route, RouteTimeouts};
+use crate::snapshot::names::Names;
+use crate::snapshot::route::{
+    Backend, BackendAddress, PathForwarding, PlainHttp, Route, RouteTimeouts,
+};
 
 /// The policy `chat`: it admits every client but those of `denied`, and has these limits.
 pub fn policy(denied: &[&str], limits: &Limits) -> Policy {
@@ -52,6 +55,7 @@ pub fn generation(generation: u64, policy: Policy, baseline: Option<Policy>) -> 
         certificates: Arc::new(Certificates::new(Vec::new())),
         routes: Routes::new(table).unwrap(),
         route_list: vec![route],
+        names: Names::default(),
         numbered: 1,
         policies: HashMap::from([(Arc::clone(&policy.name), policy)]),
         baseline: baseline.map(Arc::new),
@@ -64,7 +68,7 @@ pub fn route(name: &str, path: &str, policy: &Arc<Policy>) -> Arc<Route> {
         number: 0,
         name: name.into(),
         path: path.into(),
-        backends: [BackendAddress::Unix("app.sock".into())].into(),
+        backends: [Backend { address: BackendAddress::Unix("app.sock".into()), name: None }].into(),
         backend_tls: None,
         policy: Arc::clone(policy),
         http: PlainHttp::Refuse,

@@ -80,6 +80,7 @@ async fn configuration_of_init_serves_its_backend() {
         Default::default(),
         Default::default(),
         Default::default(),
+        Default::default(),
     )
     .unwrap();
     let client = client::at(agent.listeners()[0].address, &folder.path().join("certs/dev.pem"));
@@ -184,6 +185,7 @@ async fn init_without_tls_admits_its_own_page_only() {
     });
     let agent = Agent::start(
         &folder.path().join("sidegate.toml"),
+        Default::default(),
         Default::default(),
         Default::default(),
         Default::default(),
@@ -342,7 +344,7 @@ fn init_reports_an_invalid_backend() {
         ("https://127.0.0.1:8080/chat", "a backend has no path"),
         ("127.0.0.1:8080", "write \"http://127.0.0.1:8080\""),
         ("http://127.0.0.1:8080/chat", "a backend has no path"),
-        ("http://app.internal:8080", "names are not resolved"),
+        ("http://app..internal:8080", "is no label"),
         ("unix:", "an empty path"),
         ("\u{201c}http://127.0.0.1:8080\u{201d}", "write \"http://127.0.0.1:8080\""),
     ] {

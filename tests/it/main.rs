@@ -40,6 +40,7 @@ mod linger;
 mod log;
 mod metrics;
 mod mishap;
+mod names;
 mod operations;
 mod origins;
 mod pending;

@@ -206,6 +206,8 @@ async fn eventful(backend: &backend::Backend) -> Sidegate {
     let limits = "connections = { total = 9 }\nstreams = { total = 9 }\nupgrades = { rate = '9/s', burst = 99 }";
     let sidegate =
         sidegate::new().route("/chat", backend).on_route("http = 'forward'").limits(limits);
+    let named = format!("backend = 'http://localhost:{}'", backend.port());
+    let sidegate = sidegate.route("/named", backend).on_route(&named);
     let sidegate = sidegate.policy(|page| page.list_file("partners").allow("partners"));
     let candidate = "schema = 1\nclient.allow = ['127.0.0.2']\n";
     let sidegate = sidegate.file("policies/default.shadow.toml", candidate);

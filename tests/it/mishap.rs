@@ -8,6 +8,7 @@ use ::sidegate::control::reload::{
     self, AcceptedEffects, BindFn, ReloadContext, ReloadOutcome, Reloader, ReloaderHandle,
     TakeoverFn, Trigger,
 };
+use ::sidegate::control::resolve::{Lookup, Resolver};
 use ::sidegate::control::systemd::PassedSockets;
 use ::sidegate::lifecycle::Lifecycle;
 use ::sidegate::observe::heartbeat::Heartbeats;
@@ -58,6 +59,7 @@ async fn reloading(bind: BindFn, then: impl AsyncFnOnce(Changes)) {
         metrics: counts,
         lifecycle,
         config_status,
+        resolver: Resolver::new(Lookup::default(), Arc::default()),
         tracker,
     };
     let (reloader, requests) = Reloader::new(context, handover);

@@ -30,6 +30,8 @@ pub struct ReadyzAnswer {
     pub watch_degraded: bool,
     /// Backends whose last dial failed.
     pub backends_down: Vec<String>,
+    /// Names of backends that do not resolve, each with the reason and the addresses in use.
+    pub names_unresolved: Vec<String>,
     /// Log lines that were dropped since the start.
     pub log_drops: u64,
     /// Connections that a bug ended since the start.

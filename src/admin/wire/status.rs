@@ -150,6 +150,12 @@ pub struct BackendStatus {
     pub address: String,
     /// Whether the last dial succeeded.
     pub up: bool,
+    /// The addresses of its name. `null`: it is no name.
+    #[serde(deserialize_with = "nullable")]
+    pub addresses: Option<Vec<String>>,
+    /// Why its name does not resolve; `addresses` are older then. `null`: it does, or is no name.
+    #[serde(deserialize_with = "nullable")]
+    pub unresolved: Option<String>,
 }
 
 /// What a route has done since the start.

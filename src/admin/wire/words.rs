@@ -107,6 +107,8 @@ pub enum WarningKind {
     WatchDegraded,
     /// The last dial of a backend failed.
     BackendDown,
+    /// The name of a backend does not resolve.
+    Unresolved,
     /// A certificate has fewer than 14 days left, or has expired.
     Certificate,
     /// A list is older than its `max_age`.

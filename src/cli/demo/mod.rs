@@ -10,6 +10,7 @@ use crate::cli::demo::environment::{DemoEnvironment, DemoPorts};
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, print_error, shell_quoted};
 use crate::cli::run::{serve, start_failed};
+use sidegate::control::resolve::Lookup;
 use sidegate::control::systemd::PassedSockets;
 use sidegate::data::http::head::HeadReader;
 use sidegate::observe::log::{Log, LogFormat};
@@ -42,6 +43,7 @@ pub fn demo(_: &DemoArgs) -> Exit {
             PassedSockets::default(),
             log.drops(),
             HeadReader::Direct,
+            Lookup::default(),
         ) {
             Ok(agent) => return serve(agent, || print(greeting(&stage, &ports))),
             // Mostly a port that was taken since `write` found it free: the next turn finds others.

@@ -237,6 +237,8 @@ pub struct RouteSettings {
     pub max_fields: usize,
     /// Timeouts, each the route's own or from `[timeouts]`.
     pub timeouts: RouteTimeouts,
+    /// Interval at which names of its backends are resolved again.
+    pub resolve: Duration,
     /// The line of its `name` in `sidegate.toml`, from 1.
     pub line: u32,
     /// The line of its `path`, from 1.
@@ -254,6 +256,8 @@ pub struct RouteDefaults {
     pub max_body: Option<u64>,
     /// Timeouts of `[defaults]`, which override those of `[timeouts]`.
     pub timeouts: RouteTimeouts,
+    /// Interval at which names of backends are resolved again.
+    pub resolve: Duration,
 }
 
 /// Values of `backend_tls` of a route.

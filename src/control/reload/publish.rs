@@ -33,6 +33,7 @@ impl Reloader {
             files,
             known,
         } = next;
+        self.resolve_new(&built).await;
         (self.running, self.running_files) = (files.digest(), files.digests());
         let former =
             // Only entries that the next generation does not share have to be freed.
@@ -52,6 +53,16 @@ impl Reloader {
         outcome
     }
 
+    /// Waits for the addresses of new names for a moment, so that their first requests find some.
+    async fn resolve_new(&self, built: &CompiledGeneration) {
+        let pending = built.snapshot.names.pending();
+        if !pending.is_empty() {
+            let resolver = self.context.resolver.clone();
+            // A panic there was logged: the names are resolved later.
+            let _ = self.worker.run(move || resolver.resolve_new(&pending)).await;
+        }
+    }
+
     /// Swaps the snapshot, then reconciles the open tunnels. Refused ones are closed over
     /// `revoke_spread`, and the others are not touched.
     fn swap(
@@ -66,6 +77,7 @@ impl Reloader {
         // than its snapshot.
         self.context.config_status.settings.store(Arc::new(settings));
         self.context.tunnels.publish(&snapshot);
+        snapshot.names.wake();
         // Behind the publish: a tunnel that enters meanwhile judges itself again, so none slips
         // through between the two generations.
         let revoked = self.reconcile();

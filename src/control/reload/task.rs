@@ -18,6 +18,7 @@ use crate::control::reload::config_status::{ConfigStatus, ListFileStatus};
 use crate::control::reload::prepare::PreparedGeneration;
 use crate::control::reload::request::ReloaderRequest;
 use crate::control::reload::worker::FileWorker;
+use crate::control::resolve::Resolver;
 use crate::control::systemd::sockets::PassedSockets;
 use crate::control::watch::FileWatch;
 use crate::lifecycle::Lifecycle;
@@ -55,6 +56,8 @@ pub struct ReloadContext {
     pub lifecycle: Arc<Lifecycle>,
     /// Settings and diagnostics of the files, published to the rest of the process.
     pub config_status: Arc<ConfigStatus>,
+    /// Resolves the names of a new generation before its publish.
+    pub resolver: Resolver,
     /// Owns the tasks that close revoked tunnels.
     pub tracker: TaskTracker,
 }

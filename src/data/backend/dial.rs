@@ -6,12 +6,16 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::data::backend::cause;
-use crate::data::backend::health::{BackendTable, LoadGuard};
+use crate::data::backend::health::{BackendHealth, BackendTable, DialFault, LoadGuard};
 use crate::data::stream::socket::Socket;
 use crate::observe::metrics::ThreadMetrics;
 use crate::refusal::{BackendError, Refusal};
 use crate::snapshot::Permit;
-use crate::snapshot::route::BackendAddress;
+use crate::snapshot::route::Endpoint;
+
+/// Most addresses of names that one dial tries, so that each has time enough. The next dial begins
+/// with others, since these are down then.
+const MAX_NAMED_TRIES: usize = 8;
 
 /// The error of a backend that doesn't take the connection in time.
 const CONNECT_TIMED_OUT: &str = "it did not take the connection in time";
@@ -19,8 +23,8 @@ const CONNECT_TIMED_OUT: &str = "it did not take the connection in time";
 /// Which backend a request was sent to, and why nothing came of it: for the line of its decision.
 #[derive(Default)]
 pub struct DialRecord {
-    /// The backend that was dialled, or reused, last.
-    pub backend: Option<BackendAddress>,
+    /// The address that was dialled, or reused, last.
+    pub backend: Option<Endpoint>,
     /// What went wrong, in words for people.
     pub error: Option<String>,
     /// What a valid 101 chose that the policy does not admit. The inner `None` means no
@@ -59,8 +63,8 @@ pub struct Dialled {
     pub socket: Socket,
     /// The weight of one more tunnel on its backend.
     pub load: LoadGuard,
-    /// The backend that took the connection.
-    pub address: BackendAddress,
+    /// The address that took the connection.
+    pub endpoint: Endpoint,
 }
 
 impl Connector {
@@ -77,8 +81,13 @@ impl Connector {
         let began = Instant::now();
         let late = began + route.timeouts.dial;
         let mut hung = false;
-        let mut left = self.backends.ranked(&route.backends).into_iter();
-        while let Some((address, health)) = left.next() {
+        let mut left = bounded(self.backends.ranked(&route.backends)).into_iter();
+        if left.len() == 0 {
+            let first = route.backends.first().map(|backend| backend.address.clone());
+            tried.backend = first.map(|backend| Endpoint { backend, resolved: None });
+            return Err(tried.failed(&self.backends.note_unknown(route)));
+        }
+        while let Some((endpoint, health)) = left.next() {
             let now = Instant::now();
             // Before the wait, so that no other dial tries a backend that is down meanwhile.
             health.note_dial(now);
@@ -87,21 +96,24 @@ impl Connector {
             let share = now + late.saturating_duration_since(now) / untried.saturating_add(1);
             // The weight counts before the wait, so that a burst spreads.
             let load = health.add_tunnel();
-            tried.backend = Some(address.clone());
-            match timeout_at(share, Socket::connect(&address, route.backend_tls.as_deref())).await {
+            tried.backend = Some(endpoint.clone());
+            match timeout_at(share, Socket::connect(&endpoint, route.backend_tls.as_deref())).await
+            {
                 Ok(Ok(socket)) => {
                     tried.error = None;
-                    health.note_success(&address);
+                    health.note_success(&endpoint);
                     self.metrics.route(route).dialled(began.elapsed());
-                    return Ok(Dialled { socket, load, address });
+                    return Ok(Dialled { socket, load, endpoint });
                 }
                 Ok(Err(error)) => {
                     let error = cause::describe_dial(&error);
-                    health.note_failure(&address, &route.name, false, &error);
+                    let fault = DialFault { hangs: false, error: &error };
+                    self.backends.note_failure(route, &endpoint, &health, &fault);
                     tried.error = Some(error);
                 }
                 Err(_) => {
-                    health.note_failure(&address, &route.name, true, &CONNECT_TIMED_OUT);
+                    let fault = DialFault { hangs: true, error: &CONNECT_TIMED_OUT };
+                    self.backends.note_failure(route, &endpoint, &health, &fault);
                     tried.error = Some(CONNECT_TIMED_OUT.to_owned());
                     // Of several faults, a timeout decides the answer: 504 and not 502.
                     hung = true;
@@ -110,4 +122,14 @@ impl Connector {
         }
         Err(Refusal::Backend(if hung { BackendError::TimedOut } else { BackendError::Failed }))
     }
+}
+
+/// Leaves out the addresses of names that one dial has no time for.
+fn bounded(mut ranked: Vec<(Endpoint, Arc<BackendHealth>)>) -> Vec<(Endpoint, Arc<BackendHealth>)> {
+    let mut tried = 0;
+    ranked.retain(|(endpoint, _)| {
+        tried += usize::from(endpoint.resolved.is_some());
+        endpoint.resolved.is_none() || tried <= MAX_NAMED_TRIES
+    });
+    ranked
 }

@@ -49,7 +49,7 @@ use crate::data::websocket::handshake::{Agreement, Handshake};
 use crate::observe::metrics::ThreadMetrics;
 use crate::refusal::{HeadError, Refusal};
 use crate::snapshot::listener::DEFAULT_MAX_FIELDS;
-use crate::snapshot::route::{BackendAddress, RouteTimeouts};
+use crate::snapshot::route::{Endpoint, RouteTimeouts};
 use crate::snapshot::{Permit, Snapshot};
 
 /// The bound of a timer that has none: a year.
@@ -278,8 +278,8 @@ impl BackendClient {
         // Each idle connection may have been closed by the backend meanwhile (RFC 9112 §9.5). The
         // loop ends at the latest when none is left, and then a new one is made.
         while let Some(line) = self.pool.take(permit).await {
-            tried.backend = Some(line.address().clone());
-            name_backend(&mut request, is_unnamed, permit, line.address());
+            tried.backend = Some(line.endpoint().clone());
+            name_backend(&mut request, is_unnamed, permit, line.endpoint());
             let (mut underway, sent) = self.send(permit, line, request, deadlines).await;
             match sent.ok_or_else(|| tried.timed_out(ANSWER_TIMED_OUT))? {
                 Ok(answer) => return answered(permit, answer, &method, underway, tried).await,
@@ -303,7 +303,7 @@ impl BackendClient {
             }
         }
         let line = self.connect(permit, tried).await?;
-        name_backend(&mut request, is_unnamed, permit, line.address());
+        name_backend(&mut request, is_unnamed, permit, line.endpoint());
         let (mut underway, sent) = self.send(permit, line, request, deadlines).await;
         match sent.ok_or_else(|| tried.timed_out(ANSWER_TIMED_OUT))? {
             Ok(answer) => answered(permit, answer, &method, underway, tried).await,
@@ -317,7 +317,7 @@ impl BackendClient {
         permit: &Permit,
         tried: &mut DialRecord,
     ) -> Result<PooledConnection, Refusal> {
-        let Dialled { socket, load, address } = self.connector.dial(permit, tried).await?;
+        let Dialled { socket, load, endpoint } = self.connector.dial(permit, tried).await?;
         // A load counts tunnels, and this becomes none.
         drop(load);
         let progress = RequestProgress::default();
@@ -338,7 +338,7 @@ impl BackendClient {
                 () = driven.wait_stalled() => {}
             }
         });
-        let key = PoolKey::new(address, permit.route());
+        let key = PoolKey::new(endpoint, permit.route());
         Ok(PooledConnection::new(key, sender, progress, driver.abort_handle()))
     }
 
@@ -378,10 +378,10 @@ fn name_backend(
     request: &mut Request<RequestBody>,
     is_unnamed: bool,
     permit: &Permit,
-    address: &BackendAddress,
+    endpoint: &Endpoint,
 ) {
     if is_unnamed {
-        let name = address.authority(permit.route().backend_tls.as_deref());
+        let name = endpoint.backend.authority(permit.route().backend_tls.as_deref());
         let value = HeaderValue::try_from(name);
         request.headers_mut().insert(HOST, value.unwrap_or(HeaderValue::from_static("localhost")));
     }

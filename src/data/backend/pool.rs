@@ -28,7 +28,7 @@ use crate::data::backend::health::BackendTable;
 use crate::data::http::body::{OnBodyEnd, ReadToEnd, RequestBody};
 use crate::data::http::progress::RequestProgress;
 use crate::policy::network::ClientKey;
-use crate::snapshot::route::{BackendAddress, Route};
+use crate::snapshot::route::{Endpoint, Route};
 use crate::snapshot::tls::BackendTls;
 use crate::snapshot::{Permit, Snapshot};
 use crate::sync::lock;
@@ -45,19 +45,18 @@ const READY_TIMEOUT: Duration = Duration::from_millis(100);
 /// How a backend was reached. TLS options belong to it: they say which name the backend proved.
 #[derive(Clone)]
 pub struct PoolKey {
-    /// The backend's address, as the route names it.
-    pub address: BackendAddress,
+    /// The address that was dialled, and the name that it was dialled for.
+    pub endpoint: Endpoint,
     tls: Option<Arc<BackendTls>>,
     /// The most fields of an answer: hyper's limit is set once for a connection.
     max_fields: usize,
 }
 
 impl PoolKey {
-    /// To `address` under the rules of `route`.
-    pub fn new(address: BackendAddress, route: &Route) -> PoolKey {
-        let over_tls = matches!(address, BackendAddress::Tls(_));
-        let tls = route.backend_tls.clone().filter(|_| over_tls);
-        PoolKey { address, tls, max_fields: route.max_fields }
+    /// To `endpoint` under the rules of `route`.
+    pub fn new(endpoint: Endpoint, route: &Route) -> PoolKey {
+        let tls = route.backend_tls.clone().filter(|_| endpoint.backend.is_tls());
+        PoolKey { endpoint, tls, max_fields: route.max_fields }
     }
 
     /// The identity of the TLS options: only the very same object matches, not an equal one. Each
@@ -69,7 +68,7 @@ impl PoolKey {
 
 impl PartialEq for PoolKey {
     fn eq(&self, other: &PoolKey) -> bool {
-        self.address == other.address
+        self.endpoint == other.endpoint
             && self.options() == other.options()
             && self.max_fields == other.max_fields
     }
@@ -79,7 +78,7 @@ impl Eq for PoolKey {}
 
 impl Hash for PoolKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.address.hash(state);
+        self.endpoint.hash(state);
         self.options().hash(state);
         self.max_fields.hash(state);
     }
@@ -107,9 +106,9 @@ impl PooledConnection {
         PooledConnection { key, sender, progress, driver, only_for: None }
     }
 
-    /// The backend that the connection leads to.
-    pub fn address(&self) -> &BackendAddress {
-        &self.key.address
+    /// The address that the connection leads to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.key.endpoint
     }
 
     fn serves(&self, client: ClientKey) -> bool {
@@ -208,8 +207,7 @@ impl Pool {
     /// Closes the idle connections that were not used in time, and forgets the backends that
     /// `live` names no more.
     pub fn tidy(&self, live: &Snapshot) {
-        let named = live.route_list.iter().flat_map(|route| &route.backends);
-        self.backends.forget_unused(live.generation, named);
+        self.backends.tidy(live);
         let mut idle = lock(&self.idle);
         let Some(idle) = &mut *idle else { return };
         for kept in idle.values_mut() {
@@ -247,8 +245,8 @@ impl Pool {
         let client = permit.subject().client.key();
         let mut idle = lock(&self.idle);
         let idle = idle.as_mut()?;
-        for (address, _) in ranked {
-            let key = PoolKey::new(address, permit.route());
+        for (endpoint, _) in ranked {
+            let key = PoolKey::new(endpoint, permit.route());
             let Some(kept) = idle.get_mut(&key) else { continue };
             let fits = |one: &IdleConnection| {
                 one.since.elapsed() < IDLE_TIMEOUT && one.connection.serves(client)

@@ -23,7 +23,7 @@ use crate::data::stream::buffers;
 use crate::data::stream::keepalive;
 use crate::data::stream::record_stream::RecordStream;
 use crate::data::stream::unacked::unacked;
-use crate::snapshot::route::BackendAddress;
+use crate::snapshot::route::{BackendAddress, Endpoint};
 use crate::snapshot::tls::BackendTls;
 
 /// A connected stream socket.
@@ -37,17 +37,27 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Connects to a backend. Over TLS, `tls` has the configuration and the name.
-    pub async fn connect(address: &BackendAddress, tls: Option<&BackendTls>) -> io::Result<Socket> {
-        match address {
-            BackendAddress::Tcp(address) => connect(*address).await.map(Socket::Tcp),
-            BackendAddress::Unix(path) => UnixStream::connect(path).await.map(Socket::Unix),
-            BackendAddress::Tls(address) => {
-                let tls = tls.ok_or(io::ErrorKind::InvalidInput)?;
-                // Boxed: connections without TLS need no room for the handshake.
-                Box::pin(connect_tls(*address, tls)).await
+    /// Connects to one address of a backend. Over TLS, `tls` has the configuration.
+    pub async fn connect(endpoint: &Endpoint, tls: Option<&BackendTls>) -> io::Result<Socket> {
+        let (address, name) = match (&endpoint.backend, endpoint.resolved) {
+            (BackendAddress::Unix(path), _) => {
+                return UnixStream::connect(path).await.map(Socket::Unix);
             }
-        }
+            (BackendAddress::Tcp(address), _) => {
+                return connect(*address).await.map(Socket::Tcp);
+            }
+            (BackendAddress::Named(name), Some(address)) => match &name.server_name {
+                None => return connect(address).await.map(Socket::Tcp),
+                Some(server_name) => (address, server_name.clone()),
+            },
+            // Without a configured name the certificate has to hold the address itself (RFC 9110
+            // §4.3.5).
+            (BackendAddress::Tls(address), _) => (*address, ServerName::from(address.ip())),
+            (BackendAddress::Named(_), None) => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        let tls = tls.ok_or(io::ErrorKind::InvalidInput)?;
+        // Boxed: connections without TLS need no room for the handshake.
+        Box::pin(connect_tls(address, name, tls)).await
     }
 
     /// Reads once into `buffer`. Uses `poll_read`, not `try_read`: it clears the readiness on a
@@ -204,9 +214,13 @@ impl Socket {
     }
 }
 
-async fn connect_tls(address: SocketAddr, tls: &BackendTls) -> io::Result<Socket> {
-    // Without a configured name the certificate has to hold the address itself (RFC 9110 §4.3.5).
-    let name = tls.name().cloned().unwrap_or_else(|| ServerName::from(address.ip()));
+/// Connects over TLS. A name that is configured replaces `name`.
+async fn connect_tls(
+    address: SocketAddr,
+    name: ServerName<'static>,
+    tls: &BackendTls,
+) -> io::Result<Socket> {
+    let name = tls.name().cloned().unwrap_or(name);
     let tcp = connect(address).await?;
     let stream =
         TlsConnector::from(Arc::clone(&tls.config)).connect(name, RecordStream::new(tcp)).await?;

@@ -17,7 +17,7 @@ use crate::policy::network::{Client, Peer};
 use crate::policy::proxied::{ProxiedConnection, ProxyDetails};
 use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
-use crate::snapshot::route::{BackendAddress, Route};
+use crate::snapshot::route::{Endpoint, Route};
 use crate::tunnels::LiveEntry;
 
 /// The client of a connection, and the listener that accepted it.
@@ -76,8 +76,8 @@ pub struct DecisionRecord<'d> {
     pub failure: Option<ExchangeReason>,
     /// Status of the answer; `None` means no answer was sent.
     pub status: Option<u16>,
-    /// The backend that was dialled last.
-    pub backend: Option<&'d BackendAddress>,
+    /// The address that was dialled last, and its backend.
+    pub backend: Option<&'d Endpoint>,
     /// Text of the underlying error, from the code that noticed it.
     pub error: Option<&'d str>,
 }
@@ -134,7 +134,8 @@ impl DecisionRecord<'_> {
             ticket = by.and_then(|by| by.entry.ticket()),
             expires = by.and_then(|by| by.entry.expiry()).map(display),
             would_match = instead.map(|instead| display(instead.entry)),
-            backend = self.backend.map(display),
+            backend = self.backend.map(|endpoint| display(&endpoint.backend)),
+            backend_address = self.backend.and_then(|endpoint| endpoint.resolved).map(display),
             error = self.error,
             "{result}"
         );

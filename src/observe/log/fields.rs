@@ -64,7 +64,8 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("ticket", "The entry's `ticket`."),
     ("expires", "The entry's `expires`."),
     ("would_match", "The entry of the same list that would have admitted the client."),
-    ("backend", "The backend that was dialled."),
+    ("backend", "The backend that was dialled, as the route names it."),
+    ("backend_address", "The address that was dialled, for a backend with a name."),
     (
         "error",
         "The cause of the failure; for an ambiguous `path` the reading, with the route and policy \
@@ -102,7 +103,10 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("remedy", "The correction to make."),
     ("tunnels", "Number of tunnels affected."),
     ("exchanges", "Number of open exchanges affected."),
-    ("address", "The address that is listened on."),
+    ("address", "The address that is listened on, or of a backend that went down or up."),
+    ("name", "Host and port of a backend's name that was resolved."),
+    ("addresses", "The addresses of that name that are in use."),
+    ("former", "The addresses that the name had before."),
     ("socket", "The admin socket that has no link."),
     ("stalled", "The event loop that is stalled, or that runs again."),
     ("uid", "The user who gave an order on the admin socket."),

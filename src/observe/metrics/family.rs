@@ -99,9 +99,17 @@ families! {
          only. A reused connection is not dialled again.";
     BACKEND_UP: Gauge "sidegate_backend_up" ["route" "backend"]
         "State of a backend after its last dial: 1 if it succeeded or there was none yet, 0 if it \
-         was refused, timed out or failed in TLS. All routes share the state of a backend.";
+         was refused, timed out or failed in TLS. All routes share the state of a backend. A named \
+         backend is 1 while one of its addresses is.";
     BACKEND_CHANGES: Counter "sidegate_backend_changes_total" ["route" "backend"]
         "Changes of sidegate_backend_up, in both directions.";
+    BACKEND_ADDRESSES: Gauge "sidegate_backend_addresses" ["route" "backend"]
+        "Addresses in use of a backend that is named, those of an earlier answer included. \
+         Backends that are an address or a Unix socket have no series.";
+    BACKEND_RESOLVED: Gauge "sidegate_backend_resolved" ["route" "backend"]
+        "1 if the latest look-up of a backend's name gave an address, else 0; then the addresses \
+         of the last answer stay in use. Backends that are an address or a Unix socket have no \
+         series.";
     TUNNELS_OPEN: Gauge "sidegate_tunnels_open" ["route"]
         "Tunnels open. A tunnel counts for the route under which it was opened, even if a reload \
          moves its path to another route.";

@@ -11,7 +11,7 @@ use crate::observe::metrics::process;
 use crate::observe::metrics::thread::ThreadMetrics;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
-use crate::snapshot::route::BackendAddress;
+use crate::snapshot::route::{Backend, BackendAddress};
 use crate::sync::lock;
 
 /// All counters of the process, and the state that scrapes report.
@@ -77,6 +77,12 @@ impl Metrics {
     /// The state of a backend, shared by all threads and routes that dial it.
     pub fn backend(&self, address: &BackendAddress) -> Arc<BackendMetrics> {
         Arc::clone(lock(&self.backends).entry(address.clone()).or_default())
+    }
+
+    /// Whether the last dial of a backend succeeded, or there was none yet. A name without an
+    /// address is down.
+    pub fn is_up(&self, backend: &Backend) -> bool {
+        backend.has_address() && self.backend(&backend.address).is_up()
     }
 
     /// Drops the state of the backends that are `gone`.
@@ -168,15 +174,17 @@ impl Metrics {
         self.scrapes_refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The backends of `snapshot` whose last dial failed, each once, in the order written.
-    pub fn backends_down<'s>(&self, snapshot: &'s Snapshot) -> Vec<&'s BackendAddress> {
+    /// The backends of `snapshot` whose last dial failed, or whose name has no address; each once,
+    /// in the order written.
+    pub fn backends_down<'s>(&self, snapshot: &'s Snapshot) -> Vec<&'s Backend> {
         let backends = lock(&self.backends);
-        let mut down = Vec::new();
-        for address in snapshot.route_list.iter().flat_map(|route| &route.backends) {
-            if backends.get(address).is_some_and(|backend| !backend.is_up())
-                && !down.contains(&address)
-            {
-                down.push(address);
+        let mut down: Vec<&Backend> = Vec::new();
+        for backend in snapshot.route_list.iter().flat_map(|route| &route.backends) {
+            let address = &backend.address;
+            let was_refused = backends.get(address).is_some_and(|backend| !backend.is_up());
+            let is_new = down.iter().all(|other| other.address != *address);
+            if (was_refused || !backend.has_address()) && is_new {
+                down.push(backend);
             }
         }
         down

@@ -362,23 +362,24 @@ const fn revokes(refusal: Refusal) -> bool {
 fn put_backends(exposition: &mut Exposition, metrics: &Metrics, snapshot: &Snapshot) {
     for route in &snapshot.route_list {
         let mut told: Vec<&_> = Vec::new();
-        for address in &route.backends {
+        for backend in &route.backends {
+            let address = &backend.address;
             if told.contains(&address) {
                 continue; // A route may list a backend twice; a sample may appear once.
             }
             told.push(address);
-            let backend = metrics.backend(address);
-            let name = address.to_string();
-            exposition.sample(
-                &family::BACKEND_UP,
-                &[&route.name, &name],
-                f64::from(u8::from(backend.is_up())),
-            );
-            exposition.count(
-                &family::BACKEND_CHANGES,
-                &[&route.name, &name],
-                backend.changes.load(Ordering::Relaxed),
-            );
+            let (name, flag) = (address.to_string(), |is_true| f64::from(u8::from(is_true)));
+            let labels: &[&str] = &[&route.name, &name];
+            exposition.sample(&family::BACKEND_UP, labels, flag(metrics.is_up(backend)));
+            let changes = metrics.backend(address).changes.load(Ordering::Relaxed);
+            exposition.count(&family::BACKEND_CHANGES, labels, changes);
+            if let Some(name) = &backend.name {
+                let answer = name.answer();
+                let addresses = answer.addresses.len() as f64;
+                exposition.sample(&family::BACKEND_ADDRESSES, labels, addresses);
+                let resolves = flag(answer.fault.is_none());
+                exposition.sample(&family::BACKEND_RESOLVED, labels, resolves);
+            }
         }
     }
 }

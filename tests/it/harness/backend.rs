@@ -137,6 +137,12 @@ impl Builder {
         self
     }
 
+    /// Listens at this address instead of a free port of 127.0.0.1.
+    pub fn at(mut self, address: SocketAddr) -> Self {
+        self.instead = Some(std::net::TcpListener::bind(address).unwrap());
+        self
+    }
+
     /// Starts the backend.
     pub async fn run(self) -> Backend {
         let folder = self.unix.then(|| tempfile::tempdir().unwrap());
@@ -224,6 +230,11 @@ impl Backend {
     /// Returns its address in the form of a route's `backend`.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Returns the port that it listens at.
+    pub fn port(&self) -> u16 {
+        self.address.rsplit(':').next().unwrap().parse().unwrap()
     }
 
     /// Returns how many connections were accepted so far.

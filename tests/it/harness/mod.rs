@@ -7,6 +7,7 @@ pub mod backend;
 pub mod certificate;
 pub mod client;
 pub mod fake;
+pub mod names;
 pub mod process;
 pub mod sidegate;
 pub mod sockets;

@@ -15,6 +15,7 @@ use sidegate::admin::wire::{
     self, Received, ReloadAnswer, ReloadRequest, StatusAnswer, StatusRequest,
 };
 use sidegate::control::reload::{ReloadOutcome, Trigger};
+use sidegate::control::resolve::Lookup;
 use sidegate::control::systemd::PassedSockets;
 use sidegate::data::http::head::HeadReader;
 use sidegate::{Agent, StartError};
@@ -61,6 +62,7 @@ pub fn new() -> Builder {
         files: Vec::new(),
         passed: Vec::new(),
         heads: HeadReader::Direct,
+        lookup: Lookup::default(),
     }
 }
 
@@ -74,6 +76,7 @@ pub struct Builder {
     files: Vec<(String, String)>,
     passed: Vec<(String, Arc<OwnedFd>)>,
     heads: HeadReader,
+    lookup: Lookup,
 }
 
 impl Builder {
@@ -106,6 +109,12 @@ impl Builder {
     /// Sets the reader of first heads.
     pub fn heads(mut self, heads: HeadReader) -> Self {
         self.heads = heads;
+        self
+    }
+
+    /// Resolves the names of backends with `lookup` instead of the system's resolver.
+    pub fn lookup(mut self, lookup: Lookup) -> Self {
+        self.lookup = lookup;
         self
     }
 
@@ -221,7 +230,7 @@ impl Builder {
 
     /// Writes the files and starts the agent.
     pub async fn try_run(self) -> Result<Sidegate, StartError> {
-        let (tls, heads) = (self.tls, self.heads);
+        let (tls, heads, lookup) = (self.tls, self.heads, self.lookup.clone());
         let passed = PassedSockets::new(
             self.passed.iter().map(|(name, socket)| (name.clone(), socket.try_clone().unwrap())),
         );
@@ -231,6 +240,7 @@ impl Builder {
             passed,
             sidegate::observe::log::DropCounter::default(),
             heads,
+            lookup,
         )?;
         Ok(Sidegate { agent, folder, tls })
     }

@@ -47,6 +47,16 @@ pub fn positive_duration(text: &str) -> Result<Duration, Finding> {
     }
 }
 
+/// Parses a duration of at least a second.
+pub fn duration_from_a_second(text: &str) -> Result<Duration, Finding> {
+    match duration(text)? {
+        duration if duration < Duration::from_secs(1) => {
+            Err(error("too short").with_remedy("\"1s\" or more"))
+        }
+        duration => Ok(duration),
+    }
+}
+
 /// Parses a [`positive_duration`], or `"off"` as `None`.
 pub fn duration_or_off(text: &str) -> Result<Option<Duration>, Finding> {
     if text == "off" {

@@ -1,11 +1,12 @@
 //! The backends of a route, and TLS towards them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
+use super::backend_host::{self, BackendHost};
 use super::route_context::RouteContext;
 use super::value::socket_path;
 use crate::control::config::certificate;
@@ -16,6 +17,7 @@ use crate::control::config::load_context::LoadContext;
 use crate::control::config::name::UniqueKeys;
 use crate::control::config::settings::BackendTlsSettings;
 use crate::control::config::source_text::{Finding, error, warning};
+use crate::snapshot::backend_name::BackendName;
 use crate::snapshot::route::BackendAddress;
 
 /// Reads the backends of one route. `None` means that none is valid.
@@ -35,12 +37,15 @@ pub fn all(value: TomlValue<'_>, load: &LoadContext<'_>) -> Option<Box<[BackendA
         else {
             continue;
         };
-        if !backend.is_private() {
-            value.report(warning("not on this host: data sent there is not encrypted"));
+        if let Some(what) = exposure(&backend) {
+            value.report(warning(format!("{what}: data sent there is not encrypted")));
         }
         let name = Arc::from(backend.to_string());
         match taken.insert(backend.clone(), &name, &value) {
-            Ok(()) => backends.push(backend),
+            Ok(()) => {
+                check_overlap(value, &backend, &backends);
+                backends.push(backend);
+            }
             Err((_, first)) => {
                 value.report(
                     error(format!("{name} is listed twice")).with_related(first, "first here"),
@@ -51,7 +56,41 @@ pub fn all(value: TomlValue<'_>, load: &LoadContext<'_>) -> Option<Box<[BackendA
     (!backends.is_empty()).then(|| backends.into())
 }
 
-/// Parses `"http://HOST[:PORT]"` or `"https://…"`, where HOST is an address or `localhost`, or
+/// Why data for the backend may be read on its way. `None` means that it is encrypted, or does not
+/// leave this host as far as can be told.
+fn exposure(backend: &BackendAddress) -> Option<&'static str> {
+    match backend {
+        BackendAddress::Tcp(address) if !address.ip().to_canonical().is_loopback() => {
+            Some("not on this host")
+        }
+        // A name of one label is mostly that of a container beside this one. Any warning about it
+        // could only be ignored.
+        BackendAddress::Named(name)
+            if !backend.is_tls() && !name.is_localhost() && !name.is_single_label() =>
+        {
+            Some("the name may lead to another host")
+        }
+        BackendAddress::Tcp(_)
+        | BackendAddress::Tls(_)
+        | BackendAddress::Unix(_)
+        | BackendAddress::Named(_) => None,
+    }
+}
+
+/// Warns of a server that is listed by two spellings, as `localhost` and 127.0.0.1 are.
+fn check_overlap(value: TomlValue<'_>, backend: &BackendAddress, others: &[BackendAddress]) {
+    let own = backend.fixed_addresses();
+    let is_same = |other: &&BackendAddress| {
+        other.is_tls() == backend.is_tls()
+            && other.fixed_addresses().iter().any(|address| own.contains(address))
+    };
+    if let Some(other) = others.iter().find(is_same) {
+        let finding = warning(format!("{backend} and {other} are the same server"));
+        value.report(finding.with_remedy("write one of them"));
+    }
+}
+
+/// Parses `"http://HOST[:PORT]"` or `"https://…"`, where HOST is an address or a name, or
 /// `"unix:PATH"`.
 pub fn backend(text: &str, load: &LoadContext<'_>) -> Result<BackendAddress, Finding> {
     if let Some(path) = text.strip_prefix("unix:") {
@@ -65,9 +104,9 @@ pub fn backend(text: &str, load: &LoadContext<'_>) -> Result<BackendAddress, Fin
         return Err(finding.with_span(0..at + 1));
     }
     let (scheme, authority) = text.split_once("//").unwrap_or(("", text));
-    let (default, address): (u16, fn(SocketAddr) -> BackendAddress) = match scheme {
-        "http:" => (80, BackendAddress::Tcp),
-        "https:" => (443, BackendAddress::Tls),
+    let (default, is_tls) = match scheme {
+        "http:" => (80, false),
+        "https:" => (443, true),
         _ => {
             let rest = text.rsplit("//").next().unwrap_or(text);
             return Err(error(format!("\"{text}\" is not a backend"))
@@ -85,17 +124,15 @@ pub fn backend(text: &str, load: &LoadContext<'_>) -> Result<BackendAddress, Fin
         _ => (authority, None),
     };
     let port = port.map_or(Ok(default), self::port)?;
-    let ip = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(v6) => v6.parse().map(IpAddr::V6).ok(),
-        // The one name with a fixed meaning: names are not resolved.
-        None if host == "localhost" => Some(Ipv4Addr::LOCALHOST.into()),
-        None => host.parse().map(IpAddr::V4).ok(),
-    };
-    let unresolved = || {
-        error(format!("\"{host}\" is not an address"))
-            .with_remedy("an address or `localhost`: names are not resolved")
-    };
-    Ok(address(SocketAddr::new(ip.ok_or_else(unresolved)?, port)))
+    Ok(match backend_host::parse(host)? {
+        BackendHost::Address(ip) if is_tls => BackendAddress::Tls(SocketAddr::new(ip, port)),
+        BackendHost::Address(ip) => BackendAddress::Tcp(SocketAddr::new(ip, port)),
+        BackendHost::Name(name) => {
+            let bare = name.strip_suffix('.').unwrap_or(&name);
+            let server_name = is_tls.then(|| server_name(bare)).transpose()?;
+            BackendAddress::Named(Arc::new(BackendName { host: name.into(), port, server_name }))
+        }
+    })
 }
 
 /// Accepts digits only: integer parsing would accept a `+` too.
@@ -125,8 +162,7 @@ pub fn tls(
     } else {
         table.get(&keys::KEY)
     };
-    let used = backends
-        .map(|backends| backends.iter().any(|backend| matches!(backend, BackendAddress::Tls(_))));
+    let used = backends.map(|backends| backends.iter().any(BackendAddress::is_tls));
     if is_there && used == Some(false) {
         table.report(warning(
             "backend_tls: no backend of this route is https://, so it does nothing",

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::value::{route_timeouts, unsupported};
 use crate::control::config::document::{TomlTable, TomlValue, did_you_mean};
@@ -24,6 +25,8 @@ pub struct SharedValues {
     pub max_body: Option<u64>,
     /// Timeouts after a route is found.
     pub timeouts: RouteTimeouts,
+    /// Interval at which names of backends are resolved again.
+    pub resolve: Duration,
 }
 
 /// The policy that a table refers to.
@@ -47,7 +50,8 @@ pub fn defaults(
 ) -> SharedValues {
     let policy = if is_misspelt { PolicyRef::Invalid } else { PolicyRef::Absent };
     let (http, max_body) = (keys::HTTP.default_value(), keys::MAX_BODY.default_value());
-    let none = SharedValues { policy, http, max_body, timeouts };
+    let resolve = keys::RESOLVE.default_value();
+    let none = SharedValues { policy, http, max_body, timeouts, resolve };
     table.declare_expected("policy");
     let mut common = read(&mut table, &none, policies);
     for key in
@@ -74,6 +78,7 @@ pub fn read(
     };
     let http = table.read(&keys::HTTP);
     let max_body = table.read(&keys::MAX_BODY);
+    let resolve = table.read(&keys::RESOLVE);
     let timeouts = timeouts(table, base.timeouts);
     for (key, later) in [(&keys::FORWARD_AS, "forwarded"), (&keys::REFUSE, "close")] {
         let Some(value) = table.get(key) else { continue };
@@ -87,6 +92,7 @@ pub fn read(
         http: http.unwrap_or(base.http),
         max_body: max_body.unwrap_or(base.max_body),
         timeouts,
+        resolve: resolve.unwrap_or(base.resolve),
     }
 }
 
@@ -101,6 +107,7 @@ impl From<SharedValues> for RouteDefaults {
             http: common.http,
             max_body: common.max_body,
             timeouts: common.timeouts,
+            resolve: common.resolve,
         }
     }
 }

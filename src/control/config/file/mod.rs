@@ -4,6 +4,7 @@
 //! only used if there was no error.
 
 mod backend;
+mod backend_host;
 mod certificates;
 mod common;
 mod listener;

@@ -56,7 +56,7 @@ fn read(
     let backend_tls = backend::tls(&mut table, backends.as_deref(), context);
     let strip_prefix = table.read_or_default(&keys::STRIP_PREFIX);
     let max_fields = table.read_or_default(&keys::MAX_FIELDS) as usize;
-    let SharedValues { policy, http, max_body, timeouts } =
+    let SharedValues { policy, http, max_body, timeouts, resolve } =
         common::read(&mut table, context.defaults, context.policies);
     let policy = match policy {
         PolicyRef::Named(name) => Some(name),
@@ -84,6 +84,7 @@ fn read(
         max_body,
         max_fields,
         timeouts,
+        resolve,
         line,
         path_line,
     })

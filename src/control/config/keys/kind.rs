@@ -60,6 +60,19 @@ pub const fn positive_duration() -> ValueKind<Duration> {
     }
 }
 
+/// A duration of a second or more.
+pub const fn duration_from_a_second() -> ValueKind<Duration> {
+    ValueKind {
+        words: "duration, `\"1s\"` or more",
+        form: ValueForm::Number {
+            expected: "a duration like \"10s\"",
+            parse: unit::duration_from_a_second,
+        },
+        schema: ValueSchema::Members(POSITIVE_DURATION),
+        write: |_, time| format_duration(*time).into(),
+    }
+}
+
 /// A duration above zero, or `"off"`, which is `None`. Messages describe it as `expected`.
 pub const fn duration_or_off(
     expected: &'static str,

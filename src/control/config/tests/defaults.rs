@@ -445,6 +445,7 @@ http = "forward"
 strip_prefix = true
 max_body = "0B"
 max_fields = 1000
+resolve = "1m"
 timeouts = { response = "5m" }
 "#;
     let settings =
@@ -483,7 +484,7 @@ timeouts = { response = "5m" }
     let route = &settings.routes[0];
     let backends: BTreeSet<_> = route.backends.iter().map(ToString::to_string).collect();
     assert!(
-        backends.contains("http://127.0.0.1:80")
+        backends.contains("http://localhost:80")
             && backends.contains("http://[::1]:81")
             && backends.len() == 3
     );
@@ -491,6 +492,7 @@ timeouts = { response = "5m" }
         (route.http, route.strip_prefix, route.max_body),
         (PlainHttp::Forward, true, Some(0))
     );
+    assert_eq!(route.resolve, Duration::from_secs(60));
     let expected = RouteTimeouts {
         dial: Duration::from_millis(500),
         response: Some(Duration::from_secs(300)),

@@ -771,18 +771,59 @@ error: redirect: only a plain listener can redirect
 }
 
 #[test]
+fn named_backend_is_resolved_at_an_interval_and_not_by_check() {
+    let listed = |third: &str| format!("[\"http://app\", \"https://App.:8443\", \"{third}\"]");
+    changed("\"http://127.0.0.1:8080\"", &listed("http://a_b-c:81"), "");
+    changed(
+        "\"http://127.0.0.1:8080\"",
+        &listed("http://APP:80"),
+        r#"
+error: backend: http://app:80 is listed twice
+  --> sidegate.toml:12:47
+   |
+12 | backend = ["http://app", "https://App.:8443", "http://APP:80"]
+   |                                               ^^^^^^^^^^^^^^^
+   |
+  ::: sidegate.toml:12:12
+   |
+12 | backend = ["http://app", "https://App.:8443", "http://APP:80"]
+   |            ------------ first here
+"#,
+    );
+    changed(
+        "http://127.0.0.1:8080\"",
+        "http://app.example\"\nresolve = \"500ms\"",
+        r#"
+error: resolve: too short
+  --> sidegate.toml:13:11
+   |
+13 | resolve = "500ms"
+   |           ^^^^^^^
+   |
+   = help: "1s" or more
+
+warning: backend: the name may lead to another host: data sent there is not encrypted
+  --> sidegate.toml:12:11
+   |
+12 | backend = "http://app.example"
+   |           ^^^^^^^^^^^^^^^^^^^^
+"#,
+    );
+}
+
+#[test]
 fn a_backend_is_an_address_without_a_path() {
     changed(
         "http://127.0.0.1:8080",
-        "http://backend.internal:80",
+        "http://backend..internal:80",
         r#"
-error: backend: "backend.internal" is not an address
+error: backend: "backend..internal" is not a host: "" is no label
   --> sidegate.toml:12:11
    |
-12 | backend = "http://backend.internal:80"
-   |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+12 | backend = "http://backend..internal:80"
+   |           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
    |
-   = help: an address or `localhost`: names are not resolved
+   = help: labels of letters, digits, - and _ with dots between, at most 63 characters each
 "#,
     );
     changed(
@@ -841,16 +882,13 @@ error: backend: a backend has no path
         "\"http://127.0.0.1:8080\"",
         "[\"http://localhost\", \"unix:run/app.sock\", \"http://127.0.0.1:80\"]",
         r#"
-error: backend: http://127.0.0.1:80 is listed twice
+warning: backend: http://127.0.0.1:80 and http://localhost:80 are the same server
   --> sidegate.toml:12:53
    |
 12 | backend = ["http://localhost", "unix:run/app.sock", "http://127.0.0.1:80"]
    |                                                     ^^^^^^^^^^^^^^^^^^^^^
    |
-  ::: sidegate.toml:12:12
-   |
-12 | backend = ["http://localhost", "unix:run/app.sock", "http://127.0.0.1:80"]
-   |            ------------------ first here
+   = help: write one of them
 "#,
     );
     changed(

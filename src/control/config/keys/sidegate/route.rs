@@ -1,10 +1,14 @@
 //! `[[route]]`, and `[defaults]` for all of them.
 
+use std::time::Duration;
+
 use crate::control::config::keys::any_file::NAME;
 use crate::control::config::keys::key::{
     CustomValue, Key, KeyTable, KeyWithDefault, ValueForm, ValueKind, ValueSchema,
 };
-use crate::control::config::keys::kind::{boolean, choice, count, own, size_or_off, table, text};
+use crate::control::config::keys::kind::{
+    boolean, choice, count, duration_from_a_second, own, size_or_off, table, text,
+};
 use crate::control::config::keys::sidegate::{backend_tls, timeouts};
 use crate::snapshot::listener;
 use crate::snapshot::route::{PathForwarding, PlainHttp};
@@ -19,6 +23,7 @@ pub static TABLE: KeyTable = KeyTable {
         &PATH,
         &BACKEND,
         &BACKEND_TLS,
+        &RESOLVE,
         &POLICY,
         &HTTP,
         &FORWARD_AS,
@@ -35,7 +40,7 @@ pub static TABLE: KeyTable = KeyTable {
 
 /// The keys that `[defaults]` may have.
 pub static DEFAULTS: KeyTable = KeyTable {
-    keys: &[&POLICY, &HTTP, &FORWARD_AS, &REFUSE, &MAX_BODY, &TIMEOUTS],
+    keys: &[&RESOLVE, &POLICY, &HTTP, &FORWARD_AS, &REFUSE, &MAX_BODY, &TIMEOUTS],
     reload: RELOAD,
     ..KeyTable::EMPTY
 };
@@ -70,9 +75,9 @@ pub static BACKEND: Key<CustomValue> = Key::new(
 ]"#,
         )],
     ),
-    "\"http://ADDRESS:PORT\", \"https://ADDRESS:PORT\", \"unix:PATH\", or a list. An address or \
-     `localhost`, since names are not resolved. Of several, the backend with the fewest tunnels \
-     gets the next.",
+    "\"http://HOST:PORT\", \"https://HOST:PORT\", \"unix:PATH\", or a list. HOST is an address, or \
+     a name, whose addresses are used like a list. `localhost` is 127.0.0.1, then [::1]. Of \
+     several, the backend with the fewest tunnels gets the next.",
 )
 .required()
 .example("\"http://127.0.0.1:8080\"");
@@ -80,10 +85,20 @@ pub static BACKEND: Key<CustomValue> = Key::new(
 pub static BACKEND_TLS: Key<CustomValue> = Key::new(
     "backend_tls",
     table(&backend_tls::TABLE),
-    "TLS towards https:// backends; left out, their address and this system's authorities.",
+    "TLS towards https:// backends; left out, their host and this system's authorities.",
 )
 .example("{ ca = \"certs/backend-ca.pem\", name = \"app.internal\" }")
 .not_in_init();
+
+pub static RESOLVE: KeyWithDefault<Duration> = Key::new(
+    "resolve",
+    duration_from_a_second(),
+    "Interval at which names of backends are resolved again. A name without an address that takes \
+     connections is resolved again earlier, at most once a second.",
+)
+.not_in_init()
+.defined_as("resolve")
+.default(|| Duration::from_secs(10));
 
 pub static POLICY: Key<CustomValue> = Key::new(
     "policy",
