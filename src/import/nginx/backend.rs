@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use crate::import::nginx::constants::Constants;
 use crate::import::nginx::fixed;
 use crate::import::nginx::import_context::ImportContext;
 use crate::import::report::DirectiveOutcome;
@@ -18,6 +19,8 @@ pub struct ProxyPass {
     pub to: PassTarget,
     /// The URI after the address. `None` means that the path passes unchanged.
     pub path: Option<String>,
+    /// Whether it has variables: then nginx sends `path` in place of the whole path.
+    pub is_evaluated: bool,
     /// The `rewrite` in the same location that strips the location's path.
     pub cut_by: Option<DirectiveId>,
 }
@@ -92,10 +95,13 @@ impl Upstreams {
     pub fn pass(
         &self,
         directive: &Directive,
+        constants: &Constants<'_>,
         context: &mut ImportContext<'_>,
     ) -> Option<ProxyPass> {
         let id = directive.id;
-        let url = directive.first();
+        let is_evaluated = directive.first().contains('$');
+        let expanded = constants.expand(directive.first());
+        let url = expanded.text.as_str();
         let Some((scheme, rest)) =
             url.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme))
         else {
@@ -104,6 +110,7 @@ impl Upstreams {
                     id,
                     to: PassTarget::Unknown(variable(url)),
                     path: None,
+                    is_evaluated,
                     cut_by: None,
                 });
             }
@@ -140,7 +147,11 @@ impl Upstreams {
                 Err(why) => PassTarget::Unknown(why),
             },
         };
-        Some(ProxyPass { id, to, path: (!path.is_empty()).then(|| path.to_owned()), cut_by: None })
+        if matches!(to, PassTarget::Backends(_)) {
+            expanded.note(context);
+        }
+        let path = (!path.is_empty()).then(|| path.to_owned());
+        Some(ProxyPass { id, to, path, is_evaluated, cut_by: None })
     }
 }
 
@@ -175,7 +186,8 @@ fn server(
                 let text = "a backend has no `max_conns`: see `connections.total` of the policy";
                 context.notes.add(id, DirectiveOutcome::Differs, text);
             }
-            "weight" | "max_conns" => {}
+            // The name is resolved again in any case.
+            "weight" | "max_conns" | "resolve" => {}
             "max_fails" | "fail_timeout" => {
                 let text = format!(
                     "`{word}` is not carried over: after a dial that fails, the next backend is \
@@ -204,7 +216,7 @@ fn server(
     }
 }
 
-/// Converts an nginx address to the form of a route's `backend`; names are refused.
+/// Converts an nginx address to the form of a route's `backend`.
 fn backend(address: &str) -> Result<String, String> {
     if let Some(socket) = address.strip_prefix("unix:") {
         return Ok(format!("unix:{socket}"));
@@ -213,5 +225,5 @@ fn backend(address: &str) -> Result<String, String> {
         return Ok(format!("http://{address}"));
     }
     config::backend(&format!("http://{address}"))
-        .map_err(|_| format!("`{address}` is a name: names are not resolved, write its address"))
+        .map_err(|fault| format!("`{address}` is no backend: {fault}"))
 }

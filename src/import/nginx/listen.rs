@@ -54,7 +54,8 @@ impl Listen {
             return None;
         }
         let Some(address) = address(text) else {
-            let what = format!("`{text}` is no address and port, and names are not resolved");
+            let what =
+                format!("`{text}` is no address and port, and names of listeners are not resolved");
             context.fault(id, what);
             return None;
         };

@@ -3,6 +3,7 @@
 //! Reads as nginx does and decides nothing; `translate` chooses the counterpart.
 
 pub mod backend;
+mod constants;
 pub mod context;
 mod fixed;
 mod import_context;

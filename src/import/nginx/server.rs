@@ -1,6 +1,7 @@
 //! A `server`: its names, its sockets and its locations.
 
 use crate::import::nginx::backend::{PassTarget, Upstreams};
+use crate::import::nginx::constants::Constants;
 use crate::import::nginx::context::ContextSettings;
 use crate::import::nginx::import_context::ImportContext;
 use crate::import::nginx::listen::Listen;
@@ -36,6 +37,14 @@ pub struct Server {
     pub to_https: Option<DirectiveId>,
     /// `ssl_reject_handshake on`: unknown names get no certificate.
     pub strict_sni: Option<DirectiveId>,
+}
+
+/// What the locations of a server are read with.
+#[derive(Clone, Copy)]
+struct LocationContext<'s> {
+    /// The `server` directive, whose `set` directives run first.
+    server: &'s Directive,
+    upstreams: &'s Upstreams,
 }
 
 impl Server {
@@ -79,7 +88,8 @@ impl Server {
                 }
                 "location" => {
                     let settings = server.settings.clone();
-                    let place = server.location(inner, &settings, upstreams, context);
+                    let around = LocationContext { server: directive, upstreams };
+                    let place = server.location(inner, &settings, around, context);
                     server.outermost.extend(place);
                 }
                 "if" => {
@@ -133,7 +143,7 @@ impl Server {
         &mut self,
         directive: &Directive,
         outer: &ContextSettings,
-        upstreams: &Upstreams,
+        around: LocationContext<'_>,
         context: &mut ImportContext<'_>,
     ) -> Option<usize> {
         let matches = match LocationPattern::parse(&directive.words) {
@@ -144,7 +154,7 @@ impl Server {
             }
         };
         let settings = outer.inside(directive.inside(), context);
-        let serves = self.serves(directive, &matches, upstreams, context);
+        let serves = self.serves(directive, &matches, around, context);
         let serves = settings.internal.map_or(serves, LocationHandler::Answer);
         // A `break` before the `return` would keep it from being reached.
         let may_skip =
@@ -169,7 +179,7 @@ impl Server {
         let passes = directive.inside().iter().any(|inner| inner.name.ends_with("_pass"));
         let mut inside = Vec::new();
         for inner in directive.inside().iter().filter(|inner| inner.name == "location") {
-            inside.extend(self.location(inner, &settings, upstreams, context));
+            inside.extend(self.location(inner, &settings, around, context));
         }
         self.check_twins(directive.id, &matches, context);
         self.locations.push(Location {
@@ -216,9 +226,10 @@ impl Server {
         &mut self,
         directive: &Directive,
         matches: &LocationPattern,
-        upstreams: &Upstreams,
+        around: LocationContext<'_>,
         context: &mut ImportContext<'_>,
     ) -> LocationHandler {
+        let constants = Constants::new(around.server, directive);
         let mut serves = LocationHandler::Other;
         let mut cut_by = None;
         for inner in directive.inside() {
@@ -243,7 +254,7 @@ impl Server {
                     }
                 }
                 "proxy_pass" => {
-                    if let Some(pass) = upstreams.pass(inner, context) {
+                    if let Some(pass) = around.upstreams.pass(inner, &constants, context) {
                         if let PassTarget::Unknown(why) = &pass.to {
                             let text = format!("{why}; until then no request reaches a backend");
                             context.notes.add(inner.id, DirectiveOutcome::Closes, text);

@@ -69,7 +69,10 @@ const NEEDLESS_DIRECTIVES: [(&str, &str); 29] = [
         "a table or a log of nginx' own",
     ),
     ("limit_req_status limit_conn_status", "Sidegate answers 429"),
-    ("resolver resolver_timeout", "names are not resolved"),
+    (
+        "resolver resolver_timeout",
+        "the system's resolver finds the addresses of names, again every `resolve`",
+    ),
     (
         "proxy_redirect",
         "`Location` is never changed; a backend builds its addresses from X-Forwarded-Proto and \

@@ -116,6 +116,8 @@ pub fn path_change(location: &Location, pass: &ProxyPass, path: &str) -> PathCha
     }
     match pass.path.as_deref() {
         None | Some("$request_uri" | "$uri" | "$uri$is_args$args") => PathChange::Nothing,
+        // With a variable, nginx sends this URI for every request.
+        Some(_) if pass.is_evaluated => PathChange::Other,
         Some(to) if to == own => PathChange::Nothing,
         Some("/") if here => PathChange::Prefix,
         Some(_) => PathChange::Other,
