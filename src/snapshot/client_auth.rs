@@ -185,7 +185,7 @@ fn is_revoked(revoked: &RevokedSerials, path: &VerifiedPath<'_>, now: Timestamp)
 }
 
 /// Runs `call`, and turns a panic into an error.
-fn fenced<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, ClientAuthError> {
+pub fn fenced<T>(call: impl FnOnce() -> Result<T, String>) -> Result<T, ClientAuthError> {
     // What it borrows is only read: a call that panics leaves no value half changed.
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(done) => done.map_err(ClientAuthError::Invalid),

@@ -113,7 +113,7 @@ impl KeyType {
 pub enum SignatureRank {
     /// Short keys, which are cheap to sign with, in the client's order.
     Short(usize),
-    /// RSA, whatever the client's order: each signature costs the server some 1 ms.
+    /// RSA, whatever the client's order: its signatures cost the server most.
     Rsa,
     /// ECDSA over a curve that is not among the client's groups, in the client's order.
     OtherGroup(usize),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
 use rustls_pemfile::Item;
@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use super::document::TomlValue;
 use super::encoding;
 use super::load_context::{LoadContext, about};
-use super::source::MAX_PEM_BYTES;
+use super::source::{MAX_CRL_BYTES, MAX_PEM_BYTES};
 use super::source_text::{Finding, error, warning};
 use crate::policy::route::HostPattern;
 use crate::snapshot::certificate::Certificate;
@@ -58,23 +58,51 @@ pub fn read_client(
 pub fn authorities(load: &mut LoadContext<'_>, value: TomlValue<'_>) -> Option<RootCertStore> {
     let name = value.string()?;
     let read = |load: &mut LoadContext<'_>| {
-        let pem = PemSections::read(load, name)?;
         let mut roots = RootCertStore::empty();
-        for (number, certificate) in (1..).zip(pem.certificates) {
+        for (number, certificate) in (1..).zip(sections(load, name, "backends")?) {
             roots.add(certificate).map_err(|fault| {
                 error(format!("certificate {number} in {name} is no authority: {fault}"))
             })?;
         }
-        if roots.is_empty() {
-            let finding = error(format!("{name} holds no certificate"));
-            return Err(finding.with_remedy(
-                "sections \"-----BEGIN CERTIFICATE-----\", of the CAs that sign the backends' \
-                 certificates",
-            ));
-        }
         Ok(roots)
     };
     read(load).map_err(|finding| value.report(finding)).ok()
+}
+
+/// Reads the certificates in the file `name`, of the authorities that sign for `signed`, at least
+/// one.
+pub fn sections(
+    load: &mut LoadContext<'_>,
+    name: &str,
+    signed: &str,
+) -> Result<Vec<CertificateDer<'static>>, Finding> {
+    let pem = PemSections::read(load, name)?;
+    if !pem.certificates.is_empty() {
+        return Ok(pem.certificates);
+    }
+    let remedy = format!(
+        "sections \"-----BEGIN CERTIFICATE-----\", of the CAs that sign the {signed}' certificates"
+    );
+    Err(error(format!("{name} holds no certificate")).with_remedy(remedy))
+}
+
+/// Reads the revocation lists in the file `name`, at least one: PEM, or one list in DER, which
+/// authorities publish.
+pub fn revocation_lists(
+    load: &mut LoadContext<'_>,
+    name: &str,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, Finding> {
+    let path = load.path(name)?;
+    let bytes = load.files.read(&path, MAX_CRL_BYTES).map_err(|fault| about(name, &fault))?;
+    if let [0x30, 0x81..=0x84, ..] = bytes[..] {
+        return Ok(vec![bytes.to_vec().into()]);
+    }
+    let pem = PemSections::parse(&bytes, name)?;
+    if !pem.revocation_lists.is_empty() {
+        return Ok(pem.revocation_lists);
+    }
+    let remedy = "sections \"-----BEGIN X509 CRL-----\", or one list in DER";
+    Err(error(format!("{name} holds no revocation list")).with_remedy(remedy))
 }
 
 fn pair(
@@ -176,6 +204,7 @@ fn certified(
 /// The sections of a PEM file that are used here.
 struct PemSections {
     certificates: Vec<CertificateDer<'static>>,
+    revocation_lists: Vec<CertificateRevocationListDer<'static>>,
     key: Option<Zeroizing<PrivateKeyDer<'static>>>,
     has_passphrase: bool,
 }
@@ -184,15 +213,20 @@ impl PemSections {
     fn read(load: &mut LoadContext<'_>, name: &str) -> Result<PemSections, Finding> {
         let path = load.path(name)?;
         let bytes = load.files.read(&path, MAX_PEM_BYTES).map_err(|fault| about(name, &fault))?;
-        if let Some(finding) = not_pem(&bytes, name) {
+        PemSections::parse(&bytes, name)
+    }
+
+    fn parse(bytes: &[u8], name: &str) -> Result<PemSections, Finding> {
+        if let Some(finding) = not_pem(bytes, name) {
             return Err(finding);
         }
-        let unmarked = without_marks(&bytes);
-        let bytes = unmarked.as_ref().map_or(&bytes[..], |plain| &plain[..]);
+        let unmarked = without_marks(bytes);
+        let bytes = unmarked.as_ref().map_or(bytes, |plain| &plain[..]);
         let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
         let has_passphrase =
             has("-----BEGIN ENCRYPTED PRIVATE KEY-----") || has("Proc-Type: 4,ENCRYPTED");
-        let mut pem = PemSections { certificates: Vec::new(), key: None, has_passphrase };
+        let (certificates, revocation_lists, key) = Default::default();
+        let mut pem = PemSections { certificates, revocation_lists, key, has_passphrase };
         let mut rest = bytes;
         loop {
             let (item, left) = match rustls_pemfile::read_one_from_slice(rest) {
@@ -208,6 +242,7 @@ impl PemSections {
             rest = left;
             match item {
                 Item::X509Certificate(certificate) => pem.certificates.push(certificate),
+                Item::Crl(list) => pem.revocation_lists.push(list),
                 Item::Pkcs1Key(key) => pem.push_key(key.into()),
                 Item::Pkcs8Key(key) => pem.push_key(key.into()),
                 Item::Sec1Key(key) => pem.push_key(key.into()),

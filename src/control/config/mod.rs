@@ -4,6 +4,7 @@
 //! no socket. Reads only the files that `sidegate.toml` and the policies beside it name.
 
 mod certificate;
+mod client_auth;
 pub mod diagnostic;
 pub(in crate::control) mod disclosure;
 mod document;

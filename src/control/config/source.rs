@@ -29,6 +29,8 @@ pub const MAX_TOML_BYTES: u64 = 10 << 20;
 pub const MAX_LIST_BYTES: u64 = 64 << 20;
 /// Largest PEM file, in bytes.
 pub const MAX_PEM_BYTES: u64 = 1 << 20;
+/// Most bytes of a file with revocation lists: those of large authorities have some MiB.
+pub const MAX_CRL_BYTES: u64 = 16 << 20;
 
 /// Bytes of one read, when files are read or compared again.
 const CHUNK_BYTES: usize = 64 << 10;

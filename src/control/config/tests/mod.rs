@@ -5,6 +5,7 @@
 mod again;
 mod backends;
 mod certificates;
+mod client_auth;
 mod common;
 mod defaults;
 mod effective;

@@ -1,0 +1,235 @@
+//! The files of a listener's `client_certificates`: authorities, revocation lists, revoked serials.
+//!
+//! What the libraries say about a file is a finding at its key, a panic of theirs included: the
+//! reload is rejected then, and the former generation stays.
+#![cfg_attr(not(test), expect(dead_code, reason = "the reader of the key comes with its types"))]
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateRevocationListDer;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+use super::certificate;
+use super::diagnostic::Diagnostic;
+use super::document::TomlValue;
+use super::encoding;
+use super::load_context::{LoadContext, about};
+use super::source::MAX_LIST_BYTES;
+use super::source_text::{Finding, SourceText, error, warning};
+use crate::policy::list::{EntryError, RevokedSerials, SerialEntry};
+use crate::snapshot::client_auth::{ClientAuthError, fenced};
+
+/// Most errors in a file of serial numbers that are shown.
+const MAX_ERRORS: usize = 20;
+
+/// Most bytes in a line of serial numbers.
+const MAX_LINE_BYTES: usize = 4 << 10;
+
+/// What happens to a revocation list behind its `nextUpdate`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpiredCrl {
+    /// It rejects a reload, and refuses the clients that it is about.
+    Reject,
+    /// It is used as it is, with a warning.
+    Warn,
+}
+
+/// Facts of a revocation list.
+pub struct CrlFacts {
+    /// The issuer's name in DER, without its outer tag and length.
+    issuer: Box<[u8]>,
+    /// The issuer's name for people.
+    shown: String,
+    /// When a newer list is due. `None` means that the list does not say.
+    next_update: Option<Timestamp>,
+}
+
+/// Reads the authorities that sign client certificates. `None` means that an error was reported.
+pub fn authorities(load: &mut LoadContext<'_>, value: TomlValue<'_>) -> Option<Arc<RootCertStore>> {
+    let name = value.string()?;
+    let certificates = certificate::sections(load, name, "clients");
+    let certificates = certificates.map_err(|finding| value.report(finding)).ok()?;
+    let mut roots = RootCertStore::empty();
+    for (number, certificate) in (1..).zip(certificates) {
+        let expiry = X509Certificate::from_der(&certificate)
+            .map(|(_, certificate)| certificate.validity().not_after.timestamp());
+        if let Err(fault) = fenced(|| roots.add(certificate).map_err(|error| error.to_string())) {
+            let what = format!("certificate {number} in {name} is no authority: {fault}");
+            value.report(error(what));
+            return None;
+        }
+        // webpki does not look at the validity of an authority.
+        let expiry = expiry.ok().and_then(|expiry| Timestamp::from_second(expiry).ok());
+        if let Some(expiry) = expiry.filter(|expiry| *expiry < load.now) {
+            let what = format!("authority {number} in {name} expired at {expiry}");
+            value.report(
+                warning(what).with_remedy("it is trusted all the same; remove or renew it"),
+            );
+        }
+    }
+    Some(Arc::new(roots))
+}
+
+/// Reads the revocation lists in the files that `values` name, of the authorities `roots`. `None`
+/// means that an error was reported.
+pub fn revocation_lists(
+    load: &mut LoadContext<'_>,
+    values: &[TomlValue<'_>],
+    roots: &RootCertStore,
+    expired: ExpiredCrl,
+) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+    revocation_lists_by(load, values, roots, expired, &facts)
+}
+
+/// As [`revocation_lists`], with another parser.
+pub fn revocation_lists_by(
+    load: &mut LoadContext<'_>,
+    values: &[TomlValue<'_>],
+    roots: &RootCertStore,
+    expired: ExpiredCrl,
+    parse: &dyn Fn(&[u8]) -> Result<CrlFacts, String>,
+) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+    let (mut all, mut issuers, mut is_sound) = (Vec::new(), Vec::new(), true);
+    for value in values {
+        let Some(name) = value.string() else {
+            is_sound = false;
+            continue;
+        };
+        let lists = match certificate::revocation_lists(load, name) {
+            Ok(lists) => lists,
+            Err(finding) => {
+                value.report(finding);
+                is_sound = false;
+                continue;
+            }
+        };
+        for (number, list) in (1..).zip(lists) {
+            match fenced(|| parse(&list)) {
+                Ok(facts) => {
+                    if let Some(finding) = expiry(&facts, name, expired, load.now) {
+                        is_sound &= expired == ExpiredCrl::Warn;
+                        value.report(finding);
+                    }
+                    issuers.push(facts.issuer);
+                    all.push(list);
+                }
+                Err(fault) => {
+                    value.report(unreadable(name, number, &fault));
+                    is_sound = false;
+                }
+            }
+        }
+    }
+    if !is_sound {
+        return None;
+    }
+    let has_list = |subject: &[u8]| issuers.iter().any(|issuer| **issuer == *subject);
+    let lacking = roots.roots.iter().position(|root| !has_list(&root.subject));
+    if let (Some(index), Some(value)) = (lacking, values.first()) {
+        let number = index + 1;
+        let what = format!("authority {number} of `ca` has no revocation list");
+        value.report(warning(what).with_remedy("its clients are refused: add its list"));
+    }
+    Some(all)
+}
+
+/// Reads a revocation list, in the ways of webpki, which checks clients, and of x509-parser.
+fn facts(der: &[u8]) -> Result<CrlFacts, String> {
+    let list = webpki::OwnedCertRevocationList::from_der(der).map_err(|error| error.to_string())?;
+    let issuer = webpki::CertRevocationList::from(list).issuer().into();
+    let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+    let next_update = list.next_update();
+    Ok(CrlFacts {
+        issuer,
+        shown: list.issuer().to_string(),
+        next_update: next_update.and_then(|time| Timestamp::from_second(time.timestamp()).ok()),
+    })
+}
+
+/// The finding about a list that has expired by `now`.
+fn expiry(facts: &CrlFacts, name: &str, expired: ExpiredCrl, now: Timestamp) -> Option<Finding> {
+    let due = facts.next_update.filter(|due| *due < now)?;
+    let what = format!("the revocation list of {} in {name} expired at {due}", facts.shown);
+    Some(match expired {
+        ExpiredCrl::Reject => error(what)
+            .with_remedy("fetch the authority's newest list; on_expired = \"warn\" uses this one"),
+        ExpiredCrl::Warn => warning(what)
+            .with_remedy("fetch the authority's newest list; until then this one is used"),
+    })
+}
+
+fn unreadable(name: &str, number: usize, fault: &ClientAuthError) -> Finding {
+    error(format!("revocation list {number} in {name} cannot be read: {fault}"))
+        .with_remedy(format!("was it cut short? See openssl crl -noout -text -in {name}"))
+}
+
+/// Reads the file of revoked serial numbers that `value` names, with the findings in that file.
+/// Lines without an issuer need `roots` to have one authority. `None` means that an error was
+/// reported.
+pub fn revoked_serials(
+    load: &mut LoadContext<'_>,
+    value: TomlValue<'_>,
+    roots: &RootCertStore,
+) -> (Option<Arc<RevokedSerials>>, Vec<Diagnostic>) {
+    let Some(name) = value.string() else { return (None, Vec::new()) };
+    let read = load.path(name).and_then(|path| {
+        let bytes = load.files.read(&path, MAX_LIST_BYTES).map_err(|fault| about(name, &fault))?;
+        Ok((path, bytes))
+    });
+    let (path, bytes) = match read {
+        Ok(read) => read,
+        Err(finding) => {
+            value.report(finding);
+            return (None, Vec::new());
+        }
+    };
+    let (text, fault) = encoding::text(&bytes);
+    let file = Arc::from(path.display().to_string());
+    let source_text =
+        SourceText::new(file, text, load.files.disclosure(&path).for_list(), MAX_ERRORS);
+    if let Some(fault) = fault {
+        source_text.report(text.len()..text.len(), fault);
+        return (None, source_text.into_diagnostics());
+    }
+    let entries = serials(&source_text, roots.len() == 1);
+    if source_text.errors() > 0 {
+        return (None, source_text.into_diagnostics());
+    }
+    let lapsed = entries.iter().filter(|entry| entry.lapsed(load.now)).count();
+    if lapsed > 0 {
+        let what = match lapsed {
+            1 => format!("a serial number in {name} has lapsed"),
+            several => format!("{several} serial numbers in {name} have lapsed"),
+        };
+        value.report(warning(what).with_remedy("a lapsed line is as if absent: remove it"));
+    }
+    (Some(Arc::new(RevokedSerials::new(entries))), source_text.into_diagnostics())
+}
+
+/// Every entry of a file; faults are reported.
+fn serials(source_text: &SourceText<'_>, is_sole: bool) -> Vec<SerialEntry> {
+    let (mut all, mut start) = (Vec::new(), 0);
+    for line in source_text.text().split_inclusive('\n') {
+        // As in lists: an editor puts a byte order mark first, and joined files have them inside.
+        let bare = line.trim_start_matches('\u{feff}');
+        let at = start + line.len() - bare.len();
+        start += line.len();
+        if bare.len() > MAX_LINE_BYTES {
+            let finding = error(format!("a line of more than {} KiB", MAX_LINE_BYTES >> 10));
+            source_text.report(at..at, finding.with_remedy("write one serial number on each line"));
+            continue;
+        }
+        match SerialEntry::parse(bare, is_sole) {
+            Ok(entry) => all.extend(entry),
+            Err(EntryError { span, fault, remedy }) => {
+                let finding = error(fault).with_remedy(remedy);
+                source_text.report(at + span.start..at + span.end, finding);
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,221 @@
+//! The files of `client_certificates`, each at a key of a document of its own.
+
+use std::fs;
+use std::path::Path;
+
+use data_encoding::BASE64;
+use rustls::RootCertStore;
+use tempfile::TempDir;
+
+use super::now;
+use crate::control::config::client_auth::{
+    ExpiredCrl, authorities, revocation_lists, revocation_lists_by, revoked_serials,
+};
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::disclosure::Disclosure;
+use crate::control::config::document::{Document, TomlValue};
+use crate::control::config::list::ListFileCache;
+use crate::control::config::load_context::LoadContext;
+use crate::control::config::source::Files;
+use crate::snapshot::client_auth::tests::{Authority, options};
+
+/// A folder with these files.
+fn folder(files: &[(&str, Vec<u8>)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    folder
+}
+
+fn pem(label: &str, der: &[u8]) -> Vec<u8> {
+    let text = BASE64.encode(der);
+    let lines: Vec<_> =
+        text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n")).into()
+}
+
+fn certificate(authority: &Authority) -> Vec<u8> {
+    pem("CERTIFICATE", &authority.der)
+}
+
+/// Reads the value of the one key of `text` by `read`, and returns its result with the findings.
+fn reading<T>(
+    folder: &Path,
+    text: &str,
+    read: impl FnOnce(&mut LoadContext<'_>, TomlValue<'_>) -> (T, Vec<Diagnostic>),
+) -> (T, String) {
+    let document = Document::parse("sidegate.toml".into(), text.as_bytes(), Disclosure::Lines);
+    let known = ListFileCache::default();
+    let mut load = LoadContext {
+        files: &mut Files::for_person(),
+        folder,
+        now: now(),
+        passed: None,
+        known: &known,
+        lists: ListFileCache::default(),
+        torn: false,
+    };
+    let (result, more) = {
+        let root = document.root();
+        let value = root.peek("key").unwrap();
+        read(&mut load, value)
+    };
+    let found = document.into_diagnostics().into_iter().chain(more);
+    let found: Vec<_> = found.map(|one| one.to_string()).collect();
+    (result, found.join("\n\n").replace(&format!("{}/", folder.display()), ""))
+}
+
+fn roots(all: &[&Authority]) -> RootCertStore {
+    RootCertStore::clone(&options(all).roots)
+}
+
+/// How many lists are read from the files of an array, and the findings.
+fn lists(
+    folder: &Path,
+    names: &str,
+    roots: &RootCertStore,
+    expired: ExpiredCrl,
+) -> (Option<usize>, String) {
+    reading(folder, &format!("key = [{names}]\n"), |load, value| {
+        let read = revocation_lists(load, &value.items().unwrap(), roots, expired);
+        (read.map(|lists| lists.len()), Vec::new())
+    })
+}
+
+#[test]
+fn authorities_are_read_and_an_expired_one_is_a_warning() {
+    let (one, two) = (Authority::root("one"), Authority::root("two"));
+    let both = [certificate(&one), certificate(&two)].concat();
+    let folder = folder(&[
+        ("both.pem", both),
+        ("none.pem", b"hello\n".to_vec()),
+        ("junk.pem", pem("CERTIFICATE", b"\x30\x03\x02\x01\x00")),
+    ]);
+    let read = |name: &str| {
+        reading(folder.path(), &format!("key = \"{name}\"\n"), |load, value| {
+            (authorities(load, value).map(|roots| roots.len()), Vec::new())
+        })
+    };
+    assert_eq!(read("both.pem"), (Some(2), String::new()));
+    let (none, found) = read("none.pem");
+    assert_eq!(none, None);
+    assert!(found.contains("key: none.pem holds no certificate"), "{found}");
+    assert!(found.contains("of the CAs that sign the clients' certificates"), "{found}");
+    let (junk, found) = read("junk.pem");
+    assert_eq!(junk, None);
+    assert!(found.contains("certificate 1 in junk.pem is no authority"), "{found}");
+    assert!(read("missing.pem").1.contains("missing.pem does not exist"));
+}
+
+#[test]
+fn revocation_lists_are_read_in_pem_and_der() {
+    let (one, two) = (Authority::root("one"), Authority::root("two"));
+    let of = |authority: &Authority| authority.crl(&[7], 2027);
+    let two_in_one = [pem("X509 CRL", &of(&one)), pem("X509 CRL", &of(&two))].concat();
+    let folder = folder(&[("two.pem", two_in_one), ("one.crl", of(&one).to_vec())]);
+    let (roots, reject) = (roots(&[&one, &two]), ExpiredCrl::Reject);
+    assert_eq!(lists(folder.path(), "\"two.pem\"", &roots, reject), (Some(2), String::new()));
+    let (read, found) = lists(folder.path(), "\"one.crl\"", &roots, reject);
+    assert_eq!(read, Some(1));
+    assert_eq!(
+        found,
+        r#"
+warning: key: authority 2 of `ca` has no revocation list
+ --> sidegate.toml:1:8
+  |
+1 | key = ["one.crl"]
+  |        ^^^^^^^^^
+  |
+  = help: its clients are refused: add its list
+"#
+        .trim()
+    );
+}
+
+#[test]
+fn expired_revocation_list_is_an_error_or_a_warning() {
+    let one = Authority::root("one");
+    let folder = folder(&[("old.crl", one.crl(&[7], 2026).to_vec())]);
+    let roots = roots(&[&one]);
+    let (read, found) = lists(folder.path(), "\"old.crl\"", &roots, ExpiredCrl::Reject);
+    assert_eq!(read, None);
+    let what = "the revocation list of CN=one in old.crl expired at 2026-01-01T00:00:00Z";
+    assert!(found.starts_with(&format!("error: key: {what}\n")), "{found}");
+    assert!(found.contains("on_expired = \"warn\""), "{found}");
+    let (read, found) = lists(folder.path(), "\"old.crl\"", &roots, ExpiredCrl::Warn);
+    assert_eq!(read, Some(1));
+    assert!(found.starts_with(&format!("warning: key: {what}\n")), "{found}");
+}
+
+#[test]
+fn broken_revocation_lists_are_errors_each() {
+    let one = Authority::root("one");
+    let whole = one.crl(&[7], 2027).to_vec();
+    let folder = folder(&[
+        ("cut.crl", whole[..whole.len() / 2].to_vec()),
+        ("cut.pem", pem("X509 CRL", &whole[..40])),
+        ("none.pem", certificate(&one)),
+    ]);
+    let names = "\"cut.crl\", \"cut.pem\", \"none.pem\", \"missing.pem\"";
+    let (read, found) = lists(folder.path(), names, &roots(&[&one]), ExpiredCrl::Warn);
+    assert_eq!(read, None);
+    for expected in [
+        "revocation list 1 in cut.crl cannot be read: ",
+        "revocation list 1 in cut.pem cannot be read: ",
+        "none.pem holds no revocation list",
+        "missing.pem does not exist",
+    ] {
+        assert!(found.contains(expected), "{expected}: {found}");
+    }
+}
+
+#[test]
+fn panic_of_a_parser_is_an_error_at_its_file() {
+    let one = Authority::root("one");
+    let folder = folder(&[("one.crl", one.crl(&[7], 2027).to_vec())]);
+    let (read, found) = reading(folder.path(), "key = [\"one.crl\"]\n", |load, value| {
+        let (items, roots) = (value.items().unwrap(), roots(&[&one]));
+        let parse = |_: &[u8]| panic!("injected");
+        (revocation_lists_by(load, &items, &roots, ExpiredCrl::Warn, &parse), Vec::new())
+    });
+    assert!(read.is_none());
+    let what = "revocation list 1 in one.crl cannot be read: a bug in the library that reads it";
+    assert!(found.starts_with(&format!("error: key: {what}\n")), "{found}");
+}
+
+#[test]
+fn revoked_serials_are_read_with_each_fault_at_its_place() {
+    let (one, two) = (Authority::root("one"), Authority::root("two"));
+    let pin = "00".repeat(32);
+    let text = format!(
+        "# revoked\n\u{feff}{pin}:01 ticket=SEC-1\r\n{pin}:02 expires=2026-01-01 # lapsed\n"
+    );
+    let folder = folder(&[
+        ("good", text.clone().into()),
+        ("bad", format!("{text}1A2B\n{pin}:03 expires=soon\n").into()),
+        ("comments", b"; none yet\n".to_vec()),
+        ("key", pem("PRIVATE KEY", &[7; 48])),
+    ]);
+    let read = |name: &str, roots: &RootCertStore| {
+        reading(folder.path(), &format!("key = \"{name}\"\n"), |load, value| {
+            let (read, found) = revoked_serials(load, value, roots);
+            (read.map(|revoked| revoked.len()), found)
+        })
+    };
+    let both = roots(&[&one, &two]);
+    let (good, found) = read("good", &both);
+    assert_eq!(good, Some(2));
+    assert!(found.starts_with("warning: key: a serial number in good has lapsed"), "{found}");
+    let (bad, found) = read("bad", &both);
+    assert_eq!(bad, None);
+    let placed = "error: which authority's? `ca` has several\n--> bad:4:1\n";
+    assert!(found.starts_with(placed), "{found}");
+    assert!(found.contains("is not a date\n--> bad:5:69\n"), "{found}");
+    // With one authority a line may leave it out.
+    let (bad, found) = read("bad", &roots(&[&one]));
+    assert!(bad.is_none() && !found.contains("which authority"), "{found}");
+    assert_eq!(read("comments", &both), (Some(0), String::new()));
+    let (key, found) = read("key", &both);
+    assert!(key.is_none() && !found.contains("BwcH"), "{found}");
+}
