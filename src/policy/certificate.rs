@@ -15,6 +15,8 @@ const MAX_NAME_BYTES: usize = 2048;
 pub struct ClientCertificate {
     /// Its URI names, in order: scheme and authority in lower case (RFC 5280 §4.2.1.6).
     pub uris: Box<[Box<str>]>,
+    /// Whether it has a URI name that is left out of `uris`. See [`ClientCertificate::uri_name`].
+    pub has_odd_uri: bool,
     /// Its DNS names, in order: lower case, without a trailing dot.
     pub dns_names: Box<[Box<str>]>,
     /// The digest of its public key.
@@ -94,6 +96,7 @@ impl ClientCertificate {
     pub fn named(identity: &str) -> Result<Self, &'static str> {
         let mut certificate = ClientCertificate {
             uris: Box::default(),
+            has_odd_uri: false,
             dns_names: Box::default(),
             key_pin: KeyPin([0; 32]),
             common_name: None,
@@ -138,7 +141,7 @@ impl CertificateRule {
         let Some(certificate) = certificate else {
             return if self.required { Err(CertificateFault::Missing) } else { Ok(()) };
         };
-        if let Some(denies) = self.deny.iter().find(|pattern| pattern.matches(certificate)) {
+        if let Some(denies) = self.deny.iter().find(|pattern| pattern.denies(certificate)) {
             return Err(CertificateFault::Denied(denies));
         }
         match &self.allow {
@@ -194,6 +197,18 @@ impl IdentityPattern {
         }
     }
 
+    /// Whether the pattern, in `deny`, matches a name of `certificate`, or may match one that means
+    /// different things to different programs. Such a name must not slip past a wildcard.
+    fn denies(&self, certificate: &ClientCertificate) -> bool {
+        let may_match = match self {
+            IdentityPattern::Uri(pattern) if pattern.has_wildcard => {
+                certificate.has_odd_uri || certificate.uris.iter().any(|uri| pattern.may_match(uri))
+            }
+            _ => false,
+        };
+        may_match || self.matches(certificate)
+    }
+
     fn has_wildcard(&self) -> bool {
         match self {
             IdentityPattern::Uri(pattern) => pattern.has_wildcard,
@@ -229,6 +244,16 @@ impl UriPattern {
             return Err("`**` in the place of the authority would match every authority");
         }
         Ok(UriPattern { text: lower_authority(text).into(), has_wildcard })
+    }
+
+    /// Whether a name of the pattern's scheme has segments that programs read in several ways.
+    fn may_match(&self, uri: &str) -> bool {
+        let (Some((scheme, _)), Some((of, name))) =
+            (self.text.split_once(':'), uri.split_once(':'))
+        else {
+            return true;
+        };
+        scheme == of && !segments(name).all(is_plain)
     }
 
     fn matches(&self, uri: &str) -> bool {
@@ -528,6 +553,42 @@ mod tests {
         assert_eq!(rule(false, None).judge(None), Ok(()));
         assert_eq!(rule(true, None).judge(Some(&named("dns:x.example"))), Ok(()));
         assert!(rule(false, None).judge(Some(&named("spiffe://a/deny"))).is_err());
+    }
+
+    #[test]
+    fn hostile_name_does_not_slip_past_a_denied_wildcard() {
+        let deny = |pattern: &str| CertificateRule {
+            required: false,
+            allow: None,
+            deny: [IdentityPattern::parse(pattern).unwrap()].into(),
+        };
+        let rule = deny("spiffe://example.com/**");
+        let with = |uri: &str| {
+            let mut certificate = ClientCertificate::named(PIN).unwrap();
+            let name = ClientCertificate::uri_name(uri);
+            certificate.has_odd_uri = name.is_none();
+            certificate.uris = name.into_iter().collect();
+            certificate
+        };
+        for uri in [
+            "spiffe://example.com/a",
+            "spiffe://example.com/a/",
+            "spiffe://example.com/a/../b",
+            "spiffe://user@example.com/a",
+            "spiffe://other.example/%2e%2e/a",
+            "spiffe://example.com/a b",
+            "spiffe://example.com/\u{e9}",
+            "no uri",
+        ] {
+            assert!(rule.judge(Some(&with(uri))).is_err(), "{uri}");
+        }
+        for uri in ["spiffe://other.example/a", "https://example.com/a/", "urn:x:y"] {
+            assert_eq!(rule.judge(Some(&with(uri))), Ok(()), "{uri}");
+        }
+        // Without a wildcard only the name itself is denied.
+        let rule = deny("spiffe://example.com/a");
+        assert_eq!(rule.judge(Some(&with("spiffe://example.com/a/"))), Ok(()));
+        assert!(rule.judge(Some(&with("SPIFFE://example.com/a"))).is_err());
     }
 
     #[test]

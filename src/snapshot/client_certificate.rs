@@ -24,13 +24,16 @@ pub fn read(chain: &[CertificateDer<'_>]) -> Result<ClientCertificate, &'static 
     }
     let (_, certificate) =
         X509Certificate::from_der(leaf).map_err(|_| "the client's certificate cannot be read")?;
-    let (mut uris, mut dns_names) = (Vec::new(), Vec::new());
+    let (mut uris, mut dns_names, mut has_odd_uri) = (Vec::new(), Vec::new(), false);
     let names = certificate
         .subject_alternative_name()
         .map_err(|_| "the names of the client's certificate cannot be read")?;
     for name in names.iter().flat_map(|names| &names.value.general_names) {
         match name {
-            GeneralName::URI(uri) => uris.extend(ClientCertificate::uri_name(uri)),
+            GeneralName::URI(uri) => match ClientCertificate::uri_name(uri) {
+                Some(uri) => uris.push(uri),
+                None => has_odd_uri = true,
+            },
             GeneralName::DNSName(name) => dns_names.extend(ClientCertificate::dns_name(name)),
             _ => {}
         }
@@ -39,6 +42,7 @@ pub fn read(chain: &[CertificateDer<'_>]) -> Result<ClientCertificate, &'static 
     let end = certificate.validity().not_after.timestamp();
     Ok(ClientCertificate {
         uris: uris.into(),
+        has_odd_uri,
         dns_names: dns_names.into(),
         key_pin: key_pin(certificate.public_key().raw),
         common_name: common_name.and_then(|name| name.as_str().ok()).map(Box::from),
@@ -87,6 +91,7 @@ mod tests {
         let (chain, key) = certificate(sans, &[0x81, 2]);
         let read = read(&chain).unwrap();
         assert_eq!(*read.uris, ["spiffe://example.com/A".into(), "urn:x:y".into()]);
+        assert!(read.has_odd_uri);
         assert_eq!(*read.dns_names, ["a.example.com".into()]);
         assert_eq!(*read.serial, [0x81, 2]);
         let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
