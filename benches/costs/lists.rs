@@ -77,7 +77,14 @@ subprotocols = ["v2.ticks"]
         Host::parse(b"ws.example.com").expect("a host"),
         Some("https://desk.partner.example".into()),
     );
-    let request = Request { host, path: "/chat/ticks".into(), origin, kind, scheme: Scheme::Https };
+    let request = Request {
+        host,
+        path: "/chat/ticks".into(),
+        origin,
+        kind,
+        scheme: Scheme::Https,
+        reported_host: None,
+    };
     let office = feed::inside(&["10.0.0.0/8".parse().expect("a network")], ASKED);
     let elsewhere = feed::anywhere(Family::V4, ASKED);
     let mut group = criterion.benchmark_group("judgement");

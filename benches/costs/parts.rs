@@ -54,7 +54,14 @@ pub fn charging(criterion: &mut Criterion<CpuTime>) {
         let tunnels = Tunnels::new(Arc::clone(&live), Lifecycle::new());
         let kind = RequestType::Attempt { subprotocols: [].into() };
         let (host, scheme) = (Host::parse(b"ws.example.com").expect("a host"), Scheme::Https);
-        let request = Request { host, path: "/chat/".into(), origin: None, kind, scheme };
+        let request = Request {
+            host,
+            path: "/chat/".into(),
+            origin: None,
+            kind,
+            scheme,
+            reported_host: None,
+        };
         let clients: Vec<Client> = feed::anywhere(Family::V4, clients);
         let charges = name != "judged";
         asking(&mut group, name, &clients, |client, now| {
@@ -91,7 +98,8 @@ pub fn reading(criterion: &mut Criterion<CpuTime>) {
             bencher.iter(|| {
                 let path = RequestPath::read(black_box(&path)).expect("a path");
                 let (host, kind, scheme) = (host.clone(), RequestType::Plain, Scheme::Https);
-                let request = Request { host, path, origin: None, kind, scheme };
+                let request =
+                    Request { host, path, origin: None, kind, scheme, reported_host: None };
                 snapshot
                     .judge(
                         &Client::new([192, 0, 2, 1].into()).into(),

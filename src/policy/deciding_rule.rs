@@ -249,6 +249,7 @@ mod tests {
             origin: Some(origin.into()),
             kind,
             scheme: Scheme::Unknown,
+            reported_host: None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod certificate;
 pub mod deciding_rule;
+pub mod forwarded;
 pub mod limit;
 pub mod list;
 pub mod network;

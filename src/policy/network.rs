@@ -59,6 +59,11 @@ impl Peer {
         Peer(Address::Unix(user))
     }
 
+    /// The client in the role of a peer: a proxy whose address another proxy names.
+    pub const fn of_client(client: Client) -> Self {
+        Peer(client.0)
+    }
+
     /// The IP address, folded to IPv4 where it is mapped. `None` means a Unix socket.
     pub const fn ip(self) -> Option<IpAddr> {
         self.0.ip()

@@ -138,7 +138,7 @@ impl Origins {
 
     /// Returns the origins that `"same"` means for `request`, joined with "or".
     pub fn same_origins(request: &Request) -> String {
-        let (name, port) = (request.host.name(), request.host.port());
+        let (name, port) = (request.public_host().name(), request.public_host().port());
         let own = |scheme: &&str| request.scheme.may_be(scheme);
         let own = ["https", "http"].into_iter().filter(own).map(|scheme| {
             let port = port.or(default_port(scheme));
@@ -154,6 +154,7 @@ impl Scheme {
     fn may_be(self, scheme: &str) -> bool {
         match self {
             Scheme::Https => scheme == "https",
+            Scheme::Http => scheme == "http",
             Scheme::Unknown => scheme == "https" || scheme == "http",
         }
     }
@@ -210,10 +211,9 @@ impl Origin {
     /// Whether this is the origin of the host and port that `request` is for. A port that is not
     /// written is the default of the page's scheme, on both sides.
     fn is_of(&self, request: &Request) -> bool {
-        let port = request.host.port().or(default_port(&self.scheme));
-        request.scheme.may_be(&self.scheme)
-            && *self.host == *request.host.name()
-            && self.port == port
+        let host = request.public_host();
+        let port = host.port().or(default_port(&self.scheme));
+        request.scheme.may_be(&self.scheme) && *self.host == *host.name() && self.port == port
     }
 
     fn read(scheme: &str, authority: &str) -> Option<Origin> {
@@ -255,7 +255,8 @@ mod tests {
     fn request(host: &str, scheme: Scheme, origin: Option<&str>) -> Request {
         let kind = RequestType::Attempt { subprotocols: [].into() };
         let host = Host::parse(host.as_bytes()).unwrap();
-        Request { host, path: "/".into(), origin: origin.map(Into::into), kind, scheme }
+        let origin = origin.map(Into::into);
+        Request { host, path: "/".into(), origin, kind, scheme, reported_host: None }
     }
 
     fn origins(patterns: &[&str]) -> Origins {

@@ -84,7 +84,8 @@ pub fn route(name: &str, path: &str, policy: &Arc<Policy>) -> Arc<Route> {
 pub fn request(host: &str) -> Request {
     let kind = RequestType::Attempt { subprotocols: [].into() };
     let host = Host::parse(host.as_bytes()).unwrap();
-    Request { host, path: "/".into(), origin: None, kind, scheme: Scheme::Unknown }
+    let scheme = Scheme::Unknown;
+    Request { host, path: "/".into(), origin: None, kind, scheme, reported_host: None }
 }
 
 /// 192.0.2.`host`

@@ -32,13 +32,18 @@ pub struct Request {
     pub kind: RequestType,
     /// The scheme that the client used.
     pub scheme: Scheme,
+    /// The host and port that the client used, as a listed peer reports them. `None` means those of
+    /// `host`. No route is found by them.
+    pub reported_host: Option<Box<Host>>,
 }
 
-/// The scheme that a client used, as far as its listener knows.
+/// The scheme that a client used, as far as its listener knows, or as a listed peer reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    /// `https` or `wss`: the listener terminated TLS.
+    /// `https` or `wss`: the listener terminated TLS, or the peer did.
     Https,
+    /// `http` or `ws`, as the peer reports.
+    Http,
     /// Either: the listener is plain, and a proxy in front of it may have terminated TLS.
     Unknown,
 }
@@ -78,7 +83,12 @@ impl Request {
         let path = path(parts)?;
         let kind = kind(parts)?;
         let origin = origin.map(|value| String::from_utf8_lossy(value.as_bytes()).into());
-        Ok(Request { host, path, origin, kind, scheme })
+        Ok(Request { host, path, origin, kind, scheme, reported_host: None })
+    }
+
+    /// The host and port that the client used.
+    pub fn public_host(&self) -> &Host {
+        self.reported_host.as_deref().unwrap_or(&self.host)
     }
 
     /// Whether the request asks for an upgrade to WebSocket.

@@ -54,6 +54,11 @@ impl Host {
         Host { name: "".into(), port: None }
     }
 
+    /// The same name with this port.
+    pub fn with_port(&self, port: Option<u16>) -> Host {
+        Host { name: self.name.clone(), port }
+    }
+
     /// Whether the request names no host.
     pub fn is_unnamed(&self) -> bool {
         self.name.is_empty()

@@ -81,7 +81,7 @@ impl Request {
         };
         let kind = if attempt { RequestType::Attempt { subprotocols } } else { RequestType::Plain };
         let (path, origin) = (RequestPath::read(path), origin.map(Into::into));
-        Ok(path.map(|path| Request { host, path, origin, kind, scheme }))
+        Ok(path.map(|path| Request { host, path, origin, kind, scheme, reported_host: None }))
     }
 }
 
