@@ -24,8 +24,7 @@ pub enum Refusal {
     /// The path holds an invalid or a deceptive escape, or leads to another policy as other servers
     /// read it.
     Path,
-    /// Reserved: the forwarded headers of a listed peer cannot be read. This version believes no
-    /// peer's headers, so nothing constructs it.
+    /// The forwarded headers of a listed peer cannot be read.
     Forwarded,
     /// Another certificate than the one served covers the host.
     Misdirected,

@@ -379,6 +379,10 @@ impl Acceptor {
         if rules.listener.proxy_protocol.as_ref().is_some_and(|peers| peers.contains(peer)) {
             return Some(Admission::ByHeader);
         }
+        // Each of its requests has a client of its own, which the baseline judges then.
+        if rules.listener.forwards_others(peer) {
+            return Some(Admission::Shared);
+        }
         let (thread, ListenerState { name, metrics, .. }) = (&self.thread, &self.state);
         let (client, now) = (Client::of_peer(peer), Timestamp::now());
         let turn_away = |refusal, rule, end| {

@@ -9,7 +9,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::policy::forwarded::ForwardedRules;
 use crate::policy::limit::Rate;
+use crate::policy::network::Peer;
 use crate::policy::peers::PeerList;
 
 /// One `[[listener]]`, with all defaults filled in.
@@ -37,8 +39,18 @@ pub struct Listener {
     /// The peers whose connections begin with a PROXY header, and no other peer's. `None` means
     /// off.
     pub proxy_protocol: Option<PeerList>,
+    /// The forwarded headers that are believed, and of which peers. `None` means off.
+    pub forwarded: Option<ForwardedRules>,
     /// Timeouts before a request is routed.
     pub timeouts: ListenerTimeouts,
+}
+
+impl Listener {
+    /// Whether requests on a connection of `peer` are those of clients that its forwarded headers
+    /// name. Bounds on one client's connections don't hold for it.
+    pub fn forwards_others(&self, peer: Peer) -> bool {
+        self.forwarded.as_ref().is_some_and(|rules| rules.from.contains(peer))
+    }
 }
 
 /// Default rate of TLS handshakes of one client: an office or a balancer is one address, and all of

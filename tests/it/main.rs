@@ -25,6 +25,7 @@ mod exchanges;
 mod explain;
 mod fake_agent;
 mod forward;
+mod forwarded;
 mod gate;
 mod gates;
 mod handshakes;

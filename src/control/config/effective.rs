@@ -17,8 +17,8 @@ use super::keys::policy::certificate as of_client;
 use super::keys::policy::{client, limits, message};
 use super::keys::sidegate as keys;
 use super::keys::sidegate::{
-    admin, backend_tls, certificate, listener, metrics, policies, process, proxy_protocol, reload,
-    route, shutdown, timeouts,
+    admin, backend_tls, certificate, forwarded, listener, metrics, policies, process,
+    proxy_protocol, reload, route, shutdown, timeouts,
 };
 use super::{
     AdminSettings, BackendTlsSettings, MetricsSettings, ReloadSettings, RouteDefaults,
@@ -165,7 +165,13 @@ fn listener(listener: &Listener) -> Value {
         listener::PROXY_PROTOCOL
             .shown_as(object([proxy_protocol::FROM.shown(&peers.iter().collect())]))
     });
-    object(keys.into_iter().chain(more).chain(public_port).chain(proxy_protocol))
+    let forwarded = listener.forwarded.as_ref().map(|rules| {
+        listener::FORWARDED.shown_as(object([
+            forwarded::HEADER.shown(&rules.header),
+            forwarded::FROM.shown(&rules.from.iter().collect()),
+        ]))
+    });
+    object(keys.into_iter().chain(more).chain(public_port).chain(proxy_protocol).chain(forwarded))
 }
 
 fn certificate(certificate: &Certificate) -> Value {

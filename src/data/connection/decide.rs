@@ -35,10 +35,12 @@ use crate::tunnels::MIN_STREAM_AGE;
 
 /// The head of a request, from either reader, and the gate's verdict on it.
 pub struct RequestHead {
-    parts: request::Parts,
+    /// The head as it was parsed.
+    pub parts: request::Parts,
     /// How its names are spelled. `None` means that hyper has read the head, and alone knows.
     spelling: Option<OriginalSpelling>,
-    request: Result<Request, Refusal>,
+    /// The request, or why it is refused.
+    pub request: Result<Request, Refusal>,
     /// Whether a body follows.
     has_body: bool,
 }
@@ -101,13 +103,17 @@ enum UpgradeAnswer {
 impl HttpService {
     /// Decides a request, and puts an attempt to its backend. The request is on the books from the
     /// call on, not from the first poll: its client may be gone before that.
-    pub fn decide(self: Arc<Self>, head: RequestHead) -> impl Future<Output = Decision> {
+    pub fn decide(self: Arc<Self>, mut head: RequestHead) -> impl Future<Output = Decision> {
         let (thread, connection) = (Arc::clone(&self.thread), Arc::clone(&self.connection));
         let mut log = Box::new(RequestLog::new(thread, connection, head.has_body));
         self.note(&head, &mut log);
+        let live = self.thread.plane.live.load();
+        self.derive_client(&live, &mut head, &mut log);
+        let derived_under = live.generation;
+        drop(live);
         async move {
             // Taken apart before the wait, so that the future holds no second copy of the head.
-            let (attempt, request, permit) = match self.next_step(head, &mut log) {
+            let (attempt, request, permit) = match self.next_step(head, derived_under, &mut log) {
                 Ok(AdmittedRequest::Open { attempt, request, permit }) => {
                     (attempt, request, permit)
                 }
@@ -157,21 +163,29 @@ impl HttpService {
     }
 
     /// Takes the steps in their order, up to the charge of plain HTTP or the permit of an attempt.
+    /// The client was found under the generation `derived_under`.
     fn next_step(
         &self,
-        head: RequestHead,
+        mut head: RequestHead,
+        derived_under: u64,
         log: &mut RequestLog,
     ) -> Result<AdmittedRequest, Refusal> {
+        // Loaded once: the client, the route and the verdict are those of one generation.
+        let live = self.thread.plane.live.load();
+        if live.generation != derived_under {
+            self.derive_again(&live, &mut head, log);
+        }
         let RequestHead { parts, spelling, request, .. } = head;
         let request = request?;
         // Before the judgement: a redirect says nothing about routes, and no policy applies to it.
         if let Protocol::Redirect(ports) = self.connection.protocol {
             return self.redirect(ports, &request, &parts.uri, log).map(AdmittedRequest::Reply);
         }
-        let judged = self.judge(&self.thread.plane.live.load(), &request, log);
+        let judged = self.judge(&live, &request, log);
         let permit = match judged {
             Err(Refusal::Route) => {
-                return self.add_slash(&request, &parts.uri, log).map(AdmittedRequest::Reply);
+                let redirect = self.add_slash(&live, &request, &parts.uri, log);
+                return redirect.map(AdmittedRequest::Reply);
             }
             judged => judged?,
         };
@@ -196,9 +210,15 @@ impl HttpService {
         target: &Uri,
         log: &mut RequestLog,
     ) -> Result<Response<Bytes>, Refusal> {
-        if request.host.is_unnamed() {
+        let host = request.public_host();
+        if host.is_unnamed() {
             // HTTP/1.0 may name no host, and then there is nowhere to redirect to.
             return Err(Refusal::Head(HeadError::Malformed));
+        }
+        if request.scheme == Scheme::Https {
+            // A listed peer has terminated TLS: the redirect would lead back here, for ever.
+            log.tried.error = Some("it came over https, where a redirect would lead again".into());
+            return Err(Refusal::Route);
         }
         // Displayed, it begins with a slash also where an absolute target has no path.
         let target = target.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string);
@@ -208,9 +228,9 @@ impl HttpService {
         let target = encoded.map_or(target, |(target, _)| target);
         self.closes();
         log.skip();
-        let forwarded = &self.connection.forwarded;
-        let port = ports.for_client(forwarded.public_port(&request.host), forwarded.port);
-        Ok(reply::redirect(request.host.name(), port, &target))
+        let used = log.forwarded.public_port(&request.host);
+        let port = ports.for_client(used, log.forwarded.port);
+        Ok(reply::redirect(host.name(), port, &target))
     }
 
     /// Judges under the generation that runs now: no connection keeps one between requests.
@@ -221,12 +241,8 @@ impl HttpService {
         log: &mut RequestLog,
     ) -> Result<Permit, Refusal> {
         let now = Timestamp::now();
-        let Judgement { generation, route, policy, verdict, candidate, ambiguity } = live.judge(
-            &self.connection.forwarded.subject,
-            request,
-            self.connection.served.as_ref(),
-            now,
-        );
+        let Judgement { generation, route, policy, verdict, candidate, ambiguity } =
+            live.judge(&log.forwarded.subject, request, self.connection.served.as_ref(), now);
         log.judged = Some((generation, now));
         log.note_route(request, route);
         log.policy = policy;
@@ -243,14 +259,13 @@ impl HttpService {
     /// and the request that follows pays.
     fn add_slash(
         &self,
+        live: &Snapshot,
         request: &Request,
         target: &Uri,
         log: &mut RequestLog,
     ) -> Result<Response<Bytes>, Refusal> {
-        // Loaded once: the route is found and judged under one generation, which the line names.
-        let live = self.thread.plane.live.load();
         let slashed = live.with_slash(request).ok_or(Refusal::Route)?;
-        let permit = self.judge(&live, &slashed, log)?;
+        let permit = self.judge(live, &slashed, log)?;
         log.compare(log.candidate, None);
         let (answer, after) = log.log_redirect(&permit.route().path, target.query());
         self.closes_after(after);
@@ -283,8 +298,7 @@ impl HttpService {
         let route = slot.permit().route();
         let trailers = forward::takes_trailers(&attempt.head.headers);
         request.path.keep_form(route.paths == PathForwarding::AsIs);
-        let forwarded = &self.connection.forwarded;
-        forward::to_backend(&mut attempt.head, &request, route, forwarded, &log.id)?;
+        forward::to_backend(&mut attempt.head, &request, route, &log.forwarded, &log.id)?;
         let overdue = self.drain_overdue(log.began);
         // An answer that has come is used, even if the drain is due in the same turn.
         let answer = tokio::select! {

@@ -309,8 +309,7 @@ async fn an_attempt_is_sent_to_a_backend_as_hyper_sends_it() {
         let Ok(request) = Gated::read(&parts, Scheme::Unknown) else { continue };
         let mut hypers = read_by_server(&came).await;
         let id = HeaderValue::from(random.random::<u64>());
-        let (subject, tls, public_port) = (client.into(), random.random(), None);
-        let forwarded = ForwardedFacts { subject, tls, port: 443, public_port };
+        let forwarded = ForwardedFacts::new(client, random.random(), 443, None);
         for parts in [&mut parts, &mut hypers] {
             forward::to_backend(parts, &request, &route, &forwarded, &id).unwrap();
         }

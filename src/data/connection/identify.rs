@@ -44,6 +44,9 @@ pub fn refuse_header(thread: &ThreadContext, listener: &Listener, log_context: L
 pub enum Admission {
     /// The peer is the client, which was charged at the accept.
     Claimed(AdmissionClaim),
+    /// The peer is listed in `forwarded`: its connection carries requests of other clients, and
+    /// counts among those of none.
+    Shared,
     /// The peer is listed in `proxy_protocol`: the client is charged once its header is there.
     ByHeader,
 }
@@ -101,6 +104,11 @@ impl Unidentified<'_> {
                     Err(unadmitted) => self.book(unadmitted, client, None, open_guard),
                 }
             }
+            Admission::Shared => {
+                let client = Client::of_peer(self.peer);
+                let guard = open_guard.thread.plane.pending.unbounded(client.key());
+                Some(Identified { client, guard, proxied: None, is_exempt: true })
+            }
             // Boxed: connections of other peers would carry the room that it takes.
             Admission::ByHeader => Box::pin(self.by_header(closing, open_guard)).await,
         }
@@ -120,8 +128,13 @@ impl Unidentified<'_> {
             }
         };
         let client = proxied.client().unwrap_or(Client::of_peer(self.peer));
+        let is_shared = self.rules.listener.forwards_others(Peer::of_client(client));
         // The peer's own checks, and clients that it can't name.
-        let is_exempt = proxied.endpoints.is_none();
+        let is_exempt = proxied.endpoints.is_none() || is_shared;
+        if is_shared {
+            let guard = open_guard.thread.plane.pending.unbounded(client.key());
+            return Some(Identified { client, guard, proxied: Some(proxied), is_exempt });
+        }
         match self.charge(client, is_exempt, &open_guard.thread).await {
             Ok(guard) => Some(Identified { client, guard, proxied: Some(proxied), is_exempt }),
             Err(unadmitted) => self.book(unadmitted, client, Some(&proxied), open_guard),

@@ -3,6 +3,7 @@
 //! A connection ends in exactly one way, which is counted when its [`OpenGuard`] is dropped.
 
 mod decide;
+mod derive;
 #[cfg(test)]
 mod differential;
 mod direct;
@@ -47,7 +48,6 @@ use crate::data::tunnel::{Tunnel, TunnelOutcome};
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
-use crate::policy::subject::Subject;
 use crate::snapshot::ListenerRules;
 use crate::snapshot::route::RouteTimeouts;
 
@@ -113,7 +113,8 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
         protocol: rules.listener.protocol,
         max_fields: rules.listener.max_fields,
         max_head: rules.listener.max_head,
-        forwarded: ForwardedFacts { subject: Subject::new(client), tls, port, public_port },
+        forwarded: ForwardedFacts::new(client, tls, port, public_port),
+        accepted: Arc::clone(&rules.listener),
         peer,
         proxied,
         served,
@@ -121,7 +122,10 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     };
     let deadlines = deadlines_of(&rules, guard);
     let service = Arc::new(HttpService::new(Arc::clone(&thread), connection, deadlines));
-    let outcome = serve_http(&thread, &rules, stream, service).await;
+    let outcome = serve_http(&thread, &rules, stream, Arc::clone(&service)).await;
+    // A connection that lingers does so for its last answer.
+    let client = service.latest_client();
+    drop(service);
     conclude(&thread, outcome, open_guard, client);
 }
 

@@ -21,12 +21,13 @@ use crate::data::http::reply::{self, Persistence};
 use crate::observe::log::decision::{DecisionRecord, LogContext};
 use crate::observe::metrics::{CandidateDifference, RequestKind, RequestResult};
 use crate::policy::Policy;
+use crate::policy::forwarded::Derivation;
 use crate::policy::network::Peer;
 use crate::policy::proxied::ProxiedConnection;
 use crate::policy::request::Request;
 use crate::refusal::Refusal;
 use crate::snapshot::certificate::ServedCertificate;
-use crate::snapshot::listener::Protocol;
+use crate::snapshot::listener::{Listener, Protocol};
 use crate::snapshot::route::{PathForwarding, Route};
 use crate::tunnels::RequestSource;
 
@@ -40,8 +41,10 @@ pub struct ConnectionInfo {
     pub max_fields: usize,
     /// The most bytes of a request's head.
     pub max_head: usize,
-    /// The facts that a backend gets in `X-Forwarded-*`.
+    /// The facts about requests in which no listed peer names another client.
     pub forwarded: ForwardedFacts,
+    /// The listener as it was at the accept.
+    pub accepted: Arc<Listener>,
     /// The socket's other end.
     pub peer: Peer,
     /// The connection to the proxy in front, as its PROXY header describes it. `None` means that
@@ -55,7 +58,7 @@ pub struct ConnectionInfo {
 }
 
 impl ConnectionInfo {
-    /// Whose connection it is.
+    /// Whose connection it is. A request on it may be another client's.
     pub fn log_context(&self) -> LogContext<'_> {
         LogContext {
             listener: &self.listener,
@@ -71,6 +74,11 @@ pub struct RequestLog {
     thread: Arc<ThreadContext>,
     connection: Arc<ConnectionInfo>,
     recorded: bool,
+    /// How the request reached us, and whose it is.
+    pub forwarded: ForwardedFacts,
+    /// Why the forwarded headers of its peer cannot be read. `None` means that they can, or that
+    /// they are not believed.
+    fault: Option<Box<Derivation>>,
     /// The status of an answer whose delivery decides how the request is booked.
     pub deferred_status: Option<u16>,
     /// Under which id both sides know the request.
@@ -109,8 +117,10 @@ impl RequestLog {
         HEXLOWER.encode_mut(&rand::random::<u128>().to_be_bytes(), &mut id);
         RequestLog {
             thread,
+            forwarded: connection.forwarded.clone(),
             connection,
             recorded: false,
+            fault: None,
             deferred_status: None,
             // Hexadecimal digits are always a valid value.
             id: HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
@@ -127,6 +137,21 @@ impl RequestLog {
             judged: None,
             tried: DialRecord::default(),
         }
+    }
+
+    /// Notes how the request reached us. A listed peer's id of it is kept, so that the logs of both
+    /// have the same.
+    pub fn set_facts(&mut self, facts: ForwardedFacts) {
+        if let Some(id) = facts.derived.as_ref().and_then(|all| all.report.request_id.as_ref()) {
+            self.id = id.clone();
+        }
+        self.forwarded = facts;
+        self.fault = None;
+    }
+
+    /// Notes that the forwarded headers of a listed peer cannot be read.
+    pub fn set_fault(&mut self, derivation: Box<Derivation>) {
+        self.fault = Some(derivation);
     }
 
     /// Notes the host and the path of a head that has not passed the gate.
@@ -167,7 +192,7 @@ impl RequestLog {
         let (policy, judged, (_, now)) = (self.policy.as_ref()?, self.candidate?, self.judged?);
         let is_plain = self.kind == RequestKind::Plain;
         let tunnels = &self.thread.plane.tunnels;
-        tunnels.charge_candidate(policy, &self.connection.forwarded.subject, is_plain, judged, now)
+        tunnels.charge_candidate(policy, &self.forwarded.subject, is_plain, judged, now)
     }
 
     /// Counts and logs a candidate that would have decided otherwise. It has no other effect.
@@ -246,9 +271,12 @@ impl RequestLog {
         status: Option<u16>,
         refusal: Option<Refusal>,
     ) -> DecisionRecord<'_> {
+        let derived = self.forwarded.derived.as_ref().map(|derived| &derived.derivation);
+        let client = self.forwarded.subject.client;
         DecisionRecord {
-            log_context: self.connection.log_context(),
-            subject: &self.connection.forwarded.subject,
+            log_context: LogContext { client, ..self.connection.log_context() },
+            subject: &self.forwarded.subject,
+            derived: self.fault.as_deref().or(derived),
             kind: self.kind,
             host: &self.host,
             path: &self.path,
@@ -270,8 +298,11 @@ impl RequestLog {
     /// did not pass the gate, a request whose body is not read, and a client that is not served
     /// here: a refusal must not keep connections.
     fn persistence(&self, refusal: Refusal) -> Persistence {
+        // The connection of a listed peer is not the client's: others send requests over it.
+        let is_shared = self.forwarded.derived.is_some() || self.fault.is_some();
         let unserved = match refusal {
-            Refusal::Head(_) | Refusal::Network | Refusal::Route | Refusal::Misdirected => true,
+            Refusal::Head(_) => true,
+            Refusal::Network | Refusal::Route | Refusal::Misdirected => !is_shared,
             // With a route only a second reading of the path is refused: the client is served here.
             Refusal::Path => self.route.is_none(),
             // The connection is closed without an answer.

@@ -18,9 +18,11 @@ use crate::data::http::in_flight::{BodyKind, InFlightExchange};
 use crate::data::http::reply::Persistence;
 use crate::observe::log::decision;
 use crate::observe::metrics::ConnectionEnd;
+use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::refusal::{HeadError, Refusal};
 use crate::snapshot::Permit;
+use crate::snapshot::route::RouteTimeouts;
 use crate::sync::lock;
 
 /// The state that the requests of one connection share.
@@ -37,6 +39,9 @@ pub struct HttpService {
     has_bad_head: AtomicBool,
     /// Whether a request was answered on it.
     has_answered: AtomicBool,
+    /// The client of the latest request in which a listed peer has named one. `None` means that the
+    /// connection has only its own.
+    latest_client: Mutex<Option<Client>>,
     /// Requests whose client had ended its side before the answer: delivery decides about them.
     deferred: Mutex<Vec<RequestLog>>,
 }
@@ -55,14 +60,17 @@ impl HttpService {
             is_closing: AtomicBool::new(false),
             has_bad_head: AtomicBool::new(false),
             has_answered: AtomicBool::new(false),
+            latest_client: Mutex::default(),
             deferred: Mutex::default(),
         }
     }
 
-    /// Notes that there is an answer: its route bounds how long the client may take to take it.
+    /// Notes that there is an answer: its route bounds how long the client may take to take it. The
+    /// bounds of an earlier request never do.
     pub fn routed(&self, log: &RequestLog) {
-        if let Some(route) = &log.route {
-            self.deadlines.set_route_timeouts(&route.timeouts);
+        match &log.route {
+            Some(route) => self.deadlines.set_route_timeouts(&route.timeouts),
+            None => self.deadlines.set_route_timeouts(&RouteTimeouts::default()),
         }
     }
 
@@ -127,6 +135,17 @@ impl HttpService {
             &self.thread.throttle,
         );
         ConnectionEnd::Head
+    }
+
+    /// Notes the client that a listed peer has named.
+    pub fn set_latest_client(&self, client: Client) {
+        *lock(&self.latest_client) = Some(client);
+    }
+
+    /// The client to which the end of the connection belongs: that of the latest request.
+    pub fn latest_client(&self) -> Client {
+        let latest = *lock(&self.latest_client);
+        latest.unwrap_or(self.connection.forwarded.subject.client)
     }
 
     /// Notes that an answer closes the connection.

@@ -13,6 +13,8 @@ use hyper::ext::ReasonPhrase;
 
 use crate::data::http::identity::is_identity;
 use crate::data::websocket::handshake::{Agreement, Handshake};
+use crate::policy::forwarded::{Derived, ForwardedReport, WalkEnd};
+use crate::policy::network::Client;
 use crate::policy::request::{Host, Request, Scheme, options};
 use crate::policy::route::stripped;
 use crate::policy::subject::Subject;
@@ -42,10 +44,10 @@ const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-pref
 /// The name under which a request is known in logs on both sides.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How a request reached us.
+/// How a request reached us: as its connection tells, or as a listed peer reports.
 #[derive(Debug, Clone)]
 pub struct ForwardedFacts {
-    /// The client that the connection speaks for, and its credentials.
+    /// The client that it is judged by, and its credentials.
     pub subject: Subject,
     /// Whether it came over TLS.
     pub tls: bool,
@@ -53,20 +55,74 @@ pub struct ForwardedFacts {
     pub port: u16,
     /// The port that clients use, as the listener says. `None` means that `Host` tells it.
     pub public_port: Option<u16>,
+    /// What a listed peer says. `None` means that the peer is not listed, or that the listener
+    /// believes none.
+    pub derived: Option<Box<Derived>>,
 }
 
 impl ForwardedFacts {
-    /// The scheme that the client used. Once peers are trusted to report it, their report belongs
-    /// here.
+    /// The facts of a connection of this client, which came to `port`.
+    pub fn new(client: Client, tls: bool, port: u16, public_port: Option<u16>) -> Self {
+        let subject = Subject::new(client);
+        ForwardedFacts { subject, tls, port, public_port, derived: None }
+    }
+
+    /// The facts of a request on this connection about which a listed peer says this. What the
+    /// connection has proved belongs to the peer, and not to a client that it names, even one with
+    /// the peer's address.
+    pub fn derived(&self, derived: Derived) -> Self {
+        let subject = match derived.derivation.end {
+            WalkEnd::Empty => self.subject.clone(),
+            _ => Subject::new(derived.derivation.client()),
+        };
+        ForwardedFacts { subject, derived: Some(Box::new(derived)), ..*self }
+    }
+
+    /// What a listed peer reports.
+    fn report(&self) -> Option<&ForwardedReport> {
+        self.derived.as_deref().map(|derived| &derived.report)
+    }
+
+    /// The scheme that the client used.
     pub fn scheme(&self) -> Scheme {
-        if self.tls { Scheme::Https } else { Scheme::Unknown }
+        let own = if self.tls { Scheme::Https } else { Scheme::Unknown };
+        self.report().and_then(|report| report.scheme).unwrap_or(own)
     }
 
     /// The port that the client used: that of `host`, which is the default of the scheme where
     /// none is written (RFC 9110 §4.2). The local port is another behind a port mapping.
     pub fn public_port(&self, host: &Host) -> u16 {
-        let default = if self.tls { HTTPS_PORT } else { HTTP_PORT };
-        self.public_port.or(host.port()).unwrap_or(default)
+        let default = match self.scheme() {
+            Scheme::Https => HTTPS_PORT,
+            Scheme::Http | Scheme::Unknown => HTTP_PORT,
+        };
+        let reported = self.report().and_then(|report| match (report.port, &report.host) {
+            (None, Some(_)) => Some(default),
+            (port, _) => port,
+        });
+        reported.or(self.public_port).or(host.port()).unwrap_or(default)
+    }
+
+    /// The host and port that the client used, where a listed peer reports either. `host` is the
+    /// request's own.
+    pub fn reported_host(&self, host: &Host) -> Option<Host> {
+        let report = self.report()?;
+        match (&report.host, report.port) {
+            (None, None) => None,
+            (reported, port) => Some(reported.as_ref().unwrap_or(host).with_port(port)),
+        }
+    }
+
+    /// The value of `X-Forwarded-For`: the addresses from the client to a listed peer, or else the
+    /// client's. `None` means that there is none: a user of this host has no address.
+    fn chain(&self) -> Option<HeaderValue> {
+        let named = self.derived.as_deref().map(|derived| derived.derivation.chain());
+        let addresses = named.into_iter().flatten().filter_map(Client::ip);
+        let chain = match self.derived {
+            Some(_) => addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(", "),
+            None => self.subject.client.ip()?.to_string(),
+        };
+        if chain.is_empty() { None } else { Some(value(&chain)) }
     }
 }
 
@@ -95,18 +151,22 @@ pub fn to_backend(
         parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }
     // Ours come last: the removals above would take them too.
+    let reported = forwarded.report().and_then(|report| report.host.as_ref());
+    let reported = reported.map(|host| value(&host.to_string()));
+    if let Some(public) = reported.or_else(|| host.clone()) {
+        parts.headers.insert(X_FORWARDED_HOST, public);
+    }
     if let Some(host) = host {
-        parts.headers.insert(X_FORWARDED_HOST, host.clone());
         parts.headers.insert(HOST, host);
     }
-    // A user of this host has no address to name.
-    if let Some(ip) = forwarded.subject.client.ip() {
-        parts.headers.insert(X_FORWARDED_FOR, value(&ip.to_string()));
+    if let Some(chain) = forwarded.chain() {
+        parts.headers.insert(X_FORWARDED_FOR, chain);
     }
-    parts.headers.insert(
-        X_FORWARDED_PROTO,
-        HeaderValue::from_static(if forwarded.tls { "https" } else { "http" }),
-    );
+    let scheme = match forwarded.scheme() {
+        Scheme::Https => "https",
+        Scheme::Http | Scheme::Unknown => "http",
+    };
+    parts.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     let port = forwarded.public_port(&request.host);
     parts.headers.insert(X_FORWARDED_PORT, HeaderValue::from(port));
     if let Some(prefix) = prefix(route) {

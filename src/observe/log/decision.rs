@@ -13,6 +13,7 @@ use crate::observe::log::throttle::{LogThrottle, SummaryFields};
 use crate::observe::metrics::{CandidateDifference, NO_ROUTE, RequestKind, RequestResult};
 use crate::policy::Policy;
 use crate::policy::deciding_rule::DecidingRule;
+use crate::policy::forwarded::Derivation;
 use crate::policy::network::{Client, Peer};
 use crate::policy::proxied::{ProxiedConnection, ProxyDetails};
 use crate::policy::subject::Subject;
@@ -50,6 +51,8 @@ impl<'d> LogContext<'d> {
 pub struct DecisionRecord<'d> {
     /// Client, peer and listener of the request.
     pub log_context: LogContext<'d>,
+    /// How the client was found. `None` means that the connection tells it.
+    pub derived: Option<&'d Derivation>,
     /// The client and its credentials, as it was judged.
     pub subject: &'d Subject,
     /// WebSocket upgrade or plain HTTP.
@@ -114,6 +117,7 @@ impl DecisionRecord<'_> {
             peer = %peer,
             proxy = self.log_context.proxy(),
             proxy_tlvs = self.log_context.proxy_tlvs().map(display),
+            derived = self.derived.map(display),
             identity = self.subject.certificate().map(|certificate| display(certificate.identity())),
             kind = self.kind.word(),
             result,
@@ -171,6 +175,7 @@ impl DecisionRecord<'_> {
             listener,
             client = %client,
             peer = %peer,
+            derived = self.derived.map(display),
             kind = self.kind.word(),
             difference = difference.word(),
             reason = refusal.word(),

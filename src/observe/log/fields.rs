@@ -19,6 +19,11 @@ pub const FIELDS: &[(&str, &str)] = &[
         "What else that header says: `authority`, `unique_id`, `tls` and `cn`, each in quotes, and \
          `verify`, which is 0 for a client certificate that the peer has verified.",
     ),
+    (
+        "derived",
+        "How the client was found in the forwarded headers of a listed peer, step by step; absent \
+         where no header was believed.",
+    ),
     ("kind", "`upgrade` or `plain`."),
     (
         "result",

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::forwarded;
 use super::proxy_protocol;
 use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
 use super::value::{address, unsupported};
@@ -101,6 +102,7 @@ fn read(
     let handshakes = handshakes(&mut table, speaks);
     let public_port = public_port(&mut table, speaks);
     let proxy_protocol = proxy_protocol::read(&mut table);
+    let forwarded = forwarded::read(&mut table);
     refuse_reserved(&mut table);
     // Without its header, the keys of a [[certificate]] belong to the table above.
     let has_pair = table.has("chain") || table.has("key");
@@ -122,6 +124,7 @@ fn read(
         pending_per_client: pending as usize,
         handshakes_per_client: handshakes,
         proxy_protocol,
+        forwarded,
         timeouts,
     })
 }
@@ -133,9 +136,7 @@ fn refuse_reserved(table: &mut TomlTable<'_>) {
     {
         value.report(error("not in this version"));
     }
-    for key in ["forwarded", "client_certificates"] {
-        table.refuse_reserved(key);
-    }
+    table.refuse_reserved("client_certificates");
 }
 
 fn speaks(table: &mut TomlTable<'_>) -> Protocol {

@@ -7,6 +7,7 @@ mod backend;
 mod backend_host;
 mod certificates;
 mod common;
+mod forwarded;
 mod listener;
 mod paths;
 mod process;

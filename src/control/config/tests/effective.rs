@@ -80,6 +80,8 @@ fn effective_configuration_has_every_declared_key() {
     let text = format!("{EVERYTHING}{tls}").replace("http://", "https://");
     let text = text.replace("strict_sni", "public_port = 443\nstrict_sni");
     let text = text.replace("http2  = false", "proxy_protocol = { from = [\"10.20.0.0/24\"] }");
+    let forwarded = "forwarded = { header = \"forwarded\", from = [\"10.20.0.0/24\"] }\nstrict_sni";
+    let text = text.replace("strict_sni", forwarded);
     let shown = effective::settings(&loaded(&text, POLICY).settings);
     // A listener of another kind, and a policy that each route names itself.
     expect_every_key(&shown, CONFIG, &["listener[].redirect", "defaults.policy"]);

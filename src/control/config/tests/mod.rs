@@ -12,6 +12,7 @@ mod effective;
 mod exceptions;
 mod expectations;
 mod feeds;
+mod forwarded;
 mod lists;
 mod pem;
 mod policies;

@@ -1102,7 +1102,6 @@ name = "public"
 listen = "unix:/run/public.sock"
 tls = false
 http2 = true
-forwarded = { header = "x-forwarded-for", from = ["10.20.0.0/24"] }
 client_certificates = { ca = "certs/clients.pem" }
 
 [[route]]
@@ -1129,28 +1128,22 @@ error: http2: not in this version
 9 | http2 = true
   |         ^^^^
 
-error: forwarded: not in this version
+error: client_certificates: not in this version
   --> sidegate.toml:10:1
    |
-10 | forwarded = { header = "x-forwarded-for", from = ["10.20.0.0/24"] }
-   | ^^^^^^^^^
-
-error: client_certificates: not in this version
-  --> sidegate.toml:11:1
-   |
-11 | client_certificates = { ca = "certs/clients.pem" }
+10 | client_certificates = { ca = "certs/clients.pem" }
    | ^^^^^^^^^^^^^^^^^^^
 
 error: forward_as: "forwarded": not in this version
-  --> sidegate.toml:19:14
+  --> sidegate.toml:18:14
    |
-19 | forward_as = "forwarded"
+18 | forward_as = "forwarded"
    |              ^^^^^^^^^^^
 
 error: refuse: "close": not in this version
-  --> sidegate.toml:20:10
+  --> sidegate.toml:19:10
    |
-20 | refuse = "close"
+19 | refuse = "close"
    |          ^^^^^^^
 "#,
     );

@@ -5,7 +5,7 @@ use crate::control::config::keys::key::{CustomValue, Key, KeyTable, KeyWithDefau
 use crate::control::config::keys::kind::{
     boolean, choice, count, count_or_auto, only_false, own, port, size, table,
 };
-use crate::control::config::keys::sidegate::proxy_protocol;
+use crate::control::config::keys::sidegate::{forwarded, proxy_protocol};
 use crate::policy::limit::Rate;
 use crate::snapshot::listener;
 
@@ -22,6 +22,7 @@ pub static TABLE: KeyTable = KeyTable {
         &MAX_CONNECTIONS,
         &PENDING_PER_CLIENT,
         &PROXY_PROTOCOL,
+        &FORWARDED,
         &HTTP2,
         &REDIRECT,
         &PUBLIC_PORT,
@@ -109,6 +110,14 @@ pub static PROXY_PROTOCOL: Key<CustomValue> = Key::new(
      header (v1 or v2), and no other peer may send one.",
 )
 .example("{ from = [\"10.20.0.0/24\"] }");
+
+pub static FORWARDED: Key<CustomValue> = Key::new(
+    "forwarded",
+    table(&forwarded::TABLE),
+    "Proxies whose headers name the client: each request is judged by the rightmost address that \
+     is not one of theirs.",
+)
+.example("{ header = \"x-forwarded-for\", from = [\"10.20.0.0/24\"] }");
 
 pub static HTTP2: KeyWithDefault<bool> =
     Key::new("http2", only_false(), "WebSockets over HTTP/2 (RFC 8441): not in this version.")
