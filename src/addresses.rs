@@ -1,6 +1,8 @@
 //! The addresses that the process listens on: written by `agent`, read by code that reports them.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -10,8 +12,44 @@ use arc_swap::ArcSwap;
 pub struct BoundAddress {
     /// Name of the listener.
     pub listener: Arc<str>,
-    /// Address with the port that the kernel chose, where the configuration says port 0.
-    pub address: SocketAddr,
+    /// The place where it accepts connections.
+    pub address: SocketPlace,
+}
+
+/// Where a socket listens. Displays as in `sidegate.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SocketPlace {
+    /// An address with the port that the kernel chose, where the configuration says port 0.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(Arc<Path>),
+}
+
+impl SocketPlace {
+    /// The address of a TCP socket. `None` means a Unix socket.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            SocketPlace::Tcp(address) => Some(*address),
+            SocketPlace::Unix(_) => None,
+        }
+    }
+
+    /// The path of a Unix socket. `None` means a TCP socket.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            SocketPlace::Tcp(_) => None,
+            SocketPlace::Unix(path) => Some(path),
+        }
+    }
+}
+
+impl fmt::Display for SocketPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketPlace::Tcp(address) => address.fmt(f),
+            SocketPlace::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// The addresses of all listeners that accept now; stored at start and by each reload.

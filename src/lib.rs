@@ -34,6 +34,7 @@ pub mod observe;
 pub mod policy;
 pub mod refusal;
 pub mod snapshot;
+pub mod socket_file;
 mod sync;
 pub mod tunnels;
 

@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
             Ok(Some(entry)) => {
                 let shown =
                     ListEntry::parse(&entry.to_string()).expect("sound").expect("a network");
-                assert_eq!((shown.network, shown.admits), (entry.network, entry.admits));
+                assert_eq!((shown.pattern, shown.admits), (entry.pattern, entry.admits));
                 if let Some(expiry) = entry.expiry() {
                     let again = ListEntry::parse(&format!("{entry} expires={expiry}"))
                         .expect("sound")
@@ -34,12 +34,15 @@ fuzz_target!(|text: &str| {
     let Ok(list) = List::new("list", "list.cidr", entries.clone()) else { return };
     let now = Timestamp::UNIX_EPOCH;
     for (entry, _) in &entries {
-        let client = Client::new(entry.network.addr());
+        let Some(network) = entry.pattern.network() else { continue };
+        let address = network.addr();
+        let client = Client::new(address);
+        let networks =
+            entries.iter().filter_map(|(other, _)| Some((other, other.pattern.network()?)));
         // Reference: the longest network that isn't lapsed decides.
-        let covering = entries
-            .iter()
-            .filter(|(other, _)| !other.lapsed(now) && other.network.contains(&entry.network.addr()));
-        let decides = covering.max_by_key(|(other, _)| other.network.prefix_len());
+        let covering =
+            networks.filter(|(other, network)| !other.lapsed(now) && network.contains(&address));
+        let decides = covering.max_by_key(|(_, network)| network.prefix_len());
         assert_eq!(
             list.admits(client, now),
             decides.is_some_and(|(other, _)| other.admits),

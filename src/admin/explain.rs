@@ -10,10 +10,12 @@ use crate::admin::wire::{
     CandidateVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, ExplainedKind, LimitVerdict,
     ListVerdict, RuleName, RuleVerdict, Time,
 };
+use crate::control::config::users;
 use crate::policy::certificate::ClientCertificate;
 use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::policy::subject::Subject;
+use crate::policy::unix::{self, UnixPattern};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::explanation::{
@@ -36,17 +38,12 @@ impl ExplainQuery {
     /// A sentence that names the wrong parameter and a valid value.
     pub fn parse(request: &ExplainRequest) -> Result<ExplainQuery, String> {
         let ExplainRequest { client, url, origin, subprotocol, identity, at } = request;
-        let address: Result<IpAddr, _> = client.parse();
-        let address = address.map_err(|_| {
-            let shown = client.escape_debug();
-            format!("`{shown}` is not an address: write one like 192.0.2.1")
-        })?;
+        let mut subject = subject(client)?;
         let request =
             Request::of_url(url, origin.as_deref(), subprotocol.as_deref()).map_err(|fault| {
                 format!("`{}`: {}: {}", url.escape_debug(), fault.fault, fault.remedy)
             })?;
         let at = at.as_deref().map(instant).transpose()?;
-        let mut subject = Subject::new(Client::new(address));
         if let Some(identity) = identity {
             let certificate = ClientCertificate::named(identity).map_err(|fault| {
                 let shown = identity.escape_debug();
@@ -144,6 +141,19 @@ fn candidate_verdict(candidate: CandidateExplanation) -> CandidateVerdict {
     CandidateVerdict { file, permitted, reason }
 }
 
+/// Parses a client: an address, or a user of this host with its groups.
+fn subject(client: &str) -> Result<Subject, String> {
+    let shown = client.escape_debug();
+    if UnixPattern::is_meant(client) {
+        let subject = unix::parse_subject(client, &users::resolve);
+        return subject.map_err(|fault| format!("`{shown}`: {fault}: write unix:uid=33,gid=33"));
+    }
+    let address: Result<IpAddr, _> = client.parse();
+    let address =
+        address.map_err(|_| format!("`{shown}` is not an address: write one like 192.0.2.1"))?;
+    Ok(Client::new(address).into())
+}
+
 /// Parses an instant (RFC 3339 §5.6), or a day, which means its first second in UTC.
 fn instant(text: &str) -> Result<Timestamp, String> {
     let is_day = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
@@ -173,6 +183,10 @@ mod tests {
             ),
             ("client=::1&url=a.example", "`a.example`: not a URL"),
             (
+                "client=unix:33&url=wss://a.example/",
+                "`unix:33`: not a pattern of Unix clients: write unix:uid=33",
+            ),
+            (
                 "client=::1&url=wss://a.example/&at=tomorrow",
                 "`tomorrow` is not a time: write 2027-01-01",
             ),
@@ -181,6 +195,8 @@ mod tests {
             let sentence = read(query).unwrap_err();
             assert!(sentence.contains(said), "{query}: {sentence}");
         }
+        let user = read("client=unix:uid=33,gid=44&url=wss://a.example/").unwrap();
+        assert!(user.subject.is_in_group(44));
         assert!(
             read("client=%3A%3A1&url=wss%3A%2F%2Fa.example%2F&at=2027-01-01&origin=null").is_ok()
         );

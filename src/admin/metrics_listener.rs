@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::fs::Mode;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -20,14 +19,17 @@ use crate::admin::linger::{reset_on_close, wait_for_ack};
 use crate::admin::metrics::{Caller, DeniedCallers, answer_one};
 use crate::admin::state::AdminContext;
 use crate::admin::swappable::AdminService;
-use crate::admin::unix::{self, SocketFile};
 use crate::control::config::MetricsAddress;
 use crate::control::systemd::sockets::PassedSockets;
 use crate::data::listener::{drop_new_syns, overlap, socket};
 use crate::policy::network::{Client, ClientKey, Peer};
+use crate::socket_file::{self, SocketAccess, SocketFile};
 
 /// Most connections at one time.
 const MAX_CONNECTIONS: usize = 64;
+
+/// Length of the queue of a Unix socket (listen(2)).
+const BACKLOG: i32 = 128;
 
 /// Time that a stopped listener waits for connections that were under way.
 const STOP_TIMEOUT: Duration = Duration::from_millis(100);
@@ -61,8 +63,8 @@ impl MetricsListener {
                 );
             }
             MetricsAddress::Unix(path) => {
-                let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
-                let (socket, own) = unix::bind(path, mode).map_err(at)?;
+                let access = SocketAccess { mode: 0o660, group: None };
+                let (socket, own) = socket_file::bind(path, access, BACKLOG).map_err(at)?;
                 unix.push(socket);
                 file = Some(own);
             }

@@ -22,7 +22,6 @@ mod state;
 mod status;
 mod swappable;
 mod tunnels;
-mod unix;
 pub mod wire;
 
 pub use self::explain::ExplainQuery;

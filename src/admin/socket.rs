@@ -3,16 +3,13 @@
 //! The file system decides who may connect: the socket's mode and group hold from the first moment
 //! on. `command` answers the requests.
 
-use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, lchown};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
@@ -20,13 +17,16 @@ use crate::admin::connection::serve_connection;
 use crate::admin::connection_cap::{ConnectionGuard, EvictingCap, accept_loop};
 use crate::admin::state::AdminContext;
 use crate::admin::swappable::AdminService;
-use crate::admin::unix::{self, SocketFile};
 use crate::admin::{command, socket_path};
-use crate::control::config::{AdminSettings, AdminSocket};
+use crate::control::config::{AdminSettings, AdminSocket, users};
 use crate::control::systemd::sockets::PassedSockets;
+use crate::socket_file::{self, SocketAccess, SocketFile};
 
 /// Time for a connection: a reload waits for files that are being written.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Length of the socket's queue (listen(2)).
+const BACKLOG: i32 = 128;
 
 /// Most connections at one time.
 const MAX_CONNECTIONS: usize = 32;
@@ -37,7 +37,7 @@ pub struct AdminListener {
     /// The socket's file, or the link to systemd's socket; `None` means the link could not be made.
     file: Option<SocketFile>,
     path: PathBuf,
-    /// Whether the file still has its temporary name, `*.new`.
+    /// Whether the file still has its temporary name.
     aside: bool,
 }
 
@@ -74,18 +74,17 @@ impl AdminListener {
             io::Error::new(error.kind(), format!("at {}: {error}", path.display()))
         };
         let aside = now == Some(&*path);
-        let place = if aside { path.with_extension("new") } else { path.clone() };
-        // Owner only at first: no other user can connect before group and mode are set.
-        let (socket, file) = unix::bind(&place, Mode::RUSR | Mode::WUSR).map_err(at)?;
-        set_access(&place, settings).map_err(at)?;
+        let place = if aside { socket_file::temporary_path(&path) } else { path.clone() };
+        let access = access(settings).map_err(at)?;
+        let (socket, file) = socket_file::bind(&place, access, BACKLOG).map_err(at)?;
         Ok(Some(AdminListener { sockets: vec![socket], file: Some(file), path, aside }))
     }
 
     /// Renames a socket with a temporary name over the current one. The rename is atomic, so
     /// callers always find a socket.
-    pub fn commit(mut self) -> Self {
+    pub fn commit(self) -> Self {
         if self.aside
-            && let Some(file) = &mut self.file
+            && let Some(file) = &self.file
             && let Err(error) = file.move_to(&self.path)
         {
             // The socket serves all the same, but under its temporary name, where no command looks.
@@ -105,7 +104,7 @@ impl AdminListener {
         let linked = match socket_path::auto_path(config) {
             // The unit has put the socket itself where commands look.
             Some(place) if place == path => Ok(None),
-            Some(place) => unix::link(&path, &place).map(Some),
+            Some(place) => socket_file::link(&path, &place).map(Some),
             None => Err(io::Error::other("no default directory is usable")),
         };
         if let Err(error) = &linked {
@@ -146,35 +145,16 @@ impl AdminService for AdminListener {
     }
 }
 
-/// Applies `[admin] group` and `mode`: the group first, so that the mode never admits another
-/// group.
-fn set_access(path: &Path, settings: &AdminSettings) -> io::Result<()> {
-    if let Some(group) = &settings.group {
-        let unknown = || {
+/// The users that `[admin] mode` and `group` admit.
+fn access(settings: &AdminSettings) -> io::Result<SocketAccess> {
+    let id = |group: &String| {
+        users::group_id(group).ok_or_else(|| {
             io::Error::other(format!(
-                "/etc/group has no `{group}`: create the group, or change [admin] group"
+                "this host has no group `{group}`: create the group, or change [admin] group"
             ))
-        };
-        let id = group_id(group).ok_or_else(unknown)?;
-        let refused = |error| {
-            io::Error::other(format!(
-                "its group cannot be set to `{group}` ({error}): the user that runs sidegate has \
-                 to be a member"
-            ))
-        };
-        lchown(path, None, Some(id)).map_err(refused)?;
-    }
-    fs::set_permissions(path, Permissions::from_mode(settings.mode))
-}
-
-/// The id of a group, by its name in /etc/group or by its number.
-fn group_id(group: &str) -> Option<u32> {
-    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    let named = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(group)).then(|| fields.nth(1)?.parse().ok())?
-    });
-    named.or_else(|| group.parse().ok())
+        })
+    };
+    Ok(SocketAccess { mode: settings.mode, group: settings.group.as_ref().map(id).transpose()? })
 }
 
 async fn serve_caller(admin: Arc<AdminContext>, mut stream: UnixStream, place: ConnectionGuard) {
@@ -201,6 +181,7 @@ async fn serve_caller(admin: Arc<AdminContext>, mut stream: UnixStream, place: C
 mod tests {
     use super::*;
 
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::{UnixDatagram, UnixStream as StdStream};
 
@@ -275,12 +256,8 @@ mod tests {
         let listener = bind(&own.to_string()).unwrap().unwrap();
         assert_eq!(fs::metadata(&listener.path).unwrap().gid(), own);
         drop(listener);
-        assert_eq!(
-            (group_id("root"), group_id("4711"), group_id("no-such-group")),
-            (Some(0), Some(4711), None)
-        );
         let error = bind("no-such-group").err().unwrap().to_string();
-        assert!(error.contains("/etc/group has no `no-such-group`"), "{error}");
+        assert!(error.contains("this host has no group `no-such-group`"), "{error}");
         assert!(!folder.path().join("admin.sock").exists(), "nothing is left behind");
     }
 

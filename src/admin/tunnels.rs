@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::admin::wire::{Time, TrafficCount, TunnelStatus, TunnelsAnswer, TunnelsRequest};
 use crate::close::Traffic;
+use crate::control::config::users;
 use crate::policy::list::ListEntry as Line;
+use crate::policy::list::pattern::ClientPattern;
 use crate::snapshot::Snapshot;
 use crate::tunnels::{LiveEntry, Tunnels};
 
@@ -18,7 +19,7 @@ use crate::tunnels::{LiveEntry, Tunnels};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelFilter {
     route: Option<String>,
-    client: Option<IpNet>,
+    client: Option<ClientPattern>,
     limit: usize,
     after: u64,
 }
@@ -30,13 +31,18 @@ impl TunnelFilter {
     /// A sentence that names the wrong parameter and a valid value.
     pub fn parse(request: TunnelsRequest) -> Result<TunnelFilter, String> {
         let TunnelsRequest { route, client, limit, after } = request;
-        let client = client.as_deref().map(network).transpose()?;
+        let client = client.as_deref().map(pattern).transpose()?;
         Ok(TunnelFilter { route, client, limit, after })
     }
 
     fn admits(&self, entry: &LiveEntry) -> bool {
-        self.client
-            .is_none_or(|network| entry.subject.client.ip().is_some_and(|ip| network.contains(&ip)))
+        let holds = |pattern: ClientPattern| match pattern {
+            ClientPattern::Network(network) => {
+                entry.subject.client.ip().is_some_and(|ip| network.contains(&ip))
+            }
+            ClientPattern::Unix(users) => users.matches(&entry.subject),
+        };
+        self.client.is_none_or(holds)
             && self.route.as_ref().is_none_or(|route| *route == *entry.route().name)
     }
 }
@@ -98,15 +104,15 @@ fn traffic(Traffic { messages, bytes }: Traffic) -> TrafficCount {
     TrafficCount { messages, bytes }
 }
 
-/// Parses a network or an address, in the syntax of a list's entry.
-fn network(value: &str) -> Result<IpNet, String> {
-    let line = Line::parse(value)
+/// Parses a network, an address or users of this host, in the syntax of a list's entry.
+fn pattern(value: &str) -> Result<ClientPattern, String> {
+    let line = Line::parse_with(value, Some(&users::resolve))
         .map_err(|fault| format!("`client`: {}: {}", fault.fault, fault.remedy))?;
     // A list's line may also be a carve-out or have annotations, which select nothing here.
     let plain = line.filter(|line| line.admits && !value.contains(char::is_whitespace));
-    plain
-        .map(|line| line.network)
-        .ok_or_else(|| "`client` is a network or an address, like 192.0.2.0/24".into())
+    plain.map(|line| line.pattern).ok_or_else(|| {
+        "`client` is a network, an address or users, like 192.0.2.0/24 or unix:uid=33".into()
+    })
 }
 
 #[cfg(test)]
@@ -126,7 +132,7 @@ mod tests {
     fn check(query: &str, expected: Result<(Option<&str>, Option<&str>, usize, u64), &str>) {
         match (read(query), expected) {
             (Ok(filter), Ok((route, client, limit, after))) => {
-                let client = client.map(|client| client.parse().unwrap());
+                let client = client.map(|client| pattern(client).unwrap());
                 assert_eq!(
                     filter,
                     TunnelFilter { route: route.map(str::to_owned), client, limit, after },

@@ -5,20 +5,20 @@
 //! Sockets are handed to the threads of the data plane, which accept; this module never accepts.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::addresses::{BoundAddress, BoundAddresses};
+use crate::addresses::{BoundAddress, BoundAddresses, SocketPlace};
 use crate::control::systemd::sockets::PassedSockets;
 use crate::data::admission::cap::ConnectionCap;
 use crate::data::listener::{self, BoundSocket, ListeningSocket, SocketOwner};
 use crate::observe::metrics::Metrics;
 use crate::snapshot::CurrentSnapshot;
 use crate::snapshot::listener::{ListenAddress, Listener};
+use crate::socket_file::SocketAccess;
 use crate::sync::lock;
 
 /// All listeners of the process, and the channels that give sockets to the threads.
@@ -68,7 +68,7 @@ struct ListenerSet {
 struct OpenListener {
     listener: Arc<Listener>,
     /// One address, or those of all sockets that systemd passes under one name.
-    addresses: Box<[SocketAddr]>,
+    addresses: Box<[SocketPlace]>,
     owner: watch::Sender<SocketOwner>,
     stop: CancellationToken,
 }
@@ -132,19 +132,25 @@ impl Listeners {
     }
 
     fn bind(&self, listener: &Listener, now: &ListenerSet) -> io::Result<Vec<Vec<BoundSocket>>> {
+        let threads = self.threads.len();
         match &listener.address {
             // `bind` refuses an address that another process has. It cannot check where our own
             // sockets overlap the address.
             ListenAddress::Tcp(address) => {
-                let mut ours = now.open.iter().chain(&now.leaving).flat_map(|one| &one.addresses);
-                listener::bind(
-                    *address,
-                    self.threads.len(),
-                    ours.any(|one| listener::overlap(*one, *address)),
-                )
+                let overlaps = |place: &SocketPlace| {
+                    place.tcp().is_some_and(|one| listener::overlap(one, *address))
+                };
+                listener::bind(*address, threads, now.has(overlaps))
+            }
+            ListenAddress::Unix(unix) => {
+                let group = unix.group.as_ref().map(|group| group.id);
+                let access = SocketAccess { mode: unix.mode, group };
+                let ours = now.has(|place| place.path() == Some(&*unix.path));
+                listener::bind_unix(&unix.path, access, threads, ours)
             }
             ListenAddress::Systemd(name) => {
-                listener::duplicate_for_threads(&self.passed.tcp(name)?, self.threads.len())
+                let (tcp, unix) = (self.passed.tcp(name)?, self.passed.unix(name)?);
+                listener::duplicate_for_threads(&tcp, &unix, threads)
             }
         }
     }
@@ -204,8 +210,10 @@ impl Listeners {
         }
         let addresses = |one: &OpenListener| {
             let name = Arc::clone(&one.listener.name);
-            let bound =
-                |at: &SocketAddr| BoundAddress { listener: Arc::clone(&name), address: *at };
+            let bound = |at: &SocketPlace| BoundAddress {
+                listener: Arc::clone(&name),
+                address: at.clone(),
+            };
             one.addresses.iter().map(bound).collect::<Vec<_>>()
         };
         self.addresses.store(now.open.iter().flat_map(addresses).collect());
@@ -219,8 +227,20 @@ impl Listeners {
         owner: SocketOwner,
     ) -> OpenListener {
         let (owner, stop) = (watch::Sender::new(owner), self.stop.child_token());
+        // The duplicates of a Unix socket share its file: the first one moves it.
+        for bound in shares.iter().take(1).flatten() {
+            if let Err(error) = bound.settle() {
+                // The socket accepts all the same, but under its temporary name.
+                tracing::error!(
+                    listener = %listener.name,
+                    address = %bound.address(),
+                    %error,
+                    "the socket cannot be moved to its path"
+                );
+            }
+        }
         let addresses: Box<[_]> =
-            shares.iter().take(1).flatten().map(BoundSocket::address).collect();
+            shares.iter().take(1).flatten().map(|one| one.address().clone()).collect();
         for (thread, share) in self.threads.iter().zip(shares) {
             for bound in share {
                 // A send fails only if the thread is gone, which ends the process.
@@ -236,6 +256,13 @@ impl Listeners {
 
     fn lock(&self) -> MutexGuard<'_, ListenerSet> {
         lock(&self.now)
+    }
+}
+
+impl ListenerSet {
+    /// Whether this process has a socket at such a place.
+    fn has(&self, place: impl Fn(&SocketPlace) -> bool) -> bool {
+        self.open.iter().chain(&self.leaving).flat_map(|one| &one.addresses).any(place)
     }
 }
 

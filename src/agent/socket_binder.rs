@@ -84,7 +84,9 @@ impl SocketBinder {
         bound.map(Some).map_err(|error| {
             let taken = match wanted {
                 MetricsAddress::Tcp(wanted) => {
-                    self.addresses.load().iter().any(|one| overlap(one.address, *wanted))
+                    let addresses = self.addresses.load();
+                    let mut tcp = addresses.iter().filter_map(|one| one.address.tcp());
+                    tcp.any(|one| overlap(one, *wanted))
                 }
                 MetricsAddress::Unix(_) | MetricsAddress::Systemd(_) => false,
             };
@@ -115,7 +117,7 @@ pub fn listener_bind_failed(listener: &Listener) -> String {
 fn address(listener: &Listener) -> Option<SocketAddr> {
     match listener.address {
         ListenAddress::Tcp(address) => Some(address),
-        ListenAddress::Systemd(_) => None,
+        ListenAddress::Unix(_) | ListenAddress::Systemd(_) => None,
     }
 }
 

@@ -20,8 +20,8 @@ const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// The address of the client.
-    #[arg(long, value_name = "IP")]
+    /// The address of the client, or a user of this host: unix:uid=33,gid=33.
+    #[arg(long, value_name = "CLIENT")]
     client: String,
     /// The URL that the client opens: ws:// or wss:// for a WebSocket, http:// or https:// for
     /// plain HTTP.

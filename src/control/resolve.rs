@@ -235,8 +235,8 @@ impl Resolver {
         if addresses.is_empty() {
             return Err(format!("{} is not the address of a host", first.ip()));
         }
-        let bound = self.own.load();
-        let is_own = |address: &SocketAddr| bound.iter().any(|one| leads_to(*address, one.address));
+        let bound: Vec<_> = self.own.load().iter().filter_map(|one| one.address.tcp()).collect();
+        let is_own = |address: &SocketAddr| bound.iter().any(|one| leads_to(*address, *one));
         let own = addresses.iter().copied().find(is_own);
         addresses.retain(|address| !is_own(address));
         if let (Some(own), true) = (own, addresses.is_empty()) {
@@ -340,7 +340,7 @@ fn is_local(ip: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    use crate::addresses::BoundAddress;
+    use crate::addresses::{BoundAddress, SocketPlace};
     use crate::snapshot::backend_name::BackendName;
     use crate::snapshot::route::BackendAddress;
 
@@ -349,7 +349,8 @@ mod tests {
         lookup: impl Fn() -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> (Resolver, Names) {
         let own = Arc::new(BoundAddresses::default());
-        let listens = BoundAddress { listener: "a".into(), address: parsed("192.0.2.7:80") };
+        let address = SocketPlace::Tcp(parsed("192.0.2.7:80"));
+        let listens = BoundAddress { listener: "a".into(), address };
         own.store(vec![listens]);
         let mut names = Names::default();
         let name = BackendName { host: "app".into(), port: 80, server_name: None };

@@ -1,38 +1,41 @@
 //! Listeners: binding, and accepting without ever waiting on a peer.
 //!
-//! Each thread has its own socket on the same address (`SO_REUSEPORT`), or duplicates of the
-//! sockets that systemd passed. The latter are closed in the end and never shut down: their queue
-//! belongs to the next process. When a cap is reached, or descriptors run out, accepting pauses and
-//! resumes; the accept loop never spins and never ends.
+//! Each thread has its own socket on the same address (`SO_REUSEPORT`), or a duplicate of a socket
+//! at which all threads wait, as of Unix sockets and of those from systemd. The latter are closed in
+//! the end and never shut down: their queue belongs to the next process. When a cap is reached, or
+//! descriptors run out, accepting pauses and resumes; the accept loop never spins and never ends.
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::SocketPlace;
 use crate::data::admission::cap::{CapGuards, ConnectionCap};
 use crate::data::connection::{self, AcceptedConnection, Admission};
 use crate::data::context::ThreadContext;
 use crate::data::stream::keepalive;
-use crate::data::stream::socket::Socket as ClientSocket;
+use crate::data::stream::listen_socket::{Arrival, ListenSocket};
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::{ListenerRules, Snapshot};
+use crate::socket_file::{self, SocketAccess, SocketFile};
 
 /// Connections that the kernel queues for each socket (listen(2)).
 const BACKLOG: i32 = 4096;
@@ -49,16 +52,38 @@ const QUEUE_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The listening socket of one thread.
 pub struct BoundSocket {
-    socket: StdListener,
-    address: SocketAddr,
-    /// Whether other threads, or the next process, accept on the same socket.
-    shared: bool,
+    socket: ListenSocket,
+    address: SocketPlace,
+    sharing: Sharing,
+}
+
+/// Who else accepts on a socket.
+#[derive(Clone)]
+enum Sharing {
+    /// No other thread does.
+    Thread,
+    /// All threads. The file is removed once none of them accepts any more.
+    Process(Arc<SocketFile>),
+    /// All threads, and the next process: systemd passed the socket.
+    Systemd,
 }
 
 impl BoundSocket {
     /// The bound address, with the real port where 0 was configured.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &SocketPlace {
+        &self.address
+    }
+
+    /// Renames the file of a Unix socket that was bound aside over the one in its place. The rename
+    /// is atomic, so that clients always find a socket.
+    ///
+    /// # Errors
+    /// The folder may not be written any more.
+    pub fn settle(&self) -> io::Result<()> {
+        match (&self.sharing, &self.address) {
+            (Sharing::Process(file), SocketPlace::Unix(path)) => file.move_to(path),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -102,30 +127,70 @@ pub fn bind(address: SocketAddr, threads: usize, ours: bool) -> io::Result<Vec<V
     }
     Ok(sockets
         .into_iter()
-        .map(|socket| vec![BoundSocket { socket, address, shared: false }])
+        .map(|socket| {
+            let (socket, sharing) = (ListenSocket::Tcp(socket), Sharing::Thread);
+            vec![BoundSocket { socket, address: SocketPlace::Tcp(address), sharing }]
+        })
         .collect())
 }
 
-/// Gives each of `threads` a duplicate of each of `sockets`, which came bound and listening. All
-/// threads wait at the same queue, and the first free one takes a connection.
+/// Binds a Unix socket at `path` for `access`, and gives each of `threads` a duplicate. `ours`
+/// means that this process already listens there: the new socket gets a temporary name until
+/// [`settle`](BoundSocket::settle).
+///
+/// # Errors
+/// As for [`socket_file::bind`].
+pub fn bind_unix(
+    path: &Arc<Path>,
+    access: SocketAccess,
+    threads: usize,
+    ours: bool,
+) -> io::Result<Vec<Vec<BoundSocket>>> {
+    let aside = ours.then(|| socket_file::temporary_path(path));
+    let (socket, file) = socket_file::bind(aside.as_deref().unwrap_or(path), access, BACKLOG)?;
+    let file = Arc::new(file);
+    let bound = |_| {
+        let socket = ListenSocket::Unix(socket.try_clone()?);
+        let sharing = Sharing::Process(Arc::clone(&file));
+        Ok(vec![BoundSocket { socket, address: SocketPlace::Unix(Arc::clone(path)), sharing }])
+    };
+    (0..threads).map(bound).collect()
+}
+
+/// Gives each of `threads` a duplicate of each of the sockets, which systemd passed bound and
+/// listening. All threads wait at the same queue, and the first free one takes a connection.
 ///
 /// # Errors
 /// No descriptor is left.
 pub fn duplicate_for_threads(
-    sockets: &[StdListener],
+    tcp: &[StdListener],
+    unix: &[UnixListener],
     threads: usize,
 ) -> io::Result<Vec<Vec<BoundSocket>>> {
-    let bound = |socket: &StdListener| {
-        let (socket, address) = (socket.try_clone()?, socket.local_addr()?);
-        // systemd passes blocking sockets, unless the service has `NonBlocking=`.
-        socket.set_nonblocking(true)?;
-        // For the connections that come from now on. `set_inherited_options` serves the earlier
-        // ones.
-        SockRef::from(&socket).set_tcp_nodelay(true)?;
-        keepalive::enable(&socket)?;
-        Ok(BoundSocket { socket, address, shared: true })
+    let share = |_| {
+        let tcp = tcp.iter().map(duplicate_tcp);
+        tcp.chain(unix.iter().map(duplicate_unix)).collect()
     };
-    (0..threads).map(|_| sockets.iter().map(bound).collect()).collect()
+    (0..threads).map(share).collect()
+}
+
+fn duplicate_tcp(socket: &StdListener) -> io::Result<BoundSocket> {
+    let (socket, address) = (socket.try_clone()?, SocketPlace::Tcp(socket.local_addr()?));
+    // systemd passes blocking sockets, unless the service has `NonBlocking=`.
+    socket.set_nonblocking(true)?;
+    // For the connections that come from now on. `set_inherited_options` serves the earlier ones.
+    SockRef::from(&socket).set_tcp_nodelay(true)?;
+    keepalive::enable(&socket)?;
+    Ok(BoundSocket { socket: ListenSocket::Tcp(socket), address, sharing: Sharing::Systemd })
+}
+
+fn duplicate_unix(socket: &UnixListener) -> io::Result<BoundSocket> {
+    let (socket, address) = (socket.try_clone()?, socket.local_addr()?);
+    socket.set_nonblocking(true)?;
+    // Always there: the configuration refuses a socket that has no file.
+    let path = address.as_pathname().unwrap_or(Path::new("")).into();
+    let (socket, address) = (ListenSocket::Unix(socket), SocketPlace::Unix(path));
+    Ok(BoundSocket { socket, address, sharing: Sharing::Systemd })
 }
 
 /// Opens a listening socket at `address` that shares it with others of this process. `ours` means
@@ -178,8 +243,11 @@ pub fn accept_all(
     )]
     let socket = AsyncFd::new(bound.socket)?;
     let state = ListenerState::new(&thread, &owner.borrow());
-    let mut acceptor = Acceptor { thread, owner, state, port: bound.address.port() };
-    let shared = bound.shared;
+    // Port 0 belongs to no client: a Unix socket has none.
+    let port = bound.address.tcp().map_or(0, |address| address.port());
+    let mut acceptor = Acceptor { thread, owner, state, port };
+    let sharing = bound.sharing;
+    let is_shared = !matches!(sharing, Sharing::Thread);
     Ok(async move {
         let mut pause = AcceptBackoff::default();
         loop {
@@ -193,19 +261,19 @@ pub fn accept_all(
                 continue;
             }
             let Some(places) = stop.run_until_cancelled(acceptor.acquire()).await else { break };
-            match ready.try_io(|socket| accept(socket.get_ref())) {
+            match ready.try_io(|socket| socket.get_ref().accept()) {
                 // Another thread has taken the connection, or its client has gone. The places go
                 // back.
                 Err(_would_block) => {}
-                Ok(Ok((stream, address))) => {
+                Ok(Ok(arrival)) => {
                     // Half of the shortest pause, since `AcceptBackoff::note` doubles it before its
                     // first use.
                     pause.length = MIN_BACKOFF / 2;
-                    if shared {
-                        set_inherited_options(&stream);
+                    if matches!(sharing, Sharing::Systemd) {
+                        arrival.set_inherited_options();
                     }
-                    acceptor.admit(stream, address, places);
-                    if shared {
+                    acceptor.admit(arrival, places);
+                    if is_shared {
                         // Leaves the rest of the queue to all threads: this one has a connection to
                         // serve now.
                         yield_now().await;
@@ -223,22 +291,7 @@ pub fn accept_all(
                 }
             }
         }
-        if shared {
-            // Not shut down, and its queue not emptied: both belong to the next process.
-            return;
-        }
-        let ends = acceptor.thread.plane.lifecycle.closing().clone();
-        // A drain waits for no further connections. A reload that gives the socket up does.
-        if !ends.is_cancelled() && drop_new_syns(socket.get_ref()).is_ok() {
-            ends.run_until_cancelled(acceptor.drain_queue(&socket)).await;
-        }
-        // Connections that the kernel has already accepted are served: closing the socket would
-        // reset them.
-        while let Some(places) = acceptor.try_places()
-            && let Ok((stream, address)) = accept(socket.get_ref())
-        {
-            acceptor.admit(stream, address, places);
-        }
+        acceptor.give_up(&socket, sharing).await;
     })
 }
 
@@ -267,7 +320,7 @@ struct Acceptor {
     thread: Arc<ThreadContext>,
     owner: watch::Receiver<SocketOwner>,
     state: ListenerState,
-    /// The local port of the socket.
+    /// The local port of the socket; 0 means that it has none.
     port: u16,
 }
 
@@ -318,16 +371,42 @@ impl Acceptor {
         Some(CapGuards { listener, process: self.thread.plane.total.try_acquire()? })
     }
 
+    /// Serves the connections that a socket has when accepting on it ends.
+    async fn give_up(&mut self, socket: &AsyncFd<ListenSocket>, sharing: Sharing) {
+        let is_unix = match sharing {
+            // Not shut down, and its queue not emptied: both belong to the next process.
+            Sharing::Systemd => return,
+            Sharing::Thread => false,
+            // The last thread that comes here removes the file, so that no client finds it.
+            Sharing::Process(file) => {
+                drop(file);
+                true
+            }
+        };
+        let ends = self.thread.plane.lifecycle.closing().clone();
+        // A drain waits for no further connections. A reload that gives the socket up does.
+        if !ends.is_cancelled() && (is_unix || drop_new_syns(socket.get_ref()).is_ok()) {
+            ends.run_until_cancelled(self.drain_queue(socket)).await;
+        }
+        // Connections that the kernel has already accepted are served: closing the socket would
+        // reset them.
+        while let Some(places) = self.try_places()
+            && let Ok(arrival) = socket.get_ref().accept()
+        {
+            self.admit(arrival, places);
+        }
+    }
+
     /// Serves connections that are still under way to a socket that is given up.
-    async fn drain_queue(&mut self, socket: &AsyncFd<StdListener>) {
+    async fn drain_queue(&mut self, socket: &AsyncFd<ListenSocket>) {
         let began = Instant::now();
         while let Ok(Ok(mut ready)) = timeout_at(began + HANDOVER_TIMEOUT, socket.readable()).await
         {
             let Ok(places) = timeout_at(began + QUEUE_DRAIN_TIMEOUT, self.acquire()).await else {
                 return;
             };
-            match ready.try_io(|socket| accept(socket.get_ref())) {
-                Ok(Ok((stream, address))) => self.admit(stream, address, places),
+            match ready.try_io(|socket| socket.get_ref().accept()) {
+                Ok(Ok(arrival)) => self.admit(arrival, places),
                 Ok(Err(error)) if !is_peer_error(&error) => return,
                 _ => {}
             }
@@ -335,9 +414,10 @@ impl Acceptor {
     }
 
     /// Hands a connection to a task of its own, unless it is turned away.
-    fn admit(&self, stream: StdStream, address: SocketAddr, places: CapGuards) {
+    fn admit(&self, arrival: Arrival, places: CapGuards) {
         let (thread, ListenerState { name, owner, metrics }) = (&self.thread, &self.state);
-        let peer = Peer::new(address.ip());
+        let (peer, client) = (arrival.peer, Client::of_peer(arrival.peer));
+        let subject = Subject { client, credentials: arrival.credentials.clone() };
         metrics.accepted();
         let live = thread.plane.live.load();
         // Between a publish and the takeover of the socket the old rules hold where `protocol`
@@ -347,18 +427,19 @@ impl Acceptor {
             .get(name)
             .filter(|rules| rules.listener.protocol == owner.rules.listener.protocol);
         let rules = present.unwrap_or(&owner.rules).clone();
-        let Some(admission) = self.admission(&live, &rules, peer) else { return };
+        let Some(admission) = self.admission(&live, &rules, peer, &subject) else { return };
         // The runtime could not register the socket. The claim and the places go back by their
         // drop.
-        let Ok(stream) = TcpStream::from_std(stream) else {
+        let Ok(stream) = arrival.into_socket() else {
             metrics.closed(ConnectionEnd::Client);
             return;
         };
         let (port, metrics) = (self.port, Arc::clone(metrics));
         let closing = owner.closing.clone();
         let accepted = AcceptedConnection {
-            stream: ClientSocket::Tcp(stream),
+            stream,
             peer,
+            credentials: subject.credentials,
             port,
             rules,
             metrics,
@@ -374,7 +455,13 @@ impl Acceptor {
     /// How a connection of `peer` is admitted. `None` means that it is turned away, which is
     /// booked: the baseline denies its client, or that client has too many connections that wait
     /// and none that is idle.
-    fn admission(&self, live: &Snapshot, rules: &ListenerRules, peer: Peer) -> Option<Admission> {
+    fn admission(
+        &self,
+        live: &Snapshot,
+        rules: &ListenerRules,
+        peer: Peer,
+        subject: &Subject,
+    ) -> Option<Admission> {
         // The connection's own task reads the header: a peer that sends none delays no accept.
         if rules.listener.proxy_protocol.as_ref().is_some_and(|peers| peers.contains(peer)) {
             return Some(Admission::ByHeader);
@@ -384,7 +471,7 @@ impl Acceptor {
             return Some(Admission::Shared);
         }
         let (thread, ListenerState { name, metrics, .. }) = (&self.thread, &self.state);
-        let (client, now) = (Client::of_peer(peer), Timestamp::now());
+        let (client, now) = (subject.client, Timestamp::now());
         let turn_away = |refusal, rule, end| {
             thread.metrics.no_route().refused(refusal);
             let log_context = LogContext { listener: name, client, peer, proxied: None };
@@ -393,9 +480,9 @@ impl Acceptor {
             None
         };
         // A client that the baseline denies gets no TLS handshake.
-        if let Some(baseline) = live.denying_baseline(client, now) {
+        if let Some(baseline) = live.denying_baseline(subject, now) {
             let refusal = Refusal::Network;
-            let rule = baseline.deciding_rule(&client.into(), false, Err(refusal), now);
+            let rule = baseline.deciding_rule(subject, false, Err(refusal), now);
             return turn_away(refusal, rule, ConnectionEnd::Network);
         }
         let max = rules.listener.pending_per_client;
@@ -407,31 +494,11 @@ impl Acceptor {
     }
 }
 
-/// Sets what a connection would have inherited. A connection that came before this process had the
-/// listening socket, while no process was running, has none of it.
-fn set_inherited_options(stream: &StdStream) {
-    // A socket that fails this has lost its peer already.
-    let _ = stream.set_nodelay(true).and_then(|()| keepalive::enable(stream));
-}
-
 /// Whether a connection waits in the queue; `WouldBlock` means that none does.
-fn has_pending(socket: &StdListener) -> io::Result<()> {
+fn has_pending(socket: &impl AsFd) -> io::Result<()> {
     let mut socket = [PollFd::new(socket, PollFlags::IN)];
     let ready = poll(&mut socket, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
     if ready == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-}
-
-/// Takes one connection from the queue, with one system call: the new socket is non-blocking
-/// already.
-fn accept(socket: &StdListener) -> io::Result<(StdStream, SocketAddr)> {
-    let (stream, address) =
-        rustix::net::acceptfrom_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    let address = address
-        .and_then(|address| SocketAddr::try_from(address).ok())
-        // An address of another family counts as a fault of the peer, so that accepting is not
-        // paused.
-        .ok_or(io::ErrorKind::ConnectionAborted)?;
-    Ok((stream.into(), address))
 }
 
 /// Whether `error` is about the connection that was to be accepted, and not about this process

@@ -71,7 +71,7 @@ async fn accept_on_all(
     while let Some(Some(socket)) =
         thread.plane.lifecycle.closing().run_until_cancelled(sockets.recv()).await
     {
-        let address = socket.bound.address();
+        let address = socket.bound.address().clone();
         match listener::accept_all(Arc::clone(&thread), socket) {
             Ok(accepting) => drop(thread.tracker.spawn(accepting)),
             Err(error) => {

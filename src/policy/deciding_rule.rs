@@ -10,9 +10,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::policy::list::{List, ListEntry};
-use crate::policy::network::Client;
 use crate::policy::rule::Rule;
-use crate::policy::subject::Subject;
+use crate::policy::subject::{Subject, SubjectRef};
 use crate::policy::verdict::{AllowRule, Policy};
 use crate::refusal::Refusal;
 
@@ -50,8 +49,8 @@ pub struct SourceLine<'p> {
 }
 
 impl Policy {
-    /// Returns what decided when `judge` or a limit gave `verdict` on `subject` and a request at the
-    /// time `now`. `None` means that no rule of this policy did.
+    /// Returns what decided when `judge` or a limit gave `verdict` on `subject` and a request at
+    /// the time `now`. `None` means that no rule of this policy did.
     pub fn deciding_rule(
         &self,
         subject: &Subject,
@@ -59,7 +58,7 @@ impl Policy {
         verdict: Result<(), Refusal>,
         now: Timestamp,
     ) -> Option<DecidingRule<'_>> {
-        let client = subject.client;
+        let client = SubjectRef::from(subject);
         let (rule, by, instead) = match verdict {
             // Else the listener no longer verifies the certificate, and no policy decided.
             Err(Refusal::Identity) => {
@@ -91,7 +90,7 @@ impl Policy {
     }
 
     /// The entry that admits `client`. `None` also where the policy admits every client.
-    fn admitting(&self, client: Client, now: Timestamp) -> Option<ListedEntry<'_>> {
+    fn admitting(&self, client: SubjectRef<'_>, now: Timestamp) -> Option<ListedEntry<'_>> {
         match &self.allow {
             AllowRule::Any => None,
             AllowRule::Lists(lists) => listed_by(lists, client, now),
@@ -102,7 +101,7 @@ impl Policy {
     /// is carved out of, else an entry that has lapsed.
     fn near_admission(
         &self,
-        client: Client,
+        client: SubjectRef<'_>,
         now: Timestamp,
     ) -> (Option<ListedEntry<'_>>, Option<ListedEntry<'_>>) {
         let AllowRule::Lists(lists) = &self.allow else { return (None, None) };
@@ -127,7 +126,11 @@ impl Policy {
 }
 
 /// The entry by which a list admits `client`, from the first of `lists` that does.
-fn listed_by(lists: &[Arc<List>], client: Client, now: Timestamp) -> Option<ListedEntry<'_>> {
+fn listed_by<'l>(
+    lists: &'l [Arc<List>],
+    client: SubjectRef<'_>,
+    now: Timestamp,
+) -> Option<ListedEntry<'l>> {
     lists.iter().find_map(|list| {
         let (entry, line) = list.decide(client, now)?;
         entry.admits.then_some(ListedEntry { list, entry, line })
@@ -177,6 +180,7 @@ impl fmt::Display for SourceLine<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::network::Client;
 
     use crate::policy::rule::RuleLines;
     use proptest::prelude::*;
@@ -385,7 +389,8 @@ mod tests {
 
             let says = decisive.by.map(|by| by.entry.admits && !by.entry.lapsed(now));
             let ip = client.ip().unwrap();
-            let holds = |listed: Option<ListedEntry<'_>>| listed.is_none_or(|one| one.entry.network.contains(&ip));
+            let network = |one: ListedEntry<'_>| one.entry.pattern.network().unwrap();
+            let holds = |listed: Option<ListedEntry<'_>>| listed.is_none_or(|one| network(one).contains(&ip));
             prop_assert!(holds(decisive.by) && holds(decisive.instead));
             match (verdict, decisive.rule) {
                 (Ok(()), Rule::Allow) => prop_assert_eq!(says, (!allow.is_empty()).then_some(true)),

@@ -1,4 +1,4 @@
-//! Peers that a listener believes: those that may name a client other than themselves.
+//! Peers that a listener believes: they may name a client other than themselves.
 //!
 //! Pure. What they may say is the listener's: a PROXY header, or forwarded headers.
 

@@ -53,10 +53,37 @@ impl Subject {
 
     /// Whether the client is a user of this host and in the group `gid`.
     pub fn is_in_group(&self, gid: u32) -> bool {
-        let is_listed = || {
-            self.credentials.as_ref().is_some_and(|credentials| credentials.groups.contains(&gid))
-        };
+        SubjectRef::from(self).is_in_group(gid)
+    }
+}
+
+/// A borrowed subject, for look-ups.
+#[derive(Debug, Clone, Copy)]
+pub struct SubjectRef<'s> {
+    /// The address that requests are judged by.
+    pub client: Client,
+    /// What the client has proved. `None` means nothing beyond its address.
+    pub credentials: Option<&'s Credentials>,
+}
+
+impl SubjectRef<'_> {
+    /// Whether the client is a user of this host and in the group `gid`.
+    pub fn is_in_group(self, gid: u32) -> bool {
+        let is_listed = || self.credentials.is_some_and(|all| all.groups.contains(&gid));
         self.client.user().is_some_and(|user| user.gid == gid || is_listed())
+    }
+}
+
+impl<'s> From<&'s Subject> for SubjectRef<'s> {
+    fn from(subject: &'s Subject) -> Self {
+        SubjectRef { client: subject.client, credentials: subject.credentials.as_deref() }
+    }
+}
+
+/// A client that has proved nothing.
+impl From<Client> for SubjectRef<'_> {
+    fn from(client: Client) -> Self {
+        SubjectRef { client, credentials: None }
     }
 }
 

@@ -5,10 +5,10 @@
 use std::fmt;
 
 use crate::policy::network::UnixUser;
-use crate::policy::subject::Subject;
+use crate::policy::subject::{Subject, SubjectRef};
 
 /// The id that the kernel shows for an id that has no counterpart in this user namespace
-/// (user_namespaces(7)). It stands for any user of another namespace, and so proves nothing.
+/// (user_namespaces(7)). Any user of another namespace may have it, so that it proves nothing.
 pub const OVERFLOW_ID: u32 = 65_534;
 
 /// The group id of a user whose group is not known. No process has it: it is `(gid_t) -1`.
@@ -28,9 +28,9 @@ pub enum UnixPattern {
 /// Whether a name is that of a user or of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdKind {
-    /// A user.
+    /// That of a user.
     User,
-    /// A group.
+    /// That of a group.
     Group,
 }
 
@@ -71,12 +71,19 @@ impl UnixPattern {
     }
 
     /// Whether the pattern matches `subject`. It never matches a client with an IP address.
-    pub fn matches(self, subject: &Subject) -> bool {
+    pub fn matches<'s>(self, subject: impl Into<SubjectRef<'s>>) -> bool {
+        let subject = subject.into();
         match self {
             UnixPattern::Any => subject.client.user().is_some(),
             UnixPattern::Uid(uid) => subject.client.user().is_some_and(|user| user.uid == uid),
             UnixPattern::Gid(gid) => subject.is_in_group(gid),
         }
+    }
+
+    /// Whether each client of `other` matches this pattern too. Which users are in a group is not
+    /// known, so that a group holds no user.
+    pub fn contains(self, other: UnixPattern) -> bool {
+        self == UnixPattern::Any || self == other
     }
 
     /// Whether the pattern names the [overflow id](OVERFLOW_ID).
@@ -238,6 +245,8 @@ mod tests {
             check(pattern, &user, matches);
             check(pattern, &remote, false);
         }
+        assert!(UnixPattern::Any.contains(UnixPattern::Gid(4)));
+        assert!(!UnixPattern::Gid(4).contains(UnixPattern::Uid(4)));
     }
 
     #[test]

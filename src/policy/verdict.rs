@@ -7,11 +7,10 @@ use jiff::Timestamp;
 use crate::policy::certificate::{CertificateFault, CertificateRule};
 use crate::policy::limit::Limits;
 use crate::policy::list::List;
-use crate::policy::network::Client;
 use crate::policy::origin::Origins;
 use crate::policy::request::{Request, RequestType};
 use crate::policy::rule::RuleLines;
-use crate::policy::subject::Subject;
+use crate::policy::subject::{Subject, SubjectRef};
 use crate::policy::subprotocol::Subprotocols;
 use crate::refusal::Refusal;
 
@@ -70,7 +69,7 @@ impl Policy {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         // The order decides which reason is logged and counted if several rules refuse.
-        self.judge_network(subject.client, now)?;
+        self.judge_network(subject, now)?;
         self.judge_origin(request)?;
         self.judge_certificate(subject).map_err(|_| Refusal::Identity)?;
         self.judge_subprotocol(request)
@@ -99,14 +98,19 @@ impl Policy {
         own.chain(self.candidate.as_ref().and_then(|candidate| candidate.next_expiry(now))).min()
     }
 
-    /// Judges whether the policy's networks admit `client` at the time `now`.
-    pub fn judge_network(&self, client: Client, now: Timestamp) -> Result<(), Refusal> {
-        if self.deny.iter().any(|list| list.admits(client, now)) {
+    /// Judges whether the policy's lists admit `subject` at the time `now`.
+    pub fn judge_network<'s>(
+        &self,
+        subject: impl Into<SubjectRef<'s>>,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let subject = subject.into();
+        if self.deny.iter().any(|list| list.admits(subject, now)) {
             return Err(Refusal::Network);
         }
         let admitted = match &self.allow {
             AllowRule::Any => true,
-            AllowRule::Lists(lists) => lists.iter().any(|list| list.admits(client, now)),
+            AllowRule::Lists(lists) => lists.iter().any(|list| list.admits(subject, now)),
         };
         if admitted { Ok(()) } else { Err(Refusal::Network) }
     }

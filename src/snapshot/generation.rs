@@ -6,8 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::policy::Policy;
-use crate::policy::network::Client;
 use crate::policy::route::Routes;
+use crate::policy::subject::SubjectRef;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::Listener;
 use crate::snapshot::names::Names;
@@ -50,8 +50,12 @@ pub struct ListenerRules {
 impl Snapshot {
     /// Returns the baseline if it denies `client` at the time `now`. The check needs no request: a
     /// listener applies it at accept.
-    pub fn denying_baseline(&self, client: Client, now: Timestamp) -> Option<&Arc<Policy>> {
-        self.baseline.as_ref().filter(|baseline| baseline.judge_network(client, now).is_err())
+    pub fn denying_baseline<'s>(
+        &self,
+        subject: impl Into<SubjectRef<'s>>,
+        now: Timestamp,
+    ) -> Option<&Arc<Policy>> {
+        self.baseline.as_ref().filter(|baseline| baseline.judge_network(subject, now).is_err())
     }
 
     /// When the next entry of any policy lapses, after `now`.

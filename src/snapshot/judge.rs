@@ -111,7 +111,7 @@ impl Snapshot {
             };
         let host = request.host.name();
         let route = self.route_to(request);
-        let denied = self.denying_baseline(subject.client, now);
+        let denied = self.denying_baseline(subject, now);
         // The order of the checks decides which reason wins: a client that the baseline denies does
         // not learn of its path.
         if route.is_none() && request.path.canonical().is_none() && denied.is_none() {

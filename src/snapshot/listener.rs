@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,14 +70,37 @@ pub const DEFAULT_MAX_FIELDS: usize = 100;
 pub enum ListenAddress {
     /// An address to bind.
     Tcp(SocketAddr),
+    /// A Unix socket to bind.
+    Unix(UnixAddress),
     /// The sockets that systemd passes under this name.
     Systemd(Arc<str>),
+}
+
+/// The file of a Unix socket, and the users who may connect to it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixAddress {
+    /// Absolute path of the file.
+    pub path: Arc<Path>,
+    /// Permission bits of the file.
+    pub mode: u32,
+    /// Group of the file. `None` means that of the process.
+    pub group: Option<FileGroup>,
+}
+
+/// The group of a Unix socket's file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileGroup {
+    /// Its name or number, as written.
+    pub name: Arc<str>,
+    /// Its number.
+    pub id: u32,
 }
 
 impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ListenAddress::Tcp(address) => address.fmt(f),
+            ListenAddress::Unix(unix) => write!(f, "unix:{}", unix.path.display()),
             ListenAddress::Systemd(name) => write!(f, "systemd:{name}"),
         }
     }

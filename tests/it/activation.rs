@@ -64,7 +64,8 @@ async fn every_socket_of_a_listeners_name_is_served_by_every_thread() {
         .run()
         .await;
     let listeners = sidegate.agent().listeners();
-    let listeners: Vec<_> = listeners.iter().map(|one| (&*one.listener, one.address)).collect();
+    let listeners: Vec<_> =
+        listeners.iter().map(|one| (&*one.listener, one.address.tcp().unwrap())).collect();
     assert_eq!(listeners, [("public", first), ("public", second)]);
     for address in [first, second, first, second] {
         client::clear(address).open("/chat").await.expect_echo("here").await;
@@ -178,11 +179,9 @@ async fn unused_socket_is_an_error_that_names_both_sides() {
 
 #[tokio::test]
 async fn socket_of_the_wrong_kind_is_an_error_with_the_right_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let unix: OwnedFd = UnixListener::bind(folder.path().join("socket")).unwrap().into();
     for (socket, what) in [
         (UdpSocket::bind("127.0.0.1:0").unwrap().into(), "a datagram socket"),
-        (unix, "a Unix socket"),
+        (abstract_socket(), "an abstract Unix socket, which has no permissions"),
         (connected(), "a connection"),
     ] {
         check_refused(
@@ -197,6 +196,14 @@ async fn socket_of_the_wrong_kind_is_an_error_with_the_right_one() {
         &["a TCP socket, open to the network", "[admin] needs a listening Unix socket"],
     )
     .await;
+}
+
+/// A Unix socket without a file.
+fn abstract_socket() -> OwnedFd {
+    use std::os::linux::net::SocketAddrExt;
+    let name = format!("sidegate-{}-{:?}", std::process::id(), std::thread::current().id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+    UnixListener::bind_addr(&address).unwrap().into()
 }
 
 /// A TCP connection, and not a listening socket.

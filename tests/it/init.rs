@@ -83,7 +83,10 @@ async fn configuration_of_init_serves_its_backend() {
         Default::default(),
     )
     .unwrap();
-    let client = client::at(agent.listeners()[0].address, &folder.path().join("certs/dev.pem"));
+    let client = client::at(
+        agent.listeners()[0].address.tcp().unwrap(),
+        &folder.path().join("certs/dev.pem"),
+    );
     client.open("/").await.expect_echo("hello").await;
     client.get("/").await.expect_refused(426, "plain");
 }
@@ -191,7 +194,7 @@ async fn init_without_tls_admits_its_own_page_only() {
         Default::default(),
     )
     .unwrap();
-    let client = client::clear(agent.listeners()[0].address);
+    let client = client::clear(agent.listeners()[0].address.tcp().unwrap());
     client.clone().origin("http://localhost").open("/").await.expect_echo("hello").await;
     client.clone().origin("http://evil.example").attempt("/").await.expect_refused(403, "origin");
     client

@@ -11,7 +11,7 @@ const ROWS: [&[&str]; 13] = [
     &["refusal", "close", "sync"],
     &["policy"],
     &["snapshot"],
-    &["addresses", "lifecycle"],
+    &["addresses", "lifecycle", "socket_file"],
     &["tunnels"],
     &["observe"],
     &["data", "control"],

@@ -68,6 +68,7 @@ mod tls;
 mod tls_edge;
 mod tunnel;
 mod units;
+mod unix_listener;
 mod upgrade;
 mod variants;
 mod watch;

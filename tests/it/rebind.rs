@@ -187,7 +187,7 @@ async fn unknown_group_rejects_the_reload_with_its_line() {
     };
     let text = errors[0].to_string();
     assert!(
-        text.contains("/etc/group has no `no-such-group`") && text.contains("sidegate.toml:"),
+        text.contains("this host has no group `no-such-group`") && text.contains("sidegate.toml:"),
         "{text}"
     );
     assert_eq!(sidegate.agent().admin(), before);

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::admin::wire::ListChange;
 use crate::policy::Policy;
+use crate::policy::list::pattern::ClientPattern;
 use crate::policy::list::{List, ListEntry};
 
 /// Most entries that are named one by one.
@@ -86,8 +87,8 @@ fn sorted(list: Option<&List>) -> Vec<&ListEntry> {
 
 /// Sort key of an entry. A network occurs once in a list, but its sign (`!`) may change between
 /// generations.
-fn key(entry: &ListEntry) -> (ipnet::IpNet, bool) {
-    (entry.network, entry.admits)
+fn key(entry: &ListEntry) -> (ClientPattern, bool) {
+    (entry.pattern, entry.admits)
 }
 
 /// Counts a changed entry, and adds it to the sample while that has room.

@@ -29,7 +29,7 @@ use crate::policy::limit::{ClientLimits, Limits, TunnelLimits};
 use crate::policy::list::List;
 use crate::policy::{AllowRule, Policy};
 use crate::snapshot::certificate::Certificate;
-use crate::snapshot::listener::{Listener, ListenerTimeouts, Protocol};
+use crate::snapshot::listener::{ListenAddress, Listener, ListenerTimeouts, Protocol};
 use crate::snapshot::route::RouteTimeouts;
 
 /// Most networks of a policy's own rules that are written out.
@@ -171,7 +171,15 @@ fn listener(listener: &Listener) -> Value {
             forwarded::FROM.shown(&rules.from.iter().collect()),
         ]))
     });
-    object(keys.into_iter().chain(more).chain(public_port).chain(proxy_protocol).chain(forwarded))
+    let keys = keys.into_iter().chain(access(&listener.address)).chain(more);
+    object(keys.chain(public_port).chain(proxy_protocol).chain(forwarded))
+}
+
+/// Who may connect to the file of a Unix socket.
+fn access(address: &ListenAddress) -> Vec<(String, Value)> {
+    let ListenAddress::Unix(unix) = address else { return Vec::new() };
+    let group = unix.group.as_ref().map(|group| group.name.to_string());
+    vec![listener::MODE.shown(&unix.mode), listener::GROUP.shown(&group)]
 }
 
 fn certificate(certificate: &Certificate) -> Value {
@@ -292,7 +300,7 @@ fn rule(lists: &[Arc<List>]) -> Vec<String> {
             let sign = if entry.admits { "" } else { "!" };
             let expires =
                 entry.expires().map(|expires| format!(" expires={expires}")).unwrap_or_default();
-            format!("{sign}{}{expires}", entry.network)
+            format!("{sign}{}{expires}", entry.pattern)
         });
         items.extend(written);
         if list.len() > MAX_INLINE_NETWORKS {

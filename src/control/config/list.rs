@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::diagnostic::Diagnostic;
@@ -17,8 +16,9 @@ use super::document::TomlValue;
 use super::encoding;
 use super::source::Digest;
 use super::source_text::{Finding, SourceText, error, warning};
+use super::users;
+use crate::policy::list::pattern::ClientPattern;
 use crate::policy::list::{Entries, EntryError, List, ListEntry};
-use crate::policy::network::Client;
 
 /// Most errors in one list that are shown.
 const MAX_ERRORS: usize = 20;
@@ -130,7 +130,9 @@ pub fn from_strings(
     let mut entries = Vec::new();
     let mut sound = true;
     for item in items {
-        match item.parse("a network", |text| ListEntry::parse(text).map_err(finding)) {
+        match item.parse("a network", |text| {
+            ListEntry::parse_with(text, Some(&users::resolve)).map_err(finding)
+        }) {
             Some(entry) => entries.extend(entry.map(|entry| (entry, *item))),
             None => sound = false,
         }
@@ -157,8 +159,8 @@ pub fn from_strings(
         }
     };
     for (entry, item) in entries.iter().filter(|(entry, _)| !entry.admits) {
-        if !list.covering(Client::new(entry.network.addr())).any(|(wider, _)| wider.admits) {
-            let finding = warning(format!("!{} carves out of nothing", entry.network));
+        if !list.around(entry.pattern).any(|(wider, _)| wider.admits) {
+            let finding = warning(format!("!{} carves out of nothing", entry.pattern));
             item.report(finding.with_remedy(
                 "a carve-out applies within its own list only; a network that no list may admit \
                  goes into `deny`",
@@ -235,10 +237,10 @@ fn entries(source_text: &SourceText<'_>) -> Vec<(ListEntry, u32)> {
 /// Every pair of places that give one network both signs: the first of the network, and one of the
 /// opposite sign.
 fn clashes<'e, P: Copy>(entries: impl Iterator<Item = (&'e ListEntry, P)>) -> Vec<(P, P)> {
-    let mut first: HashMap<IpNet, (bool, P)> = HashMap::new();
+    let mut first: HashMap<ClientPattern, (bool, P)> = HashMap::new();
     let mut clashes = Vec::new();
     for (entry, place) in entries {
-        let (admits, earlier) = *first.entry(entry.network).or_insert((entry.admits, place));
+        let (admits, earlier) = *first.entry(entry.pattern).or_insert((entry.admits, place));
         if admits != entry.admits {
             clashes.push((earlier, place));
         }
@@ -273,6 +275,6 @@ fn lapsed(entry: &ListEntry, more: usize) -> Finding {
         1 => ", and one more entry".into(),
         more => format!(", and {more} more entries"),
     };
-    warning(format!("{} is lapsed{when}{others}", entry.network))
+    warning(format!("{} is lapsed{when}{others}", entry.pattern))
         .with_remedy("a lapsed entry is as if absent: remove it, or renew it")
 }

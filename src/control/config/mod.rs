@@ -27,6 +27,7 @@ pub mod source;
 pub(in crate::control) mod source_text;
 #[cfg(test)]
 mod tests;
+pub mod users;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::location::{LinePart, Lint, LintLocation};
 use crate::control::config::PolicySettings;
+use crate::policy::list::pattern::ClientPattern;
 use crate::policy::list::{List, ListEntry};
-use crate::policy::network::Client;
+use crate::policy::unix::UnixPattern;
 
 /// An entry of a list, with its line.
 type NumberedEntry<'l> = (&'l ListEntry, u32);
@@ -71,7 +71,7 @@ fn shadowed(
     let live = list.entries().filter(move |(entry, _)| !entry.lapsed(now));
     live.filter_map(move |(entry, line)| {
         // The entry itself is among them: without it, the wider ones decide.
-        let wider = around(list, entry).filter(|(other, _)| other.network != entry.network);
+        let wider = list.around(entry.pattern).filter(|(other, _)| other.pattern != entry.pattern);
         Some(((entry, line), decided_by(wider, entry, entry.admits, now)?))
     })
 }
@@ -94,8 +94,8 @@ fn denied<'l>(
 /// A list of `deny`, and the networks that it carves out.
 struct DenyIndex<'l> {
     list: &'l List,
-    /// Sorted by first address, the widest first.
-    carved: Vec<IpNet>,
+    /// Sorted: networks by first address, the widest first.
+    carved: Vec<ClientPattern>,
 }
 
 impl<'l> DenyIndex<'l> {
@@ -103,7 +103,7 @@ impl<'l> DenyIndex<'l> {
         let mut carved: Vec<_> = list
             .entries()
             .filter(|(entry, _)| !entry.admits)
-            .map(|(entry, _)| entry.network)
+            .map(|(entry, _)| entry.pattern)
             .collect();
         carved.sort_unstable();
         DenyIndex { list, carved }
@@ -112,19 +112,17 @@ impl<'l> DenyIndex<'l> {
     /// The entry that denies all addresses of `entry` for as long as `entry` holds.
     fn all_of(&self, entry: &ListEntry, now: Timestamp) -> Option<NumberedEntry<'l>> {
         // In sorted order, if any carve-out lies within the network, the first one after it does.
-        let after = self.carved.partition_point(|carved| *carved < entry.network);
-        if self.carved.get(after).is_some_and(|carved| entry.network.contains(carved)) {
+        let after = self.carved.partition_point(|carved| *carved < entry.pattern);
+        if self.carved.get(after).is_some_and(|carved| entry.pattern.contains(*carved)) {
             return None;
         }
-        decided_by(around(self.list, entry), entry, true, now)
+        // The users of a group are not known: any carved-out user may be in it.
+        let is_group = matches!(entry.pattern.users(), Some(UnixPattern::Gid(_)));
+        if is_group && self.carved.iter().any(|carved| carved.users().is_some()) {
+            return None;
+        }
+        decided_by(self.list.around(entry.pattern), entry, true, now)
     }
-}
-
-/// The entries of `list` whose networks contain that of `entry`, the longest prefix first.
-fn around<'l>(list: &'l List, entry: &ListEntry) -> impl Iterator<Item = NumberedEntry<'l>> {
-    let network = entry.network;
-    let covering: Vec<_> = list.covering(Client::new(network.addr())).collect();
-    covering.into_iter().rev().filter(move |(other, _)| other.network.contains(&network))
 }
 
 /// Each of `deciding` decides until it lapses, then the next one does. Returns the entry that
@@ -172,9 +170,11 @@ fn location(list: &List, entry: &ListEntry, line: u32) -> LintLocation {
 
 #[cfg(test)]
 mod tests {
+    use ipnet::IpNet;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::policy::network::Client;
 
     /// The sixteen addresses that all entries here are about.
     fn world() -> impl Iterator<Item = Client> {
@@ -223,7 +223,8 @@ mod tests {
         fn a_cancelled_entry_is_denied_for_as_long_as_it_holds(allow in entries(), deny in entries(), now in 0i64..5) {
             let (Some(allow), Some(deny)) = (list(&allow), list(&deny)) else { return Ok(()) };
             for ((entry, _), _, _) in denied(&allow, &[DenyIndex::new(&deny)], second(now)) {
-                let held = world().filter(|client| entry.network.contains(&client.ip().unwrap()));
+                let network = entry.pattern.network().unwrap();
+                let held = world().filter(|client| network.contains(&client.ip().unwrap()));
                 for (client, at) in held.flat_map(|client| (now..7).map(move |at| (client, second(at)))) {
                     prop_assert!(entry.lapsed(at) || deny.admits(client, at), "{} for {} at {}", entry, client, at);
                 }

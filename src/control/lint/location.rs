@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::control::config::diagnostic::{Diagnostic, Span};
 use crate::control::config::source::{Files, MAX_LIST_BYTES};
+use crate::control::config::users;
 use crate::policy::list::ListEntry;
 
 /// A warning before its line is looked up.
@@ -91,10 +92,10 @@ fn entry_in(line: &str, entry: &ListEntry) -> Option<Range<usize>> {
     let bare = line.trim_start_matches('\u{feff}');
     let mut pieces = std::iter::once(bare).chain(line.split(['"', '\'']));
     let is_it = |piece: &&str| {
-        ListEntry::parse(piece)
+        ListEntry::parse_with(piece, Some(&users::resolve))
             .ok()
             .flatten()
-            .is_some_and(|found| found.network == entry.network && found.admits == entry.admits)
+            .is_some_and(|found| found.pattern == entry.pattern && found.admits == entry.admits)
     };
     let written = pieces.find(is_it)?.split_ascii_whitespace().next()?;
     // `written` is a slice of `line`, so the difference is its place there.

@@ -1,4 +1,4 @@
-//! One of the program's three `unsafe` calls: adopts a descriptor that is known only by its number.
+//! One of the program's four `unsafe` calls: adopts a descriptor that is known only by its number.
 //!
 //! Closes nothing: the number that systemd passed stays open until the process ends.
 

@@ -48,6 +48,7 @@ use crate::data::tunnel::{Tunnel, TunnelOutcome};
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
+use crate::policy::subject::{Credentials, Subject};
 use crate::snapshot::ListenerRules;
 use crate::snapshot::route::RouteTimeouts;
 
@@ -57,9 +58,11 @@ pub use self::identify::Admission;
 pub struct AcceptedConnection {
     /// The socket; with `TCP_NODELAY`, if it is a TCP socket.
     pub stream: Socket,
-    /// The address at its other end.
+    /// The address or the user at its other end.
     pub peer: Peer,
-    /// The local port that it came to.
+    /// What the peer has proved about itself. `None` means nothing.
+    pub credentials: Option<Arc<Credentials>>,
+    /// The local port that it came to; 0 means that it came over a Unix socket.
     pub port: u16,
     /// The listener's rules at the accept.
     pub rules: ListenerRules,
@@ -75,8 +78,8 @@ pub struct AcceptedConnection {
 
 /// Serves one connection to its end.
 pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
-    let AcceptedConnection { stream, peer, port, rules, metrics, places, admission, closing } =
-        accepted;
+    let AcceptedConnection { stream, peer, credentials, port, rules, .. } = accepted;
+    let AcceptedConnection { metrics, places, admission, closing, .. } = accepted;
     let mut open_guard = OpenGuard {
         thread: Arc::clone(&thread),
         listener: metrics,
@@ -107,13 +110,15 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
                 return;
             }
         };
+    // The credentials are the peer's: no client that a header names has them.
+    let credentials = credentials.filter(|_| client == Client::of_peer(peer));
     let (tls, public_port) = (rules.tls.is_some(), rules.listener.public_port);
     let connection = ConnectionInfo {
         listener: Arc::clone(&rules.listener.name),
         protocol: rules.listener.protocol,
         max_fields: rules.listener.max_fields,
         max_head: rules.listener.max_head,
-        forwarded: ForwardedFacts::new(client, tls, port, public_port),
+        forwarded: ForwardedFacts::new(Subject { client, credentials }, tls, port, public_port),
         accepted: Arc::clone(&rules.listener),
         peer,
         proxied,

@@ -62,8 +62,13 @@ pub struct ForwardedFacts {
 
 impl ForwardedFacts {
     /// The facts of a connection of this client, which came to `port`.
-    pub fn new(client: Client, tls: bool, port: u16, public_port: Option<u16>) -> Self {
-        let subject = Subject::new(client);
+    pub fn new(
+        subject: impl Into<Subject>,
+        tls: bool,
+        port: u16,
+        public_port: Option<u16>,
+    ) -> Self {
+        let subject = subject.into();
         ForwardedFacts { subject, tls, port, public_port, derived: None }
     }
 

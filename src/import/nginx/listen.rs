@@ -49,7 +49,7 @@ impl Listen {
             context.notes.add(
                 id,
                 DirectiveOutcome::Closes,
-                "listeners on Unix sockets are not in this version",
+                "not imported: add a [[listener]] with this `listen`, and \"unix\" to its policies",
             );
             return None;
         }

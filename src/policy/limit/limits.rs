@@ -1,5 +1,6 @@
 //! `[limits]` of a policy: the share of each client, and the bounds on all of them.
 
+use std::cmp::Reverse;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,20 +105,19 @@ pub struct LimitException {
 
 impl Limits {
     /// Returns the index of the exception for `subject` at the time `now`: among all that name it,
-    /// the one with the longest network.
+    /// the one with the longest network, or with the narrowest pattern of users.
     pub fn exception(&self, subject: &Subject, now: Timestamp) -> Option<usize> {
-        let client = subject.client;
         let longest = |exception: &LimitException| {
-            exception.clients.iter().filter_map(|list| list.holds(client, now)).max()
+            exception.clients.iter().filter_map(|list| list.holds(subject, now)).max()
         };
         let named = self
             .exceptions
             .iter()
             .enumerate()
             .filter_map(|(at, exception)| Some((longest(exception)?, at)));
-        // No tie is possible: networks of one length that hold the client are the same network, and
-        // no network is in two exceptions.
-        named.max_by_key(|(length, _)| *length).map(|(_, at)| at)
+        // Networks of one length that hold the client are the same network, and no network is in
+        // two exceptions. Only groups tie: of a process in several, the first exception holds.
+        named.max_by_key(|(length, at)| (*length, Reverse(*at))).map(|(_, at)| at)
     }
 
     /// Returns the share of an exception. `None` means the share of clients without one.

@@ -1,4 +1,4 @@
-//! One line of a list: a network, its sign, and its annotations.
+//! One line of a list: a network or users of this host, its sign, and its annotations.
 //!
 //! The same grammar applies to `*.cidr` files and to the strings of `[lists]`
 //! (`docs/spec/formats.md`, "`policies/lists/NAME.cidr`"). The parser works on text only, and never
@@ -14,14 +14,16 @@ use jiff::Timestamp;
 use jiff::civil::{Date, Time};
 use jiff::tz::Offset;
 
+use crate::policy::list::pattern::ClientPattern;
 use crate::policy::network::fold;
+use crate::policy::unix::{Resolve, UnixPattern, UnixPatternFault};
 
-/// One network of a list, with its sign and annotations.
+/// One entry of a list, with its sign and annotations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListEntry {
-    /// Without host bits, and folded (see [`fold`]).
-    pub network: IpNet,
-    /// Whether the list includes this network. `false` means a `!` carve-out.
+    /// The clients that it is about. A network is without host bits, and folded (see [`fold`]).
+    pub pattern: ClientPattern,
+    /// Whether the list includes these clients. `false` means a `!` carve-out.
     pub admits: bool,
     /// Annotations of the entry. Most entries of a large list have none, and allocate nothing.
     notes: Option<Box<Annotations>>,
@@ -49,10 +51,20 @@ pub struct EntryError {
 
 impl ListEntry {
     /// Parses one line, with or without its line end. `None` means a blank line or only a comment.
+    /// No user or group is known by name.
     pub fn parse(line: &str) -> Result<Option<ListEntry>, EntryError> {
+        ListEntry::parse_with(line, None)
+    }
+
+    /// Like [`ListEntry::parse`]. `resolve` knows the names of users and groups; `None` means that
+    /// only their numbers may be written.
+    pub fn parse_with(
+        line: &str,
+        resolve: Option<Resolve<'_>>,
+    ) -> Result<Option<ListEntry>, EntryError> {
         let mut tokens = tokens(line);
         let Some(first) = tokens.next() else { return Ok(None) };
-        let mut entry = first.entry()?;
+        let mut entry = first.entry(resolve)?;
         for token in tokens {
             token.annotate(entry.notes.get_or_insert_default())?;
         }
@@ -95,9 +107,11 @@ impl ListEntry {
 impl fmt::Display for ListEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.admits { "" } else { "!" })?;
-        match self.network.prefix_len() == self.network.max_prefix_len() {
-            true => self.network.addr().fmt(f),
-            false => self.network.fmt(f),
+        match self.pattern {
+            ClientPattern::Network(one) if one.prefix_len() == one.max_prefix_len() => {
+                one.addr().fmt(f)
+            }
+            pattern => pattern.fmt(f),
         }
     }
 }
@@ -137,8 +151,8 @@ pub(super) fn tokens(line: &str) -> impl Iterator<Item = EntryToken<'_>> {
 }
 
 impl EntryToken<'_> {
-    /// Parses the first token of a line: a network and its sign.
-    fn entry(self) -> Result<ListEntry, EntryError> {
+    /// Parses the first token of a line: the clients and their sign.
+    fn entry(self, resolve: Option<Resolve<'_>>) -> Result<ListEntry, EntryError> {
         let (admits, network) = match self.text.strip_prefix('!') {
             Some("") => {
                 return self
@@ -147,8 +161,33 @@ impl EntryToken<'_> {
             Some(network) => (false, EntryToken { text: network, start: self.start + 1 }),
             None => (true, self),
         };
-        let network = network.network(if admits { "" } else { "!" })?;
-        Ok(ListEntry { network, admits, notes: None })
+        let pattern = if UnixPattern::is_meant(network.text) {
+            ClientPattern::Unix(network.users(admits, resolve)?)
+        } else {
+            ClientPattern::Network(network.network(if admits { "" } else { "!" })?)
+        };
+        Ok(ListEntry { pattern, admits, notes: None })
+    }
+
+    /// Parses a pattern of users of this host.
+    fn users(self, admits: bool, resolve: Option<Resolve<'_>>) -> Result<UnixPattern, EntryError> {
+        let pattern = UnixPattern::parse(self.text, resolve.unwrap_or(&|_, _| None));
+        match pattern {
+            // A process may be in several groups, and no order decides between them.
+            Ok(UnixPattern::Gid(_)) if !admits => self.fault(
+                "a group cannot be carved out",
+                "carve out its users, or put the group into `deny`",
+            ),
+            Ok(pattern) => Ok(pattern),
+            Err(UnixPatternFault::Unknown(kind, _)) if resolve.is_none() => self.fault(
+                format!("a list's file has no names of {}s", kind.word()),
+                "write the number, or put the entry into the policy's [lists]",
+            ),
+            Err(fault) => {
+                let remedy = fault.remedy();
+                self.fault(fault.to_string(), remedy)
+            }
+        }
     }
 
     /// Parses a network without host bits. `sign` is repeated in the remedy.
@@ -376,7 +415,7 @@ mod tests {
                 ];
                 format!(
                     "{sign}{}{}",
-                    entry.network,
+                    entry.pattern,
                     notes.into_iter().flatten().collect::<String>()
                 )
             }
@@ -390,6 +429,29 @@ mod tests {
         let entry = ListEntry::parse(line).unwrap().unwrap();
         let expires = entry.expiry().map(|expiry| format!(" expires={expiry}"));
         assert_eq!(format!("{entry}{}", expires.unwrap_or_default()), shown, "of {line:?}");
+    }
+
+    #[test]
+    fn users_of_this_host_are_entries_with_annotations() {
+        check("unix", "unix");
+        check("unix:uid=33 ticket=SEC-1 # nginx", "unix:uid=33 ticket SEC-1");
+        check("!unix:uid=33", "!unix:uid=33");
+        check("unix:gid=44", "unix:gid=44");
+        let users = "write \"unix\", \"unix:uid=33\" or \"unix:gid=www-data\"";
+        check("unix:33", &format!("[unix:33] not a pattern of Unix clients: {users}"));
+        check(
+            "!unix:gid=44",
+            "[unix:gid=44] a group cannot be carved out: carve out its users, or put the group \
+             into `deny`",
+        );
+        check(
+            "unix:uid=www-data",
+            "[unix:uid=www-data] a list's file has no names of users: write the number, or put \
+             the entry into the policy's [lists]",
+        );
+        let named = ListEntry::parse_with("unix:uid=www-data", Some(&|_, _| Some(33)));
+        assert_eq!(named.unwrap().unwrap().to_string(), "unix:uid=33");
+        check_shown("unix:gid=44 expires=2026-12-31", "unix:gid=44 expires=2026-12-31");
     }
 
     #[test]
@@ -643,7 +705,8 @@ mod tests {
             let network = written.unwrap().trunc();
             let line = format!("{}{network}", if admits { "" } else { "!" });
             let entry = ListEntry::parse(&line).unwrap().unwrap();
-            prop_assert_eq!((entry.network, entry.admits), (fold(network), admits));
+            let pattern = ClientPattern::Network(fold(network));
+            prop_assert_eq!((entry.pattern, entry.admits), (pattern, admits));
         }
     }
 }

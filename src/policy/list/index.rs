@@ -155,25 +155,29 @@ impl IndexAddress for u128 {
 }
 
 impl Index {
-    /// Builds the index of `entries`, each with its line. Their networks must be folded and have no
-    /// host bits.
+    /// Builds the index of the networks in `entries`, each with its line. They must be folded and
+    /// have no host bits.
     ///
     /// # Errors
     /// For each network that more than one entry names, the indexes of all of them, in order.
     pub fn new(entries: &[(ListEntry, u32)]) -> Result<Index, Vec<Vec<u32>>> {
-        let in_v4 =
-            entries.iter().filter(|(entry, _)| matches!(entry.network, IpNet::V4(_))).count();
+        let count = |is_v4: bool| {
+            let networks = entries.iter().filter_map(|(entry, _)| entry.pattern.network());
+            networks.filter(|network| matches!(network, IpNet::V4(_)) == is_v4).count()
+        };
         // With exact capacity: there may be a million entries.
-        let (mut v4, mut v6) =
-            (Vec::with_capacity(in_v4), Vec::with_capacity(entries.len() - in_v4));
-        for (place, (entry, _)) in (0..).zip(entries) {
+        let (mut v4, mut v6) = (Vec::with_capacity(count(true)), Vec::with_capacity(count(false)));
+        let places = (0..).zip(entries);
+        let networks =
+            places.filter_map(|(place, (entry, _))| Some((place, entry, entry.pattern.network()?)));
+        for (place, entry, network) in networks {
             let flags = if entry.admits { ADMITS_BIT } else { 0 }
                 | if entry.expires().is_some() { EXPIRES_BIT } else { 0 };
             let (mark, rest) = (
-                NetworkMark { length: entry.network.prefix_len(), flags },
+                NetworkMark { length: network.prefix_len(), flags },
                 NetworkRest { around: 0, place },
             );
-            match entry.network {
+            match network {
                 IpNet::V4(network) => {
                     v4.push(IndexedNetwork { start: network.addr().to_bits(), mark, rest });
                 }

@@ -1,20 +1,24 @@
-//! Lists of networks, with carve-outs and expiries: the longest prefix decides.
+//! Lists of clients, with carve-outs and expiries: of networks the longest prefix decides, and of
+//! users of this host the narrowest pattern.
 //!
 //! A list says whether it holds an address; the policy says whether that admits or denies. It reads
 //! no file, resolves no name, and has no clock.
 
 mod entry;
 mod index;
+pub mod pattern;
 mod serial;
+mod user_index;
 
 use std::fmt;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::policy::list::index::{Index, NetworkMatch};
-use crate::policy::network::Client;
+use crate::policy::list::pattern::ClientPattern;
+use crate::policy::list::user_index::{UserIndex, UserMatch};
+use crate::policy::subject::SubjectRef;
 
 pub use self::entry::{EntryError, ListEntry};
 pub use self::serial::{RevokedSerials, SerialEntry};
@@ -36,19 +40,20 @@ pub struct Entries {
     /// In the order written, each with its line.
     all: Box<[(ListEntry, u32)]>,
     index: Index,
+    users: UserIndex,
     /// Expiry of each entry that has one, in seconds of Unix time, in ascending order.
     expiries: Box<[i64]>,
 }
 
-/// A network that a list contains with both signs.
+/// Clients that a list contains with both signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignConflict {
     /// Line of the first entry, from 1.
     pub first: u32,
     /// Line of the entry with the opposite sign, from 1.
     pub second: u32,
-    /// The network that both lines name.
-    pub network: IpNet,
+    /// The clients that both lines name.
+    pub pattern: ClientPattern,
 }
 
 impl Entries {
@@ -58,18 +63,18 @@ impl Entries {
     /// # Errors
     /// The list contains a network with both signs.
     pub fn new(mut all: Vec<(ListEntry, u32)>) -> Result<Entries, SignConflict> {
-        let index = loop {
+        let (index, users) = loop {
             // Removing the outlasted entries shifts the indexes of the rest, so the index is built
             // again.
-            match Index::new(&all) {
-                Ok(index) => break index,
-                Err(twins) => drop_earlier_expiries(&mut all, &twins)?,
+            match (Index::new(&all), UserIndex::new(&all)) {
+                (Ok(index), Ok(users)) => break (index, users),
+                (Err(twins), _) | (_, Err(twins)) => drop_earlier_expiries(&mut all, &twins)?,
             }
         };
         let mut expiries: Vec<_> =
             all.iter().filter_map(|(entry, _)| Some(second_of(entry.expires()?))).collect();
         expiries.sort_unstable();
-        Ok(Entries { all: all.into(), index, expiries: expiries.into() })
+        Ok(Entries { all: all.into(), index, users, expiries: expiries.into() })
     }
 
     /// Iterates over the entries and their lines.
@@ -89,13 +94,28 @@ impl Entries {
         Timestamp::from_second(*self.expiries.get(next)?).ok()
     }
 
-    fn decide(&self, client: Client, now: Timestamp) -> Option<NetworkMatch> {
+    fn decide(&self, subject: SubjectRef<'_>, now: Timestamp) -> Option<Match> {
         // A lapsed entry counts as absent, so the next wider network decides.
-        self.index.holding(client.ip()?).find(|held| !held.expires || !self.at(*held).0.lapsed(now))
+        if let Some(ip) = subject.client.ip() {
+            let mut held = self.index.holding(ip).map(Match::Network);
+            return held.find(|held| !held.expires() || !self.at(*held).0.lapsed(now));
+        }
+        self.decide_user(subject, now)
     }
 
-    fn at(&self, held: NetworkMatch) -> (&ListEntry, u32) {
-        let (entry, line) = &self.all[self.index.place(held)];
+    /// A function apart, so that the look-up of an address stays small.
+    #[inline(never)]
+    fn decide_user(&self, subject: SubjectRef<'_>, now: Timestamp) -> Option<Match> {
+        let mut held = self.users.holding(&self.all, subject);
+        held.find(|held| !self.all[held.place].0.lapsed(now)).map(Match::User)
+    }
+
+    fn at(&self, held: Match) -> (&ListEntry, u32) {
+        let place = match held {
+            Match::Network(held) => self.index.place(held),
+            Match::User(held) => held.place,
+        };
+        let (entry, line) = &self.all[place];
         (entry, *line)
     }
 }
@@ -143,29 +163,57 @@ impl List {
         self.entries.next_expiry(now)
     }
 
-    /// The prefix length by which the list holds `client` at the time `now`. `None` means that it
-    /// doesn't.
-    pub fn holds(&self, client: Client, now: Timestamp) -> Option<u8> {
-        self.entries.decide(client, now).filter(|held| held.admits).map(|held| held.length)
+    /// How narrowly the list holds `subject` at the time `now`: the prefix length of the network,
+    /// or a rank of patterns of users. `None` means that it doesn't.
+    pub fn holds<'s>(&self, subject: impl Into<SubjectRef<'s>>, now: Timestamp) -> Option<u8> {
+        let held = self.entries.decide(subject.into(), now);
+        held.filter(|held| held.admits()).map(Match::length)
     }
 
-    /// Whether the list holds `client` at the time `now`.
-    pub fn admits(&self, client: Client, now: Timestamp) -> bool {
-        self.entries.decide(client, now).is_some_and(|held| held.admits)
+    /// Whether the list holds `subject` at the time `now`.
+    pub fn admits<'s>(&self, subject: impl Into<SubjectRef<'s>>, now: Timestamp) -> bool {
+        self.entries.decide(subject.into(), now).is_some_and(|held| held.admits())
     }
 
-    /// Returns the entry that decides on `client`, and its line: the longest prefix that has not
-    /// lapsed by `now`.
-    pub fn decide(&self, client: Client, now: Timestamp) -> Option<(&ListEntry, u32)> {
-        self.entries.decide(client, now).map(|held| self.entries.at(held))
+    /// Returns the entry that decides on `subject`, and its line: the narrowest unlapsed entry
+    /// at the time `now`.
+    pub fn decide<'s>(
+        &self,
+        subject: impl Into<SubjectRef<'s>>,
+        now: Timestamp,
+    ) -> Option<(&ListEntry, u32)> {
+        self.entries.decide(subject.into(), now).map(|held| self.entries.at(held))
     }
 
-    /// Returns every entry whose network holds `client`, lapsed ones too, the shortest prefix
+    /// Returns every entry that holds `subject`, lapsed ones too, the widest first.
+    pub fn covering<'s>(
+        &self,
+        subject: impl Into<SubjectRef<'s>>,
+    ) -> impl Iterator<Item = (&ListEntry, u32)> {
+        let (subject, entries) = (subject.into(), &*self.entries);
+        let networks = subject.client.ip().into_iter().flat_map(|ip| entries.index.holding(ip));
+        let users = entries.users.holding(&entries.all, subject).map(Match::User);
+        let narrowest_first: Vec<_> = networks.map(Match::Network).chain(users).collect();
+        narrowest_first.into_iter().rev().map(|held| entries.at(held))
+    }
+
+    /// Returns every entry that holds each client of `pattern`, lapsed ones too, the narrowest
     /// first.
-    pub fn covering(&self, client: Client) -> impl Iterator<Item = (&ListEntry, u32)> {
-        let longest_first: Vec<_> =
-            client.ip().into_iter().flat_map(|ip| self.entries.index.holding(ip)).collect();
-        longest_first.into_iter().rev().map(|held| self.entries.at(held))
+    pub fn around(&self, pattern: ClientPattern) -> impl Iterator<Item = (&ListEntry, u32)> {
+        let entries = &*self.entries;
+        let network = pattern.network().map(|network| network.addr());
+        let networks = network.into_iter().flat_map(|first| entries.index.holding(first));
+        // Those of users are few.
+        let users = entries.users.iter().filter(move |_| network.is_none());
+        let all = networks.map(Match::Network).chain(users.map(Match::User));
+        let all = all.map(|held| entries.at(held));
+        all.filter(move |(entry, _)| entry.pattern.contains(pattern))
+    }
+
+    /// Iterates over the entries about users of this host.
+    pub fn user_entries(&self) -> impl Iterator<Item = &ListEntry> {
+        let all = &self.entries.all;
+        self.entries.users.iter().map(|held| &all[held.place].0)
     }
 
     /// Iterates over the entries and their lines.
@@ -181,6 +229,36 @@ impl List {
     /// Whether the list has no entry.
     pub fn is_empty(&self) -> bool {
         self.entries.all.is_empty()
+    }
+}
+
+/// An entry that holds a client, and what a decision needs of it.
+#[derive(Debug, Clone, Copy)]
+enum Match {
+    Network(NetworkMatch),
+    User(UserMatch),
+}
+
+impl Match {
+    const fn admits(&self) -> bool {
+        match self {
+            Match::Network(held) => held.admits,
+            Match::User(held) => held.admits,
+        }
+    }
+
+    const fn expires(&self) -> bool {
+        match self {
+            Match::Network(held) => held.expires,
+            Match::User(_) => true,
+        }
+    }
+
+    const fn length(self) -> u8 {
+        match self {
+            Match::Network(held) => held.length,
+            Match::User(held) => held.rank,
+        }
     }
 }
 
@@ -206,7 +284,7 @@ fn drop_earlier_expiries(
                 return Err(SignConflict {
                     first: *first_line,
                     second: *second_line,
-                    network: first.network,
+                    pattern: first.pattern,
                 });
             }
             let loser =
@@ -250,6 +328,8 @@ impl fmt::Debug for List {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::network::Client;
+    use ipnet::IpNet;
     use proptest::prelude::*;
     use std::net::IpAddr;
 
@@ -332,8 +412,8 @@ mod tests {
     fn one_network_with_both_signs_is_a_clash() {
         let clash = list(&["10.0.0.0/8", "192.0.2.1 ticket=SEC-1", "!192.0.2.1/32"]).unwrap_err();
         assert_eq!(
-            (clash.first, clash.second, clash.network),
-            (2, 3, "192.0.2.1/32".parse().unwrap())
+            (clash.first, clash.second, clash.pattern.to_string()),
+            (2, 3, "192.0.2.1/32".to_owned())
         );
         assert!(
             list(&["!192.0.2.1 expires=2020-01-01", "192.0.2.1"]).is_err(),
@@ -418,16 +498,20 @@ mod tests {
 
     /// Reads all of `entries` from end to end: the longest that has not lapsed.
     fn naive(entries: &[ListEntry], client: Client, now: Timestamp) -> Option<(IpNet, bool)> {
-        let held = entries
-            .iter()
-            .filter(|entry| !entry.lapsed(now) && entry.network.contains(&client.ip().unwrap()));
-        held.max_by_key(|entry| entry.network.prefix_len())
-            .map(|entry| (entry.network, entry.admits))
+        let held = entries.iter().filter(|entry| {
+            !entry.lapsed(now) && network_of(entry).contains(&client.ip().unwrap())
+        });
+        held.max_by_key(|entry| network_of(entry).prefix_len())
+            .map(|entry| (network_of(entry), entry.admits))
+    }
+
+    fn network_of(entry: &ListEntry) -> IpNet {
+        entry.pattern.network().unwrap()
     }
 
     fn contradict(entries: &[ListEntry]) -> bool {
         entries.iter().any(|one| {
-            entries.iter().any(|other| one.network == other.network && one.admits != other.admits)
+            entries.iter().any(|other| one.pattern == other.pattern && one.admits != other.admits)
         })
     }
 
@@ -444,9 +528,11 @@ mod tests {
             let list = List::new("list", "file", entries.iter().cloned().zip(1..).collect());
             prop_assert_eq!(list.is_err(), contradict(&entries));
             let Ok(list) = list else { return Ok(()) };
-            for client in random.into_iter().chain(entries.iter().map(|entry| entry.network.addr())).map(Client::new) {
+            let first = entries.iter().map(|entry| network_of(entry).addr());
+            for client in random.into_iter().chain(first).map(Client::new) {
                 let decides = list.decide(client, now);
-                prop_assert_eq!(decides.map(|(entry, _)| (entry.network, entry.admits)), naive(&entries, client, now));
+                let found = decides.map(|(entry, _)| (network_of(entry), entry.admits));
+                prop_assert_eq!(found, naive(&entries, client, now));
                 prop_assert_eq!(list.admits(client, now), naive(&entries, client, now).is_some_and(|(_, admits)| admits));
                 if let Some((entry, line)) = decides {
                     prop_assert_eq!(entry, &entries[line as usize - 1]);

@@ -15,11 +15,10 @@ use jiff::Timestamp;
 use crate::policy::certificate::{CertificateFault, ClientCertificate};
 use crate::policy::deciding_rule::ListedEntry;
 use crate::policy::list::List;
-use crate::policy::network::Client;
 use crate::policy::origin::{OriginPattern, Origins};
 use crate::policy::request::{Request, RequestType};
 use crate::policy::rule::Rule;
-use crate::policy::subject::Subject;
+use crate::policy::subject::{Subject, SubjectRef};
 use crate::policy::{AllowRule, Policy};
 use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
@@ -71,7 +70,7 @@ impl Snapshot {
             limits: Vec::new(),
             candidate: None,
         };
-        let client = subject.client;
+        let client = SubjectRef::from(subject);
         let denied = self.denying_baseline(client, now);
         if let Some(baseline) = &self.baseline {
             let lists: Vec<_> =
@@ -158,7 +157,7 @@ fn rules(
     request: &Request,
     now: Timestamp,
 ) -> Vec<RuleExplanation> {
-    let (client, mut rules) = (subject.client, Vec::new());
+    let (client, mut rules) = (SubjectRef::from(subject), Vec::new());
     if !policy.deny.is_empty() {
         let lists = policy.deny.iter().map(|list| list_explanation(list, client, now)).collect();
         rules.push(networks("deny", policy, Rule::Deny, lists));
@@ -284,7 +283,7 @@ fn subprotocol(policy: &Policy, request: &Request) -> Option<RuleExplanation> {
 }
 
 /// The verdict of `list` on `client`.
-fn list_explanation(list: &List, client: Client, now: Timestamp) -> ListExplanation {
+fn list_explanation(list: &List, client: SubjectRef<'_>, now: Timestamp) -> ListExplanation {
     let decides = list.decide(client, now);
     let holds = decides.is_some_and(|(entry, _)| entry.admits);
     let others = list.covering(client).filter(|(entry, _)| entry.admits && !holds);

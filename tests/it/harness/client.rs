@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
@@ -33,17 +33,17 @@ use crate::harness::within;
 /// A client of `sidegate`'s first listener, from 127.0.0.1. Speaks TLS if the listener does, and
 /// trusts the run's authority.
 pub fn new(sidegate: &Sidegate) -> Client {
-    Client {
-        address: sidegate.address(),
-        from: [127, 0, 0, 1].into(),
-        host: "localhost".to_owned(),
-        sni: None,
-        tls: sidegate
-            .is_tls()
-            .then(|| Arc::new(config(&[&rustls::version::TLS13, &rustls::version::TLS12]))),
-        lines: Vec::new(),
-        preamble: Vec::new(),
-    }
+    let tls = sidegate
+        .is_tls()
+        .then(|| Arc::new(config(&[&rustls::version::TLS13, &rustls::version::TLS12])));
+    Client { tls, ..clear(sidegate.address()) }
+}
+
+/// A client of the first listener of `sidegate`, over the Unix socket at `path`.
+pub fn unix(sidegate: &Sidegate, path: &Path) -> Client {
+    let client = clear(([127, 0, 0, 1], 0).into());
+    let tls = sidegate.is_tls().then(|| Arc::new(config(&[&rustls::version::TLS13])));
+    Client { path: Some(path.to_owned()), tls, ..client }
 }
 
 /// A client over TLS of any server at `address`; trusts this PEM file alone.
@@ -57,14 +57,16 @@ pub fn at(address: SocketAddr, trusted: &Path) -> Client {
         .unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let (from, host) = ([127, 0, 0, 1].into(), "localhost".to_owned());
-    let (sni, tls, lines, preamble) = (None, Some(Arc::new(config)), Vec::new(), Vec::new());
-    Client { address, from, host, sni, tls, lines, preamble }
+    let (path, tls) = (None, Some(Arc::new(config)));
+    let (sni, lines, preamble) = (None, Vec::new(), Vec::new());
+    Client { address, path, from, host, sni, tls, lines, preamble }
 }
 
 /// A client without TLS of any server at `address`.
 pub fn clear(address: SocketAddr) -> Client {
     Client {
         address,
+        path: None,
         from: [127, 0, 0, 1].into(),
         host: "localhost".to_owned(),
         sni: None,
@@ -78,6 +80,8 @@ pub fn clear(address: SocketAddr) -> Client {
 #[derive(Clone)]
 pub struct Client {
     address: SocketAddr,
+    /// The Unix socket to connect to. `None` means `address`.
+    path: Option<PathBuf>,
     from: IpAddr,
     host: String,
     sni: Option<ServerName<'static>>,
@@ -171,14 +175,26 @@ impl Client {
 
     /// Connects, and makes the TLS handshake; an error may be a fatal alert.
     pub async fn try_connect(&self) -> io::Result<Wire> {
-        let tcp = self.connect_tcp().await?;
-        let Some(config) = &self.tls else { return Ok(Wire::new(tcp, End::Client, None)) };
+        if let Some(path) = &self.path {
+            let mut unix = within("a connection", tokio::net::UnixStream::connect(path)).await?;
+            unix.write_all(&self.preamble).await?;
+            return self.wire_over(unix).await;
+        }
+        self.wire_over(self.connect_tcp().await?).await
+    }
+
+    /// Makes the TLS handshake over `stream`, if this client speaks TLS.
+    async fn wire_over<S: Io + 'static>(&self, stream: S) -> io::Result<Wire>
+    where
+        tokio_rustls::client::TlsStream<S>: Io,
+    {
+        let Some(config) = &self.tls else { return Ok(Wire::new(stream, End::Client, None)) };
         let name = self.sni.clone().unwrap_or_else(|| {
             let name = self.host.split(':').next().unwrap_or_default().to_owned();
             ServerName::try_from(name).unwrap()
         });
         let stream =
-            within("a TLS handshake", TlsConnector::from(Arc::clone(config)).connect(name, tcp))
+            within("a TLS handshake", TlsConnector::from(Arc::clone(config)).connect(name, stream))
                 .await?;
         Ok(Wire::new(stream, End::Client, None))
     }

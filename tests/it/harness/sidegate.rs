@@ -395,7 +395,7 @@ impl Sidegate {
     pub fn listener(&self, name: &str) -> SocketAddr {
         let bound = self.agent.listeners();
         let found = bound.iter().find(|one| *one.listener == *name);
-        found.unwrap_or_else(|| panic!("no listener {name}")).address
+        found.unwrap_or_else(|| panic!("no listener {name}")).address.tcp().unwrap()
     }
 
     /// Returns whether the first listener speaks TLS.

@@ -30,6 +30,12 @@ pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {
 
 impl Io for UnixStream {}
 
+impl Io for TlsStream<UnixStream> {
+    fn tls(&self) -> Option<&ClientConnection> {
+        Some(self.get_ref().1)
+    }
+}
+
 impl Io for TcpStream {
     fn tcp(&self) -> Option<&TcpStream> {
         Some(self)

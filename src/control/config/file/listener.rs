@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::forwarded;
 use super::proxy_protocol;
 use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
-use super::value::{address, unsupported};
+use super::unix_socket::{self, AccessKeys, UNIX_PREFIX};
+use super::value::address;
 use crate::control::config::diagnostic::Span;
-use crate::control::config::document::{TomlTable, unit};
+use crate::control::config::document::{TomlTable, TomlValue, unit};
 use crate::control::config::keys::any_file;
 use crate::control::config::keys::sidegate::listener as keys;
 use crate::control::config::name::UniqueKeys;
@@ -59,7 +60,8 @@ pub fn all(
 /// Facts about the file and the other listeners that reading one listener depends on.
 struct ListenerContext<'k, 's> {
     names: UniqueKeys<Arc<str>>,
-    addresses: UniqueKeys<SocketAddr>,
+    /// Addresses and paths, as they display.
+    addresses: UniqueKeys<String>,
     written: BTreeMap<Arc<str>, Span>,
     metrics: Option<&'k MetricsAddress>,
     certified: bool,
@@ -74,6 +76,7 @@ impl ListenerContext<'_, '_> {
     fn sockets(&self, address: &ListenAddress) -> Vec<SocketAddr> {
         match address {
             ListenAddress::Tcp(address) => vec![*address],
+            ListenAddress::Unix(_) => Vec::new(),
             ListenAddress::Systemd(name) => self.systemd_refs.addresses(name),
         }
     }
@@ -219,43 +222,80 @@ fn listen(
         known.written.insert(Arc::clone(name), value.place());
     }
     let who = name.map_or_else(|| "this listener".to_owned(), |name| format!("listener `{name}`"));
+    let access = AccessKeys::take(table);
     let address = value.parse("an address like \"0.0.0.0:8443\"", |text| {
+        if let Some(path) = text.strip_prefix(UNIX_PREFIX) {
+            return Ok(ListenAddress::Unix(access.address(unix_socket::path(path)?)));
+        }
         match text.strip_prefix(SYSTEMD_PREFIX) {
             Some(socket) => known
                 .systemd_refs
-                .register(&value, socket, &who, SocketUse::Tcp)
+                .register(&value, socket, &who, SocketUse::Clients)
                 .map(ListenAddress::Systemd),
-            None if text.starts_with("unix:") => Err(unsupported(text)),
             None => address(text).map(ListenAddress::Tcp),
         }
     })?;
+    if !matches!(address, ListenAddress::Unix(_)) {
+        access.refuse();
+    }
     let reachable =
         known.sockets(&address).iter().any(|address| !address.ip().to_canonical().is_loopback());
     if speaks == Protocol::Plain && reachable && !value.document().has_syntax_errors() {
         let finding = warning("plain ws:// on an address that others can reach");
         value.report(finding.with_remedy("tls = true, or listen on a loopback address"));
     }
-    // Port 0 gets a different port each time, so it clashes with none.
-    let ListenAddress::Tcp(fixed) = address else { return Some(address) };
-    if fixed.port() == 0 {
-        return Some(address);
-    }
-    if let Some(MetricsAddress::Tcp(metrics)) = known.metrics
-        && overlap(*metrics, fixed)
-    {
-        let remedy = "another port here, or another `listen` in [metrics]";
-        let what = if *metrics == fixed { "is" } else { "takes" };
-        value.report(error(format!("{fixed} {what} the address of [metrics]")).with_remedy(remedy));
-    }
-    let nameless = Arc::from("another listener");
-    if let Err((first, place)) = known.addresses.insert(fixed, name.unwrap_or(&nameless), &value)
-        && !known.is_copy
-    {
-        let finding = error(format!("{fixed} is the address of `{first}`"))
-            .with_remedy("another address or port for one of the two");
-        value.report(finding.with_related(place, "first here"));
-    }
+    known.report_clash(&address, name, &value);
     Some(address)
+}
+
+impl ListenerContext<'_, '_> {
+    /// Reports that [metrics], or a listener before, has the same address.
+    fn report_clash(
+        &mut self,
+        address: &ListenAddress,
+        name: Option<&Arc<str>>,
+        at: &TomlValue<'_>,
+    ) {
+        let place = match address {
+            // Port 0 gets a different port each time, so it clashes with none.
+            ListenAddress::Tcp(fixed) if fixed.port() != 0 => fixed.to_string(),
+            ListenAddress::Unix(_) => address.to_string(),
+            ListenAddress::Tcp(_) | ListenAddress::Systemd(_) => return,
+        };
+        let is_unix = matches!(address, ListenAddress::Unix(_));
+        let taken = match (self.metrics, address) {
+            (Some(MetricsAddress::Tcp(metrics)), ListenAddress::Tcp(fixed)) => {
+                overlap(*metrics, *fixed).then_some(if metrics == fixed { "is" } else { "takes" })
+            }
+            (Some(MetricsAddress::Unix(path)), ListenAddress::Unix(unix)) => {
+                (**path == *unix.path).then_some("is")
+            }
+            _ => None,
+        };
+        if let Some(what) = taken {
+            let remedy = if is_unix {
+                "another path here, or another `listen` in [metrics]"
+            } else {
+                "another port here, or another `listen` in [metrics]"
+            };
+            at.report(
+                error(format!("{place} {what} the address of [metrics]")).with_remedy(remedy),
+            );
+        }
+        let nameless = Arc::from("another listener");
+        let name = name.unwrap_or(&nameless);
+        if let Err((first, span)) = self.addresses.insert(place.clone(), name, at)
+            && !self.is_copy
+        {
+            let finding =
+                error(format!("{place} is the address of `{first}`")).with_remedy(if is_unix {
+                    "another path for one of the two"
+                } else {
+                    "another address or port for one of the two"
+                });
+            at.report(finding.with_related(span, "first here"));
+        }
+    }
 }
 
 /// Whether sockets at the two addresses would conflict.

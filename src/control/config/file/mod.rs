@@ -15,6 +15,7 @@ mod proxy_protocol;
 mod route;
 mod route_context;
 mod systemd_refs;
+mod unix_socket;
 pub(super) mod value;
 
 use std::collections::{BTreeMap, BTreeSet};

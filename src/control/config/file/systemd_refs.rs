@@ -17,8 +17,8 @@ pub const SYSTEMD_PREFIX: &str = "systemd:";
 /// The kinds of sockets that a user of one can serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketUse {
-    /// TCP only, for a listener.
-    Tcp,
+    /// TCP, or Unix with a file, for a listener.
+    Clients,
     /// Unix only, for the admin socket, which must not be open to the network.
     Unix,
     /// TCP or Unix, for metrics.
@@ -78,10 +78,10 @@ impl<'s> SystemdRefs<'s> {
             ))
             .with_remedy(format!(
                 "{} and Accept=no in {}; then restart",
-                if wants == SocketUse::Unix {
-                    "ListenStream=/PATH"
-                } else {
-                    "ListenStream=PORT or ADDRESS:PORT"
+                match wants {
+                    SocketUse::Unix => "ListenStream=/PATH",
+                    SocketUse::Clients => "ListenStream=PORT, ADDRESS:PORT or /PATH",
+                    SocketUse::Both => "ListenStream=PORT or ADDRESS:PORT",
                 },
                 unit(&name)
             ))),
@@ -141,17 +141,20 @@ fn missing(name: &str, who: &str, passed: &PassedSockets) -> Finding {
 /// The kind of a socket in words, if it is not a wanted one.
 fn wrong_kind(kind: &SocketKind, wants: SocketUse) -> Option<&'static str> {
     match (kind, wants) {
-        (SocketKind::Tcp(_), SocketUse::Tcp | SocketUse::Both)
-        | (SocketKind::Unix(_), SocketUse::Unix | SocketUse::Both) => None,
+        (SocketKind::Tcp(_), SocketUse::Clients | SocketUse::Both)
+        | (SocketKind::Unix(_), SocketUse::Unix | SocketUse::Both)
+        | (SocketKind::Unix(Some(_)), SocketUse::Clients) => None,
         (SocketKind::Tcp(_), SocketUse::Unix) => Some("a TCP socket, open to the network"),
-        (SocketKind::Unix(_), SocketUse::Tcp) => Some("a Unix socket"),
+        (SocketKind::Unix(None), SocketUse::Clients) => {
+            Some("an abstract Unix socket, which has no permissions")
+        }
         (SocketKind::Other(what), _) => Some(what),
     }
 }
 
 fn needed(wants: SocketUse) -> &'static str {
     match wants {
-        SocketUse::Tcp => "a listening TCP socket",
+        SocketUse::Clients => "a listening TCP socket, or a Unix socket with a path",
         SocketUse::Unix => "a listening Unix socket",
         SocketUse::Both => "a listening TCP or Unix socket",
     }

@@ -15,7 +15,7 @@ pub fn network(text: &str) -> Result<IpNet, Finding> {
     let entry = ListEntry::parse(text)
         .map_err(|fault| error(fault.fault).with_remedy(fault.remedy).with_span(fault.span))?;
     let plain = entry.filter(|entry| entry.admits && !entry.is_annotated());
-    let network = plain.map(|entry| entry.network);
+    let network = plain.and_then(|entry| entry.pattern.network());
     network.ok_or_else(|| {
         error(format!("\"{text}\" is not a network alone"))
             .with_remedy("like \"192.0.2.0/24\" or \"::1\"")

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::list_table::ListTable;
@@ -15,6 +14,7 @@ use crate::control::config::keys::key::Key;
 use crate::control::config::keys::policy::{limits as keys, message};
 use crate::control::config::source_text::error;
 use crate::policy::limit::{ClientLimits, LimitException, Limits, Rate, TunnelLimits};
+use crate::policy::list::pattern::ClientPattern;
 
 /// Reads the whole table. Omitted limits are off, except for `frames`, `ping` and `pong`.
 pub fn read(mut table: TomlTable<'_>, list_table: &mut ListTable, now: Timestamp) -> Limits {
@@ -31,10 +31,10 @@ pub fn read(mut table: TomlTable<'_>, list_table: &mut ListTable, now: Timestamp
     Limits { share: common, total, streams_total, exceptions }
 }
 
-/// Networks in earlier `[[limits.for]]`, with the places of their `client`.
+/// Networks and users in earlier `[[limits.for]]`, with the places of their `client`.
 #[derive(Default)]
 struct EarlierExceptions {
-    by: HashMap<IpNet, usize>,
+    by: HashMap<ClientPattern, usize>,
     places: Vec<Span>,
 }
 
@@ -65,10 +65,10 @@ fn exception(
     let number = taken.places.len();
     let clients = rule::exempt(&value, number, list_table, now);
     let admitted = clients.iter().flat_map(|list| list.entries()).filter(|(entry, _)| entry.admits);
-    for network in admitted.map(|(entry, _)| entry.network) {
-        let first = *taken.by.entry(network).or_insert(number);
+    for clients in admitted.map(|(entry, _)| entry.pattern) {
+        let first = *taken.by.entry(clients).or_insert(number);
         if first != number {
-            let finding = error(format!("{network} is in two [[limits.for]]"))
+            let finding = error(format!("{clients} is in two [[limits.for]]"))
                 .with_remedy("keep it in one of the two");
             value.report(finding.with_related(taken.places[first - 1].clone(), "first here"));
             // One error for a pair of tables, however many networks they share.

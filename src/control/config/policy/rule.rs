@@ -13,10 +13,11 @@ use crate::control::config::list;
 use crate::control::config::source_text::{Finding, error, warning};
 use crate::policy::AllowRule;
 use crate::policy::certificate::{CertificateRule, IdentityPattern};
-use crate::policy::list::List;
+use crate::policy::list::{List, ListEntry};
 use crate::policy::origin::{OriginPattern, Origins};
 use crate::policy::rule::RuleLines;
 use crate::policy::subprotocol::Subprotocols;
+use crate::policy::unix::UnixPattern;
 
 /// Names of the lists of networks that are written in a rule itself. No `[lists]` entry can have
 /// one.
@@ -52,7 +53,22 @@ pub fn allow(
             item.report(warning(format!("`{}` has no entries: it admits no client", list.name)));
         }
     });
+    report_overflow(&value, &lists);
     Some(AllowRule::Lists(lists))
+}
+
+/// Reports entries of `allow` that name the overflow id, which is no user's.
+fn report_overflow(value: &TomlValue<'_>, lists: &[Arc<List>]) {
+    let named = |entry: &ListEntry| {
+        entry.admits && entry.pattern.users().is_some_and(UnixPattern::is_overflow)
+    };
+    let mut entries = lists.iter().flat_map(|list| list.user_entries());
+    if let Some(entry) = entries.find(|entry| named(entry)) {
+        let finding = error(format!("{entry} admits any user of other user namespaces"));
+        value.report(finding.with_remedy(
+            "the kernel shows all of them as 65534: admit a user of this host, or a group",
+        ));
+    }
 }
 
 /// Reads `deny`; by default it is empty.
@@ -207,8 +223,9 @@ fn lists(
 ) -> Vec<Arc<List>> {
     let (mut lists, mut lines) = (Vec::new(), Vec::new());
     for (text, item) in items {
-        if *text == "unix" {
-            item.report(error("\"unix\": not in this version"));
+        // Reserved, and so the name of no list.
+        if UnixPattern::is_meant(text.trim_start_matches('!')) {
+            lines.push(*item);
         } else if is_name(text) {
             lists.extend(list_table.find(text, item).inspect(|list| look(item, list)));
         } else if text.strip_prefix('!').is_some_and(is_name) {

@@ -9,10 +9,12 @@ use crate::control::config::keys::policy::{TEST, test as keys};
 use crate::control::config::policy::rule;
 use crate::control::config::policy_settings::{ExpectedVerdict, PolicyTest};
 use crate::control::config::source_text::{Finding, error};
+use crate::control::config::users;
 use crate::policy::certificate::ClientCertificate;
 use crate::policy::network::Client;
 use crate::policy::request::Request;
 use crate::policy::subject::Subject;
+use crate::policy::unix::{self, UnixPattern, UnixPatternFault};
 use crate::refusal::Refusal;
 
 /// The refusals that judging can return.
@@ -35,7 +37,7 @@ fn test(mut table: TomlTable<'_>) -> Option<PolicyTest> {
         table.require(&keys::NAME, "name = \"what it shows\"").and_then(|value| value.string());
     let client = table
         .require(&keys::CLIENT, "client = \"192.0.2.1\"")
-        .and_then(|value| value.parse("an address", address));
+        .and_then(|value| value.parse("an address", subject));
     let url = table.require(&keys::URL, "url = \"wss://ws.example.com/ticks\"");
     let origin = table.get(&keys::ORIGIN).and_then(|value| value.string());
     let subprotocol = table.get(&keys::SUBPROTOCOL);
@@ -51,8 +53,8 @@ fn test(mut table: TomlTable<'_>) -> Option<PolicyTest> {
     Some(PolicyTest {
         name: name?.into(),
         subject: match certificate {
-            None => Subject::new(client?),
-            Some(certificate) => Subject::new(client?).with_certificate(certificate?),
+            None => client?,
+            Some(certificate) => client?.with_certificate(certificate?),
         },
         request: request?,
         at: at.map_or(Some(None), |at| at.map(Some))?,
@@ -73,9 +75,16 @@ fn request(
     request.map_err(|fault| url.report(error(fault.fault).with_remedy(fault.remedy))).ok()
 }
 
-fn address(text: &str) -> Result<Client, Finding> {
+fn subject(text: &str) -> Result<Subject, Finding> {
+    if UnixPattern::is_meant(text) {
+        return unix::parse_subject(text, &users::resolve).map_err(|fault| {
+            let remedy = "one client, like \"unix:uid=33,gid=33\"";
+            let known = matches!(fault, UnixPatternFault::Unknown(..)).then(|| fault.remedy());
+            error(fault.to_string()).with_remedy(remedy).with_remedy_if(known)
+        });
+    }
     let address = text.parse::<IpAddr>();
-    address.map(Client::new).map_err(|_| {
+    address.map(|address| Client::new(address).into()).map_err(|_| {
         error(format!("\"{text}\" is not an address")).with_remedy("one client, like \"192.0.2.1\"")
     })
 }

@@ -82,7 +82,8 @@ fn effective_configuration_has_every_declared_key() {
     let text = text.replace("http2  = false", "proxy_protocol = { from = [\"10.20.0.0/24\"] }");
     let forwarded = "forwarded = { header = \"forwarded\", from = [\"10.20.0.0/24\"] }\nstrict_sni";
     let text = text.replace("strict_sni", forwarded);
-    let shown = effective::settings(&loaded(&text, POLICY).settings);
+    let local = "[[listener]]\nname = \"local\"\nlisten = \"unix:/run/a.sock\"\ntls = false\n";
+    let shown = effective::settings(&loaded(&format!("{text}{local}"), POLICY).settings);
     // A listener of another kind, and a policy that each route names itself.
     expect_every_key(&shown, CONFIG, &["listener[].redirect", "defaults.policy"]);
     // The tests are no part of a running policy, and of a list it shows the length.

@@ -99,12 +99,6 @@ error: client: there is no list `ofice`
   |
   = help: did you mean `office`?
 
-error: client: "unix": not in this version
- --> policies/chat.toml:8:20
-  |
-8 | client = ["ofice", "unix", "10.0.0.1/8"]
-  |                    ^^^^^^
-
 error: client: 10.0.0.1/8 has host bits set
  --> policies/chat.toml:8:29
   |

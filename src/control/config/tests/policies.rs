@@ -532,11 +532,42 @@ error: frames: expected a table or "off", found a string
 }
 
 #[test]
+fn users_of_this_host_are_named_or_numbered() {
+    let policy_of = |allow: &str| format!("schema = 1\n[client]\nallow = [{allow}]\n");
+    let load = |allow: &str| super::load(&[("policies/chat.toml", &policy_of(allow))]);
+    let (loaded, found) = load("\"unix\", \"unix:uid=root\", \"!unix:uid=33 ticket=A\", \"::/0\"");
+    assert_eq!((loaded.is_ok(), &*found), (true, ""));
+    for (allow, said) in [
+        ("\"unix:uid=no-such-user\"", "this host has no user `no-such-user`"),
+        ("\"unix:gid=no-such-group\"", "this host has no group `no-such-group`"),
+        ("\"unix:33\"", "not a pattern of Unix clients"),
+        ("\"unix:uid=4294967295\"", "neither the name nor the number of a user"),
+        ("\"unix\", \"!unix:gid=33\"", "a group cannot be carved out"),
+        ("\"unix:uid=65534\"", "unix:uid=65534 admits any user of other user namespaces"),
+        ("\"unix:gid=65534\"", "unix:gid=65534 admits any user of other user namespaces"),
+        ("\"!unix:uid=33\"", "carves out of nothing"),
+    ] {
+        let (_, found) = load(allow);
+        assert!(found.contains(said) && found.contains("policies/chat.toml:3:"), "{found}");
+    }
+    let (_, found) = load("\"any\"]\ndeny = [\"unix:uid=65534\"");
+    assert_eq!(found, "", "what is unknown may be denied");
+    let (_, found) = super::load(&[
+        (
+            "policies/chat.toml",
+            "schema = 1\nlists.a = { file = \"lists/a.cidr\" }\nclient.allow = [\"a\"]\n",
+        ),
+        ("policies/lists/a.cidr", "unix:uid=33\nunix:gid=root\n"),
+    ]);
+    assert!(found.contains("a list's file has no names of groups"), "{found}");
+}
+
+#[test]
 fn reserved_keys_and_values_are_errors() {
     policy(
         r#"
 [client]
-allow = ["unix"]
+allow = ["any"]
 [limits]
 upgrades = { rate = "5/s", per = "identity" }
 [[test]]
@@ -546,12 +577,6 @@ url = "wss://a.example/"
 expect = "refuse:identity"
 "#,
         r#"
-error: allow: "unix": not in this version
- --> policies/chat.toml:4:10
-  |
-4 | allow = ["unix"]
-  |          ^^^^^^
-
 error: per: not in this version
  --> policies/chat.toml:6:28
   |

@@ -17,9 +17,9 @@ pub const CLIENTS: &[(&str, &str)] = &[
     (
         "items",
         r#"{
-  "description": "The name of a list, or a network: \"192.0.2.0/24 expires=2026-12-31\".",
+  "description": "The name of a list, a network, or users of this host.",
   "type": "string",
-  "not": { "enum": ["any", "unix"] }
+  "not": { "enum": ["any"] }
 }"#,
     ),
 ];
@@ -27,7 +27,7 @@ pub const CLIENTS: &[(&str, &str)] = &[
 pub static ALLOW: Key<CustomValue> = Key::new(
     "allow",
     own(
-        "array of names of lists and networks, or `[\"any\"]`",
+        "array of names of lists, networks and users of this host, or `[\"any\"]`",
         &[(
             "anyOf",
             r#"[
@@ -35,23 +35,24 @@ pub static ALLOW: Key<CustomValue> = Key::new(
   {
     "type": "array",
     "items": {
-      "description": "The name of a list, or a network: \"192.0.2.0/24 expires=2026-12-31\".",
+      "description": "The name of a list, a network, or users of this host.",
       "type": "string",
-      "not": { "enum": ["any", "unix"] }
+      "not": { "enum": ["any"] }
     }
   }
 ]"#,
         )],
     ),
-    "Names of lists, and networks; [\"any\"] admits everyone, [] no client. Required, but in a \
-     baseline.",
+    "Names of lists, networks, and users of this host, who connect over a Unix socket: \"unix\" \
+     (all of them), \"unix:uid=33\", \"unix:gid=www-data\". [\"any\"] admits everyone, [] no \
+     client. Required, but in a baseline.",
 )
 .example("[\"office\"]");
 
 pub static DENY: Key<CustomValue> = Key::new(
     "deny",
-    own("array of names of lists and networks", CLIENTS),
-    "Names of lists, and networks; it beats `allow`.",
+    own("array of names of lists, networks and users of this host", CLIENTS),
+    "Names of lists, networks, and users of this host; it beats `allow`.",
 )
 .example("[\"203.0.113.0/24\"]");
 

@@ -30,8 +30,19 @@ pub static SOCKET: KeyWithDefault<AdminSocket> = Key::new(
 )
 .default(|| AdminSocket::Auto);
 
-pub static MODE: KeyWithDefault<u32> = Key::new(
-    "mode",
+pub static MODE: KeyWithDefault<u32> =
+    Key::new("mode", file_mode(), "Permissions of the socket, in octal.").default(|| 0o660);
+
+pub static GROUP: KeyWithDefault<Option<String>> = Key::new(
+    "group",
+    group_name(),
+    "Group of the socket, which may use it beside the user that runs Sidegate; \"\": that of the \
+     process.",
+)
+.default(|| None);
+
+/// Permissions of a socket's file.
+pub const fn file_mode() -> ValueKind<u32> {
     ValueKind {
         words: "octal digits in a string, at most `\"0777\"`",
         form: ValueForm::Text { expected: "an octal string like \"0660\"", parse: mode },
@@ -40,13 +51,11 @@ pub static MODE: KeyWithDefault<u32> = Key::new(
             ("pattern", r#""^0*[0-7]{1,3}$""#),
         ]),
         write: |_, mode| format!("{mode:04o}").into(),
-    },
-    "Permissions of the socket, in octal.",
-)
-.default(|| 0o660);
+    }
+}
 
-pub static GROUP: KeyWithDefault<Option<String>> = Key::new(
-    "group",
+/// A group of this host. `None` means that of the process.
+pub const fn group_name() -> ValueKind<Option<String>> {
     ValueKind {
         words: "name or number of a group",
         form: ValueForm::Number { expected: "a group's name", parse: group },
@@ -55,8 +64,5 @@ pub static GROUP: KeyWithDefault<Option<String>> = Key::new(
             r#"[{ "type": "string", "maxLength": 32 }, { "type": "integer", "minimum": 0 }]"#,
         )]),
         write: |_, group| group.as_deref().unwrap_or_default().into(),
-    },
-    "Group of the socket, which may use it beside the user that runs Sidegate; \"\": that of the \
-     process.",
-)
-.default(|| None);
+    }
+}

@@ -5,6 +5,7 @@ use crate::control::config::keys::key::{CustomValue, Key, KeyTable, KeyWithDefau
 use crate::control::config::keys::kind::{
     boolean, choice, count, count_or_auto, only_false, own, port, size, table,
 };
+use crate::control::config::keys::sidegate::admin::{file_mode, group_name};
 use crate::control::config::keys::sidegate::{forwarded, proxy_protocol};
 use crate::policy::limit::Rate;
 use crate::snapshot::listener;
@@ -13,6 +14,8 @@ pub static TABLE: KeyTable = KeyTable {
     keys: &[
         &NAME,
         &LISTEN,
+        &MODE,
+        &GROUP,
         &TLS,
         &TLS_MIN,
         &STRICT_SNI,
@@ -36,17 +39,35 @@ pub static TABLE: KeyTable = KeyTable {
 pub static LISTEN: Key<CustomValue> = Key::new(
     "listen",
     own(
-        "address with a port, or `\"systemd:NAME\"`",
+        "address with a port, `\"unix:/PATH\"`, or `\"systemd:NAME\"`",
         &[
             ("type", r#""string""#),
-            ("pattern", r#""^(systemd:[^:]+|[0-9A-Fa-f.:\\[\\]]+:[0-9]+)$""#),
+            ("pattern", r#""^(systemd:[^:]+|unix:/.+|[0-9A-Fa-f.:\\[\\]]+:[0-9]+)$""#),
         ],
     ),
-    "\"127.0.0.1:8443\": this machine only; \"0.0.0.0:8443\": every address; or \"systemd:NAME\" \
-     (socket activation by name).",
+    "\"127.0.0.1:8443\": this machine only; \"0.0.0.0:8443\": every address; \
+     \"unix:/run/sidegate/public.sock\": users of this host, by `mode` and `group`; or \
+     \"systemd:NAME\" (socket activation by name).",
 )
 .required()
 .example("\"0.0.0.0:8443\"");
+
+pub static MODE: KeyWithDefault<u32> = Key::new(
+    "mode",
+    file_mode(),
+    "Permissions of a Unix socket, in octal. Only with `listen = \"unix:…\"`.",
+)
+.not_in_init()
+.default(|| 0o660);
+
+pub static GROUP: KeyWithDefault<Option<String>> = Key::new(
+    "group",
+    group_name(),
+    "Group of a Unix socket, whose members may connect; \"\": that of the process. Only with \
+     `listen = \"unix:…\"`.",
+)
+.not_in_init()
+.default(|| None);
 
 pub static TLS: KeyWithDefault<bool> = Key::new(
     "tls",

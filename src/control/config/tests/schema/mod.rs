@@ -205,7 +205,7 @@ fn schema_flags_invalid_configurations() {
         ("name   = \"public\"", "name = \"Public\""),
         ("name   = \"public\"", "name = \"any\""),
         ("listen = \"0.0.0.0:8443\"", ""),
-        ("listen = \"0.0.0.0:8443\"", "listen = \"unix:/run/a.sock\""),
+        ("listen = \"0.0.0.0:8443\"", "listen = \"unix:run/a.sock\""),
         ("tls    = true", "tls = \"true\""),
         ("tls_min = \"1.2\"", "tls_min = \"1.1\""),
         ("http2  = false", "http2 = true"),

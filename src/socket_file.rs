@@ -3,68 +3,115 @@
 //!
 //! This module removes only files that it created, dead sockets, and symbolic links in its way.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// Length of the queue of connections to be accepted.
-const BACKLOG: i32 = 128;
+use crate::sync::lock;
 
 /// A file that this process created; removed on drop.
 pub struct SocketFile {
-    path: PathBuf,
+    path: Mutex<PathBuf>,
     /// Device and inode, so that a file that has replaced it is never removed.
     node: (u64, u64),
+}
+
+/// The users of this host who may connect to a socket, beside its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SocketAccess {
+    /// Permission bits of the file.
+    pub mode: u32,
+    /// Group of the file. `None` means that of the process.
+    pub group: Option<u32>,
 }
 
 impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
         let made = fs::symlink_metadata(path)?;
-        Ok(SocketFile { path: path.to_owned(), node: (made.dev(), made.ino()) })
+        Ok(SocketFile { path: Mutex::new(path.to_owned()), node: (made.dev(), made.ino()) })
     }
 
     /// Renames the file to `path`, replacing any file there atomically.
-    pub fn move_to(&mut self, path: &Path) -> io::Result<()> {
-        fs::rename(&self.path, path).map_err(with_remedy)?;
-        self.path = path.to_owned();
+    ///
+    /// # Errors
+    /// The folder is missing, or may not be written.
+    pub fn move_to(&self, path: &Path) -> io::Result<()> {
+        let mut own = lock(&self.path);
+        if *own != path {
+            fs::rename(&*own, path).map_err(with_remedy)?;
+            path.clone_into(&mut own);
+        }
         Ok(())
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        let path = lock(&self.path);
         let ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
+            fs::symlink_metadata(&*path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
         // The file may still be replaced between the check and the removal: no call unlinks an
         // inode.
         if ours {
             // The file may be gone by now, with its folder.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&*path);
         }
     }
 }
 
-/// Binds a listening socket at `path`. `mode`, less the umask, holds from the first moment on.
+/// Binds a listening socket at `path`, with a queue of `backlog` connections. No other user can
+/// connect before `access` holds.
 ///
 /// # Errors
-/// The path belongs to a live socket or to another kind of file, or cannot be created.
-pub fn bind(path: &Path, mode: Mode) -> io::Result<(UnixListener, SocketFile)> {
+/// The path belongs to a live socket or to another kind of file, or cannot be created; or the group
+/// is not one of the process.
+pub fn bind(
+    path: &Path,
+    access: SocketAccess,
+    backlog: i32,
+) -> io::Result<(UnixListener, SocketFile)> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // Linux gives the file the mode of the socket itself, less the umask. The umask belongs to the
     // whole process, so it is not changed here.
-    fchmod(&socket, mode)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     socket.bind(&SockAddr::unix(path)?).map_err(with_remedy)?;
     let file = SocketFile::new(path)?;
+    // Before `listen`: until then connect(2) fails, whatever the mode.
+    set_access(path, access)?;
     socket.set_nonblocking(true)?;
-    socket.listen(BACKLOG)?;
+    socket.listen(backlog)?;
     Ok((OwnedFd::from(socket).into(), file))
+}
+
+/// The name that a socket has until it takes the place of the live one at `path`. It is as long as
+/// `path`, since `sun_path` holds only 108 bytes (unix(7)).
+pub fn temporary_path(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut rest = name.chars();
+    let mark = if rest.next() == Some('~') { '-' } else { '~' };
+    path.with_file_name(format!("{mark}{}", rest.as_str()))
+}
+
+/// Applies `access`: the group first, so that the mode never admits another group.
+fn set_access(path: &Path, access: SocketAccess) -> io::Result<()> {
+    if let Some(group) = access.group {
+        let refused = |error| {
+            io::Error::other(format!(
+                "its group cannot be set to {group} ({error}): the user that runs sidegate has to \
+                 be a member"
+            ))
+        };
+        lchown(path, None, Some(group)).map_err(refused)?;
+    }
+    fs::set_permissions(path, Permissions::from_mode(access.mode))
 }
 
 /// Creates a symbolic link at `path` to a socket of another process.
@@ -129,9 +176,9 @@ fn with_remedy(error: io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
+
+    const OWNER: SocketAccess = SocketAccess { mode: 0o600, group: None };
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -141,9 +188,30 @@ mod tests {
     fn socket_has_its_mode_and_is_removed_on_drop() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let bound = bind(&path, Mode::RUSR | Mode::WUSR).unwrap();
-        assert_eq!(mode(&path), 0o600);
-        drop(bound);
+        for wanted in [0o600, 0o660, 0o622] {
+            let bound = bind(&path, SocketAccess { mode: wanted, group: None }, 1).unwrap();
+            assert_eq!(mode(&path), wanted);
+            drop(bound);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn socket_takes_the_place_of_a_live_one_by_a_rename() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (_old, old) = bind(&path, OWNER, 1).unwrap();
+        let aside = temporary_path(&path);
+        assert_eq!((aside.as_os_str().len(), temporary_path(&aside)), {
+            let length = path.as_os_str().len();
+            (length, folder.path().join("-ocket"))
+        });
+        let (_new, new) = bind(&aside, SocketAccess { mode: 0o666, group: None }, 1).unwrap();
+        new.move_to(&path).unwrap();
+        drop(old);
+        assert_eq!(mode(&path), 0o666);
+        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok() && !aside.exists());
+        drop(new);
         assert!(!path.exists());
     }
 
@@ -152,11 +220,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let alive = UnixListener::bind(&path).unwrap();
-        assert_eq!(bind(&path, Mode::RUSR).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(&path, OWNER, 1).err().unwrap().kind(), io::ErrorKind::AddrInUse);
         drop(alive);
-        bind(&path, Mode::RUSR).unwrap();
+        bind(&path, OWNER, 1).unwrap();
         fs::write(&path, "notes").unwrap();
-        assert_eq!(bind(&path, Mode::RUSR).err().unwrap().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(bind(&path, OWNER, 1).err().unwrap().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&path).unwrap(), "notes");
     }
 
@@ -164,7 +232,7 @@ mod tests {
     fn file_that_replaced_the_socket_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let bound = bind(&path, Mode::RUSR).unwrap();
+        let bound = bind(&path, OWNER, 1).unwrap();
         fs::rename(&path, folder.path().join("moved")).unwrap();
         fs::write(&path, "another's").unwrap();
         drop(bound);

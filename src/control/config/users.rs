@@ -1,0 +1,36 @@
+//! The numbers of this host's users and groups, by name.
+//!
+//! The C library looks names up where the host keeps them (nsswitch.conf(5)): in files, in a
+//! directory service, or in systemd. A change there counts from the next reload on.
+
+use nix::unistd::{Group, User};
+
+use crate::policy::unix::IdKind;
+
+/// The id of a name. `None` means that there is none such, or that it can't be looked up.
+pub fn resolve(kind: IdKind, name: &str) -> Option<u32> {
+    // A failed look-up counts as no such name: a rule never rests on a guess.
+    match kind {
+        IdKind::User => Some(User::from_name(name).ok()??.uid.as_raw()),
+        IdKind::Group => Some(Group::from_name(name).ok()??.gid.as_raw()),
+    }
+}
+
+/// The id of a group, by its name or by its number, which need not exist.
+pub fn group_id(group: &str) -> Option<u32> {
+    resolve(IdKind::Group, group).or_else(|| group.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_looked_up_and_numbers_taken() {
+        assert_eq!(resolve(IdKind::User, "root"), Some(0));
+        assert_eq!(resolve(IdKind::User, "no-such-user"), None);
+        assert_eq!(resolve(IdKind::User, ""), None);
+        let groups = ["root", "4711", "no-such-group"].map(group_id);
+        assert_eq!(groups, [Some(0), Some(4711), None]);
+    }
+}
