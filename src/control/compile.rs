@@ -327,6 +327,7 @@ fn route(
         backend_tls: page.backend_tls.as_ref().map(|page| backends.tls.get(page)).transpose()?,
         policy,
         http: page.http,
+        refuse: page.refuse,
         strip_prefix: page.strip_prefix,
         paths: page.paths,
         max_body: page.max_body,

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use crate::data::admission::cap::ConnectionCap;
 use crate::data::admission::handshake_queue::HandshakeQueue;
 use crate::data::admission::pending::PendingConnections;
+use crate::data::admission::refused_upgrades::RefusedUpgrades;
 use crate::data::backend::{BackendClient, BackendTable};
 use crate::data::http::head::HeadReader;
 use crate::lifecycle::Lifecycle;
@@ -32,6 +33,8 @@ pub struct DataPlane {
     /// The reader of the first head of each connection.
     pub heads: HeadReader,
     pub(super) pending: PendingConnections,
+    /// Refused attempts that were accepted only to be closed.
+    pub(super) refused_upgrades: RefusedUpgrades,
     /// Where TLS handshakes wait that are over their client's rate.
     pub(super) handshake_queue: HandshakeQueue,
     pub(super) backends: Arc<BackendTable>,
@@ -56,6 +59,7 @@ impl DataPlane {
             lifecycle,
             heads,
             pending: PendingConnections::default(),
+            refused_upgrades: RefusedUpgrades::default(),
             handshake_queue: HandshakeQueue::default(),
             backends: Arc::new(backends),
         })

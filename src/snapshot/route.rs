@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 
+use crate::close::code;
 use crate::policy::Policy;
 use crate::policy::request::RequestPath;
+use crate::refusal::Refusal;
 use crate::snapshot::backend_name::{BackendName, NameState};
 use crate::snapshot::tls::BackendTls;
 
@@ -35,6 +37,8 @@ pub struct Route {
     pub http: PlainHttp,
     /// Whether `path` is removed before forwarding.
     pub strip_prefix: bool,
+    /// The form in which clients learn of refusals.
+    pub refuse: RefusalForm,
     /// The form in which the path of a request is forwarded.
     pub paths: PathForwarding,
     /// The largest body of plain HTTP, in bytes; `None` means unlimited.
@@ -52,6 +56,60 @@ pub enum PlainHttp {
     Refuse,
     /// Forwarded after the same verdict.
     Forward,
+}
+
+/// The code of a Close for a refusal that may not hold later (IANA's registry of WebSocket close
+/// codes).
+const TRY_AGAIN_LATER: u16 = 1013;
+
+/// The form in which clients learn that a request is refused
+/// (`docs/spec/wire.md`, "Forms of a refusal").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalForm {
+    /// An HTTP answer with a status.
+    Answer,
+    /// An attempt is accepted, and closed with a code at once: scripts of a browser see no status.
+    Close,
+    /// The connection is closed without an answer.
+    Drop,
+}
+
+impl RefusalForm {
+    /// The code of the Close that tells a WebSocket of the refusal (`refuse = "close"`): 1008 for a
+    /// 403, 1013 for a 429 or a 503. `None` means that the refusal is always answered over HTTP.
+    ///
+    /// A backend that fails is not hidden behind a WebSocket that opens: clients would reset their
+    /// back-off, and reconnect all the faster.
+    pub const fn close_code(refusal: Refusal) -> Option<u16> {
+        match refusal {
+            Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol => {
+                Some(code::POLICY_VIOLATION)
+            }
+            Refusal::Rate { .. } | Refusal::Connections | Refusal::Capacity | Refusal::Draining => {
+                Some(TRY_AGAIN_LATER)
+            }
+            Refusal::Pending | Refusal::Proxy | Refusal::Tls | Refusal::Head(_) => None,
+            Refusal::Path | Refusal::Forwarded | Refusal::Misdirected | Refusal::Route => None,
+            Refusal::Handshake | Refusal::Version | Refusal::Plain | Refusal::Body => None,
+            Refusal::Backend(_) => None,
+        }
+    }
+
+    /// The form that `refusal` takes on a route of this form. `is_attempt` says whether the request
+    /// asks for a WebSocket; `speaks_for_others` whether other clients share its connection, which
+    /// then must not be dropped.
+    pub fn of_refusal(
+        self,
+        refusal: Refusal,
+        is_attempt: bool,
+        speaks_for_others: bool,
+    ) -> RefusalForm {
+        match self {
+            RefusalForm::Close if is_attempt && RefusalForm::close_code(refusal).is_some() => self,
+            RefusalForm::Drop if refusal == Refusal::Network && !speaks_for_others => self,
+            _ => RefusalForm::Answer,
+        }
+    }
 }
 
 /// The form in which a route forwards the path of a request.
@@ -208,5 +266,54 @@ impl Default for RouteTimeouts {
             write_stall: Duration::from_secs(30),
             grace: Duration::from_secs(5),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::collections::BTreeSet;
+
+    use crate::refusal::HeadError;
+
+    /// The words of the refusals that take the form `form` itself.
+    fn taken(form: RefusalForm, is_attempt: bool, speaks_for_others: bool) -> String {
+        let takes =
+            |refusal: &&Refusal| form.of_refusal(**refusal, is_attempt, speaks_for_others) == form;
+        let words: BTreeSet<_> = Refusal::ALL.iter().filter(takes).map(|one| one.word()).collect();
+        words.into_iter().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn close_code_follows_the_status() {
+        for refusal in Refusal::ALL {
+            let expected = match refusal.status() {
+                Some(403) => Some(1008),
+                Some(429 | 503) => Some(1013),
+                _ => None,
+            };
+            assert_eq!(RefusalForm::close_code(refusal), expected, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn attempts_are_closed_for_what_a_policy_or_a_limit_says() {
+        let closed = "capacity connections draining identity network origin rate subprotocol";
+        for speaks_for_others in [false, true] {
+            assert_eq!(taken(RefusalForm::Close, true, speaks_for_others), closed);
+            assert_eq!(taken(RefusalForm::Close, false, speaks_for_others), "");
+        }
+    }
+
+    #[test]
+    fn only_networks_are_dropped_and_no_shared_connection() {
+        for is_attempt in [false, true] {
+            assert_eq!(taken(RefusalForm::Drop, is_attempt, false), "network");
+            assert_eq!(taken(RefusalForm::Drop, is_attempt, true), "");
+        }
+        let malformed = Refusal::Head(HeadError::Malformed);
+        let form = RefusalForm::Drop.of_refusal(malformed, true, false);
+        assert_eq!(form, RefusalForm::Answer);
     }
 }

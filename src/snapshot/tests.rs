@@ -22,7 +22,7 @@ use crate::snapshot::certificate::{Certificate, Certificates, ServedCertificate}
 use crate::snapshot::listener;
 use crate::snapshot::names::Names;
 use crate::snapshot::route::{
-    Backend, BackendAddress, PathForwarding, PlainHttp, Route, RouteTimeouts,
+    Backend, BackendAddress, PathForwarding, PlainHttp, RefusalForm, Route, RouteTimeouts,
 };
 
 /// The policy `chat`: it admits every client but those of `denied`, and has these limits.
@@ -72,6 +72,7 @@ pub fn route(name: &str, path: &str, policy: &Arc<Policy>) -> Arc<Route> {
         backend_tls: None,
         policy: Arc::clone(policy),
         http: PlainHttp::Refuse,
+        refuse: RefusalForm::Answer,
         strip_prefix: false,
         paths: PathForwarding::Canonical,
         max_body: Some(0),

@@ -186,18 +186,13 @@ fn uncarried_directives_are_reported_line_by_line() {
 }
 
 #[test]
-fn names_of_backends_are_imported_where_they_are_constant() {
-    check_golden("names");
-}
-
-#[test]
 fn sockets_with_other_servers_get_their_own_configuration() {
     check_golden("ports");
 }
 
 #[test]
 fn every_source_line_has_a_report_line() {
-    for name in ["classic", "fails-open", "left-out", "names", "ports"] {
+    for name in ["classic", "fails-open", "left-out", "ports"] {
         let folder = folder();
         let report = lossy(&import_accepting(&format!("{name}.conf"), folder.path()).stdout);
         let text = fs::read_to_string(sources().join(format!("{name}.conf"))).unwrap();

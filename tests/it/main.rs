@@ -53,6 +53,7 @@ mod readers;
 mod readme;
 mod rebind;
 mod reference;
+mod refuse;
 mod reload;
 mod retired;
 mod reuse;

@@ -191,11 +191,11 @@ fn certificate(certificate: &Certificate) -> Value {
 
 /// The values that routes have in common.
 fn defaults(defaults: &RouteDefaults) -> Vec<(String, Value)> {
-    let RouteDefaults { policy, http, max_body, timeouts, resolve } = defaults;
+    let RouteDefaults { policy, http, refuse, max_body, timeouts, resolve } = defaults;
     let mut keys = vec![
         route::HTTP.shown(http),
         route::FORWARD_AS.shown(&route::FORWARD_AS.default_value()),
-        route::REFUSE.shown(&route::REFUSE.default_value()),
+        route::REFUSE.shown(refuse),
         route::MAX_BODY.shown(max_body),
         route::TIMEOUTS.shown_as(object(route_timeouts(*timeouts))),
         route::RESOLVE.shown(resolve),
@@ -206,8 +206,8 @@ fn defaults(defaults: &RouteDefaults) -> Vec<(String, Value)> {
 
 fn route(route: &RouteSettings) -> Value {
     let (policy, timeouts) = (Some(Arc::clone(&route.policy)), route.timeouts);
-    let RouteSettings { http, max_body, resolve, .. } = *route;
-    let mut keys = defaults(&RouteDefaults { policy, http, max_body, timeouts, resolve });
+    let RouteSettings { http, refuse, max_body, resolve, .. } = *route;
+    let mut keys = defaults(&RouteDefaults { policy, http, refuse, max_body, timeouts, resolve });
     let backends: Vec<_> = route.backends.iter().map(ToString::to_string).collect();
     keys.extend([
         NAME.shown_as(&*route.name),

@@ -18,7 +18,9 @@ use crate::policy::network::Networks;
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts};
-use crate::snapshot::route::{BackendAddress, PathForwarding, PlainHttp, RouteTimeouts};
+use crate::snapshot::route::{
+    BackendAddress, PathForwarding, PlainHttp, RefusalForm, RouteTimeouts,
+};
 
 /// Values of `sidegate.toml`, with defaults filled in.
 #[derive(Debug)]
@@ -227,6 +229,8 @@ pub struct RouteSettings {
     pub policy: Arc<str>,
     /// Whether plain HTTP is forwarded or refused.
     pub http: PlainHttp,
+    /// The form in which clients learn of refusals.
+    pub refuse: RefusalForm,
     /// Whether `path` is removed from the request before forwarding.
     pub strip_prefix: bool,
     /// The form in which the path of a request is forwarded.
@@ -252,6 +256,8 @@ pub struct RouteDefaults {
     pub policy: Option<Arc<str>>,
     /// Whether plain HTTP is forwarded or refused.
     pub http: PlainHttp,
+    /// The form in which clients learn of refusals.
+    pub refuse: RefusalForm,
     /// Largest body of plain HTTP, in bytes. `None` means unlimited.
     pub max_body: Option<u64>,
     /// Timeouts of `[defaults]`, which override those of `[timeouts]`.

@@ -5,4 +5,5 @@ pub mod cap;
 pub mod discarding;
 pub(super) mod handshake_queue;
 pub(super) mod pending;
+pub(super) mod refused_upgrades;
 pub(super) mod sniff;

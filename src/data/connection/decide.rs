@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 
 use crate::data::backend::{Attempt, UpgradeOutcome};
+use crate::data::connection::accepted_upgrade::AcceptedUpgrade;
 use crate::data::connection::pending_tunnel::{GrantedTunnel, PendingTunnel};
 use crate::data::connection::plain::Forward;
 use crate::data::connection::request_log::RequestLog;
@@ -29,7 +30,7 @@ use crate::data::websocket::handshake::Handshake;
 use crate::policy::request::{Request, RequestType, Scheme, target};
 use crate::refusal::{BackendError, HeadError, Refusal};
 use crate::snapshot::listener::{HttpsPorts, Protocol};
-use crate::snapshot::route::PathForwarding;
+use crate::snapshot::route::{PathForwarding, RefusalForm};
 use crate::snapshot::{Judgement, Permit, Snapshot};
 use crate::tunnels::MIN_STREAM_AGE;
 
@@ -69,8 +70,11 @@ impl RequestHead {
 
 /// The outcome of a request, and who answers it.
 pub enum Decision {
-    /// The backend has switched: the client gets its 101, and the tunnel opens.
-    Tunnel(Box<PendingTunnel>),
+    /// The client gets its 101: the backend has switched and the tunnel opens, or the refusal
+    /// follows in a Close.
+    Accept(AcceptedUpgrade),
+    /// The connection is closed, and the client gets no answer.
+    Drop,
     /// Sidegate answers, without a backend's body: a refusal or a redirect.
     Reply(Response<Bytes>),
     /// A backend answers, with a body of its own.
@@ -90,7 +94,21 @@ pub enum BackendAnswer {
 enum AdmittedRequest {
     Reply(Response<Bytes>),
     Forward(Box<Forward>),
-    Open { attempt: Attempt, request: Request, permit: Permit },
+    Open { handshake: Handshake, attempt: Attempt, request: Request, permit: Permit },
+}
+
+/// A request that is refused before its handshake matters.
+struct RefusedRequest {
+    refusal: Refusal,
+    /// The handshake of an attempt that is to be accepted and closed. `None` means that the refusal
+    /// needs none. Boxed, since few refusals have one.
+    handshake: Option<Box<Handshake>>,
+}
+
+impl From<Refusal> for RefusedRequest {
+    fn from(refusal: Refusal) -> Self {
+        RefusedRequest { refusal, handshake: None }
+    }
 }
 
 /// The outcome of an attempt that is let in.
@@ -113,9 +131,10 @@ impl HttpService {
         drop(live);
         async move {
             // Taken apart before the wait, so that the future holds no second copy of the head.
-            let (attempt, request, permit) = match self.next_step(head, derived_under, &mut log) {
-                Ok(AdmittedRequest::Open { attempt, request, permit }) => {
-                    (attempt, request, permit)
+            let next = self.next_step(head, derived_under, &mut log);
+            let (handshake, attempt, request, permit) = match next {
+                Ok(AdmittedRequest::Open { handshake, attempt, request, permit }) => {
+                    (handshake, attempt, request, permit)
                 }
                 Ok(AdmittedRequest::Forward(forward)) => {
                     return Decision::Backend(BackendAnswer::Pending(forward, log));
@@ -124,22 +143,22 @@ impl HttpService {
                     self.routed(&log);
                     return Decision::Reply(answer);
                 }
-                Err(refusal) => {
+                Err(RefusedRequest { refusal, handshake }) => {
                     self.routed(&log);
-                    return Decision::Reply(self.refuse(&mut log, refusal));
+                    return self.refuse(&mut log, refusal, handshake.as_deref());
                 }
             };
-            let granted = self.open_tunnel(attempt, request, permit, &mut log).await;
+            let granted = self.open_tunnel(attempt, request, permit, &handshake, &mut log).await;
             self.routed(&log);
             match granted {
                 Ok(UpgradeAnswer::Tunnel(granted)) => {
-                    Decision::Tunnel(PendingTunnel::new(granted, log))
+                    Decision::Accept(AcceptedUpgrade::Tunnel(PendingTunnel::new(granted, log)))
                 }
                 Ok(UpgradeAnswer::Other(answer)) => {
                     self.defer_log(log);
                     Decision::Backend(BackendAnswer::Ready(answer))
                 }
-                Err(refusal) => Decision::Reply(self.refuse(&mut log, refusal)),
+                Err(refusal) => self.refuse(&mut log, refusal, Some(&handshake)),
             }
         }
     }
@@ -169,7 +188,7 @@ impl HttpService {
         mut head: RequestHead,
         derived_under: u64,
         log: &mut RequestLog,
-    ) -> Result<AdmittedRequest, Refusal> {
+    ) -> Result<AdmittedRequest, RefusedRequest> {
         // Loaded once: the client, the route and the verdict are those of one generation.
         let live = self.thread.plane.live.load();
         if live.generation != derived_under {
@@ -179,18 +198,21 @@ impl HttpService {
         let request = request?;
         // Before the judgement: a redirect says nothing about routes, and no policy applies to it.
         if let Protocol::Redirect(ports) = self.connection.protocol {
-            return self.redirect(ports, &request, &parts.uri, log).map(AdmittedRequest::Reply);
+            return Ok(AdmittedRequest::Reply(self.redirect(ports, &request, &parts.uri, log)?));
         }
         let judged = self.judge(&live, &request, log);
         let permit = match judged {
             Err(Refusal::Route) => {
-                let redirect = self.add_slash(&live, &request, &parts.uri, log);
-                return redirect.map(AdmittedRequest::Reply);
+                let redirect = self.add_slash(&live, &request, &parts.uri, log)?;
+                return Ok(AdmittedRequest::Reply(redirect));
             }
-            judged => judged?,
+            Err(refusal) => return Err(self.refused_by_judge(refusal, &parts, log)),
+            Ok(permit) => permit,
         };
         match request.kind {
             RequestType::Attempt { .. } => Ok(AdmittedRequest::Open {
+                // Before the charge: a malformed attempt takes no token of its client's.
+                handshake: Handshake::parse(&parts)?,
                 attempt: Attempt { head: parts, spelling },
                 request,
                 permit,
@@ -200,6 +222,19 @@ impl HttpService {
                 Ok(AdmittedRequest::Forward(Box::new(forward)))
             }
         }
+    }
+
+    /// Keeps the handshake of an attempt whose refusal is to reach its client in a Close. A
+    /// malformed one is not kept, so the refusal is answered.
+    fn refused_by_judge(
+        &self,
+        refusal: Refusal,
+        head: &request::Parts,
+        log: &RequestLog,
+    ) -> RefusedRequest {
+        let closes = self.form_of(log, refusal) == RefusalForm::Close;
+        let handshake = if closes { Handshake::parse(head).ok().map(Box::new) } else { None };
+        RefusedRequest { refusal, handshake }
     }
 
     /// Answers a request on a listener that redirects to TLS at one of `ports`.
@@ -278,10 +313,9 @@ impl HttpService {
         mut attempt: Attempt,
         mut request: Request,
         permit: Permit,
+        handshake: &Handshake,
         log: &mut RequestLog,
     ) -> Result<UpgradeAnswer, Refusal> {
-        // Before the charge: a malformed attempt takes no token of its client's.
-        let handshake = Handshake::parse(&attempt.head)?;
         // Charged first: the candidate's budgets don't depend on what the policy's say.
         let candidate = log.candidate();
         // A connection that outlives its listener opens no tunnel after its first answer: the
@@ -303,7 +337,7 @@ impl HttpService {
         // An answer that has come is used, even if the drain is due in the same turn.
         let answer = tokio::select! {
             biased;
-            answer = self.thread.backend_client.upgrade(slot.permit(), attempt, &handshake, &mut log.tried) => answer,
+            answer = self.thread.backend_client.upgrade(slot.permit(), attempt, handshake, &mut log.tried) => answer,
             () = overdue => Err(Refusal::Draining),
         };
         compare_choice(log, candidate, &answer);

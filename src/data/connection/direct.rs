@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::data::admission::sniff::{self, Sniffed};
+use crate::data::connection::accepted_upgrade::AcceptedUpgrade;
 use crate::data::connection::decide::{BackendAnswer, Decision, RequestHead};
 use crate::data::connection::ending::UpgradedConnection;
-use crate::data::connection::pending_tunnel::PendingTunnel;
 use crate::data::connection::service::HttpService;
 use crate::data::connection::timed_stream::TimedStream;
 use crate::data::http::head::{self, HeadReader};
@@ -29,10 +29,12 @@ const MAX_FIRST_READ_BYTES: usize = 8 * 1024;
 
 /// The outcome of a first head.
 pub enum FirstHeadOutcome {
-    /// The client has its 101, and the tunnel can open.
+    /// The client has its 101, and the tunnel can open, or the Close follow.
     Upgraded(UpgradedConnection),
     /// The client has left, or broken TLS.
     Left(TimedStream),
+    /// The client is refused without an answer.
+    Dropped(TimedStream),
     /// The client speaks HTTP/2, and has been told that it is not spoken here.
     Http2(TimedStream),
     /// The peer sent a PROXY header, which nothing reads here.
@@ -90,14 +92,12 @@ pub async fn read_first_head(
     let mut early = Bytes::new();
     let mut decision = pin!(Arc::clone(service).decide(head));
     match decide_while_reading(decision.as_mut(), &mut client, &mut early).await {
-        None => FirstHeadOutcome::Left(client),
-        Some(Decision::Tunnel(pending)) => {
-            if !grant(service, &mut client, &pending).await {
-                return FirstHeadOutcome::Left(client);
-            }
+        Some(Decision::Accept(accepted)) if grant(service, &mut client, &accepted).await => {
             let early = [came.slice(length..), early].concat().into();
-            FirstHeadOutcome::Upgraded(UpgradedConnection { client, early, pending })
+            FirstHeadOutcome::Upgraded(UpgradedConnection { client, early, accepted })
         }
+        None | Some(Decision::Accept(_)) => FirstHeadOutcome::Left(client),
+        Some(Decision::Drop) => FirstHeadOutcome::Dropped(client),
         Some(Decision::Reply(answer)) => {
             // Fails for a client that is gone, of which nothing is discarded then.
             let _ = Box::pin(write_reply(service, &mut client, answer)).await;
@@ -163,9 +163,13 @@ async fn decide_while_reading(
 }
 
 /// Writes a 101. Returns whether the client is there to get it.
-async fn grant(service: &HttpService, client: &mut TimedStream, pending: &PendingTunnel) -> bool {
+async fn grant(
+    service: &HttpService,
+    client: &mut TimedStream,
+    accepted: &AcceptedUpgrade,
+) -> bool {
     let written = async {
-        client.write_all(&pending.head()).await?;
+        client.write_all(&accepted.head()).await?;
         client.flush().await
     };
     // A client that has ended its side may be gone: a tunnel needs its acknowledgement.

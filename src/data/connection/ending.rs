@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::data::connection::accepted_upgrade::AcceptedUpgrade;
 use crate::data::connection::linger::Lingering;
-use crate::data::connection::pending_tunnel::PendingTunnel;
 use crate::data::connection::service::HttpService;
 use crate::data::connection::timed_stream::TimedStream;
 use crate::data::context::ThreadContext;
@@ -18,7 +18,7 @@ pub enum HttpOutcome {
     Linger(ConnectionEnd, Lingering),
     /// It ended without a byte: a health check.
     Empty,
-    /// A 101 went out, and this waits to become a tunnel.
+    /// A 101 went out, and this waits to become a tunnel, or to be closed.
     Upgraded(UpgradedConnection),
 }
 
@@ -28,8 +28,8 @@ pub struct UpgradedConnection {
     pub client: TimedStream,
     /// Bytes that the client has sent behind its head.
     pub early: Bytes,
-    /// The tunnel, which lacks only the client.
-    pub pending: Box<PendingTunnel>,
+    /// What its 101 was sent for.
+    pub accepted: AcceptedUpgrade,
 }
 
 /// How a connection ends; `unread` says whether hyper has left bytes of the client behind.
@@ -42,6 +42,29 @@ pub fn finish(
     match client.into_unread(unread) {
         Some((socket, discarded)) => {
             HttpOutcome::Linger(end, Lingering { socket, discarded, deadlines: deadlines.clone() })
+        }
+        None => HttpOutcome::Ended(end),
+    }
+}
+
+/// As [`finish`], for a connection of `service`, whose last request may get no answer.
+///
+/// Answers to earlier requests that the client has not acknowledged reach it first then: a socket
+/// that is closed with unread bytes is reset.
+pub fn finish_served(
+    end: ConnectionEnd,
+    client: TimedStream,
+    unread: bool,
+    service: &HttpService,
+) -> HttpOutcome {
+    if !service.has_dropped() {
+        return finish(end, client, unread, &service.deadlines);
+    }
+    let owed = if service.has_answers() { client.into_unacked() } else { None };
+    match owed {
+        Some((socket, discarded)) => {
+            let deadlines = service.deadlines.clone();
+            HttpOutcome::Linger(end, Lingering { socket, discarded, deadlines })
         }
         None => HttpOutcome::Ended(end),
     }
@@ -68,6 +91,8 @@ pub fn hyper_end(
         _ if deadlines.is_displaced() => ConnectionEnd::Displaced,
         (None, Some(closed)) => closed,
         (None, None) => timed_out(service),
+        // The service has ended it with an error, which is no fault of the client's.
+        _ if service.has_dropped() => ConnectionEnd::Network,
         // No newcomer has asked for its place: its time between requests was over.
         (Some(_), None) if deadlines.is_leaving() => ConnectionEnd::KeepAlive,
         _ if deadlines.cut().is_some() => ConnectionEnd::Cut,

@@ -14,7 +14,9 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::data::admission::discarding::{MAX_DISCARDED_BYTES, SILENCE_TIMEOUT, TOTAL_TIMEOUT};
+use crate::data::admission::discarding::{
+    DiscardGuard, MAX_DISCARDED_BYTES, SILENCE_TIMEOUT, TOTAL_TIMEOUT,
+};
 use crate::data::connection::open_guard::OpenGuard;
 use crate::data::http::deadlines::HttpDeadlines;
 use crate::data::stream::keepalive;
@@ -43,6 +45,16 @@ struct LingerLimits {
     bytes: u64,
 }
 
+/// The end of the discarding of a connection. Until this is dropped, which must be before the
+/// connection gives its places back, it counts as discarding: a connection that waits for a place
+/// must not displace a connection that has none any more.
+pub struct Discarded {
+    /// The reason for the end.
+    pub end: DiscardEnd,
+    _counted: LingerGuard,
+    _places: [DiscardGuard; 2],
+}
+
 /// A connection that counts as discarding until this is dropped.
 struct LingerGuard {
     listener: Arc<ListenerMetrics>,
@@ -58,14 +70,34 @@ impl Drop for LingerGuard {
 /// Discards what comes of a connection of `client` until it ends.
 pub async fn linger(lingering: Lingering, open_guard: OpenGuard, client: ClientKey) {
     let Lingering { socket, discarded, deadlines } = lingering;
+    let limits = LingerLimits {
+        silence: SILENCE_TIMEOUT,
+        total: TOTAL_TIMEOUT,
+        bytes: MAX_DISCARDED_BYTES.saturating_sub(discarded),
+    };
+    let discarded = discard_until(discard(&socket, &limits), &deadlines, &open_guard, client).await;
+    if discarded.end == DiscardEnd::Displaced {
+        // Nothing of it stays behind in the kernel.
+        socket.reset_on_close();
+    } else {
+        keepalive::bound_close(&socket, deadlines.write_stall());
+    }
+}
+
+/// Lets `discarding`, which discards what comes of a connection of `client`, run to its end. An
+/// order to make room ends it, and so does a drain. Meanwhile the connection counts as pending.
+pub async fn discard_until(
+    discarding: impl Future<Output = DiscardEnd>,
+    deadlines: &HttpDeadlines,
+    open_guard: &OpenGuard,
+    client: ClientKey,
+) -> Discarded {
     open_guard.listener.discards();
     // If the runtime ends first, and drops this, a drain is over.
     let mut counted =
         LingerGuard { listener: Arc::clone(&open_guard.listener), end: DiscardEnd::Drain };
     let told = Arc::new(Notify::new());
-    // Dropped before the places are given back: a connection that waits for a place must not
-    // displace a connection that has none any more.
-    let _discarding = open_guard.places.discards(client, &told);
+    let places = open_guard.places.discards(client, &told);
     let finish = open_guard.thread.plane.lifecycle.closing();
     let drained = async {
         finish.cancelled().await;
@@ -78,23 +110,13 @@ pub async fn linger(lingering: Lingering, open_guard: OpenGuard, client: ClientK
             () = drained => DiscardEnd::Drain,
         }
     };
-    let limits = LingerLimits {
-        silence: SILENCE_TIMEOUT,
-        total: TOTAL_TIMEOUT,
-        bytes: MAX_DISCARDED_BYTES.saturating_sub(discarded),
-    };
     counted.end = tokio::select! {
         biased;
         // First: a client that keeps sending must not outrun an order.
         end = ordered => end,
-        end = discard(&socket, &limits) => end,
+        end = discarding => end,
     };
-    if counted.end == DiscardEnd::Displaced {
-        // Nothing of it stays behind in the kernel.
-        socket.reset_on_close();
-    } else {
-        keepalive::bound_close(&socket, deadlines.write_stall());
-    }
+    Discarded { end: counted.end, _counted: counted, _places: places }
 }
 
 /// Discards what comes, until the client ends or a bound is reached.

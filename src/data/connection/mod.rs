@@ -2,6 +2,7 @@
 //!
 //! A connection ends in exactly one way, which is counted when its [`OpenGuard`] is dropped.
 
+mod accepted_upgrade;
 mod decide;
 mod derive;
 #[cfg(test)]
@@ -15,6 +16,8 @@ mod linger;
 mod open_guard;
 mod pending_tunnel;
 mod plain;
+mod refused_upgrade;
+mod refusing;
 mod request_log;
 mod served;
 mod service;
@@ -32,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use crate::close::CloseReason;
 use crate::data::admission::cap::CapGuards;
 use crate::data::admission::pending::PendingGuard;
+use crate::data::connection::accepted_upgrade::AcceptedUpgrade;
 use crate::data::connection::ending::{HttpOutcome, UpgradedConnection};
 use crate::data::connection::handshake::{EarlyEnd, HandshakeBounds, accept_tls};
 use crate::data::connection::http1::serve_http;
@@ -149,15 +153,24 @@ fn conclude(
         }
         HttpOutcome::Empty => open_guard.listener.probed(),
         HttpOutcome::Upgraded(upgraded) => {
-            open_guard.end = ConnectionEnd::Upgraded;
-            let UpgradedConnection { client, early, pending } = upgraded;
+            let UpgradedConnection { client: stream, early, accepted } = upgraded;
             // Always there: nothing has taken the stream back before.
-            let Some((client, unread)) = client.into_parts() else { return };
+            let Some((stream, unread)) = stream.into_parts() else { return };
             // A copy: hyper's whole buffer would live as long as the tunnel.
             let said = [early, unread].concat().into();
-            let tunnel = pending.open(thread, client, said);
-            // The struct itself: an async block around it would triple the task.
-            thread.tracker.spawn(RecordedTunnel { tunnel, open_guard, over: false });
+            match accepted {
+                AcceptedUpgrade::Tunnel(pending) => {
+                    open_guard.end = ConnectionEnd::Upgraded;
+                    let tunnel = pending.open(thread, stream, said);
+                    // The struct itself: an async block around it would triple the task.
+                    thread.tracker.spawn(RecordedTunnel { tunnel, open_guard, over: false });
+                }
+                AcceptedUpgrade::Refused(refused) => {
+                    open_guard.end = ConnectionEnd::Refused;
+                    let closed = refused.close(stream, said, open_guard, client.key());
+                    thread.tracker.spawn(closed);
+                }
+            }
         }
     }
 }

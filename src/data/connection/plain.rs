@@ -49,11 +49,19 @@ impl From<Refusal> for Rejection {
 
 /// A connection that is given up without an answer.
 #[derive(Debug)]
-pub struct ConnectionAborted(ExchangeReason);
+pub enum ConnectionAborted {
+    /// The exchange has failed so.
+    Failed(ExchangeReason),
+    /// The request is refused, and its route answers no such refusal.
+    Refused,
+}
 
 impl fmt::Display for ConnectionAborted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.word())
+        f.write_str(match self {
+            ConnectionAborted::Failed(reason) => reason.word(),
+            ConnectionAborted::Refused => "refused without an answer",
+        })
     }
 }
 
@@ -107,19 +115,27 @@ impl HttpService {
     ) -> Result<Response<ResponseBody>, ConnectionAborted> {
         let answer = match self.put(forward, body, &mut log).await {
             Ok(answer) => answer,
-            Err(Rejection::Refused(refusal)) => {
-                self.refuse(&mut log, refusal).map(ResponseBody::full)
-            }
+            Err(Rejection::Refused(refusal)) => match self.refuse_over_http(&mut log, refusal) {
+                Some(answer) => answer.map(ResponseBody::full),
+                None => return Err(self.drop_client().await),
+            },
             Err(Rejection::Aborted(reason)) => {
                 log.log_failed(reason);
                 // No byte of an answer has gone out, so a plain close misleads no client.
                 self.deadlines.set_cut(CutKind::Close);
-                return Err(ConnectionAborted(reason));
+                return Err(ConnectionAborted::Failed(reason));
             }
         };
         self.routed(&log);
         self.defer_log(log);
         Ok(answer)
+    }
+
+    /// Returns the error with which hyper closes the connection of a request that gets no answer.
+    /// What was answered before is with the kernel by then: hyper drops what it has not written.
+    pub async fn drop_client(&self) -> ConnectionAborted {
+        self.deadlines.flushed().await;
+        ConnectionAborted::Refused
     }
 
     async fn put(

@@ -19,7 +19,7 @@ use crate::data::context::ThreadContext;
 use crate::data::http::forward::ForwardedFacts;
 use crate::data::http::reply::{self, Persistence};
 use crate::observe::log::decision::{DecisionRecord, LogContext};
-use crate::observe::metrics::{CandidateDifference, RequestKind, RequestResult};
+use crate::observe::metrics::{CandidateDifference, RefusalDelivery, RequestKind, RequestResult};
 use crate::policy::Policy;
 use crate::policy::forwarded::Derivation;
 use crate::policy::network::Peer;
@@ -79,6 +79,8 @@ pub struct RequestLog {
     /// Why the forwarded headers of its peer cannot be read. `None` means that they can, or that
     /// they are not believed.
     fault: Option<Box<Derivation>>,
+    /// How a refusal reaches its client. `None` means that it is answered, or that there is none.
+    delivery: Option<RefusalDelivery>,
     /// The status of an answer whose delivery decides how the request is booked.
     pub deferred_status: Option<u16>,
     /// Under which id both sides know the request.
@@ -121,6 +123,7 @@ impl RequestLog {
             connection,
             recorded: false,
             fault: None,
+            delivery: None,
             deferred_status: None,
             // Hexadecimal digits are always a valid value.
             id: HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
@@ -226,6 +229,23 @@ impl RequestLog {
         (reply::refusal_reply(refusal, &self.id, after), after)
     }
 
+    /// Books a refusal that its client gets in a Close, or not at all.
+    pub fn log_unanswered(&mut self, refusal: Refusal, delivery: RefusalDelivery) {
+        let metrics = self.thread.metrics.route_or_none(self.route.as_ref());
+        metrics.refused(refusal);
+        metrics.delivered(delivery);
+        self.delivery = Some(delivery);
+        let status = if delivery == RefusalDelivery::Close { Some(101) } else { None };
+        self.record(RequestResult::Refused, status, Some(refusal), None);
+    }
+
+    /// Notes that a refusal is answered, since too many attempts are being closed.
+    pub fn note_capped(&mut self) {
+        let metrics = self.thread.metrics.route_or_none(self.route.as_ref());
+        metrics.delivered(RefusalDelivery::Capped);
+        self.delivery = Some(RefusalDelivery::Capped);
+    }
+
     /// Books a request that is permitted at `path`, which is its own with a slash behind it, and
     /// makes the answer that sends it there. Returns what becomes of the connection too.
     pub fn log_redirect(
@@ -289,20 +309,24 @@ impl RequestLog {
             refusal,
             failure: None,
             status,
+            delivery: self.delivery,
             backend: self.tried.backend.as_ref(),
             error: self.tried.error.as_deref(),
         }
+    }
+
+    /// Whether the connection is that of a listed peer, over which other clients send requests too.
+    pub fn is_shared(&self) -> bool {
+        self.forwarded.derived.is_some() || self.fault.is_some()
     }
 
     /// What a refusal does to the connection. A refused attempt closes it, and so does a head that
     /// did not pass the gate, a request whose body is not read, and a client that is not served
     /// here: a refusal must not keep connections.
     fn persistence(&self, refusal: Refusal) -> Persistence {
-        // The connection of a listed peer is not the client's: others send requests over it.
-        let is_shared = self.forwarded.derived.is_some() || self.fault.is_some();
         let unserved = match refusal {
             Refusal::Head(_) => true,
-            Refusal::Network | Refusal::Route | Refusal::Misdirected => !is_shared,
+            Refusal::Network | Refusal::Route | Refusal::Misdirected => !self.is_shared(),
             // With a route only a second reading of the path is refused: the client is served here.
             Refusal::Path => self.route.is_none(),
             // The connection is closed without an answer.

@@ -13,11 +13,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWrite;
 
+use crate::data::connection::accepted_upgrade::AcceptedUpgrade;
 use crate::data::connection::decide::{BackendAnswer, Decision, RequestHead};
 use crate::data::connection::ending::{
-    HttpOutcome, UpgradedConnection, closing_end, finish, hyper_end,
+    HttpOutcome, UpgradedConnection, closing_end, finish_served, hyper_end,
 };
-use crate::data::connection::pending_tunnel::PendingTunnel;
 use crate::data::connection::plain::ConnectionAborted;
 use crate::data::connection::service::HttpService;
 use crate::data::connection::timed_stream::TimedStream;
@@ -78,8 +78,8 @@ pub async fn serve_with_hyper(
         } else if let Some((mut client, read)) = hyper_service.handed_over().await {
             // hyper hands the stream over for any answer to a request with Upgrade; only a 101 has
             // left a tunnel here.
-            if let Some(pending) = lock(&hyper_service.pending).take() {
-                return HttpOutcome::Upgraded(UpgradedConnection { client, early: read, pending });
+            if let Some(accepted) = lock(&hyper_service.accepted).take() {
+                return HttpOutcome::Upgraded(UpgradedConnection { client, early: read, accepted });
             }
             timers.run_until(|cx, _| Pin::new(&mut client).poll_shutdown(cx)).await;
             back = Some((client, read));
@@ -94,7 +94,7 @@ pub async fn serve_with_hyper(
     let closed = timers.is_closing().then(|| closing_end(thread));
     let end = hyper_end(spoken, service, closed);
     match back {
-        Some((client, read)) => finish(end, client, !read.is_empty(), deadlines),
+        Some((client, read)) => finish_served(end, client, !read.is_empty(), service),
         None => HttpOutcome::Ended(end),
     }
 }
@@ -124,8 +124,8 @@ struct Service {
     service: Arc<HttpService>,
     /// The answer to the first request, where a backend was asked before hyper read its head.
     first: Mutex<Option<BackendAnswer>>,
-    /// The tunnel that opens when hyper lets go of the connection.
-    pending: Mutex<Option<Box<PendingTunnel>>>,
+    /// What opens when hyper lets go of the connection.
+    accepted: Mutex<Option<AcceptedUpgrade>>,
     /// hyper's promise to hand the stream over, where a request has asked for an upgrade, whatever
     /// its answer was.
     handed_over: Mutex<Option<OnUpgrade>>,
@@ -133,8 +133,8 @@ struct Service {
 
 impl Service {
     fn new(service: Arc<HttpService>, first: Option<BackendAnswer>) -> Self {
-        let (pending, handed_over) = (Mutex::default(), Mutex::default());
-        Service { service, first: Mutex::new(first), pending, handed_over }
+        let (accepted, handed_over) = (Mutex::default(), Mutex::default());
+        Service { service, first: Mutex::new(first), accepted, handed_over }
     }
 
     /// Answers one request. The request begins with the call, not with the first poll: hyper may
@@ -167,14 +167,15 @@ impl Service {
                 Err(decision) => decision.await,
             };
             let mut answer = match decision {
-                Decision::Tunnel(mut pending) => {
+                Decision::Accept(mut accepted) => {
                     service.deadlines.set_answered();
                     // The client's next bytes are the tunnel's, not the next request's.
                     ended.forget();
-                    let head = pending.take_head();
-                    *lock(&self.pending) = Some(pending);
+                    let head = accepted.take_head();
+                    *lock(&self.accepted) = Some(accepted);
                     return Ok(Response::from_parts(head, ResponseBody::empty()));
                 }
+                Decision::Drop => return Err(service.drop_client().await),
                 Decision::Reply(answer) => answer.map(ResponseBody::full),
                 Decision::Backend(BackendAnswer::Ready(answer)) => answer,
                 Decision::Backend(BackendAnswer::Pending(forward, log)) => {

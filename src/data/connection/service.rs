@@ -5,7 +5,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{Response, Version};
 use jiff::Timestamp;
@@ -42,6 +41,8 @@ pub struct HttpService {
     /// The client of the latest request in which a listed peer has named one. `None` means that the
     /// connection has only its own.
     latest_client: Mutex<Option<Client>>,
+    /// Whether a request is refused without an answer, which ends the connection.
+    has_dropped: AtomicBool,
     /// Requests whose client had ended its side before the answer: delivery decides about them.
     deferred: Mutex<Vec<RequestLog>>,
 }
@@ -61,6 +62,7 @@ impl HttpService {
             has_bad_head: AtomicBool::new(false),
             has_answered: AtomicBool::new(false),
             latest_client: Mutex::default(),
+            has_dropped: AtomicBool::new(false),
             deferred: Mutex::default(),
         }
     }
@@ -104,13 +106,6 @@ impl HttpService {
         let exchange = tunnels.begin_exchange(permit, request, from, Timestamp::now);
         let metrics = self.thread.metrics.route(permit.route());
         InFlightExchange::new(exchange, metrics, self.deadlines.clone(), repeatable)
-    }
-
-    /// Books a refusal, and makes the answer.
-    pub fn refuse(&self, log: &mut RequestLog, refusal: Refusal) -> Response<Bytes> {
-        let (answer, after) = log.log_refused(refusal);
-        self.closes_after(after);
-        answer
     }
 
     /// Notes whether one of sidegate's own answers closes the connection, which discards the rest
@@ -159,10 +154,25 @@ impl HttpService {
         self.has_answered.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a request was answered.
+    pub fn has_answers(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a request is refused without an answer.
+    pub fn drops(&self) {
+        self.has_dropped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request was refused without an answer.
+    pub fn has_dropped(&self) -> bool {
+        self.has_dropped.load(Ordering::Relaxed)
+    }
+
     /// Whether the connection opens no tunnel any more: its listener is gone, or speaks otherwise.
     /// A client that connected before is still served its first request, which it came for.
     pub fn is_retired(&self) -> bool {
-        self.connection.closing.is_cancelled() && self.has_answered.load(Ordering::Relaxed)
+        self.connection.closing.is_cancelled() && self.has_answers()
     }
 
     /// Notes a head that cannot be read.

@@ -225,6 +225,15 @@ impl TimedStream {
         Some((socket, self.discarded))
     }
 
+    /// Returns the socket where the client has not acknowledged all that it was sent, with our
+    /// direction ended by FIN alone; and how many bytes have been discarded. `None` means that the
+    /// socket may be closed at once.
+    pub fn into_unacked(mut self) -> Option<(Socket, u64)> {
+        let socket = std::mem::replace(&mut self.stream, ClientStream::Detached).into_socket()?;
+        let is_owed = socket.unacked() > 0 && socket.shutdown_write().is_ok();
+        is_owed.then_some((socket, self.discarded))
+    }
+
     /// Whether the client has broken TLS, and is owed the alert that says so.
     pub fn has_alerted(&self) -> bool {
         matches!(&self.stream, ClientStream::Tls(stream) if stream.has_alerted())

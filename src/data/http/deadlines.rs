@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use http::Version;
 use hyper::body::Incoming;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::data::admission::pending::PendingGuard;
@@ -87,6 +88,9 @@ struct DeadlineState {
     awaits_interims: bool,
     /// The connection's task, which writes them.
     writer: Option<Waker>,
+    /// Dropped once all that hyper had to write is with the kernel. `None` means that nothing waits
+    /// for that.
+    flushes: Option<oneshot::Sender<()>>,
     /// Whether the client has ended its side.
     client_eof: bool,
     /// Whether hyper has come to that end while a request was worked on: it has handed on all that
@@ -168,6 +172,7 @@ impl HttpDeadlines {
             interims: Vec::new(),
             awaits_interims: false,
             writer: None,
+            flushes: None,
             client_eof: false,
             drained: false,
             parked: None,
@@ -399,6 +404,7 @@ impl HttpDeadlines {
     /// as in [`HttpDeadlines::on_parsed`].
     pub fn on_flush(&self, within_head: Option<bool>) {
         let mut state = self.lock();
+        drop(state.flushes.take());
         if !matches!(state.phase, HttpPhase::Ended) {
             return;
         }
@@ -410,6 +416,15 @@ impl HttpDeadlines {
         if let Some(parked) = state.parked.take() {
             parked.wake();
         }
+    }
+
+    /// Waits until all that hyper has to write is with the kernel. hyper flushes with each poll,
+    /// whether there is something to flush or not.
+    pub async fn flushed(&self) {
+        let (tx, rx) = oneshot::channel();
+        self.lock().flushes = Some(tx);
+        // The channel only ever closes.
+        let _ = rx.await;
     }
 
     /// Notes that the connection ends: bytes that were read behind the last request belong to none.

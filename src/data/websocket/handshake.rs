@@ -65,6 +65,11 @@ impl Handshake {
         Ok(Handshake { key, subprotocols, extensions })
     }
 
+    /// The first subprotocol of the offer. `None` means that none is offered.
+    pub fn first_subprotocol(&self) -> Option<&str> {
+        self.subprotocols.first().map(|name| &**name)
+    }
+
     /// The `Sec-WebSocket-Accept` that answers this handshake.
     pub fn accept(&self) -> String {
         derive_accept_key(&self.key)

@@ -117,7 +117,22 @@ impl Upstreams {
             context.fault(id, format!("invalid URL prefix in \"{url}\""));
             return None;
         };
-        let (address, path) = address_and_path(rest);
+        let (address, path) = match rest.strip_prefix("unix:") {
+            // A colon ends the path of the socket if a URI follows.
+            Some(socket) => match socket.split_once(':') {
+                Some((socket, path)) => (format!("unix:{socket}"), path),
+                None => (rest.to_owned(), ""),
+            },
+            None => {
+                let end = rest
+                    .find(['/', '?'])
+                    // In `http://app$request_uri` the variable is the whole URI, which begins with
+                    // a slash.
+                    .or_else(|| rest.find("$request_uri").filter(|at| *at > 0))
+                    .unwrap_or(rest.len());
+                (rest[..end].to_owned(), &rest[end..])
+            }
+        };
         let to = match self.0.get(&address) {
             _ if scheme == "https" => PassTarget::Unknown(
                 "nginx verifies the certificate of an https:// backend only if configured to, and \
@@ -137,26 +152,6 @@ impl Upstreams {
         }
         let path = (!path.is_empty()).then(|| path.to_owned());
         Some(ProxyPass { id, to, path, is_evaluated, cut_by: None })
-    }
-}
-
-/// Splits a URL without its scheme into the address and the URI, which may be empty.
-fn address_and_path(rest: &str) -> (String, &str) {
-    match rest.strip_prefix("unix:") {
-        // A colon ends the path of the socket if a URI follows.
-        Some(socket) => match socket.split_once(':') {
-            Some((socket, path)) => (format!("unix:{socket}"), path),
-            None => (rest.to_owned(), ""),
-        },
-        None => {
-            let end = rest
-                .find(['/', '?'])
-                // In `http://app$request_uri` the variable is the whole URI, which begins with a
-                // slash.
-                .or_else(|| rest.find("$request_uri").filter(|at| *at > 0))
-                .unwrap_or(rest.len());
-            (rest[..end].to_owned(), &rest[end..])
-        }
     }
 }
 

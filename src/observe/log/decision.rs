@@ -10,7 +10,9 @@ use jiff::Timestamp;
 
 use crate::close::{Closed, ExchangePhase, ExchangeReason, Initiator, Traffic};
 use crate::observe::log::throttle::{LogThrottle, SummaryFields};
-use crate::observe::metrics::{CandidateDifference, NO_ROUTE, RequestKind, RequestResult};
+use crate::observe::metrics::{
+    CandidateDifference, NO_ROUTE, RefusalDelivery, RequestKind, RequestResult,
+};
 use crate::policy::Policy;
 use crate::policy::deciding_rule::DecidingRule;
 use crate::policy::forwarded::Derivation;
@@ -18,7 +20,7 @@ use crate::policy::network::{Client, Peer};
 use crate::policy::proxied::{ProxiedConnection, ProxyDetails};
 use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
-use crate::snapshot::route::{Endpoint, Route};
+use crate::snapshot::route::{Endpoint, RefusalForm, Route};
 use crate::tunnels::LiveEntry;
 
 /// The client of a connection, and the listener that accepted it.
@@ -79,6 +81,9 @@ pub struct DecisionRecord<'d> {
     pub failure: Option<ExchangeReason>,
     /// Status of the answer; `None` means no answer was sent.
     pub status: Option<u16>,
+    /// How a refusal reached its client, where its route does not answer refusals over HTTP. `None`
+    /// means that it was answered, or that there was none.
+    pub delivery: Option<RefusalDelivery>,
     /// The address that was dialled last, and its backend.
     pub backend: Option<&'d Endpoint>,
     /// Text of the underlying error, from the code that noticed it.
@@ -98,13 +103,7 @@ impl DecisionRecord<'_> {
                 return;
             }
         }
-        let wanted = match reason {
-            Some(_) => tracing::enabled!(tracing::Level::INFO),
-            // A target of its own lets `SIDEGATE_LOG` switch these lines off: they are the access
-            // log.
-            None => tracing::enabled!(target: "sidegate::permitted", tracing::Level::INFO),
-        };
-        if !wanted {
+        if !is_wanted(reason) {
             return;
         }
         let decisive = self.decisive();
@@ -123,6 +122,8 @@ impl DecisionRecord<'_> {
             result,
             reason,
             status = self.status,
+            refuse = self.delivery.map(RefusalDelivery::word),
+            code = self.code(),
             host = self.host,
             path = self.path,
             // Only an origin that decided is logged. Logging the others is up to the backend.
@@ -196,6 +197,12 @@ impl DecisionRecord<'_> {
         );
     }
 
+    /// The code of the Close in which the client got the refusal.
+    fn code(&self) -> Option<u16> {
+        let is_closed = self.delivery == Some(RefusalDelivery::Close);
+        self.refusal.filter(|_| is_closed).and_then(RefusalForm::close_code)
+    }
+
     /// The rule and entry that decided, as of the time of the verdict.
     fn decisive(&self) -> Option<DecidingRule<'_>> {
         let (_, judged) = self.judged?;
@@ -205,6 +212,15 @@ impl DecisionRecord<'_> {
             Some(refusal) => Err(refusal),
         };
         self.policy?.deciding_rule(self.subject, self.kind == RequestKind::Plain, verdict, judged)
+    }
+}
+
+/// Whether the log shows decisions with this reason. `None` means that the request is permitted.
+fn is_wanted(reason: Option<&str>) -> bool {
+    match reason {
+        Some(_) => tracing::enabled!(tracing::Level::INFO),
+        // A target of its own lets `SIDEGATE_LOG` switch these lines off: they are the access log.
+        None => tracing::enabled!(target: "sidegate::permitted", tracing::Level::INFO),
     }
 }
 

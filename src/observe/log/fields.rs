@@ -41,6 +41,11 @@ pub const FIELDS: &[(&str, &str)] = &[
          and `rule` belong to the refusal.",
     ),
     ("status", "The status of the answer; absent if there was none."),
+    (
+        "refuse",
+        "How a refusal reached its client where the route does not answer it over HTTP: close, \
+         drop, or capped (answered after all: too many refused WebSockets were being closed).",
+    ),
     ("host", "The requested host; unchanged if the request was malformed."),
     (
         "path",
@@ -86,7 +91,7 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("by", "The side that ended the tunnel or the exchange: `client`, `backend` or `sidegate`."),
     ("phase", "State at the end: a tunnel `open` or `closing`, an exchange `request` or `answer`."),
     ("refusal", "The refusal's word, for a tunnel or an exchange that is no longer permitted."),
-    ("code", "The close code that ended the tunnel."),
+    ("code", "The close code that ended the tunnel, or in which the client got a refusal."),
     ("bytes_from_client", "Bytes of WebSocket frames relayed from the client to the backend."),
     ("messages_from_client", "Messages relayed from the client."),
     (

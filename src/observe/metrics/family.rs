@@ -62,12 +62,14 @@ families! {
          retired (its listener was removed, moved or reconfigured), panic (a bug in Sidegate), or \
          a refusal without an answer: pending, network, proxy, tls, head.";
     CONNECTIONS_DISCARDING: Gauge "sidegate_connections_discarding" ["listener"]
-        "Open connections after their last answer or a TLS alert whose client still sends. Their \
-         input is discarded, so that the client receives the answer.";
+        "Open connections after their last answer or a TLS alert whose client still sends, and \
+         refused WebSockets until their client has closed. Their input is discarded, so that the \
+         client receives the answer.";
     DISCARDS: Counter "sidegate_discards_total" ["listener" "end"]
         "Connections whose discarding ended, by end: client (it closed, as expected), silence (no \
-         data for 5 s), time (30 s in total), size (64 MiB), displaced (another connection needed \
-         the slot, or more than a tenth of max_connections discarded), drain.";
+         data for 5 s), time (30 s in total; a refused WebSocket: the route's grace), size \
+         (64 MiB), displaced (another connection needed the slot, or more than a tenth of \
+         max_connections discarded), drain.";
     CONNECTIONS_LIMIT: Gauge "sidegate_connections_limit" ["listener"]
         "Maximum number of open connections: the listener's max_connections, or the total of the \
          process.";
@@ -91,6 +93,11 @@ families! {
     REFUSALS: Counter "sidegate_refusals_total" ["route" "reason"]
         "Refusals by reason, including those of connections and heads that never became a request \
          (route -). Reason backend is a 502 or 504, counted as failed in sidegate_requests_total.";
+    REFUSAL_FORMS: Counter "sidegate_refusal_forms_total" ["route" "form"]
+        "Refusals on a route with another refuse than answer, by form: close (the WebSocket opened \
+         and was closed with 1008 or 1013), drop (the connection was closed without an answer), \
+         capped (answered over HTTP, because too many refused WebSockets were being closed). Also \
+         counted in sidegate_refusals_total.";
     UPGRADE_SECONDS: Histogram "sidegate_upgrade_seconds" ["route"]
         "Seconds from the complete request head of an attempt to its 101; attempts that became \
          tunnels only.";

@@ -74,7 +74,7 @@ pub enum ConnectionEnd {
     Panic,
     /// Refused at the accept: [`Refusal::Pending`].
     Pending,
-    /// The baseline denies the client: [`Refusal::Network`].
+    /// The baseline denies the client at the accept, or a route drops it: [`Refusal::Network`].
     Network,
     /// A PROXY header was missing, malformed or unexpected: [`Refusal::Proxy`].
     Proxy,
@@ -101,6 +101,17 @@ pub enum DiscardEnd {
     Displaced,
     /// The process is draining.
     Drain,
+}
+
+/// How a route that does not answer its refusals over HTTP has delivered one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalDelivery {
+    /// The attempt was accepted, and closed with a code.
+    Close,
+    /// The connection was closed without an answer.
+    Drop,
+    /// Answered over HTTP, since too many refused attempts were being closed.
+    Capped,
 }
 
 /// How a candidate's verdict differs from its policy's.
@@ -246,6 +257,21 @@ impl DiscardEnd {
             DiscardEnd::Size => "size",
             DiscardEnd::Displaced => "displaced",
             DiscardEnd::Drain => "drain",
+        }
+    }
+}
+
+impl RefusalDelivery {
+    /// All variants, in the order of their numbers.
+    pub const ALL: [RefusalDelivery; 3] =
+        [RefusalDelivery::Close, RefusalDelivery::Drop, RefusalDelivery::Capped];
+
+    /// The value that metrics and log lines use.
+    pub const fn word(self) -> &'static str {
+        match self {
+            RefusalDelivery::Close => "close",
+            RefusalDelivery::Drop => "drop",
+            RefusalDelivery::Capped => "capped",
         }
     }
 }

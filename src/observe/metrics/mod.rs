@@ -16,8 +16,8 @@ mod thread;
 
 pub use self::family::{Family, MetricKind, table};
 pub use self::labels::{
-    CandidateDifference, ConnectionEnd, Direction, DiscardEnd, NO_ROUTE, ReloadResult, RequestKind,
-    RequestResult, TlsResult,
+    CandidateDifference, ConnectionEnd, Direction, DiscardEnd, NO_ROUTE, RefusalDelivery,
+    ReloadResult, RequestKind, RequestResult, TlsResult,
 };
 pub use self::registry::{BackendMetrics, Metrics};
 pub use self::scrape::{RouteTotals, ScrapeFacts};

@@ -11,8 +11,8 @@ use crate::observe::metrics::counter::{Counter, LATENCY_BOUNDS, LIFETIME_BOUNDS}
 use crate::observe::metrics::exposition::Exposition;
 use crate::observe::metrics::family::Family;
 use crate::observe::metrics::labels::{
-    ConnectionEnd, Direction, DiscardEnd, NO_ROUTE, ReloadResult, RequestKind, RequestResult,
-    TlsResult,
+    ConnectionEnd, Direction, DiscardEnd, NO_ROUTE, RefusalDelivery, ReloadResult, RequestKind,
+    RequestResult, TlsResult,
 };
 use crate::observe::metrics::registry::Metrics;
 use crate::observe::metrics::thread::{ListenerMetrics, MetricTotals, RouteMetrics};
@@ -212,6 +212,10 @@ fn put_requests(exposition: &mut Exposition, name: &str, route: &RouteMetrics) {
             &route.refusals,
             is_of_a_route(refusal),
         );
+    }
+    for delivery in RefusalDelivery::ALL {
+        let count = route.deliveries[delivery as usize].sum();
+        exposition.count(&family::REFUSAL_FORMS, &[name, delivery.word()], count);
     }
     exposition.histogram(&family::DIAL_SECONDS, &[name], &LATENCY_BOUNDS, &route.dial_seconds);
     exposition.histogram(

@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use crate::close::{CloseReason, Closed, ExchangeReason, Initiator, Traffic, TunnelPhase};
 use crate::observe::metrics::counter::{Counter, Histogram, LATENCY_BOUNDS, LIFETIME_BOUNDS};
 use crate::observe::metrics::labels::{
-    ConnectionEnd, Direction, DiscardEnd, RequestKind, RequestResult, TlsResult,
+    ConnectionEnd, Direction, DiscardEnd, RefusalDelivery, RequestKind, RequestResult, TlsResult,
 };
 use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
@@ -172,6 +172,7 @@ pub struct RouteMetrics {
     pub(super) messages: [Counter; Direction::ALL.len()],
     pub(super) requests: [[Counter; RequestResult::ALL.len()]; RequestKind::ALL.len()],
     pub(super) refusals: [Counter; Refusal::ALL.len()],
+    pub(super) deliveries: [Counter; RefusalDelivery::ALL.len()],
     pub(super) dial_seconds: Histogram<{ LATENCY_BOUNDS.len() }>,
     pub(super) upgrade_seconds: Histogram<{ LATENCY_BOUNDS.len() }>,
     pub(super) closed:
@@ -192,6 +193,11 @@ impl RouteMetrics {
     /// Counts a refused connection or request, or a failed backend.
     pub fn refused(&self, refusal: Refusal) {
         self.refusals[refusal.number()].add(1);
+    }
+
+    /// Counts a refusal that its route does not answer over HTTP, and how it was delivered.
+    pub fn delivered(&self, delivery: RefusalDelivery) {
+        self.deliveries[delivery as usize].add(1);
     }
 
     /// Records the time to connect to a backend.
@@ -263,7 +269,8 @@ impl RouteMetrics {
             .chain(self.lifetime_seconds.counts())
             .chain(&self.revoked);
         let passed = self.bytes.iter().chain(&self.messages);
-        let requests = self.requests.as_flattened().iter().chain(&self.refusals);
+        let refusals = self.refusals.iter().chain(&self.deliveries);
+        let requests = self.requests.as_flattened().iter().chain(refusals);
         let waits = self.dial_seconds.counts().chain(self.upgrade_seconds.counts());
         let exchanges = self.exchanges_closed.as_flattened().iter().chain([&self.exchanges_opened]);
         tunnels.chain(exchanges).chain(passed).chain(requests).chain(waits)

@@ -12,7 +12,7 @@ use crate::control::config::keys::sidegate::route as keys;
 use crate::control::config::name::name;
 use crate::control::config::settings::RouteDefaults;
 use crate::control::config::source_text::error;
-use crate::snapshot::route::{PlainHttp, RouteTimeouts};
+use crate::snapshot::route::{PlainHttp, RefusalForm, RouteTimeouts};
 
 /// Values that routes share.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct SharedValues {
     pub policy: PolicyRef,
     /// Whether plain HTTP is forwarded or refused.
     pub http: PlainHttp,
+    /// The form in which clients learn of refusals.
+    pub refuse: RefusalForm,
     /// Largest body of plain HTTP, in bytes. `None` means unlimited.
     pub max_body: Option<u64>,
     /// Timeouts after a route is found.
@@ -50,8 +52,8 @@ pub fn defaults(
 ) -> SharedValues {
     let policy = if is_misspelt { PolicyRef::Invalid } else { PolicyRef::Absent };
     let (http, max_body) = (keys::HTTP.default_value(), keys::MAX_BODY.default_value());
-    let resolve = keys::RESOLVE.default_value();
-    let none = SharedValues { policy, http, max_body, timeouts, resolve };
+    let (refuse, resolve) = (keys::REFUSE.default_value(), keys::RESOLVE.default_value());
+    let none = SharedValues { policy, http, refuse, max_body, timeouts, resolve };
     table.declare_expected("policy");
     let mut common = read(&mut table, &none, policies);
     for key in
@@ -80,9 +82,9 @@ pub fn read(
     let max_body = table.read(&keys::MAX_BODY);
     let resolve = table.read(&keys::RESOLVE);
     let timeouts = timeouts(table, base.timeouts);
-    for (key, later) in [(&keys::FORWARD_AS, "forwarded"), (&keys::REFUSE, "close")] {
-        let Some(value) = table.get(key) else { continue };
-        let now = key.default_value();
+    let refuse = table.read(&keys::REFUSE);
+    if let Some(value) = table.get(&keys::FORWARD_AS) {
+        let (now, later) = (keys::FORWARD_AS.default_value(), "forwarded");
         if value.choice(&[(now, false), (later, true)]) == Some(true) {
             value.report(unsupported(later));
         }
@@ -90,6 +92,7 @@ pub fn read(
     SharedValues {
         policy,
         http: http.unwrap_or(base.http),
+        refuse: refuse.unwrap_or(base.refuse),
         max_body: max_body.unwrap_or(base.max_body),
         timeouts,
         resolve: resolve.unwrap_or(base.resolve),
@@ -105,6 +108,7 @@ impl From<SharedValues> for RouteDefaults {
         RouteDefaults {
             policy,
             http: common.http,
+            refuse: common.refuse,
             max_body: common.max_body,
             timeouts: common.timeouts,
             resolve: common.resolve,

@@ -56,7 +56,7 @@ fn read(
     let backend_tls = backend::tls(&mut table, backends.as_deref(), context);
     let strip_prefix = table.read_or_default(&keys::STRIP_PREFIX);
     let max_fields = table.read_or_default(&keys::MAX_FIELDS) as usize;
-    let SharedValues { policy, http, max_body, timeouts, resolve } =
+    let SharedValues { policy, http, refuse, max_body, timeouts, resolve } =
         common::read(&mut table, context.defaults, context.policies);
     let policy = match policy {
         PolicyRef::Named(name) => Some(name),
@@ -79,6 +79,7 @@ fn read(
         backend_tls: backend_tls?,
         policy: policy?,
         http,
+        refuse,
         strip_prefix,
         paths: PathForwarding::Canonical,
         max_body,

@@ -1139,7 +1139,6 @@ path = "/"
 backend = "http://127.0.0.1:8080"
 policy = "chat"
 forward_as = "forwarded"
-refuse = "close"
 "#;
     check(
         &[("sidegate.toml", text)],
@@ -1161,14 +1160,26 @@ error: forward_as: "forwarded": not in this version
    |
 18 | forward_as = "forwarded"
    |              ^^^^^^^^^^^
+"#,
+    );
+}
 
-error: refuse: "close": not in this version
-  --> sidegate.toml:19:10
+#[test]
+fn form_of_refusals_is_one_of_three_words() {
+    let text = |form: &str| format!("{SIDEGATE}refuse = {form}\n");
+    check(
+        &[("sidegate.toml", &text("\"reset\""))],
+        r#"
+error: refuse: expected "answer", "close" or "drop", found "reset"
+  --> sidegate.toml:14:10
    |
-19 | refuse = "close"
+14 | refuse = "reset"
    |          ^^^^^^^
 "#,
     );
+    for form in ["answer", "close", "drop"] {
+        check(&[("sidegate.toml", &text(&format!("\"{form}\"")))], "");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::control::config::keys::kind::{
 };
 use crate::control::config::keys::sidegate::{backend_tls, timeouts};
 use crate::snapshot::listener;
-use crate::snapshot::route::{PathForwarding, PlainHttp};
+use crate::snapshot::route::{PathForwarding, PlainHttp, RefusalForm};
 
 const RELOAD: &str = "The keys hold for requests that come after the reload. Open tunnels are \
                       judged again by the route and the policy that their request has now.";
@@ -132,14 +132,19 @@ pub static FORWARD_AS: KeyWithDefault<&str> = Key::new(
 .defined_as("forward_as")
 .default(|| "x-forwarded");
 
-pub static REFUSE: KeyWithDefault<&str> = Key::new(
+pub static REFUSE: KeyWithDefault<RefusalForm> = Key::new(
     "refuse",
-    only("`\"answer\"`", &[("const", r#""answer""#)]),
-    "Form of a refusal; \"close\": not in this version.",
+    choice(&[
+        ("answer", RefusalForm::Answer),
+        ("close", RefusalForm::Close),
+        ("drop", RefusalForm::Drop),
+    ]),
+    "Form of a refusal: \"answer\", an HTTP status; \"close\", a WebSocket that opens and is \
+     closed with 1008 or 1013, since scripts of browsers see no status; \"drop\", no answer to \
+     clients that no network admits.",
 )
-.not_in_init()
 .defined_as("refuse")
-.default(|| "answer");
+.default(|| RefusalForm::Answer);
 
 /// The only word of this version.
 const fn only(

@@ -235,7 +235,7 @@ fn schema_flags_invalid_configurations() {
         ("policy  = ", "backend_tls = { key = \"client.key\" }\npolicy = "),
         ("policy  = ", "backend_tls = { verify = false }\npolicy = "),
         ("http    = \"refuse\"", "http = \"allow\""),
-        ("refuse  = \"answer\"", "refuse = \"close\""),
+        ("refuse  = \"answer\"", "refuse = \"reset\""),
         ("strip_prefix = false", "timeouts = { tls = \"1s\" }"),
         ("paths = \"canonical\"", "paths = \"raw\""),
     ] {
