@@ -1,9 +1,10 @@
 //! Listeners: binding, and accepting without ever waiting on a peer.
 //!
 //! Each thread has its own socket on the same address (`SO_REUSEPORT`), or a duplicate of a socket
-//! at which all threads wait, as of Unix sockets and of those from systemd. The latter are closed in
-//! the end and never shut down: their queue belongs to the next process. When a cap is reached, or
-//! descriptors run out, accepting pauses and resumes; the accept loop never spins and never ends.
+//! at which all threads wait, as of Unix sockets and of those from systemd. The latter are closed
+//! in the end and never shut down: their queue belongs to the next process. When a cap is reached,
+//! or descriptors run out, accepting pauses and resumes; the accept loop never spins and never
+//! ends.
 
 use std::future::Future;
 use std::io;

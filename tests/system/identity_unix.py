@@ -169,3 +169,24 @@ def test_proxies_on_this_host_are_clients_by_their_user(place):
     sidegate.policy(text='[client]\nallow = ["unix:uid=root"]\n')
     sidegate.reload()
     need(fetch(port)[0] == 200, "root is admitted by its name")
+
+
+def test_clients_behind_nginx_are_those_that_it_names(place):
+    sidegate = local(place, '[client]\nallow = ["127.0.0.5"]\n')
+    relisten(sidegate, 'mode = "0666"', 'forwarded = { header = "x-forwarded-for", from = ["unix:uid=www-data"] }')
+    port = nginx(place, start(sidegate))
+    status, fields = fetch(port, "--interface", "127.0.0.5")
+    need((status, fields.get("x-forwarded-for")) == (200, "127.0.0.5"), f"the client is the one that nginx names: {fields}")
+    need(fetch(port, "--interface", "127.0.0.6")[0] == 403, "another client is refused")
+    need(fetch(port, "--interface", "127.0.0.6", "-H", "X-Forwarded-For: 127.0.0.5")[0] == 403, "a forged header changes nothing")
+    need(ask(sidegate, DAEMON, DAEMON) == 403, "a user who is not listed speaks for itself")
+
+
+def test_clients_behind_haproxy_are_those_of_its_proxy_header(place):
+    sidegate = local(place, '[client]\nallow = ["127.0.0.5"]\n')
+    relisten(sidegate, 'mode = "0666"', 'proxy_protocol = { from = ["unix:uid=root"] }')
+    port = haproxy(place, start(sidegate), "send-proxy-v2")
+    status, fields = fetch(port, "--interface", "127.0.0.5")
+    need((status, fields.get("x-forwarded-for")) == (200, "127.0.0.5"), f"the client is that of the header: {fields}")
+    need(fetch(port, "--interface", "127.0.0.6")[0] == 403, "another client is refused")
+    need(ask(sidegate, DAEMON, DAEMON) == 403, "a user who is not listed sends no header, and is itself")

@@ -109,7 +109,7 @@ error: from: "unix:gid=44" is no peer
 7 | proxy_protocol = { from = ["unix:gid=44", "unix:/a", "10.0.0.0/33"] }
   |                            ^^^^^^^^^^^^^
   |
-  = help: write "unix" or "unix:uid=33", with the number of the user
+  = help: write "unix" or "unix:uid=33"
 
 error: from: "unix:/a": not a pattern of Unix clients
  --> sidegate.toml:7:43
@@ -117,7 +117,7 @@ error: from: "unix:/a": not a pattern of Unix clients
 7 | proxy_protocol = { from = ["unix:gid=44", "unix:/a", "10.0.0.0/33"] }
   |                                           ^^^^^^^^^
   |
-  = help: write "unix" or "unix:uid=33", with the number of the user
+  = help: write "unix" or "unix:uid=33"
 
 error: from: /33 is too long for an IPv4 address
  --> sidegate.toml:7:55
@@ -182,6 +182,35 @@ warning: from: 128.0.0.0/1 lets everyone claim any address
   |                           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
   |
   = help: list the proxies in front alone
+"#,
+    );
+}
+
+#[test]
+fn peers_of_unix_sockets_are_named_or_numbered() {
+    with("{ from = [\"unix:uid=root\"] }", "");
+    with(
+        "{ from = [\"unix:uid=no-such-user\"] }",
+        r#"
+error: from: this host has no user `no-such-user`
+ --> sidegate.toml:7:28
+  |
+7 | proxy_protocol = { from = ["unix:uid=no-such-user"] }
+  |                            ^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: create the user, or write its number, which need not exist here
+"#,
+    );
+    with(
+        "{ from = [\"unix:uid=65534\"] }",
+        r#"
+error: from: "unix:uid=65534" is any user of other user namespaces
+ --> sidegate.toml:7:28
+  |
+7 | proxy_protocol = { from = ["unix:uid=65534"] }
+  |                            ^^^^^^^^^^^^^^^^
+  |
+  = help: run the proxy in front as a user of this host
 "#,
     );
 }

@@ -3,8 +3,9 @@
 use crate::control::config::keys::key::{ValueForm, ValueKind, ValueSchema};
 use crate::control::config::keys::parse::network;
 use crate::control::config::source_text::{Finding, error};
+use crate::control::config::users;
 use crate::policy::peers::PeerPattern;
-use crate::policy::unix::{Resolve, UnixPattern, UnixPatternFault};
+use crate::policy::unix::{UnixPattern, UnixPatternFault};
 
 /// Networks and addresses of peers.
 pub const fn peers() -> ValueKind<Vec<PeerPattern>> {
@@ -22,7 +23,7 @@ pub const fn peers() -> ValueKind<Vec<PeerPattern>> {
                 "items",
                 r#"{
   "type": "string",
-  "pattern": "^(unix(:uid=[0-9]+)?|[ \\t]*[0-9A-Fa-f.:]+(/[0-9]+)?([ \\t].*)?)$"
+  "pattern": "^(unix(:uid=[A-Za-z0-9_.$-]+)?|[ \\t]*[0-9A-Fa-f.:]+(/[0-9]+)?([ \\t].*)?)$"
 }"#,
             ),
         ]),
@@ -45,16 +46,19 @@ fn pattern(text: &str) -> Result<PeerPattern, Finding> {
     network(text).map(PeerPattern::Network)
 }
 
-/// Parses `unix` and `unix:uid=33`.
+/// Parses `unix` and `unix:uid=33`, or the name of the user.
 fn unix(text: &str) -> Result<PeerPattern, Finding> {
-    const REMEDY: &str = "write \"unix\" or \"unix:uid=33\", with the number of the user";
-    // A declaration reads no files, and so no names of users.
-    let unknown: Resolve<'_> = &|_, _| None;
-    match UnixPattern::parse(text, unknown) {
+    const REMEDY: &str = "write \"unix\" or \"unix:uid=33\"";
+    match UnixPattern::parse(text, &users::resolve) {
+        Ok(pattern) if pattern.is_overflow() => {
+            let finding = error(format!("\"{text}\" is any user of other user namespaces"));
+            Err(finding.with_remedy("run the proxy in front as a user of this host"))
+        }
         Ok(UnixPattern::Any) => Ok(PeerPattern::Unix),
         Ok(UnixPattern::Uid(uid)) => Ok(PeerPattern::UnixUid(uid)),
-        Ok(UnixPattern::Gid(_)) | Err(UnixPatternFault::Unknown(..)) => {
-            Err(error(format!("\"{text}\" is no peer")).with_remedy(REMEDY))
+        Ok(UnixPattern::Gid(_)) => Err(error(format!("\"{text}\" is no peer")).with_remedy(REMEDY)),
+        Err(fault @ UnixPatternFault::Unknown(..)) => {
+            Err(error(fault.to_string()).with_remedy(fault.remedy()))
         }
         Err(fault) => Err(error(format!("\"{text}\": {fault}")).with_remedy(REMEDY)),
     }
