@@ -431,6 +431,30 @@ async fn baseline_refuses_in_the_form_of_the_route() {
 }
 
 #[tokio::test]
+async fn connection_of_a_listed_peer_is_not_dropped() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let believed = "forwarded = { header = 'x-forwarded-for', from = ['127.0.0.1'] }";
+    for heads in READERS {
+        let builder = refusing(&backend, "drop").heads(heads).on_listener(believed);
+        let sidegate = builder.run().await;
+        let client = client::new(&sidegate);
+        let from = |address: &str| {
+            client.request("GET /a HTTP/1.1", &format!("X-Forwarded-For: {address}\r\n"))
+        };
+        let mut shared = client.connect().await;
+        for (address, status) in [("192.0.2.1", 200), ("198.51.100.1", 403), ("192.0.2.2", 200)] {
+            shared.send(from(address)).await;
+            shared.answer().await.expect(status);
+        }
+        let refused = attempt(&client, "X-Forwarded-For: 198.51.100.1\r\n");
+        client.expect_refused(refused, 403, "network").await;
+        // A peer that is not listed speaks for itself alone.
+        expect_dropped(&client.clone().from("127.0.0.2"), &from("192.0.2.1")).await;
+        expect_forms(&sidegate, 0, 1).await;
+    }
+}
+
+#[tokio::test]
 async fn exchange_that_is_revoked_before_its_answer_is_dropped() {
     let backend = backend::manual().run().await;
     let sidegate = new(&backend, "drop").allow("127.0.0.0/8").run().await;

@@ -87,9 +87,9 @@ def browsers(place):
     return found
 
 
-def handshake(sidegate, path, port=None):
-    """A connection in the clear that has sent an attempt."""
-    wire = socket.create_connection(("127.0.0.1", port or sidegate.plain_port), 10)
+def handshake(sidegate, path, source="127.0.0.1"):
+    """A connection in the clear, from the address `source`, that has sent an attempt."""
+    wire = socket.create_connection(("127.0.0.1", sidegate.plain_port), 10, source_address=(source, 0))
     wire.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{HANDSHAKE}\r\n".encode())
     return wire
 
@@ -162,10 +162,13 @@ def test_python_sees_the_code_and_drops_are_silent(place):
 def test_a_flood_of_refused_clients_holds_nothing(place):
     sidegate = refusing(place)
     before = sidegate.process.pss()
-    wires = [handshake(sidegate, "/close/a") for _ in range(2000)]
+    # Fewer of each address than `pending_per_client`, so that none has to make room.
+    wires = [handshake(sidegate, "/close/a", f"127.0.1.{number % 40 + 1}") for number in range(2000)]
     statuses = [wire.recv(16).split()[1] for wire in wires]
     need(set(statuses) == {b"101", b"403"}, f"some are closed, the others answered: {set(statuses)}")
     closed = statuses.count(b"101")
+    held = sidegate.metric("connections_discarding")
+    need(held <= 1024, f"{held} are closed at a time")
     grown = (sidegate.process.pss() - before) / 2**20
     need(grown < 40, f"{grown:.1f} MiB for 2,000 refused clients")
     with handshake(sidegate, "/full/a") as admitted:
