@@ -174,7 +174,10 @@ fn explain(admin: &AdminContext, request: &ExplainRequest) -> LoggedAnswer {
     match ExplainQuery::parse(request) {
         Ok(inquiry) => {
             let budgets = Some(admin.tunnels.budgets() as _);
-            answer_with(&inquiry.answer(&admin.live.load(), Timestamp::now(), budgets))
+            match inquiry.answer(&admin.live.load(), Timestamp::now(), budgets) {
+                Ok(answer) => answer_with(&answer),
+                Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
+            }
         }
         Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use crate::admin::explain_forwarded::ForwardedQuery;
 use crate::admin::wire::{
     CandidateVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, ExplainedKind, LimitVerdict,
     ListVerdict, RuleName, RuleVerdict, Time,
@@ -27,17 +28,19 @@ use crate::snapshot::explanation::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExplainQuery {
     subject: Subject,
+    /// What the client sends as a peer. `None` means that it speaks for itself.
+    forwarded: Option<ForwardedQuery>,
     request: Result<Request, Refusal>,
     at: Option<Timestamp>,
 }
 
 impl ExplainQuery {
-    /// Parses the parameters of `request`.
+    /// Parses the parameters.
     ///
     /// # Errors
     /// A sentence that names the wrong parameter and a valid value.
-    pub fn parse(request: &ExplainRequest) -> Result<ExplainQuery, String> {
-        let ExplainRequest { client, url, origin, subprotocol, identity, at } = request;
+    pub fn parse(asked: &ExplainRequest) -> Result<ExplainQuery, String> {
+        let ExplainRequest { client, url, origin, subprotocol, identity, at, .. } = asked;
         let mut subject = subject(client)?;
         let request =
             Request::of_url(url, origin.as_deref(), subprotocol.as_deref()).map_err(|fault| {
@@ -54,22 +57,40 @@ impl ExplainQuery {
             })?;
             subject = subject.with_certificate(certificate);
         }
-        Ok(ExplainQuery { subject, request, at })
+        let forwarded = match (&asked.forwarded_for, &asked.listener) {
+            (None, Some(_)) => return Err("`listener` needs `forwarded_for`".into()),
+            (None, None) => None,
+            (Some(value), listener) => Some(ForwardedQuery::new(value, listener.clone())?),
+        };
+        Ok(ExplainQuery { subject, forwarded, request, at })
     }
 
     /// The answer of `snapshot`, at `now` if the request names no time. `budgets` are those of a
     /// running agent, whose remainder the answer includes. `None` means that the files are judged.
+    ///
+    /// # Errors
+    /// A sentence about the listener, which the generation does not have or has to be named.
     pub fn answer(
         &self,
         snapshot: &Snapshot,
         now: Timestamp,
         budgets: Option<&dyn Remaining>,
-    ) -> ExplainAnswer {
-        let request = self.request.as_ref().map_err(|refusal| *refusal);
+    ) -> Result<ExplainAnswer, String> {
+        let found =
+            self.forwarded.as_ref().map(|query| query.find(&self.subject, snapshot)).transpose()?;
+        let mut request = self.request.as_ref().map_err(|refusal| *refusal);
+        // The gate's refusal comes first, as on the wire.
+        if let (Ok(_), Some(refusal)) = (request, found.as_ref().and_then(|found| found.refusal)) {
+            request = Err(refusal);
+        }
+        let subject = found.as_ref().map_or(&self.subject, |found| &found.subject);
         let at = Some(self.at.unwrap_or(now));
-        let question =
-            ExplainInput { subject: &self.subject, request, at, budgets, candidate: None };
-        answer(snapshot.explain(question))
+        let mut explanation =
+            snapshot.explain(ExplainInput { subject, request, at, budgets, candidate: None });
+        if let Some(found) = found {
+            explanation.derived = found.derived;
+        }
+        Ok(answer(explanation))
     }
 }
 

@@ -11,6 +11,7 @@ mod connection_cap;
 mod diff;
 mod difference;
 mod explain;
+mod explain_forwarded;
 mod health;
 mod linger;
 mod metrics;

@@ -101,6 +101,8 @@ fn exit(command: TestedCommand, status: u16, body: &[u8]) -> Exit {
             let (client, url) = ("192.0.2.7".into(), "wss://ws.example.com/chat".into());
             let request = ExplainRequest {
                 client,
+                forwarded_for: None,
+                listener: None,
                 url,
                 origin: None,
                 subprotocol: None,

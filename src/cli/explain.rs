@@ -21,8 +21,17 @@ pub struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArg,
     /// The address of the client, or a user of this host: unix:uid=33,gid=33.
-    #[arg(long, value_name = "CLIENT")]
-    client: String,
+    #[arg(long, value_name = "CLIENT", required_unless_present = "peer")]
+    client: Option<String>,
+    /// A peer that connects for the client, as a balancer does; instead of --client.
+    #[arg(long, value_name = "PEER", conflicts_with = "client")]
+    peer: Option<String>,
+    /// The forwarded header that the peer sends, as in X-Forwarded-For; empty by default.
+    #[arg(long, value_name = "VALUE", requires = "peer", conflicts_with = "client")]
+    forwarded_for: Option<String>,
+    /// The listener that the peer connects to, where several have different peers.
+    #[arg(long, value_name = "NAME", requires = "peer", conflicts_with = "client")]
+    listener: Option<String>,
     /// The URL that the client opens: ws:// or wss:// for a WebSocket, http:// or https:// for
     /// plain HTTP.
     #[arg(long)]
@@ -52,7 +61,10 @@ pub struct ExplainArgs {
 /// Prints the explanation. Ends with 1 if it is a refusal, or if there is no explanation.
 pub fn explain(verb: &ExplainArgs) -> Exit {
     let request = ExplainRequest {
-        client: verb.client.clone(),
+        client: verb.peer.clone().or(verb.client.clone()).unwrap_or_default(),
+        // Without a header a listed peer is the client itself, as in a health check.
+        forwarded_for: verb.peer.as_ref().map(|_| verb.forwarded_for.clone().unwrap_or_default()),
+        listener: verb.listener.clone(),
         url: verb.url.clone(),
         origin: verb.origin.clone(),
         subprotocol: verb.subprotocol.clone(),
@@ -86,7 +98,7 @@ fn from_files(verb: &ExplainArgs, inquiry: &ExplainQuery) -> Option<ExplainAnswe
     let built = compile::compile_untested(&verb.config.config)
         .map_err(|errors| print_diagnostics(&errors))
         .ok()?;
-    Some(inquiry.answer(&built.snapshot, Timestamp::now(), None))
+    inquiry.answer(&built.snapshot, Timestamp::now(), None).map_err(print_error).ok()
 }
 
 fn from_agent(verb: &ExplainArgs, request: &ExplainRequest) -> Option<ExplainAnswer> {

@@ -116,8 +116,14 @@ async fn made_anew(text: &str) -> String {
             ("console", _, Some(section)) => {
                 made.push_str(&format!("console\n{}", section.converse(block).await));
             }
-            (_, Some("sidegate.toml"), _) => {
+            (_, Some("sidegate.toml"), None) => {
                 config = block.to_owned();
+                made.push_str(part);
+            }
+            // A section's own, which leaves out what no listener or route needs.
+            (_, Some("sidegate.toml"), Some(section)) => {
+                let (around, _) = AROUND.split_once("[[listener]]").unwrap();
+                section.put("sidegate.toml", &format!("{around}{block}")).await;
                 made.push_str(part);
             }
             (_, Some(path), Some(section)) => {

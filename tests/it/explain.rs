@@ -328,6 +328,8 @@ async fn explain_agrees_with_the_agent_for_any_request() {
             let own = |value: Option<&str>| value.map(str::to_owned);
             let request = ExplainRequest {
                 client: from.to_string(),
+                forwarded_for: None,
+                listener: None,
                 url: format!("ws://localhost{path}"),
                 origin: own(origin),
                 subprotocol: own(offered),
@@ -351,5 +353,63 @@ async fn explain_agrees_with_the_agent_for_any_request() {
             };
             assert_eq!(got, says, "seed {seed}: {request:?}: {answer:#?}\n{policy}{baseline}");
         }
+    }
+}
+
+/// `sidegate explain` with these arguments, where the listener believes 127.0.0.1 and 10.0.0.0/8.
+async fn explained_behind(arguments: &[&str], code: i32, said: &[&str]) {
+    let believed = "forwarded = { header = 'x-forwarded-for', from = ['127.0.0.1', '10.0.0.0/8'] }";
+    let backend = backend::echo().run().await;
+    let folder = files().on_listener(believed).route("/chat", &backend).write();
+    let asked = ["explain", "--config", "sidegate.toml", "--url", "ws://localhost/chat"];
+    let output = done(&[&asked, arguments].concat(), folder.path()).await;
+    let text = format!("{}{}", lossy(&output.stdout), lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for part in said {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+#[tokio::test]
+async fn client_behind_a_peer_is_derived_step_by_step() {
+    let behind = |value| ["--peer", "10.0.0.7", "--forwarded-for", value];
+    explained_behind(
+        &behind("6.6.6.6, 127.0.0.5, 10.0.0.9"),
+        0,
+        &[
+            "ALLOW",
+            "client      127.0.0.5, peer 10.0.0.7 is listed; 10.0.0.9 is listed; 127.0.0.5 is \
+             not: the client",
+        ],
+    )
+    .await;
+    explained_behind(&behind("127.0.0.66"), 1, &["REFUSE 403 network", "127.0.0.66 is not"]).await;
+    explained_behind(
+        &behind("127.0.0.5, unknown"),
+        1,
+        &["REFUSE 400 forwarded", "peer 10.0.0.7 is listed; `unknown` hides the address"],
+    )
+    .await;
+    explained_behind(
+        &["--peer", "127.0.0.5", "--forwarded-for", "10.0.0.1"],
+        0,
+        &["client      127.0.0.5, peer 127.0.0.5 is not in forwarded.from of listener `public`"],
+    )
+    .await;
+    explained_behind(&["--peer", "127.0.0.1"], 0, &["names no address in X-Forwarded-For"]).await;
+    explained_behind(&["--client", "127.0.0.5"], 0, &["the socket's peer"]).await;
+}
+
+#[tokio::test]
+async fn wrong_arguments_about_a_peer_are_refused() {
+    for (arguments, code, said) in [
+        (&["--client", "::1", "--peer", "::1"][..], 2, "cannot be used with"),
+        (&["--client", "::1", "--forwarded-for", "::1"], 2, "cannot be used with"),
+        (&[], 2, "--client"),
+        (&["--peer", "::1", "--listener", "none"], 1, "there is no listener `none`: public"),
+        (&["--peer", "::1", "--forwarded-for", "a\nb"], 2, "is not a header's value"),
+        (&["--peer", "balancer"], 2, "`balancer` is "),
+    ] {
+        explained_behind(arguments, code, &[said]).await;
     }
 }

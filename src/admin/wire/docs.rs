@@ -389,7 +389,16 @@ fn admin_page_tables_match_the_types() {
             "explain parameters",
             request(
                 "ExplainRequest",
-                &["client", "url", "origin", "subprotocol", "identity", "at"],
+                &[
+                    "client",
+                    "forwarded_for",
+                    "listener",
+                    "url",
+                    "origin",
+                    "subprotocol",
+                    "identity",
+                    "at",
+                ],
             ),
         ),
         ("diff parameters", request("DiffRequest", &["promote"])),

@@ -14,8 +14,13 @@ use crate::admin::wire::words::{ExplainedKind, RuleName};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ExplainRequest {
-    /// The address of the client.
+    /// The address of the client; with `forwarded_for` that of the peer.
     pub client: String,
+    /// The value of the forwarded header that the peer sends, which may name another client.
+    /// `None` means that the client itself connects.
+    pub forwarded_for: Option<String>,
+    /// The listener whose `forwarded` holds. `None` means the only one that has it.
+    pub listener: Option<String>,
     /// The URL: ws and wss for a WebSocket, http and https for plain HTTP.
     pub url: String,
     /// The `Origin` that is sent. `None` means no `Origin`.
@@ -35,27 +40,46 @@ impl AdminRequest for ExplainRequest {
     type Answer = ExplainAnswer;
 
     fn parameters(&self) -> Vec<(&'static str, String)> {
-        let ExplainRequest { client, url, origin, subprotocol, identity, at } = self;
-        let others =
-            [("origin", origin), ("subprotocol", subprotocol), ("identity", identity), ("at", at)];
+        let ExplainRequest { client, url, origin, subprotocol, identity, at, .. } = self;
+        let others = [
+            ("forwarded_for", &self.forwarded_for),
+            ("listener", &self.listener),
+            ("origin", origin),
+            ("subprotocol", subprotocol),
+            ("identity", identity),
+            ("at", at),
+        ];
         let given = others.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
         [("client", client.clone()), ("url", url.clone())].into_iter().chain(given).collect()
     }
 
     fn parse(query: &str) -> Result<Self, String> {
-        const PARAMETER_NAMES: [&str; 6] =
-            ["client", "url", "origin", "subprotocol", "identity", "at"];
-        let mut found: [Option<String>; 6] = Default::default();
+        const PARAMETER_NAMES: [&str; 8] = [
+            "client",
+            "forwarded_for",
+            "listener",
+            "url",
+            "origin",
+            "subprotocol",
+            "identity",
+            "at",
+        ];
+        let mut found: [Option<String>; 8] = Default::default();
         for (name, value) in pairs(query)? {
             let at = PARAMETER_NAMES.iter().position(|known| *known == name);
             let at = at.ok_or_else(|| {
-                unknown(name, "client, url, origin, subprotocol, identity and at")
+                unknown(
+                    name,
+                    "client, forwarded_for, listener, url, origin, subprotocol, identity and at",
+                )
             })?;
             found[at] = Some(value);
         }
-        let [client, url, origin, subprotocol, identity, at] = found;
+        let [client, forwarded_for, listener, url, origin, subprotocol, identity, at] = found;
         Ok(ExplainRequest {
             client: client.ok_or("`client` is missing")?,
+            forwarded_for,
+            listener,
             url: url.ok_or("`url` is missing")?,
             origin,
             subprotocol,
@@ -67,7 +91,13 @@ impl AdminRequest for ExplainRequest {
     fn is_answered_by(&self, answer: &ExplainAnswer) -> bool {
         let address =
             |text: &str| text.parse::<IpAddr>().ok().map(|address| address.to_canonical());
-        answer.generation.is_some() && address(&self.client) == address(&answer.client)
+        let answered = address(&answer.client);
+        let is_same = match self.forwarded_for {
+            // The header may name any client.
+            Some(_) => answered.is_some(),
+            None => address(&self.client) == answered,
+        };
+        answer.generation.is_some() && is_same
     }
 }
 

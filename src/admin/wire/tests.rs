@@ -254,6 +254,7 @@ proptest! {
         check(DiffRequest { promote: one.clone().filter(|name| !name.is_empty()) });
         let (client, url) = (one.clone().unwrap_or_default(), two.clone().unwrap_or_default());
         let (origin, subprotocol, at) = (three.clone(), one.clone(), two.clone());
-        check(ExplainRequest { client, url, origin, subprotocol, identity: three.clone(), at });
+        let (forwarded_for, listener, identity) = (two.clone(), one.clone(), three.clone());
+        check(ExplainRequest { client, forwarded_for, listener, url, origin, subprotocol, identity, at });
     }
 }
