@@ -436,11 +436,14 @@ impl Acceptor {
             return;
         };
         let (port, metrics) = (self.port, Arc::clone(metrics));
+        // Asks the kernel only where a backend is to know it.
+        let endpoints = if live.names_clients { stream.endpoints().map(Box::new) } else { None };
         let closing = owner.closing.clone();
         let accepted = AcceptedConnection {
             stream,
             peer,
             credentials: subject.credentials,
+            endpoints,
             port,
             rules,
             metrics,

@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub route_list: Vec<Arc<Route>>,
     /// Names of backends that the control plane resolves.
     pub names: Names,
+    /// Whether any route has `proxy_protocol`.
+    pub names_clients: bool,
     /// Count of route numbers assigned so far, those of earlier generations included.
     pub numbered: usize,
     /// Policies by name, used or not.

@@ -31,6 +31,8 @@ pub struct Route {
     pub backends: Box<[Backend]>,
     /// TLS settings for the backends over TLS. `None` means that no backend uses TLS.
     pub backend_tls: Option<Arc<BackendTls>>,
+    /// Whether each connection to a backend begins with a PROXY header for the client.
+    pub proxy_protocol: bool,
     /// The policy that judges its requests.
     pub policy: Arc<Policy>,
     /// Whether plain HTTP is forwarded or refused.

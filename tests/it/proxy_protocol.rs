@@ -1,14 +1,21 @@
 //! `proxy_protocol` of a listener: whose headers count, who is judged and charged then, and what
-//! becomes of everyone else.
+//! becomes of everyone else. `proxy_protocol` of a route: what its backends are told.
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use ::sidegate::data::proxy_protocol::header;
+use ::sidegate::policy::proxied::ProxiedConnection;
 use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio_rustls::TlsAcceptor;
 
 use crate::harness::backend::{self, Backend};
 use crate::harness::client::{self, Client};
 use crate::harness::process;
 use crate::harness::sidegate::{self, Builder, Sidegate};
-use crate::harness::wire::Wire;
-use crate::harness::{tls, within};
+use crate::harness::wire::{End, Wire};
+use crate::harness::{certificate, tls, within};
 
 /// The test's clients are balancers.
 const FROM_US: &str = "proxy_protocol = { from = ['127.0.0.1', '::1'] }";
@@ -408,4 +415,177 @@ async fn log_has_the_header_and_its_tlvs() {
     let line = process.logged("refused").await;
     assert_eq!((&line["proxy"], &line["client"]), (&json!("v1"), &json!("192.0.2.8")));
     assert_eq!(line.get("proxy_tlvs"), None);
+}
+
+/// The headers that a backend has got, each with the requests of its connection.
+type Told = Arc<Mutex<Vec<(ProxiedConnection, u32)>>>;
+
+/// Reads the header in front of a connection, and nothing behind it.
+async fn read_header(mut io: impl tokio::io::AsyncRead + Unpin) -> ProxiedConnection {
+    let mut header = vec![0; 16];
+    within("a header", io.read_exact(&mut header)).await.unwrap();
+    let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
+    header.resize(16 + length, 0);
+    within("the rest of a header", io.read_exact(&mut header[16..])).await.unwrap();
+    header::parse(&header).unwrap().unwrap().0
+}
+
+/// A backend that expects a header, opens WebSockets, and answers plain requests with keep-alive.
+fn told() -> (Told, backend::Builder) {
+    let told = Told::default();
+    let seen = Arc::clone(&told);
+    let script = move |mut wire: Wire| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let fixed = wire.bytes(16).await;
+            let rest = wire.bytes(usize::from(u16::from_be_bytes([fixed[14], fixed[15]]))).await;
+            let header = read_header(&[fixed, rest].concat()[..]).await;
+            let number = {
+                let mut seen = seen.lock().unwrap();
+                seen.push((header, 0));
+                seen.len() - 1
+            };
+            while let Some(head) = wire.try_head().await {
+                seen.lock().unwrap()[number].1 += 1;
+                if head.header("upgrade").is_some() {
+                    wire.send(backend::granted(&head, "")).await;
+                    let frame = wire.frame().await;
+                    return wire.send_frame(frame).await;
+                }
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            }
+        }
+    };
+    (told, backend::raw(script))
+}
+
+/// Source and destination in the latest header.
+fn latest(told: &Told) -> (SocketAddr, SocketAddr) {
+    let endpoints = told.lock().unwrap().last().unwrap().0.endpoints.unwrap();
+    (endpoints.source, endpoints.destination)
+}
+
+#[tokio::test]
+async fn backend_is_told_the_client_of_each_tunnel() {
+    for is_unix in [false, true] {
+        let (told, builder) = told();
+        let backend = if is_unix { builder.unix() } else { builder }.run().await;
+        let sidegate = sidegate::new().route("/chat", &backend).on_route("proxy_protocol = 'v2'");
+        let sidegate = sidegate.run().await;
+        for from in ["127.0.0.2", "127.0.0.3"] {
+            let mut wire = client::new(&sidegate).from(from).open_wire("/chat").await;
+            wire.expect_echo("hello").await;
+            let (source, destination) = latest(&told);
+            assert_eq!((source.ip(), destination), (from.parse().unwrap(), sidegate.address()));
+            assert_ne!(source.port(), 0);
+        }
+        let details = told.lock().unwrap()[0].0.details.to_string();
+        assert_eq!(details, r#"authority="localhost" tls="TLSv1.3""#);
+    }
+}
+
+#[tokio::test]
+async fn header_of_a_balancer_reaches_the_backend() {
+    let (told, builder) = told();
+    let backend = builder.run().await;
+    let sidegate = behind(&backend).clear().on_route("proxy_protocol = 'v2'").run().await;
+    for header in [v1("192.0.2.7"), v2("192.0.2.7")] {
+        of(&sidegate, header).open("/chat").await.expect_echo("hello").await;
+        let expected = ("192.0.2.7:51234".parse().unwrap(), "198.51.100.1:443".parse().unwrap());
+        assert_eq!(latest(&told), expected);
+        assert!(told.lock().unwrap()[0].0.details.is_empty(), "no TLS here");
+    }
+    of(&sidegate, v1("2001:db8::7")).open("/chat").await.expect_echo("hello").await;
+    assert_eq!(latest(&told).0, "[2001:db8::7]:51234".parse().unwrap());
+}
+
+#[tokio::test]
+async fn connection_to_a_backend_serves_one_client() {
+    let (told, builder) = told();
+    let backend = builder.run().await;
+    let sidegate = sidegate::new().clear().threads(1).route("/", &backend);
+    let sidegate = sidegate.on_route("http = 'forward'\nproxy_protocol = 'v2'").run().await;
+    let clients = ["127.0.0.2", "127.0.0.3"].map(|from| client::new(&sidegate).from(from));
+    let get = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut wires = Vec::new();
+    for client in &clients {
+        wires.push(client.connect().await);
+    }
+    for round in 1..4 {
+        for (client, wire) in ["127.0.0.2", "127.0.0.3"].iter().zip(&mut wires) {
+            wire.send(get).await;
+            wire.answer().await.expect(200);
+            let source: std::net::IpAddr = client.parse().unwrap();
+            assert_eq!(latest(&told).0.ip(), source, "round {round}");
+        }
+    }
+    // Both at once.
+    for wire in &mut wires {
+        wire.send(get).await;
+    }
+    for wire in &mut wires {
+        wire.answer().await.expect(200);
+    }
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 8);
+    for (header, requests) in told.iter() {
+        assert_eq!(*requests, 1, "{header:?}");
+    }
+    let of_first = told.iter().filter(|(header, _)| {
+        header.endpoints.unwrap().source.ip() == "127.0.0.2".parse::<std::net::IpAddr>().unwrap()
+    });
+    assert_eq!(of_first.count(), 4);
+}
+
+#[tokio::test]
+async fn routes_with_and_without_a_header_share_no_connection() {
+    let backend = backend::raw(|mut wire| async move {
+        let is_told = wire.bytes(4).await == b"\r\n\r\n";
+        if is_told {
+            let rest = wire.bytes(12).await;
+            wire.bytes(usize::from(u16::from_be_bytes([rest[10], rest[11]]))).await;
+        }
+        while let Some(head) = wire.try_head().await {
+            // The first four bytes of a connection without a header were `GET `.
+            assert_eq!(head.first.contains("/told"), is_told, "{:?}", head.first);
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+    });
+    let backend = backend.run().await;
+    let sidegate = sidegate::new().clear().threads(1).route("/plain", &backend);
+    let sidegate = sidegate.on_route("http = 'forward'").route("/told", &backend);
+    let sidegate = sidegate.on_route("http = 'forward'\nproxy_protocol = 'v2'").run().await;
+    let client = client::new(&sidegate);
+    for (path, connections) in [("/plain", 1), ("/told", 2), ("/plain", 2), ("/told", 3)] {
+        client.get(path).await.expect(200);
+        assert_eq!(backend.connections(), connections, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn header_goes_out_in_front_of_tls_to_the_backend() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let backend = backend::silent().run().await;
+    let keys = format!(
+        "backend = 'https://{address}'\nproxy_protocol = 'v2'\n\
+         backend_tls = {{ ca = 'ca.pem', name = 'localhost' }}"
+    );
+    let sidegate = sidegate::new().route("/chat", &backend).on_route(&keys);
+    let sidegate = sidegate.file("ca.pem", certificate::authority_pem()).run().await;
+    let serve = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let header = read_header(&mut tcp).await;
+        let acceptor = TlsAcceptor::from(certificate::server(&["localhost"], false));
+        let stream = acceptor.accept(tcp).await.unwrap();
+        let mut wire = Wire::new(stream, End::Server, None);
+        backend::grant(&mut wire, "").await;
+        let frame = wire.frame().await;
+        wire.send_frame(frame).await;
+        header
+    });
+    let mut wire = client::new(&sidegate).from("127.0.0.4").open_wire("/chat").await;
+    wire.expect_echo("hello").await;
+    let source = serve.await.unwrap().endpoints.unwrap().source.ip();
+    assert_eq!(source, "127.0.0.4".parse::<std::net::IpAddr>().unwrap());
 }

@@ -214,6 +214,7 @@ fn route(route: &RouteSettings) -> Value {
         route::HOST.shown_as(route.host.to_string()),
         route::PATH.shown_as(route.path.to_string()),
         route::BACKEND.shown_as(backends),
+        route::PROXY_PROTOCOL.shown(&route.proxy_protocol),
         route::STRIP_PREFIX.shown(&route.strip_prefix),
         route::PATHS.shown(&route.paths),
         route::MAX_FIELDS.shown(&(route.max_fields as u32)),

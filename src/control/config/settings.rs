@@ -231,6 +231,8 @@ pub struct RouteSettings {
     pub http: PlainHttp,
     /// The form in which clients learn of refusals.
     pub refuse: RefusalForm,
+    /// Whether each connection to a backend begins with a PROXY header of version 2.
+    pub proxy_protocol: bool,
     /// Whether `path` is removed from the request before forwarding.
     pub strip_prefix: bool,
     /// The form in which the path of a request is forwarded.

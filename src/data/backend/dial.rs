@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::data::backend::cause;
 use crate::data::backend::health::{BackendHealth, BackendTable, DialFault, LoadGuard};
-use crate::data::stream::socket::Socket;
+use crate::data::stream::socket::{Preamble, Socket};
 use crate::observe::metrics::ThreadMetrics;
 use crate::refusal::{BackendError, Refusal};
 use crate::snapshot::Permit;
@@ -23,6 +23,8 @@ const CONNECT_TIMED_OUT: &str = "it did not take the connection in time";
 /// Which backend a request was sent to, and why nothing came of it: for the line of its decision.
 #[derive(Default)]
 pub struct DialRecord {
+    /// The PROXY header that a connection made for the request begins with. Empty means none.
+    pub preamble: Preamble,
     /// The address that was dialled, or reused, last.
     pub backend: Option<Endpoint>,
     /// What went wrong, in words for people.
@@ -97,8 +99,8 @@ impl Connector {
             // The weight counts before the wait, so that a burst spreads.
             let load = health.add_tunnel();
             tried.backend = Some(endpoint.clone());
-            match timeout_at(share, Socket::connect(&endpoint, route.backend_tls.as_deref())).await
-            {
+            let tls = route.backend_tls.as_deref();
+            match timeout_at(share, Socket::connect(&endpoint, tls, &tried.preamble)).await {
                 Ok(Ok(socket)) => {
                     tried.error = None;
                     health.note_success(&endpoint);

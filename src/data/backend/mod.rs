@@ -339,7 +339,8 @@ impl BackendClient {
             }
         });
         let key = PoolKey::new(endpoint, permit.route());
-        Ok(PooledConnection::new(key, sender, progress, driver.abort_handle()))
+        let is_named = !tried.preamble.0.is_empty();
+        Ok(PooledConnection::new(key, sender, progress, driver.abort_handle(), is_named))
     }
 
     /// Puts a request on a connection and waits for the head of its answer; `None` means late.

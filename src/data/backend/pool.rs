@@ -11,6 +11,9 @@
 //! A backend that answers without reading a body that has been sent whole cannot be told from one
 //! that read it. So a connection that has carried a body serves only the client that sent it.
 //!
+//! A connection that began with a PROXY header belongs to the client that the header names. It
+//! carries one request, and is never kept (`Route::proxy_protocol`).
+//!
 //! Each thread keeps its own connections, for a moment and a bounded number of them. A connection
 //! serves no route that reaches its backends with other TLS options.
 
@@ -93,6 +96,8 @@ pub struct PooledConnection {
     driver: AbortHandle,
     /// The one client that it may serve; `None` means any: it has carried no body yet.
     only_for: Option<ClientKey>,
+    /// Whether it began with a PROXY header, so that it serves one request.
+    is_named: bool,
 }
 
 impl PooledConnection {
@@ -102,8 +107,9 @@ impl PooledConnection {
         sender: SendRequest<RequestBody>,
         progress: RequestProgress,
         driver: AbortHandle,
+        is_named: bool,
     ) -> PooledConnection {
-        PooledConnection { key, sender, progress, driver, only_for: None }
+        PooledConnection { key, sender, progress, driver, only_for: None, is_named }
     }
 
     /// The address that the connection leads to.
@@ -115,9 +121,9 @@ impl PooledConnection {
         self.only_for.is_none_or(|only| only == client) && self.is_reusable()
     }
 
-    /// Whether it is open and nothing has come since its latest answer.
+    /// Whether it is open, may serve another request, and nothing has come since its latest answer.
     fn is_reusable(&self) -> bool {
-        !self.sender.is_closed() && !self.progress.has_surplus()
+        !self.is_named && !self.sender.is_closed() && !self.progress.has_surplus()
     }
 }
 
@@ -221,8 +227,12 @@ impl Pool {
         *lock(&self.idle) = None;
     }
 
-    /// An idle connection to a backend of the permit's route.
+    /// An idle connection to a backend of the permit's route. There is none for a route whose
+    /// connections begin with a PROXY header: those of other routes began without.
     pub async fn take(&self, permit: &Permit) -> Option<PooledConnection> {
+        if permit.route().proxy_protocol {
+            return None;
+        }
         loop {
             let mut connection = self.pop(permit)?;
             // Lets the driver run first, so that bytes or an end that have come meanwhile are seen.

@@ -333,6 +333,8 @@ impl HttpService {
         let trailers = forward::takes_trailers(&attempt.head.headers);
         request.path.keep_form(route.paths == PathForwarding::AsIs);
         forward::to_backend(&mut attempt.head, &request, route, &log.forwarded, &log.id)?;
+        let (subject, host) = (slot.permit().subject(), request.host.name());
+        log.tried.preamble = self.connection.preamble(route, subject, host);
         let overdue = self.drain_overdue(log.began);
         // An answer that has come is used, even if the drain is due in the same turn.
         let answer = tokio::select! {

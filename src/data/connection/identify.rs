@@ -71,8 +71,8 @@ pub struct Unidentified<'c> {
     pub rules: &'c ListenerRules,
     /// The socket's other end.
     pub peer: Peer,
-    /// When the connection was accepted.
-    pub accepted: Instant,
+    /// When `[timeouts] tls` ends, which began with the accept.
+    pub deadline: Instant,
 }
 
 /// How a connection ended before it was identified.
@@ -147,7 +147,9 @@ impl Unidentified<'_> {
         closing: &CancellationToken,
     ) -> Result<Box<ProxiedConnection>, Unadmitted> {
         let timeouts = &self.rules.listener.timeouts;
-        let deadline = self.accepted + timeouts.proxy_header.min(timeouts.tls);
+        // Less what `tls` leaves behind the header, so that both run from the accept.
+        let rest = timeouts.tls.saturating_sub(timeouts.proxy_header);
+        let deadline = self.deadline - rest;
         let read = tokio::select! {
             biased;
             read = read_header(self.stream) => Some(read),
@@ -187,8 +189,7 @@ impl Unidentified<'_> {
 
     /// Waits until an idle connection of the same client has made room, where that is needed.
     async fn wait(&self, claim: AdmissionClaim) -> Result<PendingGuard, Unadmitted> {
-        let deadline = self.accepted + self.rules.listener.timeouts.tls;
-        let guard = claim.wait(deadline).await;
+        let guard = claim.wait(self.deadline).await;
         guard.ok_or(Unadmitted::Refused(Refusal::Pending, None))
     }
 

@@ -52,6 +52,7 @@ use crate::data::tunnel::{Tunnel, TunnelOutcome};
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
+use crate::policy::proxied::Endpoints;
 use crate::policy::subject::{Credentials, Subject};
 use crate::snapshot::ListenerRules;
 use crate::snapshot::route::RouteTimeouts;
@@ -66,6 +67,9 @@ pub struct AcceptedConnection {
     pub peer: Peer,
     /// What the peer has proved about itself. `None` means nothing.
     pub credentials: Option<Arc<Credentials>>,
+    /// Both ends of it, where a route tells them to its backends. `None` means that none does, or
+    /// that it came over a Unix socket.
+    pub endpoints: Option<Box<Endpoints>>,
     /// The local port that it came to; 0 means that it came over a Unix socket.
     pub port: u16,
     /// The listener's rules at the accept.
@@ -82,23 +86,29 @@ pub struct AcceptedConnection {
 
 /// Serves one connection to its end.
 pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
-    let AcceptedConnection { stream, peer, credentials, port, rules, .. } = accepted;
-    let AcceptedConnection { metrics, places, admission, closing, .. } = accepted;
-    let mut open_guard = OpenGuard {
-        thread: Arc::clone(&thread),
-        listener: metrics,
-        // Holds where no later step sets another end, as for a client that just leaves.
-        end: ConnectionEnd::Client,
+    // In whole: a struct with fields that were left in it would take its room in the task.
+    let AcceptedConnection {
+        stream,
+        peer,
+        credentials,
+        endpoints,
+        port,
+        rules,
+        metrics,
         places,
-    };
+        admission,
+        closing,
+    } = accepted;
+    // Holds where no later step sets another end, as for a client that just leaves.
+    let end = ConnectionEnd::Client;
+    let mut open_guard = OpenGuard { thread: Arc::clone(&thread), listener: metrics, end, places };
 
-    let accepted = Instant::now();
-    let unidentified = Unidentified { stream: &stream, rules: &rules, peer, accepted };
-    let identified = unidentified.identify(admission, &closing, &mut open_guard).await;
-    let Some(Identified { client, guard, proxied, is_exempt }) = identified else { return };
     // One deadline for the header, the wait and the handshake: a client that displaces another gets
     // no more time.
-    let deadline = accepted + rules.listener.timeouts.tls;
+    let deadline = Instant::now() + rules.listener.timeouts.tls;
+    let unidentified = Unidentified { stream: &stream, rules: &rules, peer, deadline };
+    let identified = unidentified.identify(admission, &closing, &mut open_guard).await;
+    let Some(Identified { client, guard, proxied, is_exempt }) = identified else { return };
     let listener = &rules.listener.name;
     let log_context = LogContext { listener, client, peer, proxied: proxied.as_deref() };
     let bounds = HandshakeBounds { deadline, closing: &closing, is_exempt };
@@ -125,6 +135,11 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
         forwarded: ForwardedFacts::new(Subject { client, credentials }, tls, port, public_port),
         accepted: Arc::clone(&rules.listener),
         peer,
+        endpoints: proxied
+            .as_ref()
+            .and_then(|proxied| proxied.endpoints)
+            .or(endpoints.map(|both| *both)),
+        tls_version: stream.tls_version(),
         proxied,
         served,
         closing,

@@ -145,6 +145,8 @@ impl HttpService {
         log: &mut RequestLog,
     ) -> Result<Response<ResponseBody>, Rejection> {
         let Forward { head, request, permit, version, trailers, is_expected } = forward;
+        let host = request.host.name();
+        log.tried.preamble = self.connection.preamble(permit.route(), permit.subject(), host);
         // Entered before the dial: a reload or a drain reaches the request while it waits.
         let mut in_flight = self.begin_exchange(&permit, request, log, head.method.is_safe());
         let (mut body, fault) = if log.has_body {

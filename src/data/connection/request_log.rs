@@ -18,13 +18,16 @@ use crate::data::backend::DialRecord;
 use crate::data::context::ThreadContext;
 use crate::data::http::forward::ForwardedFacts;
 use crate::data::http::reply::{self, Persistence};
+use crate::data::proxy_protocol::write::{ClientFacts, TlsFacts, v2_header};
+use crate::data::stream::socket::Preamble;
 use crate::observe::log::decision::{DecisionRecord, LogContext};
 use crate::observe::metrics::{CandidateDifference, RefusalDelivery, RequestKind, RequestResult};
 use crate::policy::Policy;
 use crate::policy::forwarded::Derivation;
 use crate::policy::network::Peer;
-use crate::policy::proxied::ProxiedConnection;
+use crate::policy::proxied::{Endpoints, ProxiedConnection};
 use crate::policy::request::Request;
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::certificate::ServedCertificate;
 use crate::snapshot::listener::{Listener, Protocol};
@@ -50,6 +53,11 @@ pub struct ConnectionInfo {
     /// The connection to the proxy in front, as its PROXY header describes it. `None` means that
     /// the peer sent no header.
     pub proxied: Option<Arc<ProxiedConnection>>,
+    /// Both ends of the client's connection: with the proxy in front, where its PROXY header names
+    /// them, else with this listener. `None` means that no route told them at the accept.
+    pub endpoints: Option<Endpoints>,
+    /// The version of TLS, in the words of OpenSSL. `None` means a plain listener.
+    pub tls_version: Option<&'static str>,
     /// The certificate that its TLS handshake got by a server name. `None` means a plain listener,
     /// or a ClientHello without a server name.
     pub served: Option<ServedCertificate>,
@@ -66,6 +74,25 @@ impl ConnectionInfo {
             peer: self.peer,
             proxied: self.proxied.as_deref(),
         }
+    }
+}
+
+impl ConnectionInfo {
+    /// The PROXY header for a connection to a backend of `route`, for a request of `subject` to
+    /// `host`. Empty means that the route wants none.
+    pub fn preamble(&self, route: &Route, subject: &Subject, host: &str) -> Preamble {
+        if !route.proxy_protocol {
+            return Preamble::default();
+        }
+        let tls = self.tls_version.map(|version| TlsFacts {
+            version: Some(version),
+            // A request whose host contradicts the server name is refused before.
+            authority: self.served.is_some().then_some(host),
+            has_certificate: subject.certificate().is_some(),
+            common_name: subject.certificate().and_then(|own| own.common_name.as_deref()),
+        });
+        let (client, endpoints) = (subject.client, self.endpoints);
+        Preamble(v2_header(&ClientFacts { client, endpoints, tls }))
     }
 }
 

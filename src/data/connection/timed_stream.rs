@@ -84,6 +84,11 @@ pub enum ClientStream {
 }
 
 impl ClientStream {
+    /// The version of TLS, in the words of OpenSSL. `None` means a stream in the clear.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        if let ClientStream::Tls(stream) = self { stream.version() } else { None }
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             ClientStream::Clear(socket) => Pin::new(socket).poll_write(cx, bytes),

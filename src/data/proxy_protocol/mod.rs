@@ -2,10 +2,11 @@
 //! connection, by which a proxy names the client that it connects for.
 //!
 //! `header` parses what a listed peer sends, `read` takes it off the socket and leaves the bytes
-//! behind it there. Whose headers count is the listener's, and what becomes of the client is
+//! behind it there, and `write` makes the header that a backend gets. Whose headers count is the listener's, and what becomes of the client is
 //! `connection`'s.
 
 mod fault;
 pub mod header;
 pub mod read;
 mod tlv;
+pub mod write;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, SendFlags, connect_unspec};
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -23,8 +23,14 @@ use crate::data::stream::buffers;
 use crate::data::stream::keepalive;
 use crate::data::stream::record_stream::RecordStream;
 use crate::data::stream::unacked::unacked;
+use crate::policy::proxied::Endpoints;
 use crate::snapshot::route::{BackendAddress, Endpoint};
 use crate::snapshot::tls::BackendTls;
+
+/// Bytes in front of everything else on a connection to a backend; empty means none. A reference to
+/// it is half as long as that to a slice, and dialling holds several.
+#[derive(Debug, Default)]
+pub struct Preamble(pub Box<[u8]>);
 
 /// A connected stream socket.
 pub enum Socket {
@@ -37,17 +43,26 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Connects to one address of a backend. Over TLS, `tls` has the configuration.
-    pub async fn connect(endpoint: &Endpoint, tls: Option<&BackendTls>) -> io::Result<Socket> {
+    /// Connects to one address of a backend. Over TLS, `tls` has the configuration. `preamble` goes
+    /// out first, in front of TLS.
+    pub async fn connect(
+        endpoint: &Endpoint,
+        tls: Option<&BackendTls>,
+        preamble: &Preamble,
+    ) -> io::Result<Socket> {
         let (address, name) = match (&endpoint.backend, endpoint.resolved) {
             (BackendAddress::Unix(path), _) => {
-                return UnixStream::connect(path).await.map(Socket::Unix);
+                let mut unix = UnixStream::connect(path).await?;
+                if !preamble.0.is_empty() {
+                    Box::pin(unix.write_all(&preamble.0)).await?;
+                }
+                return Ok(Socket::Unix(unix));
             }
             (BackendAddress::Tcp(address), _) => {
-                return connect(*address).await.map(Socket::Tcp);
+                return connect(*address, preamble).await.map(Socket::Tcp);
             }
             (BackendAddress::Named(name), Some(address)) => match &name.server_name {
-                None => return connect(address).await.map(Socket::Tcp),
+                None => return connect(address, preamble).await.map(Socket::Tcp),
                 Some(server_name) => (address, server_name.clone()),
             },
             // Without a configured name the certificate has to hold the address itself (RFC 9110
@@ -57,7 +72,14 @@ impl Socket {
         };
         let tls = tls.ok_or(io::ErrorKind::InvalidInput)?;
         // Boxed: connections without TLS need no room for the handshake.
-        Box::pin(connect_tls(address, name, tls)).await
+        Box::pin(connect_tls(connect(address, preamble), name, tls)).await
+    }
+
+    /// Both ends of a client's connection over TCP. `None` means a Unix socket, or a client that is
+    /// gone.
+    pub fn endpoints(&self) -> Option<Endpoints> {
+        let Socket::Tcp(tcp) = self else { return None };
+        Some(Endpoints { source: tcp.peer_addr().ok()?, destination: tcp.local_addr().ok()? })
     }
 
     /// Reads once into `buffer`. Uses `poll_read`, not `try_read`: it clears the readiness on a
@@ -214,24 +236,27 @@ impl Socket {
     }
 }
 
-/// Connects over TLS. A name that is configured replaces `name`.
+/// Makes the TLS handshake. A name that is configured replaces `name`.
 async fn connect_tls(
-    address: SocketAddr,
+    tcp: impl Future<Output = io::Result<TcpStream>>,
     name: ServerName<'static>,
     tls: &BackendTls,
 ) -> io::Result<Socket> {
     let name = tls.name().cloned().unwrap_or(name);
-    let tcp = connect(address).await?;
-    let stream =
-        TlsConnector::from(Arc::clone(&tls.config)).connect(name, RecordStream::new(tcp)).await?;
+    let tcp = RecordStream::new(tcp.await?);
+    let stream = TlsConnector::from(Arc::clone(&tls.config)).connect(name, tcp).await?;
     Ok(Socket::Tls(Box::new(stream)))
 }
 
-async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let tcp = TcpStream::connect(address).await?;
+async fn connect(address: SocketAddr, preamble: &Preamble) -> io::Result<TcpStream> {
+    let mut tcp = TcpStream::connect(address).await?;
     // Nagle's algorithm would hold a small frame back until the frame before it is acknowledged.
     tcp.set_nodelay(true)?;
     keepalive::enable(&tcp)?;
+    if !preamble.0.is_empty() {
+        // Boxed: most connections have none.
+        Box::pin(tcp.write_all(&preamble.0)).await?;
+    }
     Ok(tcp)
 }
 

@@ -249,6 +249,11 @@ impl TlsClientStream {
         (self.socket, self.session)
     }
 
+    /// The version of TLS, in the words of OpenSSL. `None` means not yet known.
+    pub fn version(&self) -> Option<&'static str> {
+        self.session.version()
+    }
+
     /// Whether nothing has arrived that is not read, not even a part of a record.
     pub fn has_nothing(&self) -> bool {
         self.session.is_between_records() && socket::is_empty(&self.socket)

@@ -89,6 +89,15 @@ impl TlsSession {
         }
     }
 
+    /// The version of TLS, in the words of OpenSSL. `None` means not yet known.
+    pub fn version(&self) -> Option<&'static str> {
+        match self.tls.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            _ => None,
+        }
+    }
+
     /// Whether the TLS handshake resumed an earlier session.
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)

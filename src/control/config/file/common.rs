@@ -56,9 +56,17 @@ pub fn defaults(
     let none = SharedValues { policy, http, refuse, max_body, timeouts, resolve };
     table.declare_expected("policy");
     let mut common = read(&mut table, &none, policies);
-    for key in
-        ["name", "host", "path", "paths", "backend", "backend_tls", "strip_prefix", "max_fields"]
-    {
+    for key in [
+        "name",
+        "host",
+        "path",
+        "paths",
+        "backend",
+        "backend_tls",
+        "proxy_protocol",
+        "strip_prefix",
+        "max_fields",
+    ] {
         table.refuse(key, error("each route has its own").with_remedy("write it in the [[route]]"));
     }
     if table.misspells("policy") {

@@ -54,6 +54,7 @@ fn read(
         .require(&keys::BACKEND, "backend = \"http://127.0.0.1:8080\"")
         .and_then(|value| backend::all(value, context.load));
     let backend_tls = backend::tls(&mut table, backends.as_deref(), context);
+    let proxy_protocol = table.read_or_default(&keys::PROXY_PROTOCOL);
     let strip_prefix = table.read_or_default(&keys::STRIP_PREFIX);
     let max_fields = table.read_or_default(&keys::MAX_FIELDS) as usize;
     let SharedValues { policy, http, refuse, max_body, timeouts, resolve } =
@@ -80,6 +81,7 @@ fn read(
         policy: policy?,
         http,
         refuse,
+        proxy_protocol,
         strip_prefix,
         paths: PathForwarding::Canonical,
         max_body,

@@ -101,6 +101,7 @@ strip_prefix = false
 paths = "canonical"
 max_body = "1MiB"
 max_fields = 100
+proxy_protocol = "off"
 "#;
 
 /// The same file without the keys that have a default.

@@ -24,6 +24,7 @@ pub static TABLE: KeyTable = KeyTable {
         &BACKEND,
         &BACKEND_TLS,
         &RESOLVE,
+        &PROXY_PROTOCOL,
         &POLICY,
         &HTTP,
         &FORWARD_AS,
@@ -99,6 +100,13 @@ pub static RESOLVE: KeyWithDefault<Duration> = Key::new(
 .not_in_init()
 .defined_as("resolve")
 .default(|| Duration::from_secs(10));
+pub static PROXY_PROTOCOL: KeyWithDefault<bool> = Key::new(
+    "proxy_protocol",
+    choice(&[("off", false), ("v2", true)]),
+    "\"v2\": each connection to a backend begins with a PROXY header for its client, and serves no \
+     other client.",
+)
+.default(|| false);
 
 pub static POLICY: Key<CustomValue> = Key::new(
     "policy",
