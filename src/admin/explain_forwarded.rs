@@ -20,7 +20,7 @@ pub struct ForwardedQuery {
 
 /// Who a request is judged as, and how that was found.
 pub struct FoundClient {
-    /// The client.
+    /// The client, or the peer where none is named.
     pub subject: Subject,
     /// The derivation, as one line.
     pub derived: String,

@@ -55,6 +55,8 @@ struct Health {
     backends_down: Vec<String>,
     /// Sentences about names of backends that do not resolve.
     names_unresolved: Vec<String>,
+    /// Sentences about listeners whose clients cannot be told apart.
+    identity_collapsed: Vec<String>,
     log_drops: u64,
     panics: u64,
 }
@@ -84,6 +86,7 @@ impl Health {
                 .iter()
                 .filter_map(|one| one.state.fault_sentence())
                 .collect(),
+            identity_collapsed: admin.metrics.collapsed_identities(),
             log_drops: admin.drops.count(),
             panics: admin.metrics.panics(),
         }
@@ -104,6 +107,7 @@ impl Health {
             watch_degraded: self.unwatched.is_some(),
             backends_down: self.backends_down.clone(),
             names_unresolved: self.names_unresolved.clone(),
+            identity_collapsed: self.identity_collapsed.clone(),
             log_drops: self.log_drops,
             panics: self.panics,
         }
@@ -133,7 +137,9 @@ impl Health {
             "the last connection attempt to these backends failed, or they have no address:",
             &self.backends_down,
         );
-        for sentence in self.names_unresolved.iter().chain(&self.unwatched) {
+        for sentence in
+            self.names_unresolved.iter().chain(&self.unwatched).chain(&self.identity_collapsed)
+        {
             text.push_str(&format!("{sentence}\n"));
         }
         if self.log_drops > 0 {

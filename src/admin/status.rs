@@ -277,6 +277,9 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
     if let Some(sentence) = admin.config_status.unwatched_sentence() {
         warn(WarningKind::WatchDegraded, sentence);
     }
+    for sentence in admin.metrics.collapsed_identities() {
+        warn(WarningKind::IdentityCollapsed, sentence);
+    }
     for backend in admin.metrics.backends_down(live) {
         warn(WarningKind::BackendDown, down_sentence(backend));
     }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{AdminContext, AdminListener, MetricsListener, SwappableListener};
+use crate::control::identity_watch::watch_identities;
 use crate::control::reload::{BindFn, ConfigStatus, Reloader};
 use crate::control::resolve::Resolver;
 use crate::control::systemd::{self, StatusSources};
@@ -95,6 +96,7 @@ impl Planes {
                 live: Arc::clone(&admin.live),
                 tunnels: Arc::clone(&admin.tunnels),
                 config_status: Arc::clone(&self.config_status),
+                metrics: Arc::clone(&self.plane.metrics),
             };
             let lifecycle = Arc::clone(&self.plane.lifecycle);
             let (heartbeats, stage) = (Arc::clone(&self.heartbeats), lifecycle.subscribe());
@@ -105,6 +107,9 @@ impl Planes {
                 stop.clone(),
             ));
             self.tracker.spawn(resolver.run(Arc::clone(&admin.live), stop.clone()));
+            let metrics = Arc::clone(&self.plane.metrics);
+            let looks = watch_identities(metrics, Arc::clone(&admin.live), stop.clone());
+            self.tracker.spawn(looks);
             let tunnels = Arc::clone(&self.plane.tunnels);
             self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));
             scrapes.start(&self.tracker, &stop);

@@ -32,6 +32,8 @@ pub struct ReadyzAnswer {
     pub backends_down: Vec<String>,
     /// Names of backends that do not resolve, each with the reason and the addresses in use.
     pub names_unresolved: Vec<String>,
+    /// Sentences about listeners whose clients cannot be told apart.
+    pub identity_collapsed: Vec<String>,
     /// Log lines that were dropped since the start.
     pub log_drops: u64,
     /// Connections that a bug ended since the start.

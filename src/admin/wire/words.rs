@@ -105,6 +105,8 @@ pub enum WarningKind {
     Rejected,
     /// Files are polled, because watching them failed.
     WatchDegraded,
+    /// The clients of a listener cannot be told apart.
+    IdentityCollapsed,
     /// The last dial of a backend failed.
     BackendDown,
     /// The name of a backend does not resolve.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::control::reload::ConfigStatus;
 use crate::lifecycle::Stage;
+use crate::observe::metrics::Metrics;
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::Tunnels;
 
@@ -23,6 +24,8 @@ pub struct StatusSources {
     pub tunnels: Arc<Tunnels>,
     /// State of the files: rejections, and whether they are polled.
     pub config_status: Arc<ConfigStatus>,
+    /// Whether the clients of each listener can be told apart.
+    pub metrics: Arc<Metrics>,
 }
 
 impl StatusSources {
@@ -67,6 +70,9 @@ impl StatusSources {
             }
         }
         if let Some(sentence) = self.config_status.unwatched_sentence() {
+            let _ = write!(said, "; {sentence}");
+        }
+        for sentence in self.metrics.collapsed_identities() {
             let _ = write!(said, "; {sentence}");
         }
         line(&said)

@@ -8,7 +8,7 @@ use crate::data::connection::decide::RequestHead;
 use crate::data::connection::request_log::RequestLog;
 use crate::data::connection::service::HttpService;
 use crate::data::http::head_check::HeadFlaw;
-use crate::policy::forwarded::ForwardedRules;
+use crate::policy::forwarded::{ForwardedHeader, ForwardedRules};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 
@@ -20,16 +20,25 @@ impl HttpService {
         if head.parts.extensions.get::<HeadFlaw>().is_some() {
             return;
         }
-        let Some(rules) = self.forwarded_rules(live) else { return };
         let connection = &self.connection.forwarded;
+        let note = |client, unread| self.connection.metrics.identity.note(client, unread);
+        let is_sent = || {
+            [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded]
+                .iter()
+                .any(|header| head.parts.headers.contains_key(header.field()))
+        };
+        let Some(rules) = self.forwarded_rules(live) else {
+            return note(connection.subject.client, is_sent());
+        };
         match rules.derive(connection.subject.client, &head.parts.headers) {
-            Ok(None) => {}
+            Ok(None) => note(connection.subject.client, is_sent()),
             Ok(Some(derived)) => {
                 let facts = connection.derived(derived);
                 if let Ok(request) = &mut head.request {
                     request.scheme = facts.scheme();
                     request.reported_host = facts.reported_host(&request.host).map(Box::new);
                 }
+                note(facts.subject.client, false);
                 self.set_latest_client(facts.subject.client);
                 log.set_facts(facts);
             }

@@ -133,6 +133,7 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
         max_fields: rules.listener.max_fields,
         max_head: rules.listener.max_head,
         forwarded: ForwardedFacts::new(Subject { client, credentials }, tls, port, public_port),
+        metrics: Arc::clone(&open_guard.listener),
         accepted: Arc::clone(&rules.listener),
         peer,
         endpoints: proxied

@@ -21,7 +21,9 @@ use crate::data::http::reply::{self, Persistence};
 use crate::data::proxy_protocol::write::{ClientFacts, TlsFacts, v2_header};
 use crate::data::stream::socket::Preamble;
 use crate::observe::log::decision::{DecisionRecord, LogContext};
-use crate::observe::metrics::{CandidateDifference, RefusalDelivery, RequestKind, RequestResult};
+use crate::observe::metrics::{
+    CandidateDifference, ListenerMetrics, RefusalDelivery, RequestKind, RequestResult,
+};
 use crate::policy::Policy;
 use crate::policy::forwarded::Derivation;
 use crate::policy::network::Peer;
@@ -46,6 +48,8 @@ pub struct ConnectionInfo {
     pub max_head: usize,
     /// The facts about requests in which no listed peer names another client.
     pub forwarded: ForwardedFacts,
+    /// The counters of the listener.
+    pub metrics: Arc<ListenerMetrics>,
     /// The listener as it was at the accept.
     pub accepted: Arc<Listener>,
     /// The socket's other end.

@@ -187,6 +187,9 @@ families! {
     LIMITER_OVERFLOW: Counter "sidegate_limiter_overflow_total" ["policy" "limit"]
         "Tokens taken from the budget shared by untracked clients, because the limiter's table \
          was full.";
+    IDENTITY_COLLAPSED: Gauge "sidegate_identity_collapsed" ["listener"]
+        "1 if the clients of the listener cannot be told apart: nearly all share one private or \
+         loopback address, or forwarded headers come that nothing reads; else 0.";
     WATCH_DEGRADED: Gauge "sidegate_watch_degraded" []
         "1 if the files are polled because they cannot be watched, else 0.";
     DRAINING: Gauge "sidegate_draining" []

@@ -8,6 +8,7 @@
 mod counter;
 mod exposition;
 mod family;
+mod identity;
 mod labels;
 mod process;
 mod registry;
@@ -15,6 +16,7 @@ mod scrape;
 mod thread;
 
 pub use self::family::{Family, MetricKind, table};
+pub use self::identity::{Collapse, IdentityCounts, LOOK_INTERVAL as IDENTITY_LOOK_INTERVAL};
 pub use self::labels::{
     CandidateDifference, ConnectionEnd, Direction, DiscardEnd, NO_ROUTE, RefusalDelivery,
     ReloadResult, RequestKind, RequestResult, TlsResult,

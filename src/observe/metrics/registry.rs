@@ -6,11 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 
+use crate::observe::metrics::identity::{Collapse, IdentityWindow};
 use crate::observe::metrics::labels::{CandidateDifference, ReloadResult};
 use crate::observe::metrics::process;
 use crate::observe::metrics::thread::ThreadMetrics;
+use crate::policy::forwarded::ForwardedRules;
+use crate::policy::peers::PeerList;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
+use crate::snapshot::listener::Listener;
 use crate::snapshot::route::{Backend, BackendAddress};
 use crate::sync::lock;
 
@@ -28,16 +32,85 @@ pub struct Metrics {
     pub(super) differences: Mutex<BTreeMap<(Arc<str>, CandidateDifference, &'static str), u64>>,
     pub(super) would_revoke: Mutex<HashMap<Arc<str>, usize>>,
     pub(super) watch_degraded: AtomicBool,
+    identities: Mutex<IdentityState>,
     pub(super) panics: AtomicU64,
     pub(super) scrapes_refused: AtomicU64,
     /// In seconds of Unix time; `None` means unknown (`/proc` is hidden).
     pub(super) process_started: Option<f64>,
 }
 
+/// Logs that the clients of `listener` can be told apart again.
+fn log_restored(listener: &str) {
+    tracing::info!(listener, "its clients can be told apart again, or there are too few requests");
+}
+
 /// A list's file: list, policy, and the time of its last write.
 type ListModified = (Box<str>, Box<str>, Timestamp);
 
+/// What is known about the clients of the listeners.
+#[derive(Default)]
+struct IdentityState {
+    windows: BTreeMap<Arc<str>, IdentityWindow>,
+    /// The listeners whose clients cannot be told apart, and what they believed then.
+    collapsed: BTreeMap<Arc<str>, (Collapse, Believed)>,
+}
+
+/// The keys of a listener that name clients.
+#[derive(Clone, PartialEq, Eq)]
+struct Believed(Option<ForwardedRules>, Option<PeerList>);
+
+impl Believed {
+    fn of(listener: &Listener) -> Self {
+        Believed(listener.forwarded.clone(), listener.proxy_protocol.clone())
+    }
+}
+
 impl Metrics {
+    /// Looks at the requests since the last look. Logs a listener whose clients cannot be told
+    /// apart once, and again when that is over: by the requests, or by a reload of its keys.
+    pub fn look_at_identities(&self, live: &Snapshot) {
+        let mut state = lock(&self.identities);
+        let IdentityState { windows, collapsed } = &mut *state;
+        for core in lock(&self.cores).iter() {
+            core.take_identities(windows);
+        }
+        let rules = |name: &Arc<str>| live.listeners.get(name).map(|rules| &rules.listener);
+        windows.retain(|name, _| rules(name).is_some());
+        collapsed.retain(|name, (_, before)| {
+            let stays = rules(name).is_some_and(|listener| Believed::of(listener) == *before);
+            if !stays {
+                windows.remove(name);
+                log_restored(name);
+            }
+            stays
+        });
+        for (name, window) in windows.iter_mut() {
+            let (Some(verdict), Some(listener)) = (window.look(), rules(name)) else { continue };
+            match verdict {
+                Some(collapse) => {
+                    let now = (collapse, Believed::of(listener));
+                    if collapsed.insert(Arc::clone(name), now).is_none() {
+                        let listener = &**name;
+                        tracing::warn!(listener, "{}", collapse.sentence(name));
+                    }
+                }
+                None if collapsed.remove(name).is_some() => log_restored(name),
+                None => {}
+            }
+        }
+    }
+
+    /// Sentences about the listeners whose clients cannot be told apart.
+    pub fn collapsed_identities(&self) -> Vec<String> {
+        let state = lock(&self.identities);
+        state.collapsed.iter().map(|(name, (collapse, _))| collapse.sentence(name)).collect()
+    }
+
+    /// Whether the clients of a listener cannot be told apart.
+    pub(super) fn is_identity_collapsed(&self, listener: &Arc<str>) -> bool {
+        lock(&self.identities).collapsed.contains_key(listener)
+    }
+
     /// Creates metrics in which everything is 0.
     pub fn new() -> Arc<Self> {
         Arc::new(Metrics {
@@ -51,6 +124,7 @@ impl Metrics {
             differences: Mutex::default(),
             would_revoke: Mutex::default(),
             watch_degraded: AtomicBool::new(false),
+            identities: Mutex::default(),
             panics: AtomicU64::new(0),
             scrapes_refused: AtomicU64::new(0),
             process_started: process::start_time(),

@@ -122,6 +122,8 @@ fn text(metrics: &Metrics, facts: &ScrapeFacts<'_>, now: Timestamp) -> String {
         totals.listeners.entry(Arc::clone(name)).or_default();
     }
     for (name, listener) in &totals.listeners {
+        let collapsed = f64::from(u8::from(metrics.is_identity_collapsed(name)));
+        exposition.sample(&family::IDENTITY_COLLAPSED, &[name], collapsed);
         let rules = snapshot.listeners.get(name);
         let has_tls =
             rules.is_some_and(|rules| matches!(rules.listener.protocol, Protocol::Tls(_)));

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 
 use crate::close::{CloseReason, Closed, ExchangeReason, Initiator, Traffic, TunnelPhase};
 use crate::observe::metrics::counter::{Counter, Histogram, LATENCY_BOUNDS, LIFETIME_BOUNDS};
+use crate::observe::metrics::identity::{IdentityCounts, IdentityWindow};
 use crate::observe::metrics::labels::{
     ConnectionEnd, Direction, DiscardEnd, RefusalDelivery, RequestKind, RequestResult, TlsResult,
 };
@@ -66,6 +67,13 @@ impl ThreadMetrics {
         own
     }
 
+    /// Moves this thread's counts of identities into the windows of the listeners.
+    pub(super) fn take_identities(&self, windows: &mut BTreeMap<Arc<str>, IdentityWindow>) {
+        for (name, listener) in lock(&self.listeners).iter() {
+            listener.identity.take(windows.entry(Arc::clone(name)).or_default());
+        }
+    }
+
     /// Adds this thread's counts to the sums of all threads.
     pub(super) fn add_to(&self, totals: &mut MetricTotals) {
         // The thread itself locks these maps only for a name that is new to it, so that a scrape
@@ -101,6 +109,8 @@ pub struct ListenerMetrics {
     pub(super) tls_delayed: Counter,
     pub(super) tls_handshakes: [Counter; TlsResult::ALL.len()],
     pub(super) tls_handshake_seconds: Histogram<{ LATENCY_BOUNDS.len() }>,
+    /// Whether its clients can be told apart. It is no counter of a scrape.
+    pub identity: IdentityCounts,
 }
 
 impl ListenerMetrics {
