@@ -55,7 +55,7 @@ impl ExplainQuery {
                          spiffe://example.com/ws/edge or dns:client.example.com"
                 )
             })?;
-            subject = subject.with_certificate(certificate);
+            subject = subject.with_certificate(certificate.into());
         }
         let forwarded = match (&asked.forwarded_for, &asked.listener) {
             (None, Some(_)) => return Err("`listener` needs `forwarded_for`".into()),

@@ -16,11 +16,14 @@ use crate::control::config::{
 use crate::control::policy_tests::{PolicyTests, run_tests};
 use crate::policy::Policy;
 use crate::policy::route::Routes;
+use crate::policy::subject::Ingress;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::{Listener, Protocol};
 use crate::snapshot::names::Names;
 use crate::snapshot::route::{Backend, Route};
-use crate::snapshot::tls::{BackendTls, BackendTlsOptions, ListenerTls, TicketKeys};
+use crate::snapshot::tls::{
+    BackendTls, BackendTlsOptions, ListenerClientAuth, ListenerTls, TicketKeys,
+};
 use crate::snapshot::{ListenerRules, Snapshot};
 
 /// One generation, compiled; the policies' own tests were run.
@@ -192,7 +195,7 @@ fn compile(
     let listeners = settings
         .listeners
         .iter()
-        .map(|one| Ok((Arc::clone(&one.name), listener(one, &certificates, tickets)?)));
+        .map(|one| Ok((Arc::clone(&one.name), listener(one, &certificates, tickets, before)?)));
     Ok(Snapshot {
         generation: before.map_or(1, |before| before.generation + 1),
         digest: digest.into(),
@@ -342,15 +345,22 @@ fn listener(
     listener: &Arc<Listener>,
     certificates: &Arc<Certificates>,
     tickets: &TicketKeys,
+    before: Option<&Snapshot>,
 ) -> Result<ListenerRules, String> {
+    let fault = |error: String| format!("listener `{}`: {error}", listener.name);
+    let former = before.and_then(|before| before.listeners.get(&listener.name));
+    let former = former.and_then(|former| former.tls.as_deref());
+    let client_auth = listener.client_certificates.as_ref();
     let tls = match listener.protocol {
         Protocol::Tls(rules) => {
-            let handshakes = ListenerTls::new(rules, Arc::clone(certificates), tickets);
-            Some(Arc::new(
-                handshakes.map_err(|error| format!("listener `{}`: {error}", listener.name))?,
-            ))
+            let auth = client_auth.map(|client| ListenerClientAuth::new(&client.options, former));
+            let auth = auth.transpose().map_err(fault)?;
+            let tls = ListenerTls::new(rules, Arc::clone(certificates), tickets, auth);
+            Some(Arc::new(tls.map_err(|error| fault(error.to_string()))?))
         }
         Protocol::Plain | Protocol::Redirect(_) => None,
     };
-    Ok(ListenerRules { listener: Arc::clone(listener), tls })
+    let ingress =
+        Ingress { listener: Arc::clone(&listener.name), certificate: None, verified_by: 0.into() };
+    Ok(ListenerRules { listener: Arc::clone(listener), tls, ingress: Arc::new(ingress) })
 }

@@ -418,7 +418,7 @@ impl Acceptor {
     fn admit(&self, arrival: Arrival, places: CapGuards) {
         let (thread, ListenerState { name, owner, metrics }) = (&self.thread, &self.state);
         let (peer, client) = (arrival.peer, Client::of_peer(arrival.peer));
-        let subject = Subject { client, credentials: arrival.credentials.clone() };
+        let subject = Subject { client, credentials: arrival.credentials.clone(), ingress: None };
         metrics.accepted();
         let live = thread.plane.live.load();
         // Between a publish and the takeover of the socket the old rules hold where `protocol`

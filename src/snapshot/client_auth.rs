@@ -8,6 +8,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -40,6 +41,17 @@ pub struct ClientAuthOptions {
     pub mode: ClientAuthMode,
 }
 
+impl ClientAuthOptions {
+    /// Whether these are the same options, by value.
+    pub fn is_same(&self, other: &ClientAuthOptions) -> bool {
+        self.roots.roots == other.roots.roots
+            && self.crls == other.crls
+            && self.enforces_crl_expiry == other.enforces_crl_expiry
+            && self.revoked == other.revoked
+            && self.mode == other.mode
+    }
+}
+
 /// Whether clients of a listener have to present a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuthMode {
@@ -51,11 +63,16 @@ pub enum ClientAuthMode {
 
 /// Verifies the client certificates of a listener.
 pub struct ClientAuth {
+    /// Unique in this process, and never 0.
+    id: u64,
     options: ClientAuthOptions,
     /// Verifies paths and revocation lists. It does not know the revoked serials.
     webpki: Arc<dyn ClientCertVerifier>,
     provider: Arc<CryptoProvider>,
 }
+
+/// The number of the latest verifier.
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
 /// Why there is no verifier, or why a chain is not valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,18 +105,21 @@ impl ClientAuth {
             };
             builder.build().map_err(|error| error.to_string())
         })
-        .map(|webpki| ClientAuth { options, webpki, provider })
+        .map(|webpki| {
+            let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
+            ClientAuth { id, options, webpki, provider }
+        })
     }
 
     /// Whether the verifier has the same `options`, by value: then sessions that it has verified
     /// may be resumed, and clients need not be verified again.
     pub fn has_options(&self, options: &ClientAuthOptions) -> bool {
-        let own = &self.options;
-        own.roots.roots == options.roots.roots
-            && own.crls == options.crls
-            && own.enforces_crl_expiry == options.enforces_crl_expiry
-            && own.revoked == options.revoked
-            && own.mode == options.mode
+        self.options.is_same(options)
+    }
+
+    /// The number of the verifier, by which a client that it has verified is known. Never 0.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether clients may come without a certificate.

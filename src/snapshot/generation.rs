@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::policy::Policy;
 use crate::policy::route::Routes;
-use crate::policy::subject::SubjectRef;
+use crate::policy::subject::{Ingress, SubjectRef};
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::Listener;
 use crate::snapshot::names::Names;
@@ -47,6 +47,8 @@ pub struct ListenerRules {
     pub listener: Arc<Listener>,
     /// TLS configuration. `None` on a plain listener.
     pub tls: Option<Arc<ListenerTls>>,
+    /// What all connections have in common that show no certificate.
+    pub ingress: Arc<Ingress>,
 }
 
 impl Snapshot {

@@ -133,14 +133,20 @@ impl Snapshot {
         }
         let policy = route.policy.as_promoted(promoted);
         let candidate = policy.candidate.as_ref();
+        let known = self.recognise(subject, now);
+        // The policy's own refusals come first: they say more.
+        let judged = |policy: &Policy| match &known {
+            Ok(known) => policy.judge(known, request, now),
+            Err(refusal) => policy.judge(subject, request, now).and(Err(*refusal)),
+        };
         Judgement {
             generation: self.generation,
             route: Some(Arc::clone(route)),
             policy: Some(Arc::clone(policy)),
-            verdict: policy.judge(subject, request, now).map(|()| self.permit(route, subject, now)),
+            verdict: judged(policy).map(|()| self.permit(route, subject, now)),
             // Judged whatever the policy decides: a candidate may also admit what the policy
             // refuses.
-            candidate: candidate.map(|candidate| candidate.judge(subject, request, now)),
+            candidate: candidate.map(|candidate| judged(candidate)),
             ambiguity: None,
         }
     }

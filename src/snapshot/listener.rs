@@ -14,6 +14,7 @@ use crate::policy::forwarded::ForwardedRules;
 use crate::policy::limit::Rate;
 use crate::policy::network::Peer;
 use crate::policy::peers::PeerList;
+use crate::snapshot::client_auth::ClientAuthOptions;
 
 /// One `[[listener]]`, with all defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Listener {
     /// The port that clients use, where a port mapping lies in front. `None` means that each
     /// request's `Host` tells it.
     pub public_port: Option<u16>,
+    /// Whether, and how, certificates of clients are verified. `None` means that none is asked for.
+    pub client_certificates: Option<Arc<ClientCertificates>>,
     /// Most bytes of a request head.
     pub max_head: usize,
     /// Most fields of a request head.
@@ -53,6 +56,28 @@ impl Listener {
         self.forwarded.as_ref().is_some_and(|rules| rules.from.contains(peer))
     }
 }
+
+/// `client_certificates` of a listener.
+#[derive(Debug)]
+pub struct ClientCertificates {
+    /// The contents of the files, and the mode.
+    pub options: ClientAuthOptions,
+    /// `ca` as written.
+    pub ca: Arc<str>,
+    /// `crl` as written.
+    pub crl: Box<[Arc<str>]>,
+    /// `revoked_serials` as written. `None` means that there are none.
+    pub revoked_serials: Option<Arc<str>>,
+}
+
+/// Compares what the files contain, not their names.
+impl PartialEq for ClientCertificates {
+    fn eq(&self, other: &Self) -> bool {
+        self.options.is_same(&other.options)
+    }
+}
+
+impl Eq for ClientCertificates {}
 
 /// Default rate of TLS handshakes of one client: an office or a balancer is one address, and all of
 /// its clients reconnect at once.

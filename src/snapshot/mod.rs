@@ -13,6 +13,7 @@ pub mod client_hello;
 mod current;
 pub mod explanation;
 mod generation;
+mod ingress;
 mod judge;
 pub mod key_type;
 pub mod listener;

@@ -18,6 +18,7 @@ use rustls::server::{
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use crate::snapshot::certificate::{Certificates, ServedCertificate};
+use crate::snapshot::client_auth::{ClientAuth, ClientAuthOptions};
 use crate::snapshot::client_hello;
 use crate::snapshot::key_type::SignatureOffer;
 use crate::snapshot::listener::TlsRules;
@@ -47,6 +48,33 @@ pub struct ListenerTls {
     nameless: ServerConfig,
     certificates: Arc<Certificates>,
     strict: bool,
+    /// How clients are verified. `None` means that no certificate is asked for.
+    client_auth: Option<ListenerClientAuth>,
+}
+
+/// How a listener verifies clients, and the keys of the tickets that rest on that. A session is
+/// resumed only by the same verifier.
+#[derive(Debug, Clone)]
+pub struct ListenerClientAuth {
+    /// The verifier.
+    pub verifier: Arc<ClientAuth>,
+    tickets: TicketKeys,
+}
+
+impl ListenerClientAuth {
+    /// Builds the verifier of `options`, or keeps that of `before` if it has the same.
+    ///
+    /// # Errors
+    /// A sentence: a revocation list cannot be used, or the machine has no randomness.
+    pub fn new(options: &ClientAuthOptions, before: Option<&ListenerTls>) -> Result<Self, String> {
+        let kept = before.and_then(|before| before.client_auth.as_ref());
+        if let Some(kept) = kept.filter(|kept| kept.verifier.has_options(options)) {
+            return Ok(kept.clone());
+        }
+        let verifier = ClientAuth::new(options.clone()).map_err(|error| error.to_string())?;
+        let tickets = TicketKeys::new().map_err(|error| error.to_string())?;
+        Ok(ListenerClientAuth { verifier: Arc::new(verifier), tickets })
+    }
 }
 
 impl ListenerTls {
@@ -55,7 +83,9 @@ impl ListenerTls {
         rules: TlsRules,
         certificates: Arc<Certificates>,
         tickets: &TicketKeys,
+        client_auth: Option<ListenerClientAuth>,
     ) -> Result<Self, rustls::Error> {
+        let tickets = client_auth.as_ref().map_or(tickets, |auth| &auth.tickets);
         let versions: &[&rustls::SupportedProtocolVersion] = if rules.only_13 {
             &[&rustls::version::TLS13]
         } else {
@@ -66,7 +96,13 @@ impl ListenerTls {
                 ServerConfig::builder_with_provider(provider).with_protocol_versions(versions)?;
             // Each handshake replaces it with its own resolver, which has the certificates.
             let resolver = Arc::new(ResolvesServerCertUsingSni::new());
-            Ok::<_, rustls::Error>(builder.with_no_client_auth().with_cert_resolver(resolver))
+            let builder = match &client_auth {
+                None => builder.with_no_client_auth(),
+                Some(auth) => {
+                    builder.with_client_cert_verifier(Arc::clone(&auth.verifier) as Arc<_>)
+                }
+            };
+            Ok::<_, rustls::Error>(builder.with_cert_resolver(resolver))
         };
         let mut nameless = configuration(client_hello::provider())?;
         let mut config = configuration(provider())?;
@@ -81,7 +117,12 @@ impl ListenerTls {
         // Without tickets: a binder is over a hello that rustls writes anew (RFC 8446 §4.2.11.2).
         nameless.send_tls13_tickets = 0;
         nameless.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(ListenerTls { config, nameless, certificates, strict: rules.strict_sni })
+        Ok(ListenerTls { config, nameless, certificates, strict: rules.strict_sni, client_auth })
+    }
+
+    /// Verifies clients' certificates. `None` means that no certificate is asked for.
+    pub fn client_auth(&self) -> Option<&Arc<ClientAuth>> {
+        self.client_auth.as_ref().map(|auth| &auth.verifier)
     }
 
     /// Returns the configuration of one handshake, and the resolver that chooses its certificate

@@ -186,12 +186,16 @@ const MUTABLE: [&str; 12] = [
 ];
 
 /// Files of a pure module that name such a type, and the reason why no snapshot holds it.
-const NOT_IN_A_SNAPSHOT: [(&str, &str); 5] = [
+const NOT_IN_A_SNAPSHOT: [(&str, &str); 7] = [
     // A table of the program, made at its first use.
     ("snapshot/client_hello.rs", "LazyLock"),
     // The addresses of a name, which the resolver changes for all generations.
     ("snapshot/backend_name.rs", "ArcSwap"),
     ("snapshot/backend_name.rs", "Atomic"),
+    // Of a connection: which verifier its certificate has passed, so that it need not do so twice.
+    ("policy/subject.rs", "Atomic"),
+    // A counter of the program, which numbers verifiers.
+    ("snapshot/client_auth.rs", "Atomic"),
     // The pointer to the running snapshot.
     ("snapshot/current.rs", "ArcSwap"),
     // The certificate that one TLS handshake has chosen.

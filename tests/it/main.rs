@@ -30,6 +30,7 @@ mod gate;
 mod gates;
 mod handshakes;
 mod heads;
+mod identity;
 mod import;
 mod imports;
 mod init;

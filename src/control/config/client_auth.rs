@@ -2,7 +2,6 @@
 //!
 //! What the libraries say about a file is a finding at its key, a panic of theirs included: the
 //! reload is rejected then, and the former generation stays.
-#![cfg_attr(not(test), expect(dead_code, reason = "the reader of the key comes with its types"))]
 
 use std::sync::Arc;
 

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use serde_json::{Map, Value, json};
 
+use super::client_auth::ExpiredCrl;
 pub use super::document::unit::format_duration as duration;
 use super::keys::any_file::{NAME, SCHEMA};
 use super::keys::policy as of_policy;
@@ -17,8 +18,8 @@ use super::keys::policy::certificate as of_client;
 use super::keys::policy::{client, limits, message};
 use super::keys::sidegate as keys;
 use super::keys::sidegate::{
-    admin, backend_tls, certificate, forwarded, listener, metrics, policies, process,
-    proxy_protocol, reload, route, shutdown, timeouts,
+    admin, backend_tls, certificate, client_certificates, forwarded, listener, metrics, policies,
+    process, proxy_protocol, reload, route, shutdown, timeouts,
 };
 use super::{
     AdminSettings, BackendTlsSettings, MetricsSettings, ReloadSettings, RouteDefaults,
@@ -29,7 +30,9 @@ use crate::policy::limit::{ClientLimits, Limits, TunnelLimits};
 use crate::policy::list::List;
 use crate::policy::{AllowRule, Policy};
 use crate::snapshot::certificate::Certificate;
-use crate::snapshot::listener::{ListenAddress, Listener, ListenerTimeouts, Protocol};
+use crate::snapshot::listener::{
+    ClientCertificates, ListenAddress, Listener, ListenerTimeouts, Protocol,
+};
 use crate::snapshot::route::RouteTimeouts;
 
 /// Most networks of a policy's own rules that are written out.
@@ -172,7 +175,11 @@ fn listener(listener: &Listener) -> Value {
         ]))
     });
     let keys = keys.into_iter().chain(access(&listener.address)).chain(more);
-    object(keys.chain(public_port).chain(proxy_protocol).chain(forwarded))
+    let certificates = listener.client_certificates.as_deref().map(|certificates| {
+        listener::CLIENT_CERTIFICATES.shown_as(client_certificates(certificates))
+    });
+    let facts = [public_port, proxy_protocol, forwarded, certificates];
+    object(keys.chain(facts.into_iter().flatten()))
 }
 
 /// Who may connect to the file of a Unix socket.
@@ -180,6 +187,19 @@ fn access(address: &ListenAddress) -> Vec<(String, Value)> {
     let ListenAddress::Unix(unix) = address else { return Vec::new() };
     let group = unix.group.as_ref().map(|group| group.name.to_string());
     vec![listener::MODE.shown(&unix.mode), listener::GROUP.shown(&group)]
+}
+
+fn client_certificates(certificates: &ClientCertificates) -> Value {
+    let ClientCertificates { options, ca, crl, revoked_serials } = certificates;
+    let on_expired =
+        if options.enforces_crl_expiry { ExpiredCrl::Reject } else { ExpiredCrl::Warn };
+    object([
+        client_certificates::CA.shown_as(&**ca),
+        client_certificates::MODE.shown(&options.mode),
+        client_certificates::CRL.shown_as(crl.iter().map(|file| &**file).collect::<Vec<_>>()),
+        client_certificates::ON_EXPIRED.shown(&on_expired),
+        client_certificates::REVOKED_SERIALS.shown_as(revoked_serials.as_deref()),
+    ])
 }
 
 fn certificate(certificate: &Certificate) -> Value {

@@ -41,6 +41,8 @@ pub(super) struct LoadContext<'f> {
     pub known: &'f ListFileCache,
     /// Entries of the list files read so far.
     pub lists: ListFileCache,
+    /// Findings in files that `sidegate.toml` names, other than policies.
+    pub found: Vec<Diagnostic>,
     /// Whether `sidegate.toml` has a syntax error, so that keys that seem missing may be in an
     /// unreadable part.
     pub torn: bool,

@@ -106,8 +106,8 @@ fn load_with_time(
     let folder = config.parent().unwrap_or(Path::new(""));
     let nothing = ListFileCache::default();
     let known = known.unwrap_or(&nothing);
-    let (lists, torn) = Default::default();
-    let mut load = LoadContext { files, folder, now, passed, known, lists, torn };
+    let (lists, found, torn) = Default::default();
+    let mut load = LoadContext { files, folder, now, passed, known, lists, found, torn };
     let (names, misnamed) = policy_source::names(&mut load);
     if let Some(name) = promoted
         && !names.candidates.contains(name)
@@ -125,6 +125,7 @@ fn load_with_time(
         std::iter::once(folder.join(policy_source::POLICY_FOLDER)).chain(lists_from).collect(),
     );
     let mut found = document.into_diagnostics();
+    found.append(&mut load.found);
     found.extend(misnamed);
     let mut read = |source| {
         let (page, diagnostics) = policy::read(&mut load, source);
@@ -221,6 +222,7 @@ pub fn backend(text: &str) -> Result<String, String> {
         passed: None,
         known: &known,
         lists,
+        found: Vec::new(),
         torn: false,
     };
     let told = |finding: Finding| match text.contains(typography::is_quote) {

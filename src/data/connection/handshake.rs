@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -17,9 +18,12 @@ use crate::data::stream::socket::Socket;
 use crate::data::tls;
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, TlsResult};
+use crate::policy::certificate::ClientCertificate;
 use crate::refusal::Refusal;
 use crate::snapshot::ListenerRules;
 use crate::snapshot::certificate::ServedCertificate;
+use crate::snapshot::client_auth::ClientAuth;
+use crate::snapshot::client_certificate;
 
 /// A connection that never speaks HTTP over TLS.
 pub struct EarlyEnd {
@@ -49,7 +53,20 @@ pub struct HandshakeBounds<'c> {
 /// A TLS handshake that was not done in time.
 struct HandshakeTimeout;
 
-/// The TLS handshake, where the listener wants one; and the certificate that its server name got.
+/// A client's stream, and the outcome of its TLS handshake.
+pub struct SecuredStream {
+    /// The stream, with TLS or without.
+    pub stream: ClientStream,
+    /// The certificate that the handshake got by a server name. `None` means a plain listener, or a
+    /// ClientHello without a server name.
+    pub served: Option<ServedCertificate>,
+    /// The certificate that the client has shown. `None` means none.
+    pub certificate: Option<Arc<ClientCertificate>>,
+    /// The number of the verifier that has verified it. 0 means none.
+    pub verified_by: u64,
+}
+
+/// Makes the TLS handshake, where the listener wants one.
 pub async fn accept_tls(
     thread: &Arc<ThreadContext>,
     open_guard: &mut OpenGuard,
@@ -57,18 +74,22 @@ pub async fn accept_tls(
     socket: Socket,
     log_context: LogContext<'_>,
     HandshakeBounds { deadline, closing, is_exempt }: HandshakeBounds<'_>,
-) -> Result<(ClientStream, Option<ServedCertificate>), EarlyEnd> {
-    let Some(admitted) = &rules.tls else { return Ok((ClientStream::Clear(socket), None)) };
+) -> Result<SecuredStream, EarlyEnd> {
+    let Some(admitted) = &rules.tls else {
+        let stream = ClientStream::Clear(socket);
+        return Ok(SecuredStream { stream, served: None, certificate: None, verified_by: 0 });
+    };
     let began = Instant::now();
     let listener = Arc::clone(&rules.listener.name);
-    let mut chosen = None;
+    let (mut chosen, mut verifier) = (None, None);
     let configuration = |is_nameless| {
         // The certificates of the generation that runs when the client speaks, not at the accept.
         let live = thread.plane.live.load();
         let present = live.listeners.get(&listener).and_then(|rules| rules.tls.as_ref());
         // A listener that a reload has removed keeps the rules of the accept.
-        let (config, by_sni) = present.unwrap_or(admitted).for_connection(is_nameless);
-        chosen = Some(by_sni);
+        let rules = present.unwrap_or(admitted);
+        let (config, by_sni) = rules.for_connection(is_nameless);
+        (chosen, verifier) = (Some(by_sni), rules.client_auth().cloned());
         config
     };
     let mut waits = false;
@@ -110,9 +131,22 @@ pub async fn accept_tls(
         return Err(closing_end(thread).into());
     }
     let failure = match accepted {
-        Ok(Ok((stream, _))) => {
+        Ok(Ok((stream, facts))) => {
             let served = chosen.and_then(|by_sni| by_sni.served().cloned());
-            return Ok((ClientStream::Tls(stream), served));
+            let certificate = match &verifier {
+                None => None,
+                Some(verifier) => match client_certificate(verifier, &facts) {
+                    Ok(certificate) => certificate,
+                    Err(error) => {
+                        let error = Some(&*error);
+                        log_refused_connection(thread, log_context, Refusal::Tls, error);
+                        return Err(ConnectionEnd::Tls.into());
+                    }
+                },
+            };
+            let verified_by = verifier.map_or(0, |verifier| verifier.id());
+            let stream = ClientStream::Tls(stream);
+            return Ok(SecuredStream { stream, served, certificate, verified_by });
         }
         Ok(Err(failure)) => Ok(failure),
         Err(HandshakeTimeout) => Err(waits),
@@ -120,6 +154,26 @@ pub async fn accept_tls(
     let (error, answered) = told(failure, deadline).await;
     log_refused_connection(thread, log_context, Refusal::Tls, Some(&error));
     Err(EarlyEnd { end: ConnectionEnd::Tls, answered })
+}
+
+/// Reads the certificate of a client. A resumed session is verified again: its certificate may have
+/// expired since, and rustls asks no verifier. `None` means that the client has shown none.
+///
+/// # Errors
+/// The certificate is not valid any more, or its names cannot be read.
+fn client_certificate(
+    verifier: &ClientAuth,
+    facts: &tls::HandshakeInfo,
+) -> Result<Option<Arc<ClientCertificate>>, String> {
+    if facts.client_chain.is_empty() {
+        return Ok(None);
+    }
+    if facts.resumed {
+        let fault = verifier.verify(&facts.client_chain, Timestamp::now());
+        fault.map_err(|fault| format!("the certificate of a resumed session: {fault}"))?;
+    }
+    let certificate = client_certificate::read(&facts.client_chain)?;
+    Ok(Some(Arc::new(certificate)))
 }
 
 /// Tells a client why its handshake has failed, where it can be told. Returns the error for the

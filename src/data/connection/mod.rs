@@ -37,7 +37,7 @@ use crate::data::admission::cap::CapGuards;
 use crate::data::admission::pending::PendingGuard;
 use crate::data::connection::accepted_upgrade::AcceptedUpgrade;
 use crate::data::connection::ending::{HttpOutcome, UpgradedConnection};
-use crate::data::connection::handshake::{EarlyEnd, HandshakeBounds, accept_tls};
+use crate::data::connection::handshake::{EarlyEnd, HandshakeBounds, SecuredStream, accept_tls};
 use crate::data::connection::http1::serve_http;
 use crate::data::connection::identify::{Identified, Unidentified};
 use crate::data::connection::linger::{Lingering, linger};
@@ -51,9 +51,10 @@ use crate::data::stream::socket::Socket;
 use crate::data::tunnel::{Tunnel, TunnelOutcome};
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
+use crate::policy::certificate::ClientCertificate;
 use crate::policy::network::{Client, Peer};
 use crate::policy::proxied::Endpoints;
-use crate::policy::subject::{Credentials, Subject};
+use crate::policy::subject::{Credentials, Ingress, Subject};
 use crate::snapshot::ListenerRules;
 use crate::snapshot::route::RouteTimeouts;
 
@@ -112,7 +113,7 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     let listener = &rules.listener.name;
     let log_context = LogContext { listener, client, peer, proxied: proxied.as_deref() };
     let bounds = HandshakeBounds { deadline, closing: &closing, is_exempt };
-    let (stream, served) =
+    let secured =
         match accept_tls(&thread, &mut open_guard, &rules, stream, log_context, bounds).await {
             Ok(stream) => stream,
             Err(EarlyEnd { end, answered }) => {
@@ -127,12 +128,15 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     // The credentials are the peer's: no client that a header names has them.
     let credentials = credentials.filter(|_| client == Client::of_peer(peer));
     let (tls, public_port) = (rules.tls.is_some(), rules.listener.public_port);
+    let SecuredStream { stream, served, certificate, verified_by } = secured;
+    let peer_subject = Subject { client, credentials, ingress: None };
+    let subject = on_connection(peer_subject, &rules, certificate, verified_by);
     let connection = ConnectionInfo {
         listener: Arc::clone(&rules.listener.name),
         protocol: rules.listener.protocol,
         max_fields: rules.listener.max_fields,
         max_head: rules.listener.max_head,
-        forwarded: ForwardedFacts::new(Subject { client, credentials }, tls, port, public_port),
+        forwarded: ForwardedFacts::new(subject, tls, port, public_port),
         metrics: Arc::clone(&open_guard.listener),
         accepted: Arc::clone(&rules.listener),
         peer,
@@ -152,6 +156,25 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     let client = service.latest_client();
     drop(service);
     conclude(&thread, outcome, open_guard, client);
+}
+
+/// The subject of a connection's requests, with what the connection shows. `verified_by` is the
+/// number of the certificate's verifier.
+fn on_connection(
+    subject: Subject,
+    rules: &ListenerRules,
+    certificate: Option<Arc<ClientCertificate>>,
+    verified_by: u64,
+) -> Subject {
+    let Some(certificate) = certificate else {
+        return Subject { ingress: Some(Arc::clone(&rules.ingress)), ..subject };
+    };
+    let ingress = Ingress {
+        listener: Arc::clone(&rules.listener.name),
+        certificate: Some(Arc::clone(&certificate)),
+        verified_by: verified_by.into(),
+    };
+    Subject { ingress: Some(Arc::new(ingress)), ..subject.with_certificate(certificate) }
 }
 
 /// Records how the HTTP part of a connection ended, and spawns whatever follows it.

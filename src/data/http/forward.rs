@@ -78,7 +78,11 @@ impl ForwardedFacts {
     pub fn derived(&self, derived: Derived) -> Self {
         let subject = match derived.derivation.end {
             WalkEnd::Empty => self.subject.clone(),
-            _ => Subject::new(derived.derivation.client()),
+            // The connection's certificate is still verified again, though it is the peer's.
+            _ => Subject {
+                ingress: self.subject.ingress.clone(),
+                ..Subject::new(derived.derivation.client())
+            },
         };
         ForwardedFacts { subject, derived: Some(Box::new(derived)), ..*self }
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::server::UnbufferedServerConnection;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,10 +39,12 @@ pub struct TlsClientStream {
 }
 
 /// Facts of a TLS handshake that is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandshakeInfo {
     /// Whether the handshake resumed an earlier session.
     pub resumed: bool,
+    /// The certificates that the client has shown, now or in that session: its own first.
+    pub client_chain: Vec<CertificateDer<'static>>,
 }
 
 /// Why there is no stream.
@@ -199,7 +202,8 @@ pub async fn accept(
     }
     match shaken {
         Ok(_) => {
-            let facts = HandshakeInfo { resumed: session.is_resumed() };
+            let (resumed, client_chain) = (session.is_resumed(), session.client_chain());
+            let facts = HandshakeInfo { resumed, client_chain };
             Ok((TlsClientStream { socket, session }, facts))
         }
         Err(error) if session.has_alerted() => {

@@ -11,6 +11,7 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic,
@@ -101,6 +102,12 @@ impl TlsSession {
     /// Whether the TLS handshake resumed an earlier session.
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The certificates that the client has shown, its own first. Empty means none.
+    pub fn client_chain(&self) -> Vec<CertificateDer<'static>> {
+        let shown = self.tls.peer_certificates().unwrap_or_default();
+        shown.iter().map(|certificate| certificate.clone().into_owned()).collect()
     }
 
     /// Whether all bytes that came are decrypted, and their plaintext taken.

@@ -24,6 +24,11 @@ pub const FIELDS: &[(&str, &str)] = &[
         "How the client was found in the forwarded headers of a listed peer, step by step; absent \
          where no header was believed.",
     ),
+    (
+        "identity",
+        "The client's verified certificate: its first URI name, else its first DNS name, else its \
+         key.",
+    ),
     ("kind", "`upgrade` or `plain`."),
     (
         "result",

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::client_certificates;
 use super::forwarded;
 use super::proxy_protocol;
 use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
@@ -14,6 +15,7 @@ use crate::control::config::diagnostic::Span;
 use crate::control::config::document::{TomlTable, TomlValue, unit};
 use crate::control::config::keys::any_file;
 use crate::control::config::keys::sidegate::listener as keys;
+use crate::control::config::load_context::LoadContext;
 use crate::control::config::name::UniqueKeys;
 use crate::control::config::settings::MetricsAddress;
 use crate::control::config::source_text::{error, warning};
@@ -36,13 +38,14 @@ pub fn all(
     metrics: Option<&MetricsAddress>,
     certified: bool,
     systemd_refs: &mut SystemdRefs<'_>,
+    load: &mut LoadContext<'_>,
 ) -> (Vec<Arc<Listener>>, BTreeMap<Arc<str>, Span>) {
     let (names, addresses, written) = (UniqueKeys::new(), UniqueKeys::new(), BTreeMap::new());
     let is_copy = false;
     let mut known =
         ListenerContext { names, addresses, written, metrics, certified, is_copy, systemd_refs };
     let mut listeners: Vec<_> =
-        tables.into_iter().filter_map(|table| read(table, timeouts, &mut known)).collect();
+        tables.into_iter().filter_map(|table| read(table, timeouts, &mut known, load)).collect();
     // After all are read: a redirecting listener may be written above the TLS listener.
     let first_tls = listeners.iter().find(|listener| matches!(listener.protocol, Protocol::Tls(_)));
     let first_tls = first_tls.map(|listener| HttpsPorts {
@@ -86,6 +89,7 @@ fn read(
     mut table: TomlTable<'_>,
     timeouts: ListenerTimeouts,
     known: &mut ListenerContext<'_, '_>,
+    load: &mut LoadContext<'_>,
 ) -> Option<Listener> {
     let before = known.names.len();
     let name = known.names.name(&mut table, "public");
@@ -106,6 +110,7 @@ fn read(
     let public_port = public_port(&mut table, speaks);
     let proxy_protocol = proxy_protocol::read(&mut table);
     let forwarded = forwarded::read(&mut table);
+    let client_certificates = client_certificates::read(&mut table, speaks, load);
     refuse_reserved(&mut table);
     // Without its header, the keys of a [[certificate]] belong to the table above.
     let has_pair = table.has("chain") || table.has("key");
@@ -121,6 +126,7 @@ fn read(
         address: address?,
         protocol: speaks,
         public_port,
+        client_certificates,
         max_head: head.unwrap_or_else(|| keys::MAX_HEAD.default_value()) as usize,
         max_fields: max_fields as usize,
         max_connections,
@@ -139,7 +145,6 @@ fn refuse_reserved(table: &mut TomlTable<'_>) {
     {
         value.report(error("not in this version"));
     }
-    table.refuse_reserved("client_certificates");
 }
 
 fn speaks(table: &mut TomlTable<'_>) -> Protocol {

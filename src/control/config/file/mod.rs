@@ -6,6 +6,7 @@
 mod backend;
 mod backend_host;
 mod certificates;
+mod client_certificates;
 mod common;
 mod forwarded;
 mod listener;
@@ -63,7 +64,7 @@ pub fn read(
     let (certificates, certified) = certificates::all(load, &mut root);
     let (tables, taken) = (root.tables(&keys::LISTENER), metrics.listen.as_ref());
     let (listeners, at_listeners) =
-        listener::all(tables, listener_timeouts, taken, certified, &mut systemd_refs);
+        listener::all(tables, listener_timeouts, taken, certified, &mut systemd_refs, load);
     let covering = covering(&listeners, certificates.as_deref());
     let table = root.table(&keys::DEFAULTS);
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));

@@ -54,7 +54,7 @@ fn test(mut table: TomlTable<'_>) -> Option<PolicyTest> {
         name: name?.into(),
         subject: match certificate {
             None => client?,
-            Some(certificate) => client?.with_certificate(certificate?),
+            Some(certificate) => client?.with_certificate(certificate?.into()),
         },
         request: request?,
         at: at.map_or(Some(None), |at| at.map(Some))?,

@@ -555,3 +555,54 @@ error: chain: certs/1.pem is never served: it has no DNS name, and certs/0.pem i
         .trim()
     );
 }
+
+#[test]
+fn client_certificates_need_authorities_and_tls() {
+    let (chain, key) = pair(&["ws.example.com"]);
+    let asking = |text: String, keys: &str, expected: &str| {
+        let text = text
+            .replace("[[listener]]\n", &format!("[[listener]]\nclient_certificates = {keys}\n"));
+        let files = [("certs/ws.pem", &*chain), ("certs/ws.key", &key), ("certs/ca.pem", &chain)];
+        check(&[&[("sidegate.toml", &*text)][..], &files].concat(), expected);
+    };
+    asking(
+        sidegate("ws.example.com"),
+        "{ mode = \"on\", pinned = true }",
+        r#"
+error: ca: missing from `client_certificates`
+ --> sidegate.toml:4:23
+  |
+4 | client_certificates = { mode = "on", pinned = true }
+  |                       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: ca = "certs/clients.pem", the authorities of clients
+
+error: mode: expected "required" or "optional", found "on"
+ --> sidegate.toml:4:32
+  |
+4 | client_certificates = { mode = "on", pinned = true }
+  |                                ^^^^
+
+error: unknown key `pinned` in `client_certificates`
+ --> sidegate.toml:4:38
+  |
+4 | client_certificates = { mode = "on", pinned = true }
+  |                                      ^^^^^^
+  |
+  = help: remove it; what may be there: `ca`, `crl`, `mode`, `on_expired`, `revoked_serials`
+"#,
+    );
+    asking(
+        SIDEGATE.to_owned(),
+        "{ ca = \"certs/ca.pem\" }",
+        r#"
+error: client_certificates: only a listener with TLS can ask for certificates
+ --> sidegate.toml:4:23
+  |
+4 | client_certificates = { ca = "certs/ca.pem" }
+  |                       ^^^^^^^^^^^^^^^^^^^^^^^
+  |
+  = help: tls = true
+"#,
+    );
+}

@@ -54,6 +54,7 @@ fn reading<T>(
         passed: None,
         known: &known,
         lists: ListFileCache::default(),
+        found: Vec::new(),
         torn: false,
     };
     let (result, more) = {

@@ -78,7 +78,11 @@ fn effective_configuration_has_every_declared_key() {
     let tls = "backend_tls = { ca = \"certs/ws.example.com.pem\", name = \"app\", \
                chain = \"certs/ws.example.com.pem\", key = \"certs/ws.example.com.key\" }\n";
     let text = format!("{EVERYTHING}{tls}").replace("http://", "https://");
-    let text = text.replace("strict_sni", "public_port = 443\nstrict_sni");
+    let text = text.replace(
+        "strict_sni",
+        "public_port = 443\n\
+                     client_certificates = { ca = \"certs/ws.example.com.pem\" }\nstrict_sni",
+    );
     let text = text.replace("http2  = false", "proxy_protocol = { from = [\"10.20.0.0/24\"] }");
     let forwarded = "forwarded = { header = \"forwarded\", from = [\"10.20.0.0/24\"] }\nstrict_sni";
     let text = text.replace("strict_sni", forwarded);

@@ -1130,7 +1130,6 @@ name = "public"
 listen = "127.0.0.1:8080"
 tls = false
 http2 = true
-client_certificates = { ca = "certs/clients.pem" }
 
 [[route]]
 name = "chat"
@@ -1149,16 +1148,10 @@ error: http2: not in this version
 9 | http2 = true
   |         ^^^^
 
-error: client_certificates: not in this version
-  --> sidegate.toml:10:1
-   |
-10 | client_certificates = { ca = "certs/clients.pem" }
-   | ^^^^^^^^^^^^^^^^^^^
-
 error: forward_as: "forwarded": not in this version
-  --> sidegate.toml:18:14
+  --> sidegate.toml:17:14
    |
-18 | forward_as = "forwarded"
+17 | forward_as = "forwarded"
    |              ^^^^^^^^^^^
 "#,
     );

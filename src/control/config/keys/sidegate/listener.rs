@@ -6,7 +6,7 @@ use crate::control::config::keys::kind::{
     boolean, choice, count, count_or_auto, only_false, own, port, size, table,
 };
 use crate::control::config::keys::sidegate::admin::{file_mode, group_name};
-use crate::control::config::keys::sidegate::{forwarded, proxy_protocol};
+use crate::control::config::keys::sidegate::{client_certificates, forwarded, proxy_protocol};
 use crate::policy::limit::Rate;
 use crate::snapshot::listener;
 
@@ -29,6 +29,7 @@ pub static TABLE: KeyTable = KeyTable {
         &HTTP2,
         &REDIRECT,
         &PUBLIC_PORT,
+        &CLIENT_CERTIFICATES,
     ],
     reload: "A new listener is bound before the reload is published; where that fails, the \
              reload is rejected. Other keys hold for connections that come after it, and an \
@@ -159,3 +160,11 @@ pub static PUBLIC_PORT: Key<u16> = Key::new(
      redirects to this listener. Left out, the port of `Host`, else that of the scheme.",
 )
 .example("443");
+
+pub static CLIENT_CERTIFICATES: Key<CustomValue> = Key::new(
+    "client_certificates",
+    table(&client_certificates::TABLE),
+    "Which certificates of clients are verified, and whether a client needs one. Policies judge \
+     their names. A change of a file takes effect on save, for open tunnels too.",
+)
+.example("{ ca = \"certs/clients.pem\", mode = \"optional\" }");

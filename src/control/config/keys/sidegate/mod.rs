@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod backend_tls;
 pub mod certificate;
+pub mod client_certificates;
 pub mod forwarded;
 pub mod listener;
 pub mod metrics;

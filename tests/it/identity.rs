@@ -1,0 +1,250 @@
+//! Client certificates: who may connect with which, and what a change of any file does.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, HandshakeKind};
+
+use crate::harness::client::{self, Client};
+use crate::harness::sidegate::{self, Builder};
+use crate::harness::{backend, within};
+
+const OPTIONAL: &str = "client_certificates = { ca = 'clients.pem', mode = 'optional', \
+                        revoked_serials = 'revoked.serials' }";
+const REQUIRED: &str = "client_certificates = { ca = 'clients.pem' }";
+
+/// An authority for clients.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Authority {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let pem = params.self_signed(&key).unwrap().pem();
+        Authority { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A certificate with this URI and serial number, and its key.
+    fn client(&self, uri: &str, serial: u8) -> impl FnOnce(&mut ClientConfig) + use<> {
+        self.client_until(uri, serial, 2040)
+    }
+
+    fn client_until(
+        &self,
+        uri: &str,
+        serial: u8,
+        year: i32,
+    ) -> impl FnOnce(&mut ClientConfig) + use<> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        params.serial_number = Some(SerialNumber::from_slice(&[serial]));
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        (params.not_before, params.not_after) =
+            (date_time_ymd(2020, 1, 1), date_time_ymd(year, 1, 1));
+        let key = KeyPair::generate().unwrap();
+        let chain = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        move |config| shows(config, vec![chain], key)
+    }
+
+    /// A revocation list with these serial numbers.
+    fn crl(&self, revoked: &[u8]) -> String {
+        let revoked = revoked.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&[*serial]),
+            revocation_time: date_time_ymd(2021, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2021, 1, 1),
+            next_update: date_time_ymd(2040, 1, 1),
+            crl_number: SerialNumber::from_slice(&[1]),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// Lets a client show `chain`.
+fn shows(
+    config: &mut ClientConfig,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) {
+    let key = config.crypto_provider().key_provider.load_private_key(key).unwrap();
+    let certified = Arc::new(rustls::sign::CertifiedKey::new(chain, key));
+    config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+}
+
+/// A sidegate over TLS with these keys of its listener, whose clients `authority` signs.
+fn asking(authority: &Authority, keys: &str, backend: &backend::Backend) -> Builder {
+    sidegate::new()
+        .tls()
+        .route("/chat", backend)
+        .on_listener(keys)
+        .toml("reload.revoke_spread = '0s'")
+        .file("clients.pem", &authority.pem)
+        .file("revoked.serials", "# none\n")
+        .file("clients.crl", &authority.crl(&[]))
+}
+
+/// Expects that a connection of `client` fails before it is answered.
+async fn expect_no_answer(client: &Client) {
+    let asked = async {
+        let Ok(mut wire) = client.try_connect().await else { return };
+        wire.send(client.attempt_head("/chat", "")).await;
+        assert_eq!(String::from_utf8_lossy(&wire.rest().await), "");
+    };
+    within("a connection without an answer", asked).await;
+}
+
+#[tokio::test]
+async fn required_certificate_is_verified_in_the_handshake() {
+    let (authority, other) = (Authority::new("clients"), Authority::new("others"));
+    let backend = backend::echo().run().await;
+    let sidegate = asking(&authority, REQUIRED, &backend).run().await;
+    let client = || client::new(&sidegate);
+    client().tls_with(authority.client("spiffe://a/ws/1", 1)).open("/chat").await;
+    for wrong in [
+        client(),
+        client().tls_with(other.client("spiffe://a/ws/1", 1)),
+        client().tls_with(authority.client_until("spiffe://a/ws/1", 1, 2021)),
+    ] {
+        expect_no_answer(&wrong).await;
+    }
+    let refused = [("result", "failed")];
+    sidegate.expect_metric("sidegate_tls_handshakes_total", refused, 3).await;
+}
+
+#[tokio::test]
+async fn policy_judges_the_names_of_a_certificate() {
+    let authority = Authority::new("clients");
+    let backend = backend::echo().run().await;
+    let rule = "client.certificate = { allow = ['spiffe://a/ws/*'], deny = ['spiffe://a/ws/9'] }";
+    let sidegate = asking(&authority, OPTIONAL, &backend).policy(|page| page.toml(rule));
+    let sidegate = sidegate.on_route("http = 'forward'").run().await;
+    let client = || client::new(&sidegate);
+    client().tls_with(authority.client("spiffe://a/ws/1", 1)).open("/chat").await;
+    for refused in [
+        client(),
+        client().tls_with(authority.client("spiffe://a/other", 2)),
+        client().tls_with(authority.client("spiffe://a/ws/9", 3)),
+        client().tls_with(authority.client("spiffe://a/ws/%2e%2e", 4)),
+    ] {
+        let head = refused.attempt_head("/chat", "");
+        refused.expect_refused(head, 403, "identity").await;
+        refused.get("/chat").await.expect_refused(403, "identity");
+    }
+    expect_no_answer(&client().tls_with(Authority::new("x").client("spiffe://a/ws/1", 1))).await;
+}
+
+#[tokio::test]
+async fn listed_serial_closes_its_tunnel_and_no_other() {
+    let authority = Authority::new("clients");
+    let backend = backend::echo().run().await;
+    let sidegate = asking(&authority, OPTIONAL, &backend).run().await;
+    let known =
+        |serial| client::new(&sidegate).tls_with(authority.client("spiffe://a/ws/1", serial));
+    let (mut listed, mut kept) = (known(0x7e).open("/chat").await, known(2).open("/chat").await);
+    let mut bare = client::new(&sidegate).open("/chat").await;
+    sidegate.write("revoked.serials", "7E ticket=SEC-9\n").await;
+    listed.expect_close_with(1008, "identity").await;
+    kept.expect_echo("still here").await;
+    bare.expect_echo("still here").await;
+    expect_no_answer(&known(0x7e)).await;
+    known(3).open("/chat").await;
+}
+
+#[tokio::test]
+async fn revocation_list_takes_effect_on_save() {
+    let authority = Authority::new("clients");
+    let backend = backend::echo().run().await;
+    let keys = "client_certificates = { ca = 'clients.pem', crl = ['clients.crl'] }";
+    let sidegate = asking(&authority, keys, &backend).run().await;
+    let known =
+        |serial| client::new(&sidegate).tls_with(authority.client("spiffe://a/ws/1", serial));
+    let (mut listed, mut kept) = (known(1).open("/chat").await, known(2).open("/chat").await);
+    sidegate.write("clients.crl", &authority.crl(&[1])).await;
+    listed.expect_close_with(1008, "identity").await;
+    kept.expect_echo("still here").await;
+    expect_no_answer(&known(1)).await;
+    let broken = sidegate.write_rejected("clients.crl", "nothing of the kind\n").await;
+    assert!(broken.contains("holds no revocation list"), "{broken}");
+    kept.expect_echo("still here").await;
+}
+
+#[tokio::test]
+async fn ticket_does_not_outlive_what_it_rests_on() {
+    let authority = Authority::new("clients");
+    let backend = backend::echo().run().await;
+    let sidegate = asking(&authority, OPTIONAL, &backend).run().await;
+    let client = client::new(&sidegate).tls_with(authority.client("spiffe://a/ws/1", 1));
+    let client = client.tls_with(|config| config.resumption = Resumption::in_memory_sessions(8));
+    client.open("/chat").await;
+    // A reload that changes nothing of it keeps the ticket.
+    sidegate.policy().limits("idle = '1h'").write().await;
+    let mut resumed = client.open_wire("/chat").await;
+    assert_eq!(resumed.tls().handshake_kind(), Some(HandshakeKind::Resumed));
+    sidegate.write("revoked.serials", "01\n").await;
+    assert!(!resumed.rest().await.is_empty(), "a Close");
+    expect_no_answer(&client).await;
+    sidegate.write("revoked.serials", "02\n").await;
+    let wire = client.open_wire("/chat").await;
+    assert_ne!(wire.tls().handshake_kind(), Some(HandshakeKind::Resumed));
+}
+
+#[tokio::test]
+async fn tunnels_are_judged_again_by_mode_and_authority() {
+    let (authority, other) = (Authority::new("clients"), Authority::new("others"));
+    let backend = backend::echo().run().await;
+    let sidegate = asking(&authority, OPTIONAL, &backend).run().await;
+    let known = || client::new(&sidegate).tls_with(authority.client("spiffe://a/ws/1", 1));
+    let (mut bare, mut known_to_one) =
+        (client::new(&sidegate).open("/chat").await, known().open("/chat").await);
+    let listener = |mode: &str| {
+        let mode = mode.to_owned();
+        move |table: &mut toml::Table| {
+            table["listener"][0]["client_certificates"]["mode"] = mode.into();
+        }
+    };
+    sidegate.reconfigure(listener("required")).await;
+    bare.expect_close_with(1008, "identity").await;
+    known_to_one.expect_echo("still here").await;
+    sidegate.write("clients.pem", &other.pem).await;
+    known_to_one.expect_close_with(1008, "identity").await;
+    expect_no_answer(&known()).await;
+}
+
+#[tokio::test]
+async fn certificate_counts_no_more_when_no_listener_verifies_it() {
+    let authority = Authority::new("clients");
+    let backend = backend::echo().run().await;
+    let rule = "client.certificate = { allow = ['spiffe://a/**'] }";
+    let sidegate =
+        asking(&authority, OPTIONAL, &backend).policy(|page| page.toml(rule)).run().await;
+    let client = client::new(&sidegate).tls_with(authority.client("spiffe://a/ws/1", 1));
+    let mut tunnel = client.open("/chat").await;
+    sidegate
+        .reconfigure(|table| {
+            let listener = table["listener"][0].as_table_mut().unwrap();
+            listener.remove("client_certificates");
+        })
+        .await;
+    tunnel.expect_close_with(1008, "identity").await;
+    client.expect_refused(client.attempt_head("/chat", ""), 403, "identity").await;
+}
