@@ -573,7 +573,7 @@ async fn header_goes_out_in_front_of_tls_to_the_backend() {
     );
     let sidegate = sidegate::new().route("/chat", &backend).on_route(&keys);
     let sidegate = sidegate.file("ca.pem", certificate::authority_pem()).run().await;
-    let serve = tokio::spawn(async move {
+    let serve = async {
         let (mut tcp, _) = listener.accept().await.unwrap();
         let header = read_header(&mut tcp).await;
         let acceptor = TlsAcceptor::from(certificate::server(&["localhost"], false));
@@ -583,9 +583,12 @@ async fn header_goes_out_in_front_of_tls_to_the_backend() {
         let frame = wire.frame().await;
         wire.send_frame(frame).await;
         header
-    });
-    let mut wire = client::new(&sidegate).from("127.0.0.4").open_wire("/chat").await;
-    wire.expect_echo("hello").await;
-    let source = serve.await.unwrap().endpoints.unwrap().source.ip();
+    };
+    let open = async {
+        let mut wire = client::new(&sidegate).from("127.0.0.4").open_wire("/chat").await;
+        wire.expect_echo("hello").await;
+    };
+    let (header, ()) = tokio::join!(serve, open);
+    let source = header.endpoints.unwrap().source.ip();
     assert_eq!(source, "127.0.0.4".parse::<std::net::IpAddr>().unwrap());
 }
