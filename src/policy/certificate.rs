@@ -197,8 +197,8 @@ impl IdentityPattern {
         }
     }
 
-    /// Whether the pattern, in `deny`, matches a name of `certificate`, or may match one that means
-    /// different things to different programs. Such a name must not slip past a wildcard.
+    /// Whether the pattern, in `deny`, matches a name of `certificate`, or may match an ambiguous
+    /// name. A name that programs read in different ways must not slip past a wildcard.
     fn denies(&self, certificate: &ClientCertificate) -> bool {
         let may_match = match self {
             IdentityPattern::Uri(pattern) if pattern.has_wildcard => {

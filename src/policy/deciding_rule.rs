@@ -370,7 +370,10 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2048) })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
 
         #[test]
         fn deciding_rule_agrees_with_the_verdict(
@@ -383,21 +386,30 @@ mod tests {
             let policy = policy(&allow, &deny);
             let now = Timestamp::from_second(day * 86_400).unwrap();
             let client = Client::new([192, 0, 2, host].into());
-            let asked = request(if origin { "https://a.example" } else { "null" }, if subprotocol { "ticks" } else { "x" });
+            let asked = request(
+                if origin { "https://a.example" } else { "null" },
+                if subprotocol { "ticks" } else { "x" },
+            );
             let verdict = policy.judge(&client.into(), &asked, now);
             let decisive = policy.deciding_rule(&client.into(), false, verdict, now).unwrap();
 
             let says = decisive.by.map(|by| by.entry.admits && !by.entry.lapsed(now));
             let ip = client.ip().unwrap();
             let network = |one: ListedEntry<'_>| one.entry.pattern.network().unwrap();
-            let holds = |listed: Option<ListedEntry<'_>>| listed.is_none_or(|one| network(one).contains(&ip));
+            let holds = |listed: Option<ListedEntry<'_>>| {
+                listed.is_none_or(|one| network(one).contains(&ip))
+            };
             prop_assert!(holds(decisive.by) && holds(decisive.instead));
             match (verdict, decisive.rule) {
                 (Ok(()), Rule::Allow) => prop_assert_eq!(says, (!allow.is_empty()).then_some(true)),
                 (Err(Refusal::Network), Rule::Deny) => prop_assert_eq!(says, Some(true)),
-                (Err(Refusal::Network), Rule::Allow) => prop_assert!(says != Some(true) && !allow.is_empty()),
+                (Err(Refusal::Network), Rule::Allow) => {
+                    prop_assert!(says != Some(true) && !allow.is_empty())
+                }
                 (Err(Refusal::Origin), Rule::Origins) => prop_assert!(!origin && says.is_none()),
-                (Err(Refusal::Subprotocol), Rule::Subprotocols) => prop_assert!(!subprotocol && says.is_none()),
+                (Err(Refusal::Subprotocol), Rule::Subprotocols) => {
+                    prop_assert!(!subprotocol && says.is_none())
+                }
                 other => prop_assert!(false, "{other:?}"),
             }
         }

@@ -33,7 +33,7 @@ pub struct Endpoints {
 pub enum HeaderVersion {
     /// A line of text.
     V1,
-    /// Binary.
+    /// Binary, with room for TLVs.
     V2,
 }
 
@@ -88,8 +88,8 @@ impl ProxyDetails {
     }
 }
 
-/// Displays as `authority="a.example" unique_id="7f" tls="TLSv1.3" cn="a" verify=0`. The quotes keep
-/// a value from posing as another fact.
+/// Displays as `authority="a.example" unique_id="7f" tls="TLSv1.3" cn="a" verify=0`. The quotes
+/// keep a value from posing as another fact.
 impl fmt::Display for ProxyDetails {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";

@@ -16,12 +16,12 @@ use crate::snapshot::client_auth::{ClientAuth, ClientAuthMode};
 use crate::snapshot::generation::Snapshot;
 
 impl Snapshot {
-    /// Returns `subject` as this generation knows it: without its certificate, where the listener no
-    /// longer verifies any.
+    /// Returns `subject` as this generation knows it: without its certificate, where the listener
+    /// no longer verifies any.
     ///
     /// # Errors
     /// [`Refusal::Identity`]: the listener now requires a certificate that the connection lacks, or
-    /// no longer accepts the one that it has.
+    /// no longer accepts the connection's certificate.
     pub(super) fn recognise<'s>(
         &self,
         subject: &'s Subject,

@@ -28,7 +28,7 @@ pub struct Listener {
     /// The port that clients use, where a port mapping lies in front. `None` means that each
     /// request's `Host` tells it.
     pub public_port: Option<u16>,
-    /// Whether, and how, certificates of clients are verified. `None` means that none is asked for.
+    /// Verification of client certificates. `None` means off: the listener requests none.
     pub client_certificates: Option<Arc<ClientCertificates>>,
     /// Most bytes of a request head.
     pub max_head: usize,
@@ -62,9 +62,9 @@ impl Listener {
 pub struct ClientCertificates {
     /// The contents of the files, and the mode.
     pub options: ClientAuthOptions,
-    /// `ca` as written.
+    /// Paths of the authorities (`ca`) as written, for messages and the effective configuration.
     pub ca: Arc<str>,
-    /// `crl` as written.
+    /// Paths of the revocation lists (`crl`) as written.
     pub crl: Box<[Arc<str>]>,
     /// `revoked_serials` as written. `None` means that there are none.
     pub revoked_serials: Option<Arc<str>>,
@@ -117,7 +117,7 @@ pub struct UnixAddress {
 pub struct FileGroup {
     /// Its name or number, as written.
     pub name: Arc<str>,
-    /// Its number.
+    /// Its number, looked up when the configuration was read.
     pub id: u32,
 }
 

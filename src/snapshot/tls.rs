@@ -48,7 +48,7 @@ pub struct ListenerTls {
     nameless: ServerConfig,
     certificates: Arc<Certificates>,
     strict: bool,
-    /// How clients are verified. `None` means that no certificate is asked for.
+    /// Verification of client certificates. `None` means off.
     client_auth: Option<ListenerClientAuth>,
 }
 
@@ -56,7 +56,7 @@ pub struct ListenerTls {
 /// resumed only by the same verifier.
 #[derive(Debug, Clone)]
 pub struct ListenerClientAuth {
-    /// The verifier.
+    /// Verifies the chain in each full handshake.
     pub verifier: Arc<ClientAuth>,
     tickets: TicketKeys,
 }
@@ -120,7 +120,7 @@ impl ListenerTls {
         Ok(ListenerTls { config, nameless, certificates, strict: rules.strict_sni, client_auth })
     }
 
-    /// Verifies clients' certificates. `None` means that no certificate is asked for.
+    /// The verifier of client certificates. `None` means off.
     pub fn client_auth(&self) -> Option<&Arc<ClientAuth>> {
         self.client_auth.as_ref().map(|auth| &auth.verifier)
     }

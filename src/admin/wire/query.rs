@@ -42,7 +42,7 @@ pub fn pairs(query: &str) -> Result<Vec<(&str, String)>, String> {
     Ok(pairs)
 }
 
-/// The sentence about a parameter that the request doesn't have. `known` lists those that it has.
+/// The sentence about a parameter that the request doesn't have. `known` lists its parameters.
 pub fn unknown(name: &str, known: &str) -> String {
     format!("there is no `{}`: {known}", name.escape_debug())
 }

@@ -19,11 +19,11 @@ const MAX_EXCERPT: usize = 200;
 /// An answer as it came.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'b> {
-    /// The HTTP status.
+    /// The HTTP status of the answer.
     pub status: StatusCode,
     /// The `Server` field. `None` means that there was none, or no text.
     pub server: Option<&'b str>,
-    /// The body.
+    /// The body, not yet checked to be JSON.
     pub body: &'b [u8],
 }
 
@@ -34,7 +34,7 @@ pub enum ReadError {
     Refused(String),
     /// The answer is not of this API's form.
     Foreign {
-        /// What is wrong with it.
+        /// The first fault that was found in the answer.
         why: String,
         /// What the agent says about its version. `None` means nothing readable.
         product: Option<String>,
@@ -126,7 +126,7 @@ fn excerpt(body: &[u8]) -> String {
     if text.is_empty() { "nothing".into() } else { format!("`{}`", text.escape_debug()) }
 }
 
-/// `text`, shortened.
+/// The first characters of `text`, and a sign that some are left out.
 fn cut(text: &str) -> String {
     match text.char_indices().nth(MAX_EXCERPT) {
         Some((end, _)) => format!("{}…", &text[..end]),

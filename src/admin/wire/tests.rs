@@ -255,6 +255,15 @@ proptest! {
         let (client, url) = (one.clone().unwrap_or_default(), two.clone().unwrap_or_default());
         let (origin, subprotocol, at) = (three.clone(), one.clone(), two.clone());
         let (forwarded_for, listener, identity) = (two.clone(), one.clone(), three.clone());
-        check(ExplainRequest { client, forwarded_for, listener, url, origin, subprotocol, identity, at });
+        check(ExplainRequest {
+            client,
+            forwarded_for,
+            listener,
+            url,
+            origin,
+            subprotocol,
+            identity,
+            at,
+        });
     }
 }

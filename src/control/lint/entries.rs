@@ -205,13 +205,20 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2048) })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(2048)
+        })]
 
         #[test]
         fn removing_a_shadowed_entry_changes_no_decision(entries in entries(), now in 0i64..5) {
             let Some(all) = list(&entries) else { return Ok(()) };
             for ((entry, line), _) in shadowed(&all, second(now)) {
-                let others: Vec<_> = all.entries().filter(|(_, other)| *other != line).map(|(other, _)| other.clone()).collect();
+                let others: Vec<_> = all
+                    .entries()
+                    .filter(|(_, other)| *other != line)
+                    .map(|(other, _)| other.clone())
+                    .collect();
                 let without = list(&others).unwrap();
                 for (client, at) in world().flat_map(|client| (now..7).map(move |at| (client, second(at)))) {
                     prop_assert_eq!(all.admits(client, at), without.admits(client, at), "{} for {} at {}", entry, client, at);

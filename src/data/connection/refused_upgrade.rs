@@ -1,8 +1,8 @@
 //! A refused attempt that is accepted only to be closed (`refuse = "close"`).
 //!
 //! Scripts of a browser see no status of a failed handshake, and see the code of a Close. So the
-//! client gets a 101 and a Close with the refusal's word. No backend is dialled, nothing is charged,
-//! and no frame of the client goes anywhere: its frames are read to find its own Close.
+//! client gets a 101 and a Close with the refusal's word. No backend is dialled, nothing is
+//! charged, and no frame of the client goes anywhere: its frames are read to find its own Close.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};

@@ -197,8 +197,8 @@ fn range_in(whole: &Bytes, part: &[u8]) -> Range<usize> {
 pub fn write_request(parts: &request::Parts, spelling: &OriginalSpelling) -> Vec<u8> {
     let mut head = Vec::with_capacity(capacity_for(&parts.headers));
     head.extend_from_slice(b"GET ");
-    // Not `path_and_query`, which begins with the `?` where an absolute target has no path. The path
-    // of an authority is empty.
+    // Not `path_and_query`, which begins with the `?` where an absolute target has no path. The
+    // path of an authority is empty.
     let path = Some(parts.uri.path()).filter(|path| !path.is_empty()).unwrap_or("/");
     head.extend_from_slice(path.as_bytes());
     // The URI may have the query percent-encoded. An attempt's goes on as it came

@@ -108,7 +108,7 @@ impl FirstBytes {
     ///
     /// # Errors
     /// [`AcceptError::PlainHttp`], where they are a request of plain HTTP, and
-    /// [`AcceptError::ProxyHeader`]. A client that leaves before that is known is refused by rustls.
+    /// [`AcceptError::ProxyHeader`]. rustls refuses a client that leaves before that is known.
     pub async fn reject_others(mut self) -> Result<FirstBytes, AcceptError> {
         loop {
             match (sniff::sniff_proxy(&self.said), sniff::sniff_http(&self.said)) {

@@ -93,7 +93,7 @@ fn variable_at(text: &str, at: usize) -> (&str, usize) {
     (&rest[..length], at + 1 + length)
 }
 
-/// The `set` directives of the variable that stand directly in `block`.
+/// The `set` directives of the variable directly in `block`, without those of inner blocks.
 fn sets_of<'d>(block: &'d Directive, name: &str) -> impl DoubleEndedIterator<Item = &'d Directive> {
     block.inside().iter().filter(move |inner| is_set(inner, name))
 }

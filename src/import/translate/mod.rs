@@ -167,7 +167,8 @@ fn forwarded(
                 .map(|from| from.id)
                 .chain(header.map(|header| header.id));
             for id in ids {
-                let text = "not carried over: behind such a peer every client is that peer, for networks and for limits alike, until `forwarded` is enabled. \
+                let text = "not carried over: behind such a peer every client is that peer, for \
+                            networks and for limits alike, until `forwarded` is enabled. \
                             The list is in sidegate.toml as a comment";
                 context.notes.add_scoped(
                     id,

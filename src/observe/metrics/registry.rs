@@ -47,7 +47,7 @@ fn log_restored(listener: &str) {
 /// A list's file: list, policy, and the time of its last write.
 type ListModified = (Box<str>, Box<str>, Timestamp);
 
-/// What is known about the clients of the listeners.
+/// How well the clients of each listener can be told apart.
 #[derive(Default)]
 struct IdentityState {
     windows: BTreeMap<Arc<str>, IdentityWindow>,

@@ -46,7 +46,8 @@ pub fn read(
     let (crls, revoked) = (crls?, revoked?);
     let enforces_crl_expiry = expired == ExpiredCrl::Reject;
     let options = ClientAuthOptions { roots, crls, enforces_crl_expiry, revoked, mode };
-    // Built once here, so that a list which cannot be used has a place: a reload is rejected for it.
+    // Built once here and dropped. rustls reads the lists only now, and a list that it cannot read
+    // is an error with a place; found later, it would fail the publish without one.
     if let Err(fault) = ClientAuth::new(options.clone()) {
         crl.unwrap_or(value)
             .report(error(format!("client certificates cannot be verified: {fault}")));

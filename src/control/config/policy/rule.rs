@@ -173,7 +173,7 @@ pub fn certificate(client: &mut TomlTable<'_>) -> Option<CertificateRule> {
     Some(CertificateRule { required, allow, deny })
 }
 
-/// The patterns of a list. What is no pattern is reported.
+/// The patterns of a list. Reports each value that is not a pattern.
 fn patterns(value: &TomlValue<'_>) -> Box<[IdentityPattern]> {
     let parse = |(_, item): (&str, TomlValue<'_>)| {
         item.parse("a name of a certificate", |text| {

@@ -356,7 +356,8 @@ error: subprotocols: "" is not a subprotocol
 #[test]
 fn names_of_certificates_are_read() {
     policy(
-        "[client]\ncertificate = {\n  allow = [\"example.com\", \"spiffe://a/x**\",\n           \"sha256:0\"],\n  deny = [7],\n  pinned = true,\n}\nallow = [\"any\"]",
+        "[client]\ncertificate = {\n  allow = [\"example.com\", \"spiffe://a/x**\",\n           \
+         \"sha256:0\"],\n  deny = [7],\n  pinned = true,\n}\nallow = [\"any\"]",
         r#"
 error: allow: "example.com" is no name of a certificate: it is no URI
  --> policies/chat.toml:4:12
