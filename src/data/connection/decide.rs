@@ -148,7 +148,9 @@ impl HttpService {
                     return self.refuse(&mut log, refusal, handshake.as_deref());
                 }
             };
-            let granted = self.open_tunnel(attempt, request, permit, &handshake, &mut log).await;
+            // Boxed: a connection that waits for a head would carry the room that it takes.
+            let opens = self.open_tunnel(attempt, request, permit, &handshake, &mut log);
+            let granted = Box::pin(opens).await;
             self.routed(&log);
             match granted {
                 Ok(UpgradeAnswer::Tunnel(granted)) => {
