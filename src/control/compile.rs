@@ -288,33 +288,7 @@ impl BackendTlsCache {
 }
 
 fn policy(page: PolicySettings, candidate: Option<Arc<Policy>>) -> Policy {
-    let PolicySettings {
-        name,
-        file,
-        owner,
-        allow,
-        deny,
-        origins,
-        subprotocols,
-        certificate,
-        limits,
-        lines,
-        feeds: _,
-        tests: _,
-    } = page;
-    Policy {
-        name,
-        file,
-        owner,
-        allow,
-        deny,
-        origins,
-        subprotocols,
-        certificate,
-        limits,
-        lines,
-        candidate,
-    }
+    Policy { candidate, ..page.policy }
 }
 
 fn route(

@@ -1,49 +1,35 @@
 //! The values of one policy file.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use crate::control::config::diagnostic::Span;
-use crate::policy::AllowRule;
-use crate::policy::certificate::CertificateRule;
-use crate::policy::limit::Limits;
-use crate::policy::list::List;
-use crate::policy::origin::Origins;
+use crate::policy::Policy;
 use crate::policy::request::Request;
-use crate::policy::rule::RuleLines;
 use crate::policy::subject::Subject;
-use crate::policy::subprotocol::Subprotocols;
 use crate::refusal::Refusal;
 
 /// Values of one `policies/NAME.toml`, of a candidate or of the baseline.
 #[derive(Debug)]
 pub struct PolicySettings {
-    /// Name of the policy, from its file name.
-    pub name: Arc<str>,
-    /// The file relative to the folder of `sidegate.toml`: `policies/NAME.toml`.
-    pub file: Arc<str>,
-    /// The person or team responsible for the policy, as written. `None` means not given.
-    pub owner: Option<Box<str>>,
-    /// Networks that are admitted, or any.
-    pub allow: AllowRule,
-    /// Lists whose networks are denied, whatever `allow` says.
-    pub deny: Vec<Arc<List>>,
-    /// Web origins that are admitted. `None` means that origins are not checked.
-    pub origins: Option<Origins>,
-    /// Subprotocols that are admitted. `None` means that subprotocols are not checked.
-    pub subprotocols: Option<Subprotocols>,
-    /// Certificates of clients that are admitted. `None` means that they are not checked.
-    pub certificate: Option<CertificateRule>,
-    /// Limits of the policy as a whole, of each client, and of each tunnel.
-    pub limits: Limits,
-    /// Line numbers of the rules in the file.
-    pub lines: RuleLines,
+    /// The policy, without its candidate.
+    pub policy: Policy,
     /// The lists that the policy reads from files.
     pub feeds: Vec<ListFeed>,
     /// The policy's own tests, in the order written.
     pub tests: Vec<PolicyTest>,
+}
+
+/// The values of a file are for the most part those of its policy.
+impl Deref for PolicySettings {
+    type Target = Policy;
+
+    fn deref(&self) -> &Policy {
+        &self.policy
+    }
 }
 
 /// A list that a policy reads from a file, with the bounds on that file.

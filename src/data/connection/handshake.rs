@@ -107,10 +107,7 @@ pub async fn accept_tls(
         accepted = handshake => Ok(accepted),
         () = deadline_or_closing(deadline, closing) => Err(HandshakeTimeout),
     };
-    let took = began.elapsed();
-    let result = match &accepted {
-        Ok(Ok((_, facts))) if facts.resumed => TlsResult::Resumed,
-        Ok(Ok(_)) => TlsResult::Full,
+    match &accepted {
         // A health check is neither a failed handshake nor a refusal.
         Ok(Err(tls::AcceptError::NoBytes)) => {
             open_guard.listener.probed();
@@ -120,40 +117,60 @@ pub async fn accept_tls(
             refuse_header(thread, &rules.listener, log_context);
             return Err(ConnectionEnd::Proxy.into());
         }
-        Ok(Err(_)) => TlsResult::Failed,
-        Err(HandshakeTimeout) if waits => TlsResult::Rate,
-        Err(HandshakeTimeout) => TlsResult::Timeout,
-    };
-    open_guard.listener.tls_handshake(result, took);
+        _ => open_guard.listener.tls_handshake(result_of(&accepted, waits), began.elapsed()),
+    }
     // A handshake that was broken off by a shutdown is not the client's failure, and is not logged
     // as a refusal.
     if accepted.is_err() && closing.is_cancelled() {
         return Err(closing_end(thread).into());
     }
-    let failure = match accepted {
+    let served = chosen.and_then(|by_sni| by_sni.served().cloned());
+    let (error, answered) = match accepted {
         Ok(Ok((stream, facts))) => {
-            let served = chosen.and_then(|by_sni| by_sni.served().cloned());
-            let certificate = match &verifier {
-                None => None,
-                Some(verifier) => match client_certificate(verifier, &facts) {
-                    Ok(certificate) => certificate,
-                    Err(error) => {
-                        let error = Some(&*error);
-                        log_refused_connection(thread, log_context, Refusal::Tls, error);
-                        return Err(ConnectionEnd::Tls.into());
-                    }
-                },
-            };
-            let verified_by = verifier.map_or(0, |verifier| verifier.id());
-            let stream = ClientStream::Tls(stream);
-            return Ok(SecuredStream { stream, served, certificate, verified_by });
+            match secured(ClientStream::Tls(stream), served, verifier, &facts) {
+                Ok(secured) => return Ok(secured),
+                Err(error) => (error, None),
+            }
         }
-        Ok(Err(failure)) => Ok(failure),
-        Err(HandshakeTimeout) => Err(waits),
+        Ok(Err(failure)) => told(Ok(failure), deadline).await,
+        Err(HandshakeTimeout) => told(Err(waits), deadline).await,
     };
-    let (error, answered) = told(failure, deadline).await;
     log_refused_connection(thread, log_context, Refusal::Tls, Some(&error));
     Err(EarlyEnd { end: ConnectionEnd::Tls, answered })
+}
+
+/// The result of a handshake for its count. `waits` says that the client waited for its rate.
+fn result_of(
+    accepted: &Result<
+        Result<(tls::TlsClientStream, tls::HandshakeInfo), tls::AcceptError>,
+        HandshakeTimeout,
+    >,
+    waits: bool,
+) -> TlsResult {
+    match accepted {
+        Ok(Ok((_, facts))) if facts.resumed => TlsResult::Resumed,
+        Ok(Ok(_)) => TlsResult::Full,
+        Ok(Err(_)) => TlsResult::Failed,
+        Err(HandshakeTimeout) if waits => TlsResult::Rate,
+        Err(HandshakeTimeout) => TlsResult::Timeout,
+    }
+}
+
+/// The stream of a client whose handshake is done, with the certificate that it has shown.
+///
+/// # Errors
+/// As [`client_certificate`]: a client whose certificate cannot be read is not served.
+fn secured(
+    stream: ClientStream,
+    served: Option<ServedCertificate>,
+    verifier: Option<Arc<ClientAuth>>,
+    facts: &tls::HandshakeInfo,
+) -> Result<SecuredStream, String> {
+    let Some(verifier) = verifier else {
+        return Ok(SecuredStream { stream, served, certificate: None, verified_by: 0 });
+    };
+    let certificate = client_certificate(&verifier, facts)?;
+    Ok(SecuredStream { stream, served, certificate, verified_by: verifier.id() })
 }
 
 /// Reads the certificate of a client. A resumed session is verified again: its certificate may have

@@ -127,10 +127,11 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
         };
     // The credentials are the peer's: no client that a header names has them.
     let credentials = credentials.filter(|_| client == Client::of_peer(peer));
-    let (tls, public_port) = (rules.tls.is_some(), rules.listener.public_port);
     let SecuredStream { stream, served, certificate, verified_by } = secured;
-    let peer_subject = Subject { client, credentials, ingress: None };
-    let subject = on_connection(peer_subject, &rules, certificate, verified_by);
+    let subject = Subject { client, credentials, ingress: None };
+    let subject = on_connection(subject, &rules, certificate, verified_by);
+    let (tls, public_port) = (rules.tls.is_some(), rules.listener.public_port);
+    let of_header = proxied.as_ref().and_then(|proxied| proxied.endpoints);
     let connection = ConnectionInfo {
         listener: Arc::clone(&rules.listener.name),
         protocol: rules.listener.protocol,
@@ -140,10 +141,7 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
         metrics: Arc::clone(&open_guard.listener),
         accepted: Arc::clone(&rules.listener),
         peer,
-        endpoints: proxied
-            .as_ref()
-            .and_then(|proxied| proxied.endpoints)
-            .or(endpoints.map(|both| *both)),
+        endpoints: of_header.or(endpoints.map(|both| *both)),
         tls_version: stream.tls_version(),
         proxied,
         served,

@@ -23,8 +23,11 @@ use super::load_context::{LoadContext, about};
 use super::policy_settings::PolicySettings;
 use super::source::{FileError, Files, MAX_TOML_BYTES};
 use super::source_text::{error, warning};
-use crate::policy::AllowRule;
+use crate::policy::certificate::CertificateRule;
 use crate::policy::limit::Limits;
+use crate::policy::origin::Origins;
+use crate::policy::subprotocol::Subprotocols;
+use crate::policy::{AllowRule, Policy};
 
 /// Paths of all policy files beside `config`, the path of `sidegate.toml`, as [`load`](super::load)
 /// shows them.
@@ -126,15 +129,7 @@ fn page(
         (allow, limit::read(table, list_table, load.now), lines)
     };
     let deny = rule::deny(&mut client, list_table, load.now);
-    let (origins, subprotocols, certificate) = if is_baseline {
-        (None, None, None)
-    } else {
-        (
-            rule::origins(&mut client),
-            rule::subprotocols(&mut client),
-            rule::certificate(&mut client),
-        )
-    };
+    let (origins, subprotocols, certificate) = request_rules(&mut client, is_baseline);
     client.finish();
     let tests = test::read(&mut root);
     root.finish();
@@ -145,7 +140,7 @@ fn page(
     }
     let feeds = list_table.feeds();
     let (name, file) = (source.name(), source.file());
-    Some(PolicySettings {
+    let policy = Policy {
         name,
         file,
         owner,
@@ -156,9 +151,20 @@ fn page(
         certificate,
         limits,
         lines,
-        feeds,
-        tests,
-    })
+        candidate: None,
+    };
+    Some(PolicySettings { policy, feeds, tests })
+}
+
+/// Reads the rules about requests and certificates, which a baseline has none of.
+fn request_rules(
+    client: &mut TomlTable<'_>,
+    is_baseline: bool,
+) -> (Option<Origins>, Option<Subprotocols>, Option<CertificateRule>) {
+    if is_baseline {
+        return (None, None, None);
+    }
+    (rule::origins(client), rule::subprotocols(client), rule::certificate(client))
 }
 
 /// Reports rules in `[lists]`, if there are any: the header above them is missing.

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use super::defaults::{EVERYTHING, NOTHING, POLICY, loaded};
 use super::schema::keys;
 use crate::control::config::schema::{self, CONFIG};
-use crate::control::config::{LoadedConfig, PolicySettings, effective};
-use crate::policy::Policy;
+use crate::control::config::{LoadedConfig, effective};
 
 /// The text of a file as JSON.
 fn written(text: &str) -> Value {
@@ -18,34 +17,7 @@ fn written(text: &str) -> Value {
 /// The effective policy of the only page, in the middle of December 2026.
 fn policy(loaded: LoadedConfig) -> Value {
     let page = loaded.policies.into_iter().find(|page| &*page.name == "market-data").unwrap();
-    let PolicySettings {
-        name,
-        file,
-        owner,
-        allow,
-        deny,
-        origins,
-        subprotocols,
-        certificate,
-        limits,
-        lines,
-        feeds: _,
-        tests: _,
-    } = page;
-    let policy = Policy {
-        name,
-        file,
-        owner,
-        allow,
-        deny,
-        origins,
-        subprotocols,
-        certificate,
-        limits,
-        lines,
-        candidate: None,
-    };
-    effective::policy(&policy, "2026-12-15T00:00:00Z".parse().unwrap())
+    effective::policy(&page.policy, "2026-12-15T00:00:00Z".parse().unwrap())
 }
 
 /// Every key in `shown`, as a path: `listener[].name`.

@@ -167,4 +167,5 @@ pub static CLIENT_CERTIFICATES: Key<CustomValue> = Key::new(
     "Which certificates of clients are verified, and whether a client needs one. Policies judge \
      their names. A change of a file takes effect on save, for open tunnels too.",
 )
+.not_in_init()
 .example("{ ca = \"certs/clients.pem\", mode = \"optional\" }");
