@@ -228,6 +228,8 @@ impl Listeners {
     ) -> OpenListener {
         let (owner, stop) = (watch::Sender::new(owner), self.stop.child_token());
         // The duplicates of a Unix socket share its file: the first one moves it.
+        // Only now, with the new generation published: a reload that failed before has left the old
+        // socket in its place.
         for bound in shares.iter().take(1).flatten() {
             if let Err(error) = bound.settle() {
                 // The socket accepts all the same, but under its temporary name.

@@ -170,6 +170,7 @@ impl Resolver {
             return Some(Duration::ZERO);
         };
         let wait = match latest.stage {
+            // Reported once. Its thread ends it, however late, and wakes the task.
             LookupStage::Late => return None,
             LookupStage::Running => LOOKUP_TIMEOUT,
             LookupStage::Ended if name.state.has_wish() => MIN_INTERVAL.min(name.interval),
@@ -192,9 +193,13 @@ impl Resolver {
         let running = table.values().filter(|one| one.stage != LookupStage::Ended).count();
         let key = NameKey::of(state);
         let is_running = table.get(&key).is_some_and(|one| one.stage != LookupStage::Ended);
+        // A look-up cannot be cancelled: beside a hanging one a second would hang as well, and each
+        // keeps a thread.
         if is_running || running >= MAX_LOOKUPS {
             return;
         }
+        // Taken before the look-up begins: a wish that comes later may be about the answer of this
+        // look-up, and leads to another.
         state.take_wish();
         table.insert(key, LookupState { began: Instant::now(), stage: LookupStage::Running });
         drop(table);
@@ -215,6 +220,8 @@ impl Resolver {
     fn end(&self, state: &NameState, found: io::Result<Vec<SocketAddr>>) {
         let usable = found.map_err(|error| describe(&error));
         store(state, usable.and_then(|found| self.usable(found, state)));
+        // After the store: `resolve_new` looks at the names under this lock, and finds the answer
+        // once the look-up has ended.
         if let Some(latest) = lock(&self.shared.table).get_mut(&NameKey::of(state)) {
             latest.stage = LookupStage::Ended;
         }
@@ -235,6 +242,7 @@ impl Resolver {
         if addresses.is_empty() {
             return Err(format!("{} is not the address of a host", first.ip()));
         }
+        // Loaded at each answer: a reload may have bound the address since the last.
         let bound: Vec<_> = self.own.load().iter().filter_map(|one| one.address.tcp()).collect();
         let is_own = |address: &SocketAddr| bound.iter().any(|one| leads_to(*address, *one));
         let own = addresses.iter().copied().find(is_own);
@@ -242,6 +250,7 @@ impl Resolver {
         if let (Some(own), true) = (own, addresses.is_empty()) {
             return Err(format!("it leads back to a listener of this process at {own}"));
         }
+        // In the fixed order: the same addresses stay from answer to answer, and keep their health.
         if addresses.len() > MAX_ADDRESSES {
             tracing::debug!(%name, "only the first {MAX_ADDRESSES} addresses are used");
             addresses.truncate(MAX_ADDRESSES);
@@ -252,6 +261,8 @@ impl Resolver {
     /// Forgets the look-ups of names that are gone, once they have ended.
     fn forget(&self, names: &Names) {
         lock(&self.shared.table).retain(|key, latest| {
+            // A running one stays until its thread has ended it: a second look-up of a name that
+            // returns meanwhile could otherwise begin beside it.
             latest.stage != LookupStage::Ended
                 || names.iter().any(|name| NameKey::of(&name.state) == *key)
         });

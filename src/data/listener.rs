@@ -147,6 +147,8 @@ pub fn bind_unix(
     threads: usize,
     ours: bool,
 ) -> io::Result<Vec<Vec<BoundSocket>>> {
+    // Not bound over the live socket: its file would have to go first, and clients would find none
+    // until the new one is bound.
     let aside = ours.then(|| socket_file::temporary_path(path));
     let (socket, file) = socket_file::bind(aside.as_deref().unwrap_or(path), access, BACKLOG)?;
     let file = Arc::new(file);
@@ -354,6 +356,8 @@ impl Acceptor {
             }
             let (cap, total) = (&self.state.owner.cap, &self.thread.plane.total);
             let both = async {
+                // The listener's place first: while a listener is full, its waiting threads hold no
+                // place that other listeners could use.
                 CapGuards { listener: cap.acquire().await, process: total.acquire().await }
             };
             tokio::select! {

@@ -141,6 +141,8 @@ impl CertificateRule {
         let Some(certificate) = certificate else {
             return if self.required { Err(CertificateFault::Missing) } else { Ok(()) };
         };
+        // `deny` sees all names before `allow` does: a certificate with two names must not be
+        // admitted by the one if the other is denied.
         if let Some(denies) = self.deny.iter().find(|pattern| pattern.denies(certificate)) {
             return Err(CertificateFault::Denied(denies));
         }

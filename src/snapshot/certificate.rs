@@ -88,6 +88,8 @@ impl Certificates {
         let mut defaults = Alternatives::new();
         if let Some(first) = all.first() {
             for (index, certificate) in all.iter().enumerate() {
+                // Another certificate for all names of the default may take its place: the client's
+                // signature schemes choose.
                 let has_all = first.names.iter().all(|name| certificate.covers(name));
                 if index == 0 || has_all && !first.names.is_empty() {
                     add(&mut defaults, index, &key_types);
@@ -108,6 +110,8 @@ impl Certificates {
     /// An exact match precedes a wildcard, unless the client can verify only signatures of the
     /// wildcard's key. `None` means that no certificate covers the name.
     pub fn choose(&self, name: &str, offer: &SignatureOffer<'_>) -> Option<&Arc<Certificate>> {
+        // An exact name comes first even with a costlier key: operators mean the special
+        // certificate. The wildcard's is for clients whose handshake would fail otherwise.
         let exact = self.exact(name);
         let best = exact.and_then(|exact| self.best(exact, offer));
         let best = best.or_else(|| self.best(self.wildcard(name)?, offer));
@@ -134,6 +138,7 @@ impl Certificates {
     /// The certificates that no client can get, with the reasons.
     pub fn never_served(&self) -> Vec<(usize, NeverServed)> {
         let unserved = |(index, certificate): (usize, &Arc<Certificate>)| {
+            // Served to clients without a server name, whatever its own names.
             if self.defaults.contains(&index) {
                 return None;
             }
@@ -145,6 +150,7 @@ impl Certificates {
                 let same = |other: &&usize| self.key_types[**other] == self.key_types[index];
                 match alternatives.iter().find(same) {
                     Some(other) if *other != index => earlier.push(*other),
+                    // It is the first of its type for this name, and served.
                     _ => return None,
                 }
             }

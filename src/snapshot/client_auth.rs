@@ -92,12 +92,15 @@ impl ClientAuth {
         let provider = Arc::new(aws_lc_rs::default_provider());
         fenced(|| {
             let roots = Arc::clone(&options.roots);
+            // rustls' defaults hold: each certificate of the path is checked, and an unknown
+            // revocation status is a refusal (`docs/decisions/040-certificates.md`).
             let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
                 .with_crls(options.crls.iter().cloned());
             let builder = match options.mode {
                 ClientAuthMode::Required => builder,
                 ClientAuthMode::Optional => builder.allow_unauthenticated(),
             };
+            // Off by default in rustls, which would then use an expired list without a word.
             let builder = if options.enforces_crl_expiry {
                 builder.enforce_revocation_expiration()
             } else {
@@ -193,6 +196,8 @@ fn is_revoked(revoked: &RevokedSerials, path: &VerifiedPath<'_>, now: Timestamp)
     let own: &Cert<'_> = path.end_entity();
     let mut certificates: Vec<&Cert<'_>> = vec![own];
     certificates.extend(path.intermediate_certificates());
+    // Each certificate is signed by the next one on the path, the last by the authority. The
+    // issuer's key counts, since a client may send another certificate with the issuer's name.
     let keys = certificates[1..]
         .iter()
         .map(|issuer| issuer.subject_public_key_info())
@@ -232,6 +237,7 @@ impl ClientCertVerifier for ClientAuth {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        // In this order: `check_serials` takes the lack of a path for a revocation.
         let verified = self.webpki.verify_client_cert(end_entity, intermediates, now)?;
         self.check_serials(end_entity, intermediates, now)?;
         Ok(verified)

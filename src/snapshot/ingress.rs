@@ -31,8 +31,11 @@ impl Snapshot {
         let verifier = self.verifier_of(&ingress.listener);
         match (verifier, &ingress.certificate) {
             (None, None) => Ok(Cow::Borrowed(subject)),
+            // Without a verifier no authority is trusted any more: the certificate proves nothing
+            // now.
             (None, Some(_)) => Ok(Cow::Owned(subject.without_certificate())),
             (Some(verifier), None) => match verifier.mode() {
+                // The connection is older than the mode: its handshake would fail now.
                 ClientAuthMode::Required => Err(Refusal::Identity),
                 ClientAuthMode::Optional => Ok(Cow::Borrowed(subject)),
             },

@@ -76,6 +76,8 @@ impl KeyType {
         match key.algorithm() {
             SignatureAlgorithm::RSA => KeyType::Rsa,
             SignatureAlgorithm::ED25519 => KeyType::Ed25519,
+            // rustls does not name the curve, but each curve signs with one scheme alone (RFC 8446
+            // §4.2.3).
             SignatureAlgorithm::ECDSA => [Curve::P256, Curve::P384, Curve::P521]
                 .into_iter()
                 .find(|curve| key.choose_scheme(&[curve.scheme()]).is_some())

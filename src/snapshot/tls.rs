@@ -68,10 +68,14 @@ impl ListenerClientAuth {
     /// A sentence: a revocation list cannot be used, or the machine has no randomness.
     pub fn new(options: &ClientAuthOptions, before: Option<&ListenerTls>) -> Result<Self, String> {
         let kept = before.and_then(|before| before.client_auth.as_ref());
+        // By value, since each reload reads the files anew. A kept verifier keeps its number, so
+        // that no client is verified again, and its tickets, so that sessions resume.
         if let Some(kept) = kept.filter(|kept| kept.verifier.has_options(options)) {
             return Ok(kept.clone());
         }
         let verifier = ClientAuth::new(options.clone()).map_err(|error| error.to_string())?;
+        // rustls calls no verifier for a resumed session: with the former keys, a ticket would
+        // resume the session of a client that this verifier refuses.
         let tickets = TicketKeys::new().map_err(|error| error.to_string())?;
         Ok(ListenerClientAuth { verifier: Arc::new(verifier), tickets })
     }
@@ -231,6 +235,8 @@ impl SniResolver {
         let chosen = named.or_else(|| if self.strict { None } else { default() })?;
         let served = ServedCertificate {
             certificate: Arc::clone(chosen),
+            // Remembered for the requests: one for this very host is never 421, even after a reload
+            // has added a certificate for it.
             uncovered_name: name.filter(|_| named.is_none()).map(Box::from),
         };
         Some(Choice { served, is_named: name.is_some() })

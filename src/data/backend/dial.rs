@@ -129,6 +129,7 @@ impl Connector {
 /// Leaves out the addresses of names that one dial has no time for.
 fn bounded(mut ranked: Vec<(Endpoint, Arc<BackendHealth>)>) -> Vec<(Endpoint, Arc<BackendHealth>)> {
     let mut tried = 0;
+    // In the order of their ranks, so that the worst are left out.
     ranked.retain(|(endpoint, _)| {
         tried += usize::from(endpoint.resolved.is_some());
         endpoint.resolved.is_none() || tried <= MAX_NAMED_TRIES

@@ -192,6 +192,8 @@ impl BackendTable {
         health: &BackendHealth,
         fault: &DialFault<'_>,
     ) {
+        // Marked before the other addresses are looked at: of two dials that fail at once, at least
+        // one sees that all are down.
         let is_new = health.fail(fault.hangs);
         let named = || route.backends.iter().find(|one| one.address == endpoint.backend);
         let backend = endpoint.resolved.and_then(|_| named());
@@ -268,6 +270,7 @@ impl HealthTable {
     fn all_down(&self, backend: &Backend) -> bool {
         let mut is_down = true;
         backend.each_endpoint(|endpoint| {
+            // An address that was never dialled counts as up: no dial of it has failed.
             is_down &= self.endpoints.get(&endpoint).is_some_and(|health| health.is_down());
         });
         is_down

@@ -65,6 +65,8 @@ impl HttpService {
     /// The rules of the generation that runs now. A listener that a reload has removed keeps the
     /// rules of the accept.
     fn forwarded_rules<'s>(&'s self, live: &'s Snapshot) -> Option<&'s ForwardedRules> {
+        // A balancer keeps connections for hours: by the rules of the accept, a peer would be
+        // believed long after it was taken off the list.
         let present = live.listeners.get(&self.connection.listener);
         let listener = present.map_or(&self.connection.accepted, |rules| &rules.listener);
         listener.forwarded.as_ref()

@@ -127,7 +127,11 @@ impl Unidentified<'_> {
                 return self.book(unadmitted, client, None, open_guard);
             }
         };
+        // `LOCAL` and `UNKNOWN` name no client. The policy judges the balancer then, so that such a
+        // header admits no more than the balancer itself.
         let client = proxied.client().unwrap_or(Client::of_peer(self.peer));
+        // The client that the header names, not the balancer: a balancer that sends PROXY headers
+        // passes the bytes of its clients unread, and vouches for no forwarded header in them.
         let is_shared = self.rules.listener.forwards_others(Peer::of_client(client));
         // The peer's own checks, and clients that it can't name.
         let is_exempt = proxied.endpoints.is_none() || is_shared;
@@ -174,10 +178,13 @@ impl Unidentified<'_> {
         is_exempt: bool,
         thread: &ThreadContext,
     ) -> Result<PendingGuard, Unadmitted> {
+        // In the order of the accept: a client that the baseline denies takes no place, and
+        // displaces no idle connection.
         if thread.plane.live.load().denying_baseline(client, Timestamp::now()).is_some() {
             return Err(Unadmitted::Refused(Refusal::Network, None));
         }
         let pending = &thread.plane.pending;
+        // A balancer's health checks all come from its own address, and would share one bound.
         if is_exempt {
             return Ok(pending.unbounded(client.key()));
         }

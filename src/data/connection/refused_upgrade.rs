@@ -88,10 +88,12 @@ impl RefusedUpgrade {
         open_guard: OpenGuard,
         client: ClientKey,
     ) {
+        // The 101 has agreed on no extension, so that a reserved bit is a fault (RFC 6455 §5.2).
         let scanner = Scanner::new(Sender::Client, Extensions::None);
         let phase = ClosePhase::Awaited(scanner);
         let mut closing = ClosingHandshake { stream, phase, left: MAX_DISCARDED_BYTES };
         let close = frame::close_frame(self.code, self.word, None);
+        // Sent by the first poll: a write that finds no room registers the waker of its task.
         let mut first = Some((close, said));
         let closed = timeout(
             self.wait,
@@ -170,6 +172,7 @@ impl ClosingHandshake {
                     Poll::Ready(Err(_)) => return Poll::Ready(DiscardEnd::Client),
                     Poll::Ready(Ok(read)) => read,
                 };
+                // TLS records without application data read as 0 too, and are no end.
                 if read == 0 && self.stream.has_ended() {
                     return Poll::Ready(DiscardEnd::Client);
                 }

@@ -33,6 +33,8 @@ impl HttpService {
         refusal: Refusal,
         handshake: Option<&Handshake>,
     ) -> Decision {
+        // Over the bounds `close` returns `None`. The refusal is answered over HTTP then, so that
+        // its client learns of it all the same.
         if self.form_of(log, refusal) == RefusalForm::Close
             && let Some(handshake) = handshake
             && let Some(refused) = self.close(log, refusal, handshake)
@@ -69,6 +71,8 @@ impl HttpService {
         let code = RefusalForm::close_code(refusal)?;
         let grace = log.route.as_ref()?.timeouts.grace;
         let client = log.forwarded.subject.client.key();
+        // The place comes before the log line, which names the code of a Close. Without a place the
+        // refusal is logged by the answer, and only once.
         let Some(place) = self.thread.plane.refused_upgrades.enter(client) else {
             log.note_capped();
             return None;

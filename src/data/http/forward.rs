@@ -125,6 +125,8 @@ impl ForwardedFacts {
     /// The value of `X-Forwarded-For`: the addresses from the client to a listed peer, or else the
     /// client's. `None` means that there is none: a user of this host has no address.
     fn chain(&self) -> Option<HeaderValue> {
+        // From the client on: frameworks take the leftmost address, and what came further left may
+        // be forged.
         let named = self.derived.as_deref().map(|derived| derived.derivation.chain());
         let addresses = named.into_iter().flatten().filter_map(Client::ip);
         let chain = match self.derived {
@@ -149,6 +151,8 @@ pub fn to_backend(
     // Read first: a `Connection` that names Host removes it.
     let host = host(parts);
     remove_hop_by_hop(&mut parts.headers);
+    // From listed peers too: most proxies pass on every field of their clients that they do not
+    // set, and `X-Original-URL` leads some backends to a path that was not judged.
     remove_identity(&mut parts.headers);
     // The caller sets it again where the client waits for a 100.
     parts.headers.remove(EXPECT);

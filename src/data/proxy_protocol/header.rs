@@ -37,6 +37,7 @@ pub fn signature(bytes: &[u8]) -> Signature {
         if bytes.starts_with(signature) {
             return Signature::Of(version);
         }
+        // Holds for no bytes at all too: a connection that has said nothing yet is no fault.
         if signature.starts_with(bytes) {
             return Signature::Partial;
         }
@@ -68,6 +69,8 @@ fn opening(bytes: &[u8]) -> Opening {
 }
 
 fn parse_v1(bytes: &[u8]) -> Result<Option<(ProxiedConnection, usize)>, HeaderFault> {
+    // Without a line end in its first 107 bytes the line is invalid (section 2.1). A line end
+    // behind them belongs to another protocol.
     let end = bytes.iter().take(MAX_V1_BYTES).position(|byte| *byte == b'\n');
     let Some(end) = end else {
         let is_over = bytes.len() >= MAX_V1_BYTES;
@@ -88,6 +91,8 @@ fn v1_endpoints(line: &[u8]) -> Option<Option<Endpoints>> {
     if inner == b"UNKNOWN" || inner.starts_with(b"UNKNOWN ") {
         return Some(None);
     }
+    // Skips the protocol and both addresses. The ports are checked here: the crate takes `+443` and
+    // `0443` for 443, and section 2.1 allows neither.
     let mut fields = inner.split(|byte| *byte == b' ').skip(3);
     let ports = [fields.next()?, fields.next()?];
     if fields.next().is_some() || !ports.into_iter().all(is_decimal) {
@@ -108,6 +113,8 @@ fn is_decimal(text: &[u8]) -> bool {
 fn parse_v2(bytes: &[u8]) -> Result<Option<(ProxiedConnection, usize)>, HeaderFault> {
     let Some(&version_and_command) = bytes.get(V2_SIGNATURE.len()) else { return Ok(None) };
     let (version, command) = (version_and_command >> 4, version_and_command & 0xF);
+    // Checked before the rest has come: a stray connection must not wait for a length that its
+    // bytes happen to hold.
     if version != 2 {
         return Err(HeaderFault::Version(version));
     }
@@ -143,6 +150,8 @@ fn proxied(header: &[u8], family: u8) -> Result<(Option<Endpoints>, ProxyDetails
         0x31 | 0x32 => 2 * 108,
         _ => return Err(HeaderFault::Family(family)),
     };
+    // The crate checks TLVs only as they are iterated over. All are walked here: a header whose end
+    // is in doubt has no beginning to believe (`docs/decisions/038-proxy-protocol.md`).
     let tlvs = header.get(V2_FIXED_BYTES + addresses..).ok_or(HeaderFault::V2TooShort)?;
     let details = tlv::read(header, tlvs)?;
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };

@@ -76,6 +76,9 @@ fn step(socket: &Socket, held: &[u8]) -> io::Result<Result<Step, HeaderFault>> {
     buffers::lend(|buffers| {
         // The thread's buffer: a peer that says nothing holds no memory.
         let buffer = &mut buffers.cipher[..MAX_HEADER_BYTES];
+        // A header may come byte by byte. The parser keeps no state, so that it reads all bytes
+        // again. There is always room: it refuses a header that would not fit, and a read of no
+        // bytes would look like the end of the stream.
         let (before, room) = buffer.split_at_mut(held.len());
         before.copy_from_slice(held);
         let (_, came) = rustix::net::recv(socket, room, RecvFlags::PEEK)?;
@@ -85,6 +88,8 @@ fn step(socket: &Socket, held: &[u8]) -> io::Result<Result<Step, HeaderFault>> {
         let all = before.len() + came;
         let (found, belongs) = match header::parse(&buffer[..all]) {
             Ok(Some((connection, length))) => (Some(connection), length),
+            // Taken off although more has to come: what stays keeps the socket readable, and the
+            // loop would spin until the rest arrives.
             Ok(None) => (None, all),
             Err(fault) => return Ok(Err(fault)),
         };

@@ -41,6 +41,8 @@ pub fn read(header: &[u8], tlvs: &[u8]) -> Result<ProxyDetails, HeaderFault> {
             SSL => details.tls = Some(tls(value)?),
             CRC32C => {
                 let sum: [u8; 4] = value.try_into().map_err(|_| HeaderFault::Tlv(kind))?;
+                // `rest` begins behind this TLV, so its value is found from the end. The checksum
+                // covers the whole header, with zeros in place of itself.
                 let at = header.len() - rest.len() - sum.len();
                 if crc32c(header, at) != u32::from_be_bytes(sum) {
                     return Err(HeaderFault::Checksum);
@@ -59,6 +61,8 @@ fn tls(value: &[u8]) -> Result<ProxiedTls, HeaderFault> {
         is_tls: ssl.client_ssl(),
         version: None,
         common_name: None,
+        // Over a resumed session no certificate is sent. The balancer has verified it before, and
+        // sets only the flag of the session.
         has_certificate: ssl.client_cert_conn() || ssl.client_cert_sess(),
         verify: ssl.verify(),
     };

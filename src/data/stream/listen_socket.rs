@@ -75,6 +75,8 @@ impl ListenSocket {
 
 /// A connection over a Unix socket with the user at its other end.
 fn identified(stream: StdUnixStream) -> io::Result<Arrival> {
+    // The kernel recorded both at connect(2). A peer that has changed its user since, or has passed
+    // the socket to another process, counts as the user that connected.
     let (user, groups) = (peer_user::user(&stream)?, peer_user::groups(&stream)?);
     let Subject { credentials, .. } = Subject::of_user(user, groups);
     Ok(Arrival { stream: AcceptedStream::Unix(stream), peer: Peer::unix(user), credentials })

@@ -34,6 +34,7 @@ pub fn user(socket: &impl AsFd) -> io::Result<UnixUser> {
 pub fn groups(socket: &impl AsFd) -> io::Result<Box<[u32]>> {
     let mut groups = vec![0; USUAL_GROUPS];
     let mut count = read_groups(socket, &mut groups);
+    // Once is enough: the record is of connect(2), and does not grow between the two calls.
     if count.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ERANGE)) {
         groups.resize(MAX_GROUPS, 0);
         count = read_groups(socket, &mut groups);
@@ -63,6 +64,7 @@ fn read_groups(socket: &impl AsFd, room: &mut [u32]) -> io::Result<usize> {
     if answer != 0 {
         return Err(io::Error::last_os_error());
     }
+    // The kernel counts bytes, and not groups.
     Ok(length as usize / size_of::<libc::gid_t>())
 }
 

@@ -254,6 +254,7 @@ async fn connect(address: SocketAddr, preamble: &Preamble) -> io::Result<TcpStre
     tcp.set_nodelay(true)?;
     keepalive::enable(&tcp)?;
     if !preamble.0.is_empty() {
+        // Before TLS begins: a backend takes the header off ahead of its own handshake.
         // Boxed: most connections have none.
         Box::pin(tcp.write_all(&preamble.0)).await?;
     }

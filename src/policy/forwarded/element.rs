@@ -104,6 +104,7 @@ fn parameters(element: &[u8]) -> Result<Element<'_>, WalkFault> {
     let (mut client, mut scheme, mut host) = (None, None, None);
     let mut rest = element;
     while !rest.is_empty() {
+        // A pair between two semicolons may be empty (RFC 7239 §4).
         if rest[0] == b';' {
             rest = rest[1..].trim_ascii();
             continue;
@@ -174,6 +175,7 @@ fn node(text: &[u8], form: PortForm) -> Result<IpAddr, WalkFault> {
                 let (address, rest) = literal.split_once(']')?;
                 (IpAddr::V6(address.parse::<Ipv6Addr>().ok()?), rest)
             }
+            // As a whole first: behind a bare IPv6 address a port looks like one more group.
             None => match text.parse() {
                 Ok(address) => (address, ""),
                 Err(_) => {

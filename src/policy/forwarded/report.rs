@@ -35,6 +35,8 @@ impl ForwardedReport {
     /// appended: the value counts that lies as far from the right as the client's address, `depth`.
     /// Of a shorter list the leftmost counts, since a proxy has replaced what came.
     pub(super) fn of_fields(headers: &HeaderMap, depth: usize) -> Result<Self, WalkFault> {
+        // A malformed report is refused, and not ignored: with the listener's own scheme instead,
+        // `origins = ["same"]` would admit pages of two schemes.
         let scheme = nth_from_right(headers, X_FORWARDED_PROTO, depth).map(scheme).transpose()?;
         let host = nth_from_right(headers, X_FORWARDED_HOST, depth).map(host).transpose()?;
         let port = nth_from_right(headers, X_FORWARDED_PORT, depth).map(port).transpose()?;
@@ -85,6 +87,7 @@ fn port(text: &[u8]) -> Result<u16, WalkFault> {
 /// The request id, if there is exactly one and it fits into logs and headers unquoted.
 pub(super) fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut ids = headers.get_all(X_REQUEST_ID).iter();
+    // Of two ids, neither is known to be the peer's own.
     let id = ids.next().filter(|_| ids.next().is_none())?;
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:+/=@".contains(byte);
     let fits = (1..=MAX_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(is_plain);

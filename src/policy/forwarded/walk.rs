@@ -38,6 +38,7 @@ impl ForwardedRules {
         peer: Client,
         headers: &HeaderMap,
     ) -> Result<Option<Derived>, Box<Derivation>> {
+        // Every client can write these headers: of an unlisted peer nothing is read.
         if !self.from.contains(Peer::of_client(peer)) {
             return Ok(None);
         }
@@ -69,7 +70,11 @@ impl ForwardedRules {
         headers: &'h HeaderMap,
     ) -> Result<Option<Element<'h>>, WalkFault> {
         let mut reached = None;
+        // Each proxy appends the address that it was connected from. What a client has written lies
+        // to the left of its own address, which ends the walk unless it is listed.
         for text in FromRight::new(headers, self.header) {
+            // A malformed element is not skipped: the address to its right belongs to a proxy, and
+            // proxies are often admitted where clients are not.
             let element = Element::parse(text, self.header)?;
             let address = element.address;
             reached = Some(element);
