@@ -71,8 +71,8 @@ fn settings(config: &OutputConfig, metrics: u16, tree: &Tree) -> String {
             let header = quoted(&forwarded.header);
             push_line(
                 &mut out,
-                "# Not enabled by the import. Until it is, each client behind these is judged as \
-                 the one that it comes by.",
+                "# Not enabled by the import. Until it is, each client behind these peers is judged \
+                 as its peer.",
             );
             push_line(
                 &mut out,

@@ -100,15 +100,7 @@ impl Snapshot {
         now: Timestamp,
         promoted: Option<&str>,
     ) -> Judgement {
-        let refused =
-            |route: Option<&Arc<Route>>, policy: Option<&Arc<Policy>>, refusal| Judgement {
-                generation: self.generation,
-                route: route.cloned(),
-                policy: policy.cloned(),
-                verdict: Err(refusal),
-                candidate: None,
-                ambiguity: None,
-            };
+        let refused = |route, policy, refusal| self.refused(route, policy, refusal);
         let host = request.host.name();
         let route = self.route_to(request);
         let denied = self.denying_baseline(subject, now);
@@ -147,6 +139,23 @@ impl Snapshot {
             // Judged whatever the policy decides: a candidate may also admit what the policy
             // refuses.
             candidate: candidate.map(|candidate| judged(candidate)),
+            ambiguity: None,
+        }
+    }
+
+    /// The judgement of a request that is refused before its route's policy judges it.
+    fn refused(
+        &self,
+        route: Option<&Arc<Route>>,
+        policy: Option<&Arc<Policy>>,
+        refusal: Refusal,
+    ) -> Judgement {
+        Judgement {
+            generation: self.generation,
+            route: route.cloned(),
+            policy: policy.cloned(),
+            verdict: Err(refusal),
+            candidate: None,
             ambiguity: None,
         }
     }

@@ -117,22 +117,7 @@ impl Upstreams {
             context.fault(id, format!("invalid URL prefix in \"{url}\""));
             return None;
         };
-        let (address, path) = match rest.strip_prefix("unix:") {
-            // A colon ends the path of the socket if a URI follows.
-            Some(socket) => match socket.split_once(':') {
-                Some((socket, path)) => (format!("unix:{socket}"), path),
-                None => (rest.to_owned(), ""),
-            },
-            None => {
-                let end = rest
-                    .find(['/', '?'])
-                    // In `http://app$request_uri` the variable is the whole URI, which begins with
-                    // a slash.
-                    .or_else(|| rest.find("$request_uri").filter(|at| *at > 0))
-                    .unwrap_or(rest.len());
-                (rest[..end].to_owned(), &rest[end..])
-            }
-        };
+        let (address, path) = address_and_path(rest);
         let to = match self.0.get(&address) {
             _ if scheme == "https" => PassTarget::Unknown(
                 "nginx verifies the certificate of an https:// backend only if configured to, and \
@@ -226,4 +211,20 @@ fn backend(address: &str) -> Result<String, String> {
     }
     config::backend(&format!("http://{address}"))
         .map_err(|fault| format!("`{address}` is no backend: {fault}"))
+}
+/// Splits a URL behind its scheme into the address and the URI behind it.
+fn address_and_path(rest: &str) -> (String, &str) {
+    if let Some(socket) = rest.strip_prefix("unix:") {
+        // A colon ends the path of the socket if a URI follows.
+        return match socket.split_once(':') {
+            Some((socket, path)) => (format!("unix:{socket}"), path),
+            None => (rest.to_owned(), ""),
+        };
+    }
+    let end = rest
+        .find(['/', '?'])
+        // In `http://app$request_uri` the variable is the whole URI, which begins with a slash.
+        .or_else(|| rest.find("$request_uri").filter(|at| *at > 0))
+        .unwrap_or(rest.len());
+    (rest[..end].to_owned(), &rest[end..])
 }

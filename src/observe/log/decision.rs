@@ -96,14 +96,7 @@ impl DecisionRecord<'_> {
         let LogContext { listener, client, peer, .. } = self.log_context;
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
         let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
-        // A failure is no refusal: the backend had the request, and each has its line.
-        if let Some(refusal) = self.refusal {
-            let fields = SummaryFields { route, listener, reason: refusal.word() };
-            if !throttle.admits(client, fields, Instant::now()) {
-                return;
-            }
-        }
-        if !is_wanted(reason) {
+        if self.is_summarised(throttle, route) || !is_wanted(reason) {
             return;
         }
         let decisive = self.decisive();
@@ -144,6 +137,15 @@ impl DecisionRecord<'_> {
             error = self.error,
             "{result}"
         );
+    }
+
+    /// Whether a refusal goes into a summary, as its client has had its lines already.
+    fn is_summarised(&self, throttle: &LogThrottle, route: &str) -> bool {
+        // A failure is no refusal: the backend had the request, and each has its line.
+        let Some(refusal) = self.refusal else { return false };
+        let LogContext { listener, client, .. } = self.log_context;
+        let fields = SummaryFields { route, listener, reason: refusal.word() };
+        !throttle.admits(client, fields, Instant::now())
     }
 
     /// Logs that the policy's candidate would have decided differently. `refusal` comes from the

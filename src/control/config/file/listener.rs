@@ -112,14 +112,7 @@ fn read(
     let forwarded = forwarded::read(&mut table);
     let client_certificates = client_certificates::read(&mut table, speaks, load);
     refuse_reserved(&mut table);
-    // Without its header, the keys of a [[certificate]] belong to the table above.
-    let has_pair = table.has("chain") || table.has("key");
-    let means_tls = matches!(speaks, Protocol::Tls(_)) && !table.misspells("tls") && !has_pair;
-    if means_tls && !known.certified && !table.document().has_syntax_errors() {
-        let remedy = "add a [[certificate]] with its chain and key, or tls = false";
-        table.report(error("TLS without a certificate").with_remedy(remedy));
-        known.certified = true; // Said once.
-    }
+    report_uncertified(&table, speaks, &mut known.certified);
     table.finish();
     Some(Listener {
         name: name?,
@@ -136,6 +129,18 @@ fn read(
         forwarded,
         timeouts,
     })
+}
+
+/// Reports TLS without any certificate, once for all listeners: `is_certified` is true then.
+fn report_uncertified(table: &TomlTable<'_>, speaks: Protocol, is_certified: &mut bool) {
+    // Without its header, the keys of a [[certificate]] belong to the table above.
+    let has_pair = table.has("chain") || table.has("key");
+    let means_tls = matches!(speaks, Protocol::Tls(_)) && !table.misspells("tls") && !has_pair;
+    if means_tls && !*is_certified && !table.document().has_syntax_errors() {
+        let remedy = "add a [[certificate]] with its chain and key, or tls = false";
+        table.report(error("TLS without a certificate").with_remedy(remedy));
+        *is_certified = true;
+    }
 }
 
 /// Refuses keys and values of later versions.
