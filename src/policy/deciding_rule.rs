@@ -404,11 +404,11 @@ mod tests {
                 (Ok(()), Rule::Allow) => prop_assert_eq!(says, (!allow.is_empty()).then_some(true)),
                 (Err(Refusal::Network), Rule::Deny) => prop_assert_eq!(says, Some(true)),
                 (Err(Refusal::Network), Rule::Allow) => {
-                    prop_assert!(says != Some(true) && !allow.is_empty())
+                    prop_assert!(says != Some(true) && !allow.is_empty());
                 }
                 (Err(Refusal::Origin), Rule::Origins) => prop_assert!(!origin && says.is_none()),
                 (Err(Refusal::Subprotocol), Rule::Subprotocols) => {
-                    prop_assert!(!subprotocol && says.is_none())
+                    prop_assert!(!subprotocol && says.is_none());
                 }
                 other => prop_assert!(false, "{other:?}"),
             }
