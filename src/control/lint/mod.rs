@@ -31,6 +31,7 @@ pub fn lint(
 ) -> Vec<Diagnostic> {
     let mut remarks = rules::unused(loaded);
     remarks.extend(rules::rebinding(loaded, config));
+    remarks.extend(rules::unverified(loaded));
     remarks.extend(coverage::uncovered(loaded, config));
     remarks.extend(paths::differing_in_case(loaded, config));
     remarks.extend(paths::ambiguous(loaded, config));

@@ -9,7 +9,7 @@ use super::location::{LinePart, Lint, LintLocation};
 use crate::control::config::{LoadedConfig, PolicySettings, RouteSettings};
 use crate::policy::origin::OriginPattern;
 use crate::policy::route::HostPattern;
-use crate::snapshot::listener::Protocol;
+use crate::snapshot::listener::{Listener, Protocol};
 
 /// Policies that no route names.
 pub fn unused(loaded: &LoadedConfig) -> Vec<Lint> {
@@ -63,6 +63,29 @@ pub fn missing(page: &PolicySettings) -> Vec<Lint> {
         });
     }
     remarks
+}
+
+/// Policies that require a certificate, while no listener asks for one: they refuse every client.
+pub fn unverified(loaded: &LoadedConfig) -> Vec<Lint> {
+    let asks = |listener: &Arc<Listener>| listener.client_certificates.is_some();
+    if loaded.settings.listeners.iter().any(asks) {
+        return Vec::new();
+    }
+    let requires = |page: &&PolicySettings| {
+        page.certificate.as_ref().is_some_and(|certificate| certificate.required)
+    };
+    let remark = |page: &PolicySettings| Lint {
+        location: LintLocation {
+            file: Arc::clone(&page.file),
+            line: page.lines.certificate,
+            part: LinePart::Word("certificate".into()),
+        },
+        message: "no listener asks for certificates: every client is refused".into(),
+        remedy: "client_certificates = { ca = \"certs/clients.pem\" } in a [[listener]] with TLS"
+            .into(),
+        other: None,
+    };
+    loaded.policies.iter().chain(&loaded.candidates).filter(requires).map(remark).collect()
 }
 
 /// Routes for every host whose policy admits pages of the `same` origin, while a listener speaks

@@ -442,3 +442,21 @@ fn narrower_network_with_other_limits_is_not_linted() {
         ""
     );
 }
+
+#[test]
+fn certificate_that_no_listener_asks_for_is_noticed() {
+    let policy =
+        |rule: &str| format!("schema = 1\n[client]\nallow = [\"192.0.2.0/24\"]\n{rule}\n{SOUND}");
+    let found = lints(&[("policies/chat.toml", &policy("certificate = { required = true }"))]);
+    let expected = r#"
+warning: no listener asks for certificates: every client is refused
+ --> policies/chat.toml:4:1
+  |
+4 | certificate = { required = true }
+  | ^^^^^^^^^^^
+  |
+  = help: client_certificates = { ca = "certs/clients.pem" } in a [[listener]] with TLS
+"#;
+    assert_eq!(found, expected.trim_matches('\n'), "{found}");
+    assert_eq!(lints(&[("policies/chat.toml", &policy("certificate = { required = false }"))]), "");
+}
