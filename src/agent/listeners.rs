@@ -273,7 +273,8 @@ impl OpenListener {
     /// that arrived under another name, or with another protocol, end between two requests.
     fn hand_over(&self, listener: &Listener, owner: SocketOwner) {
         let former = self.owner.borrow().closing.clone();
-        if (&self.listener.name, self.listener.protocol) == (&listener.name, listener.protocol) {
+        let speaks = |one: &Listener| (one.protocol, one.client_certificates.is_some());
+        if self.listener.name == listener.name && speaks(&self.listener) == speaks(listener) {
             self.owner.send_replace(SocketOwner { closing: former, ..owner });
         } else {
             self.owner.send_replace(owner);

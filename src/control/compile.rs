@@ -304,6 +304,7 @@ fn route(
         backends: backends.backends(page),
         backend_tls: page.backend_tls.as_ref().map(|page| backends.tls.get(page)).transpose()?,
         proxy_protocol: page.proxy_protocol,
+        client_certificate: page.client_certificate,
         policy,
         http: page.http,
         refuse: page.refuse,

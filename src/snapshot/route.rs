@@ -33,6 +33,8 @@ pub struct Route {
     pub backend_tls: Option<Arc<BackendTls>>,
     /// Whether each connection to a backend begins with a PROXY header for the client.
     pub proxy_protocol: bool,
+    /// The certificates of the client that its backends get.
+    pub client_certificate: SentCertificate,
     /// The policy that judges its requests.
     pub policy: Arc<Policy>,
     /// Whether plain HTTP is forwarded or refused.
@@ -49,6 +51,17 @@ pub struct Route {
     pub max_fields: usize,
     /// Timeouts of the route.
     pub timeouts: RouteTimeouts,
+}
+
+/// The certificates of a client that a backend gets (RFC 9440).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SentCertificate {
+    /// None.
+    Off,
+    /// The client's own, in `Client-Cert`.
+    Leaf,
+    /// The client's own, and the others that it sent in `Client-Cert-Chain`.
+    Chain,
 }
 
 /// Treatment of plain HTTP on a route.

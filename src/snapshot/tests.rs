@@ -23,6 +23,7 @@ use crate::snapshot::listener;
 use crate::snapshot::names::Names;
 use crate::snapshot::route::{
     Backend, BackendAddress, PathForwarding, PlainHttp, RefusalForm, Route, RouteTimeouts,
+    SentCertificate,
 };
 
 /// The policy `chat`: it admits every client but those of `denied`, and has these limits.
@@ -72,6 +73,7 @@ pub fn route(name: &str, path: &str, policy: &Arc<Policy>) -> Arc<Route> {
         backends: [Backend { address: BackendAddress::Unix("app.sock".into()), name: None }].into(),
         backend_tls: None,
         proxy_protocol: false,
+        client_certificate: SentCertificate::Off,
         policy: Arc::clone(policy),
         http: PlainHttp::Refuse,
         refuse: RefusalForm::Answer,

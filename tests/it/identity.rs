@@ -248,3 +248,29 @@ async fn certificate_counts_no_more_when_no_listener_verifies_it() {
     tunnel.expect_close_with(1008, "identity").await;
     client.expect_refused(client.attempt_head("/chat", ""), 403, "identity").await;
 }
+
+#[tokio::test]
+async fn backend_gets_the_certificate_and_no_forged_one() {
+    let authority = Authority::new("clients");
+    let server = backend::manual().run().await;
+    let sidegate = asking(&authority, OPTIONAL, &server)
+        .on_route("client_certificate = 'chain'\nhttp = 'forward'")
+        .run()
+        .await;
+    let known = client::new(&sidegate).tls_with(authority.client("spiffe://a/ws/1", 1));
+    let forged = "Client-Cert: :AAAA:\r\nCLIENT-CERT-CHAIN: :AAAA:\r\n";
+    for (client, is_known) in [(client::new(&sidegate), false), (known, true)] {
+        for head in
+            [client.attempt_head("/chat", forged), client.request("GET /chat HTTP/1.1", forged)]
+        {
+            let mut wire = client.connect().await;
+            wire.send(head).await;
+            let got = server.accepted().await.head().await;
+            let certificate = got.header("client-cert");
+            assert_eq!(certificate.is_some(), is_known, "{certificate:?}");
+            let is_der = |field: &str| field.starts_with(":MII") && field.ends_with(':');
+            assert!(certificate.is_none_or(is_der), "{certificate:?}");
+            assert_eq!(got.header("client-cert-chain"), None);
+        }
+    }
+}

@@ -36,8 +36,11 @@ def backend():
 
 def local(place, policy, *keys):
     """Sidegate with a listener at `local.sock` that any user may connect to, unless `keys` say otherwise."""
-    # Every user may look below the folder of the place, as below /run.
-    place.dir.chmod(0o711)
+    # Every user may look below the folder of the place, as below /run; `mktemp -d` lets nobody.
+    for folder in [place.dir, *place.dir.parents]:
+        mode = os.stat(folder).st_mode & 0o777
+        if mode & 0o011 != 0o011:
+            folder.chmod(mode | 0o011)
     sidegate = Sidegate(place).policy(text=policy)
     sidegate.socket = place.dir / "local.sock"
     url = f"http://127.0.0.1:{backend()}"

@@ -235,6 +235,7 @@ fn route(route: &RouteSettings) -> Value {
         route::PATH.shown_as(route.path.to_string()),
         route::BACKEND.shown_as(backends),
         route::PROXY_PROTOCOL.shown(&route.proxy_protocol),
+        route::CLIENT_CERTIFICATE.shown(&route.client_certificate),
         route::STRIP_PREFIX.shown(&route.strip_prefix),
         route::PATHS.shown(&route.paths),
         route::MAX_FIELDS.shown(&(route.max_fields as u32)),

@@ -19,7 +19,7 @@ use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::{Listener, ListenerTimeouts};
 use crate::snapshot::route::{
-    BackendAddress, PathForwarding, PlainHttp, RefusalForm, RouteTimeouts,
+    BackendAddress, PathForwarding, PlainHttp, RefusalForm, RouteTimeouts, SentCertificate,
 };
 
 /// Values of `sidegate.toml`, with defaults filled in.
@@ -233,6 +233,8 @@ pub struct RouteSettings {
     pub refuse: RefusalForm,
     /// Whether each connection to a backend begins with a PROXY header of version 2.
     pub proxy_protocol: bool,
+    /// The certificates of the client that backends get.
+    pub client_certificate: SentCertificate,
     /// Whether `path` is removed from the request before forwarding.
     pub strip_prefix: bool,
     /// The form in which the path of a request is forwarded.

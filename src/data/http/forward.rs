@@ -4,6 +4,7 @@
 //! strip or forge them (`docs/spec/wire.md`, "Headers to the backend"). Names keep their
 //! case: hyper keeps it in the extensions, which are moved along.
 
+use data_encoding::BASE64;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
     SEC_WEBSOCKET_ACCEPT, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -20,7 +21,7 @@ use crate::policy::route::stripped;
 use crate::policy::subject::Subject;
 use crate::refusal::{HeadError, Refusal};
 use crate::snapshot::listener::{HTTP_PORT, HTTPS_PORT};
-use crate::snapshot::route::Route;
+use crate::snapshot::route::{Route, SentCertificate};
 
 /// Fields for one connection only (RFC 9110 §7.6.1), besides the ones which `Connection` names.
 static HOP_BY_HOP: [HeaderName; 7] = [
@@ -36,6 +37,8 @@ static HOP_BY_HOP: [HeaderName; 7] = [
 /// Fields that frame content. A head without content has none of them.
 const CONTENT_FRAMING: [HeaderName; 3] = [CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER];
 
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -175,22 +178,37 @@ pub fn to_backend(
     if let Some(chain) = forwarded.chain() {
         parts.headers.insert(X_FORWARDED_FOR, chain);
     }
-    let scheme = match forwarded.scheme() {
-        Scheme::Https => "https",
-        Scheme::Http | Scheme::Unknown => "http",
-    };
-    parts.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    let is_https = forwarded.scheme() == Scheme::Https;
+    let scheme = HeaderValue::from_static(if is_https { "https" } else { "http" });
+    parts.headers.insert(X_FORWARDED_PROTO, scheme);
     let port = forwarded.public_port(&request.host);
     parts.headers.insert(X_FORWARDED_PORT, HeaderValue::from(port));
     if let Some(prefix) = prefix(route) {
         parts.headers.insert(X_FORWARDED_PREFIX, prefix);
     }
+    insert_certificates(&mut parts.headers, route.client_certificate, &forwarded.subject);
     parts.headers.insert(X_REQUEST_ID, id.clone());
     parts.uri = target(request, route, parts.uri.query())?;
     // For a client of HTTP/1.0 too: a backend is always asked in HTTP/1.1 (`docs/spec/wire.md`,
     // "HTTP/1.0").
     parts.version = Version::HTTP_11;
     Ok(())
+}
+
+/// Sets the fields that tell a backend of the client's verified certificate (RFC 9440 §2). A client
+/// that a forwarder names has none: what the connection shows is the forwarder's.
+fn insert_certificates(headers: &mut HeaderMap, sent: SentCertificate, subject: &Subject) {
+    let Some(certificate) = subject.certificate().filter(|_| sent != SentCertificate::Off) else {
+        return;
+    };
+    // A byte sequence of Structured Fields: base64 between colons (RFC 8941 §3.3.5).
+    let field = |der: &[u8]| format!(":{}:", BASE64.encode(der));
+    let Some((own, others)) = certificate.chain.split_first() else { return };
+    headers.insert(CLIENT_CERT, value(&field(own)));
+    if sent == SentCertificate::Chain && !others.is_empty() {
+        let chain: Vec<_> = others.iter().map(|der| field(der)).collect();
+        headers.insert(CLIENT_CERT_CHAIN, value(&chain.join(", ")));
+    }
 }
 
 /// The host as the client wrote it: in the field, or, over HTTP/1.0, in the target alone. `None`

@@ -55,6 +55,7 @@ fn read(
         .and_then(|value| backend::all(value, context.load));
     let backend_tls = backend::tls(&mut table, backends.as_deref(), context);
     let proxy_protocol = table.read_or_default(&keys::PROXY_PROTOCOL);
+    let client_certificate = table.read_or_default(&keys::CLIENT_CERTIFICATE);
     let strip_prefix = table.read_or_default(&keys::STRIP_PREFIX);
     let max_fields = table.read_or_default(&keys::MAX_FIELDS) as usize;
     let SharedValues { policy, http, refuse, max_body, timeouts, resolve } =
@@ -82,6 +83,7 @@ fn read(
         http,
         refuse,
         proxy_protocol,
+        client_certificate,
         strip_prefix,
         paths: PathForwarding::Canonical,
         max_body,

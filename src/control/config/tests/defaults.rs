@@ -102,6 +102,7 @@ paths = "canonical"
 max_body = "1MiB"
 max_fields = 100
 proxy_protocol = "off"
+client_certificate = "off"
 "#;
 
 /// The same file without the keys that have a default.

@@ -281,11 +281,11 @@ fn a_key_that_is_there_already_is_not_suggested() {
 #[test]
 fn swapped_path_and_paths_are_one_error() {
     one(&config(), ("path    = \"/ticks/\"", "paths = \"/ticks/\""), (70, "did you mean `path`?"));
-    one(&config(), ("path = \"/third\"", "paths = \"/third\""), (98, "did you mean `path`?"));
+    one(&config(), ("path = \"/third\"", "paths = \"/third\""), (99, "did you mean `path`?"));
     one(
         &config(),
         ("path = \"/third\"", "path = \"as-is\"\npath = \"/third\""),
-        (98, "did you mean `paths`?"),
+        (99, "did you mean `paths`?"),
     );
 }
 
@@ -293,7 +293,7 @@ fn swapped_path_and_paths_are_one_error() {
 fn a_copied_table_is_one_error() {
     let route = "[[route]]\nname = \"third\"\nhost = \"*\"\npath = \"/third\"\nbackend = \"unix:/run/app.sock\"\n\
                  policy = \"market-data\"\n";
-    one(&config(), (route, &format!("{route}{route}")), (102, "take another name"));
+    one(&config(), (route, &format!("{route}{route}")), (103, "take another name"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::control::config::keys::kind::{
 };
 use crate::control::config::keys::sidegate::{backend_tls, timeouts};
 use crate::snapshot::listener;
-use crate::snapshot::route::{PathForwarding, PlainHttp, RefusalForm};
+use crate::snapshot::route::{PathForwarding, PlainHttp, RefusalForm, SentCertificate};
 
 const RELOAD: &str = "The keys hold for requests that come after the reload. Open tunnels are \
                       judged again by the route and the policy that their request has now.";
@@ -25,6 +25,7 @@ pub static TABLE: KeyTable = KeyTable {
         &BACKEND_TLS,
         &RESOLVE,
         &PROXY_PROTOCOL,
+        &CLIENT_CERTIFICATE,
         &POLICY,
         &HTTP,
         &FORWARD_AS,
@@ -107,6 +108,18 @@ pub static PROXY_PROTOCOL: KeyWithDefault<bool> = Key::new(
      other client.",
 )
 .default(|| false);
+
+pub static CLIENT_CERTIFICATE: KeyWithDefault<SentCertificate> = Key::new(
+    "client_certificate",
+    choice(&[
+        ("off", SentCertificate::Off),
+        ("leaf", SentCertificate::Leaf),
+        ("chain", SentCertificate::Chain),
+    ]),
+    "\"leaf\": the backend gets the client's verified certificate in `Client-Cert`; \"chain\": and \
+     the others that the client sent in `Client-Cert-Chain` (RFC 9440).",
+)
+.default(|| SentCertificate::Off);
 
 pub static POLICY: Key<CustomValue> = Key::new(
     "policy",
