@@ -60,17 +60,7 @@ fn read(
     let max_fields = table.read_or_default(&keys::MAX_FIELDS) as usize;
     let SharedValues { policy, http, refuse, max_body, timeouts, resolve } =
         common::read(&mut table, context.defaults, context.policies);
-    let policy = match policy {
-        PolicyRef::Named(name) => Some(name),
-        PolicyRef::Invalid => None,
-        PolicyRef::Absent => {
-            table.require_in_any(
-                &keys::POLICY,
-                "policy = \"NAME\", of policies/NAME.toml, here or in [defaults]",
-            );
-            None
-        }
-    };
+    let policy = policy_name(&mut table, policy);
     let (line, path_line) = (table.line("name"), table.line("path"));
     table.finish();
     Some(RouteSettings {
@@ -93,6 +83,21 @@ fn read(
         line,
         path_line,
     })
+}
+
+/// The name of the policy that judges a route. `None` means that an error was reported.
+fn policy_name(table: &mut TomlTable<'_>, policy: PolicyRef) -> Option<Arc<str>> {
+    match policy {
+        PolicyRef::Named(name) => Some(name),
+        PolicyRef::Invalid => None,
+        PolicyRef::Absent => {
+            table.require_in_any(
+                &keys::POLICY,
+                "policy = \"NAME\", of policies/NAME.toml, here or in [defaults]",
+            );
+            None
+        }
+    }
 }
 
 /// Reads host and path, and reports a pair that an earlier route has.
