@@ -67,7 +67,9 @@ class World:
         sidegate.policy("slow", '[client]\nallow = ["any"]\n[limits]\nupgrades = { rate = "1/m", burst = 1 }\n')
         sidegate.policy("single", '[client]\nallow = ["any"]\n[limits]\nconnections = { per_client = 1 }\n')
         sidegate.policy("full", '[client]\nallow = ["any"]\n[limits]\nconnections = { total = 1 }\n').policy()
-        sidegate.route("ticks", "/ws/", f"http://127.0.0.1:{mirror}", "market-data")
+        # A name without an address, beside a backend that serves: names have panels of their own.
+        ticks = [f"http://127.0.0.1:{mirror}", "http://nowhere.invalid:9"]
+        sidegate.route("ticks", "/ws/", ticks, "market-data")
         sidegate.route("docs", "/docs/", f"http://127.0.0.1:{mirror}", http="forward")
         sidegate.route("full", "/full/", f"http://127.0.0.1:{echo}", "full")
         sidegate.route("slow", "/slow/", f"http://127.0.0.1:{echo}", "slow")
