@@ -28,7 +28,7 @@ PATIENCE = 2  # seconds that a stop has, instead of the unit's 45: less than a d
 SPREAD = 5.0  # [shutdown] spread, as it is without being set
 COMING = 100  # clients a second that connect through a restart, whether or not the former have been served
 GROUND = [f"127.0.0.{last}" for last in range(2, 18)]  # where they come from: a client may only have so many that wait
-JUDGING = "sidegate::data::connection::decide::<impl .*HttpService>::judge"  # called for each request, by its connection's task
+JUDGING = "sidegate::snapshot::judge::<impl .*Snapshot>::judge_by"  # called for each request, by its connection's task
 CONTROL = "sidegate::data::websocket::frame::Scanner::begin"  # for a control frame at the front of a read, by its tunnel
 RESTART = 1.0  # seconds from a SIGKILL to a client that is served, on a quiet machine; three times as much is let pass here
 
