@@ -3,6 +3,7 @@
 //!
 //! This module removes only files that it created, dead sockets, and symbolic links in its way.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -32,19 +33,25 @@ pub struct SocketAccess {
     pub group: Option<u32>,
 }
 
+/// The files of this process. A rename may replace these alone.
+static OWN_NODES: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+
 impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
         let made = fs::symlink_metadata(path)?;
-        Ok(SocketFile { path: Mutex::new(path.to_owned()), node: (made.dev(), made.ino()) })
+        let node = (made.dev(), made.ino());
+        lock(&OWN_NODES).insert(node);
+        Ok(SocketFile { path: Mutex::new(path.to_owned()), node })
     }
 
-    /// Renames the file to `path`, replacing any file there atomically.
+    /// Renames the file to `path`, replacing a file of this process there atomically.
     ///
     /// # Errors
-    /// The folder is missing, or may not be written.
+    /// The folder is missing, or may not be written; or another file has come to `path`.
     pub fn move_to(&self, path: &Path) -> io::Result<()> {
         let mut own = lock(&self.path);
         if *own != path {
+            expect_own(path)?;
             fs::rename(&*own, path).map_err(with_remedy)?;
             path.clone_into(&mut own);
         }
@@ -57,6 +64,8 @@ impl Drop for SocketFile {
         let path = lock(&self.path);
         let ours =
             fs::symlink_metadata(&*path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
+        // First: once the file is gone, another may get its inode.
+        lock(&OWN_NODES).remove(&self.node);
         // The file may still be replaced between the check and the removal: no call unlinks an
         // inode.
         if ours {
@@ -91,13 +100,50 @@ pub fn bind(
     Ok((OwnedFd::from(socket).into(), file))
 }
 
-/// The name that a socket has until it takes the place of the live one at `path`. It is as long as
-/// `path`, since `sun_path` holds only 108 bytes (unix(7)).
-pub fn temporary_path(path: &Path) -> PathBuf {
+/// Binds a socket that is to take the place of this process' own at `path`, under a temporary name.
+///
+/// # Errors
+/// As for [`bind`]; and another file than this process' own is at `path`.
+pub fn bind_aside(
+    path: &Path,
+    access: SocketAccess,
+    backlog: i32,
+) -> io::Result<(UnixListener, SocketFile)> {
+    expect_own(path)?;
+    let is_free = |path: &PathBuf| {
+        fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let free = temporary_paths(path).find(is_free).ok_or_else(|| {
+        let what = "no temporary name is free beside it: remove files that begin with ~ or a digit";
+        io::Error::new(io::ErrorKind::AlreadyExists, what)
+    })?;
+    bind(&free, access, backlog)
+}
+
+/// Names that a socket may have until it takes the place of the live one at `path`. They are as
+/// long as `path`, since `sun_path` holds only 108 bytes (unix(7)).
+fn temporary_paths(path: &Path) -> impl Iterator<Item = PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut rest = name.chars();
-    let mark = if rest.next() == Some('~') { '-' } else { '~' };
-    path.with_file_name(format!("{mark}{}", rest.as_str()))
+    let first = rest.next();
+    let marks = "~-+=_0123456789".chars().filter(move |mark| Some(*mark) != first);
+    marks
+        .map(|mark| path.with_file_name(format!("{mark}{}", rest.as_str())))
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+/// Checks that `path` is free, or a file of this process.
+fn expect_own(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(with_remedy(error)),
+        Ok(now) if lock(&OWN_NODES).contains(&(now.dev(), now.ino())) => Ok(()),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "another file has taken the socket's place: move it away",
+        )),
+    }
 }
 
 /// Applies `access`: the group first, so that the mode never admits another group.
@@ -201,18 +247,45 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let (_old, old) = bind(&path, OWNER, 1).unwrap();
-        let aside = temporary_path(&path);
-        assert_eq!((aside.as_os_str().len(), temporary_path(&aside)), {
-            let length = path.as_os_str().len();
-            (length, folder.path().join("-ocket"))
-        });
-        let (_new, new) = bind(&aside, SocketAccess { mode: 0o666, group: None }, 1).unwrap();
+        let (_new, new) = bind_aside(&path, SocketAccess { mode: 0o666, group: None }, 1).unwrap();
+        let aside = folder.path().join("~ocket");
+        assert!(aside.exists() && path.exists());
+        // A second one has another name, and a name that is in the way is left alone.
+        let (_third, third) = bind_aside(&path, OWNER, 1).unwrap();
+        assert!(folder.path().join("-ocket").exists());
+        drop(third);
         new.move_to(&path).unwrap();
         drop(old);
         assert_eq!(mode(&path), 0o666);
         assert!(std::os::unix::net::UnixStream::connect(&path).is_ok() && !aside.exists());
         drop(new);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn file_that_has_taken_a_sockets_place_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let elsewhere = folder.path().join("other");
+        let (_live, _file) = bind(&elsewhere, OWNER, 1).unwrap();
+        let foreign = UnixListener::bind(folder.path().join("foreign")).unwrap();
+        for kind in ["file", "link", "directory", "socket"] {
+            let (_old, old) = bind(&path, OWNER, 1).unwrap();
+            let (_new, new) = bind_aside(&path, OWNER, 1).unwrap();
+            fs::remove_file(&path).unwrap();
+            match kind {
+                "file" => fs::write(&path, "kept").unwrap(),
+                "link" => symlink(&elsewhere, &path).unwrap(),
+                "directory" => fs::create_dir(&path).unwrap(),
+                _ => fs::hard_link(folder.path().join("foreign"), &path).unwrap(),
+            }
+            assert!(new.move_to(&path).is_err() && bind_aside(&path, OWNER, 1).is_err(), "{kind}");
+            drop((old, new));
+            assert!(fs::symlink_metadata(&path).is_ok(), "{kind}");
+            if kind == "directory" { fs::remove_dir(&path) } else { fs::remove_file(&path) }
+                .unwrap();
+        }
+        drop(foreign);
     }
 
     #[test]

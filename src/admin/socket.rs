@@ -74,9 +74,9 @@ impl AdminListener {
             io::Error::new(error.kind(), format!("at {}: {error}", path.display()))
         };
         let aside = now == Some(&*path);
-        let place = if aside { socket_file::temporary_path(&path) } else { path.clone() };
         let access = access(settings).map_err(at)?;
-        let (socket, file) = socket_file::bind(&place, access, BACKLOG).map_err(at)?;
+        let bind = if aside { socket_file::bind_aside } else { socket_file::bind };
+        let (socket, file) = bind(&path, access, BACKLOG).map_err(at)?;
         Ok(Some(AdminListener { sockets: vec![socket], file: Some(file), path, aside }))
     }
 

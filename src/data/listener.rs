@@ -149,8 +149,8 @@ pub fn bind_unix(
 ) -> io::Result<Vec<Vec<BoundSocket>>> {
     // Not bound over the live socket: its file would have to go first, and clients would find none
     // until the new one is bound.
-    let aside = ours.then(|| socket_file::temporary_path(path));
-    let (socket, file) = socket_file::bind(aside.as_deref().unwrap_or(path), access, BACKLOG)?;
+    let bind = if ours { socket_file::bind_aside } else { socket_file::bind };
+    let (socket, file) = bind(path, access, BACKLOG)?;
     let file = Arc::new(file);
     let bound = |_| {
         let socket = ListenSocket::Unix(socket.try_clone()?);

@@ -39,6 +39,8 @@ impl Snapshot {
                 ClientAuthMode::Required => Err(Refusal::Identity),
                 ClientAuthMode::Optional => Ok(Cow::Borrowed(subject)),
             },
+            // A handshake is the last to look at the clock of a connection that stays open.
+            (Some(_), Some(certificate)) if certificate.not_after < now => Err(Refusal::Identity),
             (Some(verifier), Some(certificate)) => verify(verifier, ingress, certificate, now)
                 .then_some(Cow::Borrowed(subject))
                 .ok_or(Refusal::Identity),

@@ -1,6 +1,7 @@
 //! Client certificates: who may connect with which, and what a change of any file does.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
@@ -20,6 +21,9 @@ const OPTIONAL: &str = "client_certificates = { ca = 'clients.pem', mode = 'opti
                         revoked_serials = 'revoked.serials' }";
 const REQUIRED: &str = "client_certificates = { ca = 'clients.pem' }";
 
+/// Lets a client show a certificate.
+type ClientSetting = Box<dyn FnOnce(&mut ClientConfig)>;
+
 /// An authority for clients.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -38,26 +42,30 @@ impl Authority {
     }
 
     /// A certificate with this URI and serial number, and its key.
-    fn client(&self, uri: &str, serial: u8) -> impl FnOnce(&mut ClientConfig) + use<> {
+    fn client(&self, uri: &str, serial: u8) -> ClientSetting {
         self.client_until(uri, serial, 2040)
     }
 
-    fn client_until(
+    fn client_until(&self, uri: &str, serial: u8, year: i32) -> ClientSetting {
+        self.client_with(uri, serial, |params| params.not_after = date_time_ymd(year, 1, 1))
+    }
+
+    fn client_with(
         &self,
         uri: &str,
         serial: u8,
-        year: i32,
-    ) -> impl FnOnce(&mut ClientConfig) + use<> {
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> ClientSetting {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
         params.serial_number = Some(SerialNumber::from_slice(&[serial]));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        (params.not_before, params.not_after) =
-            (date_time_ymd(2020, 1, 1), date_time_ymd(year, 1, 1));
+        params.not_before = date_time_ymd(2020, 1, 1);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let chain = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-        move |config| shows(config, vec![chain], key)
+        Box::new(move |config| shows(config, vec![chain], key))
     }
 
     /// A revocation list with these serial numbers.
@@ -273,4 +281,28 @@ async fn backend_gets_the_certificate_and_no_forged_one() {
             assert_eq!(got.header("client-cert-chain"), None);
         }
     }
+}
+
+#[tokio::test]
+async fn certificate_that_expires_counts_no_more_on_its_connection() {
+    let authority = Authority::new("clients");
+    let server = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = asking(&authority, OPTIONAL, &server).on_route("http = 'forward'").run().await;
+    // A certificate has whole seconds, so it is valid for one to two.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let end = date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs() + 2);
+    let soon = authority.client_with("spiffe://a/ws/1", 1, |params| params.not_after = end);
+    let client = client::new(&sidegate).tls_with(soon);
+    let mut wire = client.connect().await;
+    let expires = async {
+        loop {
+            wire.send(client.request("GET /chat HTTP/1.1", "")).await;
+            let answer = wire.answer().await;
+            if answer.status() != 200 {
+                return drop(answer.expect_refused(403, "identity"));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within("a certificate expires", expires).await;
 }
