@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
 /// Behaves as a connection of Sidegate: handshake, then reading to the end, with writes in between.
 async fn serve(tcp: TcpStream) -> Vec<u8> {
     let mut read = Vec::new();
-    let Ok(hello) = tls::read_first_bytes(tcp).await else { return read };
+    let Ok(hello) = tls::read_first_bytes(tcp.into()).await else { return read };
     let Ok((mut stream, _)) = tls::accept(hello, |_| Arc::clone(&SIDES.1)).await else {
         return read;
     };

@@ -21,7 +21,7 @@ set confirm off
 set pagination off
 handle all nostop noprint pass
 attach {pid}
-tbreak *{at:#x}
+{stops}
 shell touch {armed}
 continue
 python
@@ -44,14 +44,15 @@ class Trap:
     def __init__(self, place, pid, where):
         program = Path(f"/proc/{pid}/exe")
         symbols = functions(program)
-        at, panic = one(symbols, where), one(symbols, PANICS)
-        base = loaded_at(pid)
+        base, panic = loaded_at(pid), every(symbols, PANICS)[0]
+        # A generic function is there once for each of its types: who comes to any of them is the first.
+        stops = "\n".join(f"tbreak *{base + at:#x}" for at in every(symbols, where))
         armed = place.dir / f"{where.rpartition(':')[2]}.armed"
         argument = FIRST_ARGUMENT.get(platform.machine())
         need(argument, f"where {platform.machine()} passes an argument is known")
         orders = place.write(
             armed.with_suffix(".gdb").name,
-            ORDERS.format(pid=pid, at=base + at, panic=base + panic, armed=armed, place=PLACE, argument=argument),
+            ORDERS.format(pid=pid, stops=stops, panic=base + panic, armed=armed, place=PLACE, argument=argument),
         )
         # With another program's symbols, because it would read ours for seconds, in which the process stands still.
         quick = ("-iex", "set auto-solib-add off", "-iex", "set exec-file-mismatch off", "-iex", "set debuginfod enabled off")
@@ -76,11 +77,11 @@ def functions(program):
     return [(name, int(at, 16)) for at, kind, name in lines if kind in "tT"]
 
 
-def one(symbols, pattern):
-    """The address of the first function whose name is this pattern; a hash behind it aside."""
+def every(symbols, pattern):
+    """The addresses of all functions whose name is this pattern, by name; a hash behind it aside."""
     found = sorted((name, at) for name, at in symbols if re.fullmatch(rf"{pattern}(::h[0-9a-f]{{16}})?", name))
     need(found, f"the binary has a function {pattern}")
-    return found[0][1]
+    return [at for _, at in found]
 
 
 def loaded_at(pid):

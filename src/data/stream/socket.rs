@@ -42,6 +42,12 @@ pub enum Socket {
     Tls(Box<TlsStream<RecordStream>>),
 }
 
+impl From<TcpStream> for Socket {
+    fn from(stream: TcpStream) -> Self {
+        Socket::Tcp(stream)
+    }
+}
+
 impl Socket {
     /// Connects to one address of a backend. Over TLS, `tls` has the configuration. `preamble` goes
     /// out first, in front of TLS.
