@@ -260,7 +260,7 @@ async fn unlisted_peer_is_its_own_client_and_may_send_no_header() {
         expect_refused(&sidegate, 2).await;
         let listed = of(&sidegate, v1("192.0.2.7")).from("127.0.0.9");
         listed.open("/chat").await.expect_echo("through the balancer").await;
-        // A second header names nobody.
+        // A second header names no client.
         let both = [v1("192.0.2.7"), v1("192.0.2.8")].concat();
         expect_closed(&of(&sidegate, both).from("127.0.0.9"), "").await;
         expect_refused(&sidegate, 3).await;

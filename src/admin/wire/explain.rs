@@ -19,7 +19,7 @@ pub struct ExplainRequest {
     /// The value of the forwarded header that the peer sends, which may name another client.
     /// `None` means that the client itself connects.
     pub forwarded_for: Option<String>,
-    /// The listener whose `forwarded` holds. `None` means the only one that has it.
+    /// The listener whose key `forwarded` applies. `None` means the only listener with that key.
     pub listener: Option<String>,
     /// The URL: ws and wss for a WebSocket, http and https for plain HTTP.
     pub url: String,

@@ -139,8 +139,8 @@ fn any_inside(block: &Directive, is: &mut dyn FnMut(&Directive) -> bool) -> bool
 mod tests {
     use super::*;
 
-    /// Asserts what a `proxy_pass` in the first location of a server becomes; `SET` stands for
-    /// `set $a`.
+    /// Asserts what a `proxy_pass` in the first location of a server becomes; `SET` is
+    /// short for `set $a`.
     fn check(server: &str, text: &str, expected: &str) {
         let server = server.replace("SET", "set $a");
         let tree = crate::import::tree::parse(&format!("server {{ {server} }}")).unwrap();

@@ -192,7 +192,7 @@ mod tests {
         Client::new(text.parse().unwrap())
     }
 
-    /// The verdict on these requests: how many, of whom, and whether with an unread header.
+    /// The verdict on these requests: their number, their client, and whether a header is unread.
     fn verdict(requests: &[(u64, &str, bool)]) -> Option<Option<Collapse>> {
         let (counts, mut window) = (IdentityCounts::default(), IdentityWindow::default());
         for (count, client, unread) in requests {

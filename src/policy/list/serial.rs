@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(revoked.len(), 3);
         assert!(revoked.revokes(&pin, &[1], true, now) && revoked.revokes(&pin, &[1], false, now));
         assert!(!revoked.revokes(&other, &[1], true, now));
-        // Without an issuer: the client's own certificate, whoever has signed it.
+        // Without an issuer: the client's own certificate, of any issuer.
         assert!(revoked.revokes(&pin, &[2], true, now) && revoked.revokes(&other, &[2], true, now));
         assert!(!revoked.revokes(&pin, &[2], false, now));
         assert!(
