@@ -17,6 +17,8 @@ from harness import HERE, SIDEGATE, Authority, Place, Sidegate, await_that, echo
 from mirror import Wire
 
 TUNNELS, SWAPS, SIGNALS, FILES = 200, 100, 1000, 300
+SETTLED = 2
+"""Seconds without a reload after which none is under way: twice what writers can put one off."""
 LIMITS = "/proc/sys/user/"
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 
@@ -165,9 +167,24 @@ def reloads(sidegate):
     return sum(sidegate.metric("reloads_total", outcome=outcome) or 0 for outcome in ("published", "unchanged", "rejected"))
 
 
+def settled(sidegate):
+    """The number of reloads, once none has been counted for longer than writers can put one off. A signal's reload may read a save before its events are there, and those cause another."""
+    last, since = reloads(sidegate), time.monotonic()
+
+    def quiet():
+        nonlocal last, since
+        now = reloads(sidegate)
+        if now != last:
+            last, since = now, time.monotonic()
+        return time.monotonic() - since > SETTLED
+
+    await_that("no reload follows", quiet, 10, every=0.05)
+    return last
+
+
 def idle(sidegate, seconds):
-    """Nothing is saved, so nothing is reloaded."""
-    before = reloads(sidegate)
+    """Nothing is saved, so nothing is reloaded, once the last save's events are over."""
+    before = settled(sidegate)
     time.sleep(seconds)
     need(reloads(sidegate) == before, f"idle for {seconds} s: {reloads(sidegate) - before} reloads")
 
