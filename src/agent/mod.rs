@@ -220,6 +220,7 @@ fn reload_context(
 ) -> ReloadContext {
     let metrics = Metrics::new();
     metrics.succeeded(jiff::Timestamp::now());
+    metrics.forget_identities(&snapshot);
     for warning in config_status.warnings.load().iter() {
         tracing::warn!(place = warning.place(), "{}", warning.message);
     }

@@ -66,6 +66,18 @@ impl PeerList {
     }
 }
 
+impl PeerPattern {
+    /// Whether every peer of `other` is one of this pattern.
+    pub fn contains(self, other: PeerPattern) -> bool {
+        match (self, other) {
+            (PeerPattern::Network(wide), PeerPattern::Network(network)) => wide.contains(&network),
+            (PeerPattern::Unix, PeerPattern::Unix | PeerPattern::UnixUid(_)) => true,
+            (PeerPattern::UnixUid(user), PeerPattern::UnixUid(other)) => user == other,
+            _ => false,
+        }
+    }
+}
+
 /// Displays an address without its length, and all others as in a file.
 impl fmt::Display for PeerPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

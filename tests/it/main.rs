@@ -15,6 +15,7 @@ mod cases;
 mod certificates;
 mod check;
 mod cli;
+mod collapse;
 mod cookbook;
 mod deadlines;
 mod demo;

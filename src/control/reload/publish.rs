@@ -78,6 +78,7 @@ impl Reloader {
         self.context.config_status.settings.store(Arc::new(settings));
         self.context.tunnels.publish(&snapshot);
         snapshot.names.wake();
+        self.context.metrics.forget_identities(&snapshot);
         // Behind the publish: a tunnel that enters meanwhile judges itself again, so none slips
         // through between the two generations.
         let revoked = self.reconcile();

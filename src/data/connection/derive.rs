@@ -22,23 +22,27 @@ impl HttpService {
         }
         let connection = &self.connection.forwarded;
         let note = |client, unread| self.connection.metrics.identity.note(client, unread);
-        let is_sent = || {
-            [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded]
-                .iter()
-                .any(|header| head.parts.headers.contains_key(header.field()))
+        let sent = |headers: &[ForwardedHeader]| {
+            let is_sent =
+                |header: &ForwardedHeader| head.parts.headers.contains_key(header.field());
+            headers.iter().copied().find(is_sent)
         };
+        let either = &[ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded];
         let Some(rules) = self.forwarded_rules(live) else {
-            return note(connection.subject.client, is_sent());
+            return note(connection.subject.client, sent(either));
         };
         match rules.derive(connection.subject.client, &head.parts.headers) {
-            Ok(None) => note(connection.subject.client, is_sent()),
+            Ok(None) => note(connection.subject.client, sent(either)),
             Ok(Some(derived)) => {
                 let facts = connection.derived(derived);
                 if let Ok(request) = &mut head.request {
                     request.scheme = facts.scheme();
                     request.reported_host = facts.reported_host(&request.host).map(Box::new);
                 }
-                note(facts.subject.client, false);
+                // A listed peer that sends the other header alone names its clients in vain.
+                let other = rules.header.other();
+                let is_named = head.parts.headers.contains_key(rules.header.field());
+                note(facts.subject.client, if is_named { None } else { sent(&[other]) });
                 self.set_latest_client(facts.subject.client);
                 log.set_facts(facts);
             }

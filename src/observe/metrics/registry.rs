@@ -51,8 +51,10 @@ type ListModified = (Box<str>, Box<str>, Timestamp);
 #[derive(Default)]
 struct IdentityState {
     windows: BTreeMap<Arc<str>, IdentityWindow>,
-    /// The listeners whose clients cannot be told apart, and what they believed then.
-    collapsed: BTreeMap<Arc<str>, (Collapse, Believed)>,
+    /// The listeners whose clients cannot be told apart.
+    collapsed: BTreeMap<Arc<str>, Collapse>,
+    /// What each listener believes now.
+    believed: BTreeMap<Arc<str>, Believed>,
 }
 
 /// The keys of a listener that name clients.
@@ -65,45 +67,74 @@ impl Believed {
     }
 }
 
-impl Metrics {
-    /// Looks at the requests since the last look. Logs a listener whose clients cannot be told
-    /// apart once, and again when that is over: by the requests, or by a reload of its keys.
-    pub fn look_at_identities(&self, live: &Snapshot) {
-        let mut state = lock(&self.identities);
-        let IdentityState { windows, collapsed } = &mut *state;
-        for core in lock(&self.cores).iter() {
-            core.take_identities(windows);
-        }
-        let rules = |name: &Arc<str>| live.listeners.get(name).map(|rules| &rules.listener);
-        windows.retain(|name, _| rules(name).is_some());
-        collapsed.retain(|name, (_, before)| {
-            let stays = rules(name).is_some_and(|listener| Believed::of(listener) == *before);
-            if !stays {
-                windows.remove(name);
+impl IdentityState {
+    /// Forgets everything about listeners that are gone, or whose keys have changed since the last
+    /// call: their counts are about other rules.
+    fn update(&mut self, live: &Snapshot) {
+        let rules = live.listeners.iter();
+        let now = rules.map(|(name, rules)| (Arc::clone(name), Believed::of(&rules.listener)));
+        let before = std::mem::replace(&mut self.believed, now.collect());
+        self.windows.retain(|name, _| self.believed.contains_key(name));
+        let changed = |name: &Arc<str>, old: &Believed| self.believed.get(name) != Some(old);
+        for name in before.iter().filter(|(name, old)| changed(name, old)).map(|(name, _)| name) {
+            self.windows.remove(name);
+            if self.collapsed.remove(name).is_some() {
                 log_restored(name);
             }
-            stays
-        });
-        for (name, window) in windows.iter_mut() {
-            let (Some(verdict), Some(listener)) = (window.look(), rules(name)) else { continue };
-            match verdict {
-                Some(collapse) => {
-                    let now = (collapse, Believed::of(listener));
-                    if collapsed.insert(Arc::clone(name), now).is_none() {
-                        let listener = &**name;
-                        tracing::warn!(listener, "{}", collapse.sentence(name));
-                    }
+        }
+    }
+
+    fn sentence(&self, listener: &Arc<str>, collapse: Collapse) -> String {
+        let believed = self.believed.get(listener);
+        collapse.sentence(listener, believed.and_then(|Believed(forwarded, _)| forwarded.as_ref()))
+    }
+}
+
+impl Metrics {
+    /// Looks at the requests since the last look. Logs a listener whose clients cannot be told
+    /// apart once, and again when that is over.
+    pub fn look_at_identities(&self, live: &Snapshot) {
+        let mut state = lock(&self.identities);
+        self.take_identities(&mut state);
+        state.update(live);
+        let mut windows = std::mem::take(&mut state.windows);
+        for (name, window) in &mut windows {
+            let Some(verdict) = window.look() else { continue };
+            let before = match verdict {
+                Some(collapse) => state.collapsed.insert(Arc::clone(name), collapse),
+                None => state.collapsed.remove(name),
+            };
+            match (before, verdict) {
+                (None, Some(collapse)) => {
+                    let listener = &**name;
+                    tracing::warn!(listener, "{}", state.sentence(name, collapse));
                 }
-                None if collapsed.remove(name).is_some() => log_restored(name),
-                None => {}
+                (Some(_), None) => log_restored(name),
+                _ => {}
             }
+        }
+        state.windows = windows;
+    }
+
+    /// Ends the episodes of listeners whose keys a publish has changed, and drops the counts from
+    /// before it.
+    pub fn forget_identities(&self, live: &Snapshot) {
+        let mut state = lock(&self.identities);
+        self.take_identities(&mut state);
+        state.update(live);
+    }
+
+    fn take_identities(&self, state: &mut IdentityState) {
+        for core in lock(&self.cores).iter() {
+            core.take_identities(&mut state.windows);
         }
     }
 
     /// Sentences about the listeners whose clients cannot be told apart.
     pub fn collapsed_identities(&self) -> Vec<String> {
         let state = lock(&self.identities);
-        state.collapsed.iter().map(|(name, (collapse, _))| collapse.sentence(name)).collect()
+        let sentence = |(name, collapse): (&Arc<str>, &Collapse)| state.sentence(name, *collapse);
+        state.collapsed.iter().map(sentence).collect()
     }
 
     /// Whether the clients of a listener cannot be told apart.

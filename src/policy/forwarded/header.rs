@@ -20,6 +20,14 @@ impl ForwardedHeader {
         }
     }
 
+    /// The other header, which rules with this one never read.
+    pub const fn other(self) -> ForwardedHeader {
+        match self {
+            ForwardedHeader::XForwardedFor => ForwardedHeader::Forwarded,
+            ForwardedHeader::Forwarded => ForwardedHeader::XForwardedFor,
+        }
+    }
+
     /// The name as it is spelled in messages.
     pub const fn spelled(self) -> &'static str {
         match self {
