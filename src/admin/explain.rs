@@ -8,21 +8,22 @@ use jiff::Timestamp;
 
 use crate::admin::explain_forwarded::ForwardedQuery;
 use crate::admin::wire::{
-    CandidateVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, ExplainedKind, LimitVerdict,
-    ListVerdict, RuleName, RuleVerdict, Time,
+    CandidateVerdict, DeliveryForm, DeliveryVerdict, EntryVerdict, ExplainAnswer, ExplainRequest,
+    ExplainedKind, LimitVerdict, ListVerdict, RuleName, RuleVerdict, Time,
 };
 use crate::control::config::users;
 use crate::policy::certificate::ClientCertificate;
-use crate::policy::network::Client;
+use crate::policy::network::{Client, Peer};
 use crate::policy::request::Request;
 use crate::policy::subject::Subject;
 use crate::policy::unix::{self, UnixPattern};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::explanation::{
-    CandidateExplanation, EntryExplanation, ExplainInput, Explanation, LimitExplanation,
-    ListExplanation, Remaining, RuleExplanation,
+    CandidateExplanation, DeliveryExplanation, EntryExplanation, ExplainInput, Explanation,
+    LimitExplanation, ListExplanation, Remaining, RuleExplanation,
 };
+use crate::snapshot::route::RefusalForm;
 
 /// An [`ExplainRequest`] with parsed parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,31 +77,48 @@ impl ExplainQuery {
         now: Timestamp,
         budgets: Option<&dyn Remaining>,
     ) -> Result<ExplainAnswer, String> {
+        let at = self.at.unwrap_or(now);
         let found =
             self.forwarded.as_ref().map(|query| query.find(&self.subject, snapshot)).transpose()?;
+        let speaks_for_others =
+            found.as_ref().map_or_else(|| self.is_always_listed(snapshot), |found| found.is_listed);
         let mut request = self.request.as_ref().map_err(|refusal| *refusal);
         // The gate's refusal comes first, as on the wire.
         if let (Ok(_), Some(refusal)) = (request, found.as_ref().and_then(|found| found.refusal)) {
             request = Err(refusal);
         }
         let subject = found.as_ref().map_or(&self.subject, |found| &found.subject);
-        let at = Some(self.at.unwrap_or(now));
-        let mut explanation =
-            snapshot.explain(ExplainInput { subject, request, at, budgets, candidate: None });
+        let mut explanation = snapshot.explain(ExplainInput {
+            subject,
+            request,
+            at: Some(at),
+            budgets,
+            candidate: None,
+            speaks_for_others,
+        });
         if let Some(found) = found {
             explanation.derived = found.derived;
         }
         Ok(answer(explanation))
+    }
+
+    /// Whether each listener lists the client as a peer that connects for others.
+    fn is_always_listed(&self, snapshot: &Snapshot) -> bool {
+        let peer = Peer::of_client(self.subject.client);
+        let mut listeners = snapshot.listeners.values();
+        !snapshot.listeners.is_empty() && listeners.all(|one| one.listener.forwards_others(peer))
     }
 }
 
 fn answer(explanation: Explanation) -> ExplainAnswer {
     let text = explanation.to_string();
     let Explanation { permitted, reason, status, policy, rule, generation, .. } = explanation;
+    let delivery = explanation.delivery.map(delivery_verdict);
     ExplainAnswer {
         permitted,
         reason,
         status,
+        delivery,
         policy,
         rule,
         generation,
@@ -116,6 +134,15 @@ fn answer(explanation: Explanation) -> ExplainAnswer {
         candidate: explanation.candidate.map(candidate_verdict),
         text,
     }
+}
+
+fn delivery_verdict(delivery: DeliveryExplanation) -> DeliveryVerdict {
+    let form = match delivery.form {
+        RefusalForm::Answer => DeliveryForm::Answer,
+        RefusalForm::Close => DeliveryForm::Close,
+        RefusalForm::Drop => DeliveryForm::Drop,
+    };
+    DeliveryVerdict { form, code: delivery.code, says: delivery.says }
 }
 
 fn kind(word: String) -> ExplainedKind {

@@ -26,6 +26,8 @@ pub struct FoundClient {
     pub derived: String,
     /// The refusal, where the header cannot be read.
     pub refusal: Option<Refusal>,
+    /// Whether the peer is listed, so that other clients share its connection.
+    pub is_listed: bool,
 }
 
 impl ForwardedQuery {
@@ -46,8 +48,12 @@ impl ForwardedQuery {
     /// # Errors
     /// There is no such listener, or several have different rules.
     pub fn find(&self, peer: &Subject, snapshot: &Snapshot) -> Result<FoundClient, String> {
-        let itself =
-            |derived: String| FoundClient { subject: peer.clone(), derived, refusal: None };
+        let itself = |derived: String| FoundClient {
+            subject: peer.clone(),
+            derived,
+            refusal: None,
+            is_listed: false,
+        };
         let client = peer.client;
         let Some((listener, rules)) = self.rules(snapshot)? else {
             let derived = match &self.listener {
@@ -68,11 +74,13 @@ impl ForwardedQuery {
                     _ => Subject::new(walk.client()),
                 };
                 let derived = walk.to_string();
-                FoundClient { subject, derived, refusal: None }
+                FoundClient { subject, derived, refusal: None, is_listed: true }
             }
             Ok(None) => itself(unlisted(client, listener, rules)),
             Err(derivation) => {
-                FoundClient { refusal: Some(Refusal::Forwarded), ..itself(derivation.to_string()) }
+                let refusal = Some(Refusal::Forwarded);
+                let derived = derivation.to_string();
+                FoundClient { subject: peer.clone(), derived, refusal, is_listed: true }
             }
         })
     }

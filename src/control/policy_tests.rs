@@ -132,7 +132,14 @@ impl<'t> TestRun<'t> {
         let got = verdict.map_or_else(|refusal| format!("refuse:{refusal}"), |()| "allow".into());
         let request = test.request.as_ref().map_err(|refusal| *refusal);
         let (subject, at, candidate) = (&test.subject, test.at, script.candidate());
-        let question = ExplainInput { subject, request, at, budgets: None, candidate };
+        let question = ExplainInput {
+            subject,
+            request,
+            at,
+            budgets: None,
+            candidate,
+            speaks_for_others: false,
+        };
         let explanation = snapshot.explain(question).to_string();
         let finding = error(format!(
             "test \"{}\" failed: expected {}, got {got}",

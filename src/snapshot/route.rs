@@ -90,6 +90,15 @@ pub enum RefusalForm {
 }
 
 impl RefusalForm {
+    /// The form as the key `refuse` has it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            RefusalForm::Answer => "answer",
+            RefusalForm::Close => "close",
+            RefusalForm::Drop => "drop",
+        }
+    }
+
     /// The code of the Close that tells a WebSocket of the refusal (`refuse = "close"`): 1008 for a
     /// 403, 1013 for a 429 or a 503. `None` means that the refusal is always answered over HTTP.
     ///
@@ -124,6 +133,12 @@ impl RefusalForm {
             RefusalForm::Drop if refusal == Refusal::Network && !speaks_for_others => self,
             _ => RefusalForm::Answer,
         }
+    }
+}
+
+impl fmt::Display for RefusalForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
     }
 }
 

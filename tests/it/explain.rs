@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ::sidegate::admin::wire::{
-    ExplainAnswer, ExplainRequest, ReloadAnswer, ReloadRequest, RuleName,
+    DeliveryForm, ExplainAnswer, ExplainRequest, ReloadAnswer, ReloadRequest, RuleName,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -411,5 +411,121 @@ async fn wrong_arguments_about_a_peer_are_refused() {
         (&["--peer", "balancer"], 2, "`balancer` is "),
     ] {
         explained_behind(arguments, code, &[said]).await;
+    }
+}
+
+/// The files of the comparison below: routes in this form, behind listed and unlisted peers.
+fn refusing(form: &str, backend: &backend::Backend) -> sidegate::Builder {
+    let form = format!("http = 'forward'\nrefuse = '{form}'");
+    let believed = "header = 'x-forwarded-for'\nfrom = ['127.0.0.2', '127.0.0.4']";
+    let builder = sidegate::new().clear().on_listener(&format!("[forwarded]\n{believed}"));
+    let builder = builder.route("/open", backend).on_route(&form);
+    let builder = builder.under("open", |page| page.origins(&["https://app.example"]));
+    let builder = builder.route("/net", backend).on_route(&form).allow("192.0.2.0/24");
+    let baseline = "schema = 1\n[client]\ndeny = ['127.0.0.3', '127.0.0.4', '203.0.113.0/24']\n";
+    builder.file("policies/baseline.toml", baseline)
+}
+
+/// Asserts that a request of `peer`, with this header and origin, is refused as is explained.
+async fn expect_as_explained(
+    sidegate: &sidegate::Sidegate,
+    [peer, forwarded, url, origin]: [&str; 4],
+) -> String {
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let request = ExplainRequest {
+        client: peer.into(),
+        forwarded_for: given(forwarded),
+        listener: None,
+        url: url.into(),
+        origin: given(origin),
+        subprotocol: None,
+        identity: None,
+        at: None,
+    };
+    let explained = sidegate.answer_to(&request).await;
+    let delivery = explained.delivery.clone().expect("a refusal");
+    let mut client = client::new(sidegate).from(peer);
+    for (name, value) in [("X-Forwarded-For", forwarded), ("Origin", origin)] {
+        client = if value.is_empty() { client } else { client.header(name, value) };
+    }
+    let (scheme, path) = url.split_once("://localhost").unwrap();
+    let head = match scheme {
+        "ws" => client.attempt_head(path, ""),
+        _ => client.request(&format!("GET {path} HTTP/1.1"), ""),
+    };
+    let mut wire = client.connect().await;
+    // Behind the end of a connection that the baseline denies, a request would be reset.
+    if !delivery.says.contains("at its accept") {
+        wire.send(head).await;
+    }
+    let (case, reason) = (format!("{peer} {forwarded} {url}: {delivery:?}"), explained.reason);
+    match delivery.form {
+        DeliveryForm::Answer => {
+            assert_eq!(Some(wire.answer().await.status()), explained.status, "{case}");
+        }
+        DeliveryForm::Close => {
+            wire.answer().await.expect(101);
+            assert_eq!(wire.frame().await.closes(), delivery.code.zip(reason), "{case}");
+        }
+        DeliveryForm::Drop => assert!(wire.rest_unless_reset().await.is_empty(), "{case}"),
+        DeliveryForm::Other(other) => panic!("{other}"),
+    }
+    format!("{} {}", delivery.form, explained.text)
+}
+
+#[tokio::test]
+async fn refusals_are_delivered_as_explained() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let (net, open, other) = ("localhost/net", "localhost/open", "https://other.example");
+    for form in ["answer", "close", "drop"] {
+        let sidegate = refusing(form, &backend).run().await;
+        for scheme in ["ws", "http"] {
+            let is_attempt = scheme == "ws";
+            let url = |rest: &str| format!("{scheme}://{rest}");
+            let (net, open, none) = (url(net), url(open), url("localhost/none"));
+            let closes = if form == "close" && is_attempt { "close" } else { "answer" };
+            let drops = if form == "drop" { "drop" } else { closes };
+            for (question, expected) in [
+                (["127.0.0.1", "", &net, ""], drops),
+                (["127.0.0.1", "192.0.2.1", &net, ""], drops),
+                (["127.0.0.1", "", &open, other], closes),
+                (["127.0.0.1", "", &none, ""], "answer"),
+                (["127.0.0.2", "198.51.100.1", &net, ""], closes),
+                (["127.0.0.2", "198.51.100.1", &open, other], closes),
+                (["127.0.0.2", "", &net, ""], closes),
+                (["127.0.0.2", "unknown", &net, ""], "answer"),
+                (["127.0.0.2", "203.0.113.9", &net, ""], closes),
+                (["127.0.0.3", "", &net, ""], "drop"),
+                (["127.0.0.4", "", &net, ""], closes),
+            ] {
+                let said = expect_as_explained(&sidegate, question).await;
+                let is_found = said.split_once(' ').unwrap().0 == expected;
+                assert!(is_found, "{form}: {question:?} is no {expected}: {said}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn explain_says_in_words_how_a_refusal_is_delivered() {
+    let backend = backend::echo().run().await;
+    for (form, peer, scheme, said) in [
+        ("close", "127.0.0.1", "ws", "refused     by close: 101, then a Close with 1008 network"),
+        ("close", "127.0.0.1", "http", "by answer: 403, since only a WebSocket can be closed"),
+        ("drop", "127.0.0.1", "ws", "by drop: the connection is closed without an answer"),
+        ("drop", "127.0.0.2", "ws", "by answer: 403, since other clients share the connection"),
+        ("answer", "127.0.0.3", "ws", "by drop: the connection is closed at its accept"),
+    ] {
+        let folder = refusing(form, &backend).write();
+        let url = format!("{scheme}://localhost/net");
+        let asked = ["explain", "--config", "sidegate.toml", "--peer", peer, "--url", &url];
+        let output = done(&asked, folder.path()).await;
+        let text = lossy(&output.stdout);
+        assert!(text.contains(said), "no {said:?} in {text}");
+        let json = done(&[&asked[..], &["--json"]].concat(), folder.path()).await;
+        let json: ExplainAnswer = serde_json::from_slice(&json.stdout).unwrap();
+        let delivery = json.delivery.unwrap();
+        let words = format!("by {}: {}", delivery.form, delivery.says);
+        assert!(text.contains(&words), "no {words:?} in {text}");
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::wire::field::{Time, nullable};
 use crate::admin::wire::message::{AdminAnswer, AdminRequest};
 use crate::admin::wire::query::{pairs, unknown};
-use crate::admin::wire::words::{ExplainedKind, RuleName};
+use crate::admin::wire::words::{DeliveryForm, ExplainedKind, RuleName};
 
 /// A question about one client and one URL.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,9 +110,12 @@ pub struct ExplainAnswer {
     /// The refusal's word, as in docs/operations.md. `null`: the request is permitted.
     #[serde(deserialize_with = "nullable")]
     pub reason: Option<String>,
-    /// The HTTP status of the refusal. `null`: permitted, or closed without an answer.
+    /// The HTTP status of the refusal, where it is answered. `null`: permitted, or without one.
     #[serde(deserialize_with = "nullable")]
     pub status: Option<u16>,
+    /// How the refusal reaches the client. `null`: the request is permitted.
+    #[serde(deserialize_with = "nullable")]
+    pub delivery: Option<DeliveryVerdict>,
     /// The policy that decided, `baseline` included. `null`: no policy judged it.
     #[serde(deserialize_with = "nullable")]
     pub policy: Option<String>,
@@ -154,9 +157,22 @@ pub struct ExplainAnswer {
 
 impl AdminAnswer for ExplainAnswer {
     fn contradiction(&self) -> Option<&'static str> {
-        let is_refused = self.reason.is_some() || self.status.is_some();
+        let is_refused = self.reason.is_some() || self.status.is_some() || self.delivery.is_some();
         (self.permitted == is_refused).then_some("its verdict and its reason disagree")
     }
+}
+
+/// How a refusal reaches its client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct DeliveryVerdict {
+    /// Its form.
+    pub form: DeliveryForm,
+    /// The code of the Close. `null`: no WebSocket is accepted.
+    #[serde(deserialize_with = "nullable")]
+    pub code: Option<u16>,
+    /// What the client gets, as a sentence.
+    pub says: String,
 }
 
 /// What one rule says.

@@ -32,8 +32,8 @@ pub use self::diff::{
 pub use self::drain::{DrainAnswer, DrainRequest, Draining, ShutdownTimes};
 pub use self::envelope::{JSON_SCHEMA, PRODUCT, SCHEMA, encode, encode_pretty};
 pub use self::explain::{
-    CandidateVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, LimitVerdict, ListVerdict,
-    RuleVerdict,
+    CandidateVerdict, DeliveryVerdict, EntryVerdict, ExplainAnswer, ExplainRequest, LimitVerdict,
+    ListVerdict, RuleVerdict,
 };
 pub use self::field::Time;
 pub use self::health::{LivezAnswer, ReadyState, ReadyzAnswer};
@@ -49,5 +49,5 @@ pub use self::status::{
 };
 pub use self::tunnels::{MAX_PAGE_TUNNELS, TunnelStatus, TunnelsAnswer, TunnelsRequest};
 pub use self::words::{
-    ExplainedKind, ListenerProtocol, ReloadCause, RuleName, UnknownWord, WarningKind,
+    DeliveryForm, ExplainedKind, ListenerProtocol, ReloadCause, RuleName, UnknownWord, WarningKind,
 };

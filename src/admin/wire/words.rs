@@ -20,7 +20,7 @@ macro_rules! display {
     )*};
 }
 
-display!(ReloadCause, ListenerProtocol, ExplainedKind, RuleName, WarningKind);
+display!(ReloadCause, ListenerProtocol, DeliveryForm, ExplainedKind, RuleName, WarningKind);
 
 /// What asked for a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,22 @@ pub enum ListenerProtocol {
     Plain,
     /// HTTP without TLS, answered with a redirect to https.
     Redirect,
+    /// A word of a newer agent.
+    #[serde(untagged)]
+    Other(UnknownWord),
+}
+
+/// The form in which a client learns of a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum DeliveryForm {
+    /// An answer with the status.
+    Answer,
+    /// A WebSocket is accepted, and closed with the code.
+    Close,
+    /// The connection is closed without an answer.
+    Drop,
     /// A word of a newer agent.
     #[serde(untagged)]
     Other(UnknownWord),

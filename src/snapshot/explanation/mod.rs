@@ -4,6 +4,7 @@
 //! It calls the same judge, and then every rule on its own, so that a request refused for one
 //! reason also shows the next. It charges nothing and decides nothing.
 
+mod delivery;
 mod limits;
 mod report;
 mod text;
@@ -27,8 +28,8 @@ use crate::snapshot::judge::Judgement;
 
 pub use self::limits::Remaining;
 pub use self::report::{
-    CandidateExplanation, EntryExplanation, Explanation, LimitExplanation, ListExplanation,
-    RuleExplanation,
+    CandidateExplanation, DeliveryExplanation, EntryExplanation, Explanation, LimitExplanation,
+    ListExplanation, RuleExplanation,
 };
 
 /// The question that an explanation answers.
@@ -44,18 +45,21 @@ pub struct ExplainInput<'q> {
     pub budgets: Option<&'q dyn Remaining>,
     /// Name of the policy whose candidate is judged in its place.
     pub candidate: Option<&'q str>,
+    /// Whether a listed peer sends the request, over a connection that other clients share.
+    pub speaks_for_others: bool,
 }
 
 impl Snapshot {
     /// Returns the verdict of [`Snapshot::judge`] and the reasons for it.
     pub fn explain(&self, question: ExplainInput<'_>) -> Explanation {
-        let ExplainInput { subject, request, at, budgets, candidate } = question;
+        let ExplainInput { subject, request, at, budgets, candidate, speaks_for_others } = question;
         // No entry has lapsed at the earliest instant.
         let now = at.unwrap_or(Timestamp::MIN);
         let mut explanation = Explanation {
             permitted: false,
             reason: None,
             status: None,
+            delivery: None,
             policy: None,
             rule: None,
             generation: budgets.map(|_| self.generation),
@@ -85,6 +89,11 @@ impl Snapshot {
                 // Whether the request is plain matters to rates alone, and these come after the
                 // gate.
                 explanation.decided(denied, subject, false, Err(refusal), now);
+                let is_at_accept = denied.is_some() && !speaks_for_others;
+                explanation.delivery = Some(match is_at_accept {
+                    true => delivery::at_accept(),
+                    false => delivery::of(refusal, None, false, speaks_for_others),
+                });
                 return explanation;
             }
         };
@@ -99,6 +108,14 @@ impl Snapshot {
         let path = forwarded.unwrap_or(sent.forwarded(false));
         explanation.target = format!("{}{path}", request.host);
         explanation.judged(&judgement, subject, request, now);
+        explanation.delivery = judgement.verdict.as_ref().err().map(|refusal| {
+            // The baseline denies a connection before it has a request.
+            if denied.is_some() && !speaks_for_others {
+                return delivery::at_accept();
+            }
+            let route = judgement.route.as_deref();
+            delivery::of(*refusal, route, !request.is_plain(), speaks_for_others)
+        });
         explanation.rules.extend(judgement.ambiguity.as_ref().map(ambiguous));
         if let Some(route) = &judgement.route {
             explanation.route = Some(route.name.to_string());

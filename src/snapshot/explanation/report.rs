@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use crate::snapshot::route::RefusalForm;
+
 /// One verdict, and everything it was based on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
@@ -11,6 +13,8 @@ pub struct Explanation {
     pub reason: Option<String>,
     /// HTTP status of the refusal's answer.
     pub status: Option<u16>,
+    /// How the refusal reaches its client. `None` means that the request is permitted.
+    pub delivery: Option<DeliveryExplanation>,
     /// Name of the policy that decided. `None` means that no policy was consulted.
     pub policy: Option<String>,
     /// The rule that had the last word, as `file:line`.
@@ -39,6 +43,19 @@ pub struct Explanation {
     pub limits: Vec<LimitExplanation>,
     /// The verdict of the policy's candidate. `None` means that there is none.
     pub candidate: Option<CandidateExplanation>,
+}
+
+/// How a refusal reaches its client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryExplanation {
+    /// Its form.
+    pub form: RefusalForm,
+    /// The code of the Close. `None` means that no WebSocket is accepted.
+    pub code: Option<u16>,
+    /// What the client gets, as text.
+    pub says: String,
+    /// Whether the form is another than the refusal's status says.
+    pub is_notable: bool,
 }
 
 /// The verdict of one rule.

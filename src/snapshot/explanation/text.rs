@@ -32,6 +32,9 @@ impl fmt::Display for Explanation {
             }
             (None, _) => {}
         }
+        if let Some(delivery) = self.delivery.as_ref().filter(|delivery| delivery.is_notable) {
+            line(f, "refused", &format_args!("by {}: {}", delivery.form, delivery.says))?;
+        }
         for said in &self.rules {
             line(f, &said.rule, &said.says)?;
         }
