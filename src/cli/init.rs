@@ -2,8 +2,10 @@
 //!
 //! It writes all of its files or none, and never over an existing file.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 
@@ -22,6 +24,26 @@ const LIST_TEMPLATE: &str = include_str!("init/office.cidr");
 
 /// The keys of a listener that mean nothing without TLS.
 const OF_TLS: [&str; 3] = ["#tls_min", "#strict_sni", "#handshakes_per_client"];
+
+/// The keys of a listener that only a Unix socket has.
+const UNIX_KEYS: &str = r#"
+#mode   = "0660"                        # Permissions of the socket: who may connect
+#group  = ""                            # Its group, as that of a proxy in front; "": that of the process
+"#;
+
+/// Entries of the list for a listener with an address.
+const LOCAL_ENTRIES: &str = "\
+127.0.0.0/8     # this machine, to try it; take it out, and its test, when others come in
+::1
+";
+
+/// Entry of the list for a Unix socket.
+const UNIX_ENTRY: &str = "\
+unix            # users of this host, as `mode` and `group` of the listener let them; one: unix:uid=33
+";
+
+/// A user of this host, for the policy's tests: any user is admitted by `unix`.
+const SOME_USER: &str = "unix:uid=33";
 
 const CERTIFICATE_TABLE: &str = r#"
 # For development: replace it before others come.
@@ -48,9 +70,9 @@ pub struct InitArgs {
     /// The directory to write to; created if missing.
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// The address and port to listen on.
+    /// The address and port to listen on, or unix:/PATH.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8443", value_parser = listen)]
-    listen: SocketAddr,
+    listen: ListenArg,
     /// The host name that clients request: ws.example.com, *.example.com (one label), or * for any.
     /// Default: *; with --plain, the address of --listen, or localhost.
     #[arg(long, value_name = "NAME", value_parser = config::host)]
@@ -61,6 +83,34 @@ pub struct InitArgs {
     /// Listen without TLS: behind a proxy that terminates it, or for local use only.
     #[arg(long)]
     plain: bool,
+}
+
+/// Where to listen. Displays as the `listen` of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ListenArg {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// The path of a Unix socket.
+    Unix(Arc<Path>),
+}
+
+impl ListenArg {
+    /// Address and port, an IPv4-mapped IPv6 address as IPv4. `None` means a Unix socket.
+    fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            ListenArg::Tcp(at) => Some(SocketAddr::new(at.ip().to_canonical(), at.port())),
+            ListenArg::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for ListenArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenArg::Tcp(address) => address.fmt(f),
+            ListenArg::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// What to do with plain HTTP requests.
@@ -108,28 +158,29 @@ struct InitSite<'v> {
 }
 
 impl InitSite<'_> {
-    /// The address to listen on; an IPv4-mapped IPv6 address becomes IPv4.
-    fn ip(&self) -> IpAddr {
-        self.verb.listen.ip().to_canonical()
+    /// The address to listen on. `None` means a Unix socket.
+    fn ip(&self) -> Option<IpAddr> {
+        self.verb.listen.tcp().map(|at| at.ip())
     }
 
-    /// The address at which this machine reaches the listener.
-    fn target(&self) -> IpAddr {
-        match self.ip() {
+    /// The address at which this machine reaches the listener. `None` means a Unix socket.
+    fn target(&self) -> Option<IpAddr> {
+        self.ip().map(|ip| match ip {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
-        }
+        })
     }
 
-    /// The source address of connections from this machine. `None` means a loopback address.
+    /// The source address of connections from this machine. `None` means a loopback address or a
+    /// Unix socket.
     fn source_address(&self) -> Option<IpAddr> {
-        Some(self.target()).filter(|ip| !ip.is_loopback())
+        self.target().filter(|ip| !ip.is_loopback())
     }
 
-    /// Whether `localhost` resolves to the listener.
+    /// Whether `localhost` resolves to the listener, or is as good as any name at a Unix socket.
     fn is_localhost(&self) -> bool {
-        self.ip().is_unspecified() || self.ip() == Ipv4Addr::LOCALHOST
+        self.ip().is_none_or(|ip| ip.is_unspecified() || ip == Ipv4Addr::LOCALHOST)
     }
 
     /// A name that the route's host pattern matches.
@@ -137,23 +188,26 @@ impl InitSite<'_> {
         match &self.host {
             HostPattern::Exact(name) => name.to_string(),
             HostPattern::Wildcard(parent) => format!("www.{parent}"),
-            HostPattern::Any if self.is_localhost() => "localhost".into(),
-            HostPattern::Any => bracketed(self.ip()),
+            HostPattern::Any => match self.ip().filter(|_| !self.is_localhost()) {
+                Some(ip) => bracketed(ip),
+                None => "localhost".into(),
+            },
         }
     }
 
     /// Whether the site's name resolves to the listener on this machine.
     fn is_reached(&self) -> bool {
         let name = self.name();
-        name == bracketed(self.target()) || name == "localhost" && self.is_localhost()
+        self.target().map(bracketed).as_ref() == Some(&name)
+            || name == "localhost" && self.is_localhost()
     }
 
     /// The site's name, with the port unless it is the scheme's default.
     fn authority(&self) -> String {
         let own = if self.verb.plain { 80 } else { 443 };
-        match self.verb.listen.port() {
-            port if port == own => self.name(),
-            port => format!("{}:{port}", self.name()),
+        match self.verb.listen.tcp().map(|at| at.port()) {
+            Some(port) if port != own => format!("{}:{port}", self.name()),
+            _ => self.name(),
         }
     }
 
@@ -168,7 +222,7 @@ impl InitSite<'_> {
         let host = Some(self.host.to_string())
             .filter(|host| host != "*")
             .map(|host| host.replace(['[', ']'], ""));
-        let address = Some(self.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+        let address = self.ip().filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
         let is_new = |name: &String| !certificate::LOCAL_NAMES.contains(&&**name);
         let mut all: Vec<_> = host.into_iter().chain(address).filter(is_new).collect();
         // Host and address may be the same text, and they are neighbours here.
@@ -179,7 +233,8 @@ impl InitSite<'_> {
     /// A port for `[metrics]` that neither the listener nor the backend uses.
     fn metrics(&self) -> u16 {
         let backend = authority(&self.verb.backend).map(|at| at.port());
-        let is_free = |port: &u16| *port != self.verb.listen.port() && Some(*port) != backend;
+        let own = self.verb.listen.tcp().map(|at| at.port());
+        let is_free = |port: &u16| Some(*port) != own && Some(*port) != backend;
         (METRICS_PORT..).find(is_free).unwrap_or(METRICS_PORT)
     }
 
@@ -192,15 +247,21 @@ impl InitSite<'_> {
             METRICS_PORT => String::new(),
             port => format!("listen = \"127.0.0.1:{port}\""),
         };
+        let listen_keys = match listen {
+            ListenArg::Tcp(_) => "",
+            ListenArg::Unix(_) => UNIX_KEYS.trim_start(),
+        };
         let filled = CONFIG_TEMPLATE
             .replace("{metrics}\n", &line(&metrics))
-            .replace("{listen}", &listen.to_string())
+            .replace("{unix}\n", listen_keys)
             .replace("{tls}\n", &line(tls))
             .replace("{certificate}", if *plain { "" } else { CERTIFICATE_TABLE })
             .replace("{host}", &self.host.to_string())
             .replace("{http}\n", &line(http));
         // Replaced last, so that a placeholder within the URL stays as it is.
-        let filled = filled.replace("{backend}", &toml::Value::from(backend.as_str()).to_string());
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        let filled = filled.replace("{listen}", &quoted(&listen.to_string()));
+        let filled = filled.replace("{backend}", &quoted(backend));
         let text = FileKind::Config.commented(&filled, COMMENTS.0);
         let is_kept = |line: &&str| !(*plain && OF_TLS.iter().any(|off| line.starts_with(off)));
         text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect()
@@ -214,7 +275,11 @@ impl InitSite<'_> {
         let filled = POLICY_TEMPLATE
             .replace("{requests}", requests)
             .replace("{url}", &format!("{}/", self.url("ws")))
-            .replace("{client}", &self.target().to_string())
+            .replace("{client}", &self.target().map_or(SOME_USER.into(), |ip| ip.to_string()))
+            .replace(
+                "{who}",
+                if self.ip().is_some() { "this machine" } else { "a user of this host" },
+            )
             .replace("{origin}", &self.url("http"));
         FileKind::Policy.commented(&filled, COMMENTS.1)
     }
@@ -224,7 +289,8 @@ impl InitSite<'_> {
             .source_address()
             .map(|ip| format!("{ip:<16}# this machine as well\n"))
             .unwrap_or_default();
-        LIST_TEMPLATE.replace("{own}\n", &own)
+        let entries = if self.ip().is_some() { LOCAL_ENTRIES } else { UNIX_ENTRY };
+        LIST_TEMPLATE.replace("{entries}\n", entries).replace("{own}\n", &own)
     }
 }
 
@@ -239,15 +305,17 @@ fn line(text: impl AsRef<str>) -> String {
 /// The host of the route. Without TLS it defaults to a name, not to `*`: an attacker's page under a
 /// name that resolves here (DNS rebinding) would be same-origin.
 fn host(verb: &InitArgs) -> Result<HostPattern, String> {
-    let ip = verb.listen.ip().to_canonical();
-    match (&verb.host, verb.plain) {
-        (Some(host), _) => Ok(host.clone()),
-        (None, false) => Ok(HostPattern::Any),
-        (None, true) if ip == Ipv4Addr::LOCALHOST => Ok(HostPattern::Exact("localhost".into())),
-        (None, true) if ip.is_unspecified() => {
+    let ip = match (&verb.host, verb.plain) {
+        (Some(host), _) => return Ok(host.clone()),
+        (None, false) => return Ok(HostPattern::Any),
+        (None, true) => verb.listen.tcp().map(|at| at.ip()),
+    };
+    match ip {
+        Some(ip) if ip.is_unspecified() => {
             Err("--plain on a wildcard address needs a host name: add --host NAME".into())
         }
-        (None, true) => config::host(&bracketed(ip)),
+        Some(ip) if ip != Ipv4Addr::LOCALHOST => config::host(&bracketed(ip)),
+        Some(_) | None => Ok(HostPattern::Exact("localhost".into())),
     }
 }
 
@@ -258,9 +326,13 @@ fn bracketed(ip: IpAddr) -> String {
     }
 }
 
-fn listen(text: &str) -> Result<SocketAddr, String> {
+fn listen(text: &str) -> Result<ListenArg, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return config::listener_path(path).map(ListenArg::Unix);
+    }
     let address: SocketAddr = text.parse().map_err(|_| {
-        "not an address with a port: write one like 0.0.0.0:8443 or [::]:8443".to_owned()
+        "not an address with a port: write one like 0.0.0.0:8443 or [::]:8443, or unix:/PATH"
+            .to_owned()
     })?;
     let is_of_a_link = matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
     match address.port() {
@@ -268,7 +340,7 @@ fn listen(text: &str) -> Result<SocketAddr, String> {
         _ if is_of_a_link => {
             Err("a link-local address holds on one link alone: name another, or [::]".to_owned())
         }
-        _ => Ok(address),
+        _ => Ok(ListenArg::Tcp(address)),
     }
 }
 
@@ -284,10 +356,18 @@ fn authority(backend: &str) -> Option<SocketAddr> {
 
 /// Fails if the backend is the listener itself.
 fn check_backend_differs(verb: &InitArgs) -> Result<(), String> {
-    let (listen, ip) = (verb.listen, verb.listen.ip().to_canonical());
+    let Some(own) = verb.listen.tcp() else {
+        return match verb.listen.to_string() == verb.backend {
+            true => Err(format!(
+                "the listener and the backend would both use {}: name another path with --listen",
+                verb.backend
+            )),
+            false => Ok(()),
+        };
+    };
     let is_itself = |at: SocketAddr| {
-        let is_here = ip == at.ip() || ip.is_unspecified() && at.ip().is_loopback();
-        at.port() == listen.port() && is_here
+        let is_here = own.ip() == at.ip() || own.ip().is_unspecified() && at.ip().is_loopback();
+        at.port() == own.port() && is_here
     };
     match authority(&verb.backend).filter(|at| is_itself(*at)) {
         Some(at) => Err(format!(
@@ -319,19 +399,13 @@ fn output_files(site: &InitSite<'_>) -> Result<Vec<OutputFile>, rcgen::Error> {
 
 /// The files written, and the commands to run next.
 fn next_steps(site: &InitSite<'_>, pages: &[OutputFile]) -> String {
-    let InitArgs { backend, dir, listen, http, plain, .. } = site.verb;
+    let InitArgs { backend, dir, http, plain, .. } = site.verb;
     let at = |path: &str| shell_quoted(&dir.join(path));
     let files: String = pages.iter().map(|page| format!("  {}\n", page.path.display())).collect();
     let (config, certificate) = (at("sidegate.toml"), at("certs/dev.pem"));
     let (trusting, trusted) = match plain {
         true => (String::new(), String::new()),
         false => (format!("--cacert {certificate} "), format!("SSL_CERT_FILE={certificate} ")),
-    };
-    let resolving = if site.is_reached() { String::new() } else { curl_resolve_options(site) };
-    let reached = if site.is_reached() {
-        String::new()
-    } else {
-        format!("     # once {} leads here", site.name())
     };
     let answer = match http {
         PlainHttpArg::Refuse => "426: alive, and only WebSockets are served",
@@ -345,34 +419,87 @@ Next, with your backend running at {backend}:
 
   sidegate check --config {config}
   sidegate run --config {config}
-  curl {trusting}{resolving}{}     # {answer}
-  {trusted}python3 -m websockets {}{reached}
-
-It listens at {listen} and admits only this machine, by the addresses {}: see `listen` in sidegate.toml, and policies/lists/office.cidr.",
+  curl {trusting}{}{}     # {answer}
+{}
+{}",
+        curl_address_options(site),
         shell_quoted(format!("{}/", site.url("http")).as_ref()),
-        shell_quoted(format!("{}/", site.url("ws")).as_ref()),
-        match site.source_address() {
-            Some(own) => format!("127.0.0.0/8, ::1 and {own}"),
-            None => "127.0.0.0/8 and ::1".to_owned(),
-        }
+        websocket_step(site, &trusted),
+        reach(site),
     );
-    // Port 0 tests the address alone: the port may be taken now and free later, or need root.
-    if TcpListener::bind((listen.ip(), 0)).is_err() {
-        next.push_str(&format!(
-            "\n{} is no address of this machine: `sidegate run` fails here.",
-            listen.ip()
-        ));
-    }
     if !plain {
         next.push_str("\nThe certificate is for development: it is self-signed.");
     }
     next
 }
 
-/// curl's options to reach this machine under a name that doesn't resolve to it.
-fn curl_resolve_options(site: &InitSite<'_>) -> String {
-    let (port, target) = (site.verb.listen.port(), bracketed(site.target()));
+/// The command that opens a WebSocket; empty at a Unix socket, which the client can't reach.
+fn websocket_step(site: &InitSite<'_>, trusted: &str) -> String {
+    if site.ip().is_none() {
+        return String::new();
+    }
+    let reached = if site.is_reached() {
+        String::new()
+    } else {
+        format!("     # once {} leads here", site.name())
+    };
+    let url = shell_quoted(format!("{}/", site.url("ws")).as_ref());
+    format!("  {trusted}python3 -m websockets {url}{reached}\n")
+}
+
+/// Where it listens and who may connect, and why it can't listen there as things are.
+fn reach(site: &InitSite<'_>) -> String {
+    let listen = &site.verb.listen;
+    let files = "see `listen` in sidegate.toml, and policies/lists/office.cidr.";
+    match listen {
+        ListenArg::Unix(path) => {
+            let mut text = format!(
+                "It listens at {listen} and admits only users of this host, as `mode` and `group` \
+                 of the socket let them: {files}"
+            );
+            let folder = path.parent().unwrap_or(path);
+            if !folder.is_dir() {
+                text.push_str(&format!(
+                    "\n{} is no folder of this machine: `sidegate run` fails here.",
+                    folder.display()
+                ));
+            }
+            text
+        }
+        ListenArg::Tcp(address) => {
+            let own = match site.source_address() {
+                Some(own) => format!("127.0.0.0/8, ::1 and {own}"),
+                None => "127.0.0.0/8 and ::1".to_owned(),
+            };
+            let mut text = format!(
+                "It listens at {listen} and admits only this machine, by the addresses {own}: \
+                 {files}"
+            );
+            // Port 0 tests the address alone: the port may be taken now and free later, or need
+            // root.
+            if TcpListener::bind((address.ip(), 0)).is_err() {
+                text.push_str(&format!(
+                    "\n{} is no address of this machine: `sidegate run` fails here.",
+                    address.ip()
+                ));
+            }
+            text
+        }
+    }
+}
+
+/// curl's options to reach the listener: its socket, or this machine under a name that doesn't
+/// resolve to it.
+fn curl_address_options(site: &InitSite<'_>) -> String {
     let quoted = |text: String| shell_quoted(text.as_ref());
+    let (port, target) = match (&site.verb.listen, site.target()) {
+        (ListenArg::Unix(path), _) => {
+            return format!("--unix-socket {} ", shell_quoted(path));
+        }
+        (ListenArg::Tcp(_), _) if site.is_reached() => return String::new(),
+        (ListenArg::Tcp(_), None) => return String::new(),
+        (ListenArg::Tcp(address), Some(target)) => (address.port(), bracketed(target)),
+    };
     match site.name().trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(_) => format!("--connect-to {} ", quoted(format!("::{target}:{port}"))),
         Err(_) => format!("--resolve {} ", quoted(format!("{}:{port}:{target}", site.name()))),

@@ -1,13 +1,16 @@
 //! `sidegate init`: its files run unchanged, and no existing file is lost.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use sidegate::Agent;
 use tempfile::TempDir;
 
+use crate::harness::wire::lossy;
 use crate::harness::{backend, certificate, client};
 
 const FILES: [&str; 7] = [
@@ -19,6 +22,8 @@ const FILES: [&str; 7] = [
     "certs/dev.pem",
     "certs/dev.key",
 ];
+
+const BACKEND: [&str; 2] = ["--backend", "http://127.0.0.1:8080"];
 
 fn sidegate(arguments: &[&str], folder: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sidegate"))
@@ -91,10 +96,49 @@ async fn configuration_of_init_serves_its_backend() {
     client.get("/").await.expect_refused(426, "plain");
 }
 
+#[tokio::test]
+async fn unix_socket_of_init_answers_its_printed_request() {
+    let backend = backend::echo().run().await;
+    let folder = TempDir::new().unwrap();
+    let socket = folder.path().join("public.sock");
+    let listen = format!("unix:{}", socket.display());
+    let words = ["init", "--backend", backend.address(), "--plain", "--listen", &listen];
+    let said = lossy(&sidegate(&words, folder.path()).stdout);
+    assert!(!said.contains("no folder") && !said.contains("websockets"), "{said}");
+    expect_clean(folder.path());
+    edit(folder.path(), "sidegate.toml", |text| {
+        text.replace("#listen = \"127.0.0.1:10464\"", "listen = \"127.0.0.1:0\"")
+            .replace("#socket = \"auto\"", "socket = \"off\"")
+    });
+    let file = folder.path().join("sidegate.toml");
+    let _agent = Agent::start(
+        &file,
+        Default::default(),
+        Default::default(),
+        Default::default(),
+        Default::default(),
+    )
+    .unwrap();
+    let line = said.lines().find(|line| line.contains(" --unix-socket ")).unwrap();
+    let [path, url] = [2, 3].map(|at| line.split_whitespace().nth(at).unwrap());
+    assert_eq!(url, "http://localhost/");
+    let mut wire = UnixStream::connect(path).unwrap();
+    let request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    wire.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    wire.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 426"), "{answer}");
+}
+
 #[test]
 fn every_commented_line_of_init_can_be_enabled() {
     let folder = init("unix:/run/it's a \"socket\".sock");
     for file in &FILES[..3] {
+        edit(folder.path(), file, |text| turned_on(&text));
+    }
+    expect_clean(folder.path());
+    let folder = init_with("http://127.0.0.1:8080", &["--listen", "unix:/run/sg.sock"]);
+    for file in &FILES[..2] {
         edit(folder.path(), file, |text| turned_on(&text));
     }
     expect_clean(folder.path());
@@ -132,6 +176,8 @@ fn init_writes_the_port_unless_it_is_the_default() {
             "https://www.a.example:8443",
         ),
         (&["--plain", "--listen", "127.0.0.1:80"], "ws://localhost/", "http://localhost"),
+        (&["--plain", "--listen", "unix:/run/sg.sock"], "ws://localhost/", "http://localhost"),
+        (&["--listen", "unix:/run/sg.sock"], "wss://localhost/", "https://localhost"),
         (&["--listen", "192.0.2.7:8443"], "wss://192.0.2.7:8443/", "https://192.0.2.7:8443"),
         (
             &["--listen", "[2001:db8::7]:8443"],
@@ -226,6 +272,21 @@ fn init_admits_this_machine_by_its_listen_address() {
             "--connect-to ::127.0.0.1:443 https://192.0.2.9/",
         ),
         (&["--listen", "127.0.0.2:443"], "::1", "dev.pem https://127.0.0.2/"),
+        (
+            &["--listen", "unix:/run/sg.sock"],
+            "unix",
+            "dev.pem --unix-socket /run/sg.sock https://localhost/",
+        ),
+        (
+            &["--plain", "--listen", "unix:/run/it's.sock"],
+            "unix",
+            "curl --unix-socket '/run/it'\\''s.sock' http://localhost/",
+        ),
+        (
+            &["--plain", "--listen", "unix:/run/sg.sock", "--host", "*.a.example"],
+            "unix",
+            "curl --unix-socket /run/sg.sock http://www.a.example/",
+        ),
     ] {
         let folder = TempDir::new().unwrap();
         let arguments = [&["init", "--backend", "http://127.0.0.1:8080"], more].concat();
@@ -286,13 +347,18 @@ fn init_reports_an_invalid_address_or_host() {
         (&["--plain", "--listen", "0.0.0.0:80"], "add --host NAME"),
         (&["--listen", "127.0.0.1:0"], "port 0 is a different port at each start"),
         (&["--listen", "[fe80::1%2]:8443"], "link-local"),
+        (&["--listen", "unix:run/sg.sock"], "begins with a slash"),
+        (&["--listen", "unix:@sg"], "abstract socket"),
+        (&["--listen", "unix:/run/"], "path of a directory"),
+        (
+            &["--listen", "unix:/run/a.sock", "--backend", "unix:/run/a.sock"],
+            "would both use unix:/run/a.sock",
+        ),
         (&["--listen", "127.0.0.1:8080"], "would both use 127.0.0.1:8080"),
         (&["--listen", "[::]:8080"], "would both use 127.0.0.1:8080"),
     ] {
-        let output = sidegate(
-            &[&["init", "--backend", "http://127.0.0.1:8080"], more].concat(),
-            folder.path(),
-        );
+        let backend = if more.contains(&"--backend") { &[][..] } else { &BACKEND };
+        let output = sidegate(&[&["init"], backend, more].concat(), folder.path());
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         assert!(String::from_utf8_lossy(&output.stderr).contains(word), "{output:?}");
     }

@@ -232,6 +232,14 @@ pub fn backend(text: &str) -> Result<String, String> {
     file::backend(text, &load).map(|_| text.to_owned()).map_err(|finding| told(finding).sentence())
 }
 
+/// Parses `text` as the path of a listener's Unix socket.
+///
+/// # Errors
+/// The fault and its remedy, in one sentence for people.
+pub fn listener_path(text: &str) -> Result<Arc<Path>, String> {
+    file::listener_path(text).map_err(|finding| finding.sentence())
+}
+
 /// Parses `text` as the `host` of a route.
 ///
 /// # Errors

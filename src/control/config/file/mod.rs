@@ -25,6 +25,7 @@ use std::sync::Arc;
 pub use self::backend::backend;
 use self::route_context::RouteContext;
 use self::systemd_refs::SystemdRefs;
+pub use self::unix_socket::path as listener_path;
 use self::value::{route_timeouts, schema};
 use super::document::{Document, TomlTable};
 use super::keys::sidegate::{self as keys, timeouts};
