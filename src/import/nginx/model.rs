@@ -135,13 +135,19 @@ impl<'s> ServerModel<'s> {
             return rewrite.redirect().is_some_and(|to| to.adds_slash(path));
         }
         match self.find(&cell) {
-            LocationMatch::Redirect(_) => true,
+            LocationMatch::Redirect(place) => self.redirects(place),
             LocationMatch::Location(place) => {
                 let redirect = self.server.locations[place].redirect.as_ref();
                 redirect.is_some_and(|to| to.adds_slash(path))
             }
             LocationMatch::None => false,
         }
+    }
+
+    /// Returns whether the location at `place` redirects a path to its slash. nginx answers 404 for
+    /// an internal one before that.
+    pub fn redirects(&self, place: usize) -> bool {
+        self.server.locations[place].settings.internal.is_none()
     }
 
     /// Returns whether a regular expression may decide about some paths of a cell.

@@ -714,6 +714,12 @@ mod tests {
             assert!(has("/a", true) && has("/a/", false), "{beside}: {:?}", paths.patterns);
         }
         check("location ~ ^/a/ PASS", &["/a -", "/a/ ~ ^/a/"], &[]);
+        // nginx answers 404 for an internal location before it adds a slash.
+        let internal = "location = /a/ { internal; proxy_pass http://127.0.0.1:1; }";
+        let text = format!("location ~ ^/a/ {PASS} {internal}");
+        let (tree, http) = nginx(&text);
+        let side = ModelledServer::new(&http, &http.servers[0], &tree);
+        assert!(!paths(&side, GuardHandling::Closes).adds_slash("/a"));
         for beside in [
             "",
             "location = /a { return 301 /a/; }",
