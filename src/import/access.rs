@@ -1,8 +1,8 @@
 //! Converts nginx' `allow` and `deny`, where the first match decides, into networks where the
 //! longest prefix decides.
 //!
-//! Computes on networks alone: `nginx::context` knows which rules apply where, and `policy` turns
-//! the result into a policy.
+//! Computes on networks and on users of this host, who connect to Unix sockets. `nginx::context`
+//! knows which rules apply where, and `policy` turns the result into a policy.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -41,20 +41,7 @@ impl AccessSubject {
             "unix:" => return Some(AccessSubject::Unix),
             _ => {}
         }
-        let (address, length) =
-            text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
-        let address: IpAddr = address.parse().ok()?;
-        if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
-            return None; // what nginx takes for an error of its own
-        }
-        let network = match length {
-            None => address.into(),
-            Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
-                IpNet::new(address, digits.parse().ok()?).ok()?
-            }
-            Some(_) => return None,
-        };
-        Some(AccessSubject::Network(network.trunc()))
+        network(text).map(AccessSubject::Network)
     }
 
     fn covers(self, root: IpNet) -> Option<IpNet> {
@@ -64,6 +51,25 @@ impl AccessSubject {
             AccessSubject::Network(_) | AccessSubject::Unix => None,
         }
     }
+}
+
+/// Parses an address or a network as `ngx_ptocidr` does; host bits are cleared. `None` means that
+/// nginx takes it for neither.
+pub fn network(text: &str) -> Option<IpNet> {
+    let (address, length) =
+        text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
+    let address: IpAddr = address.parse().ok()?;
+    if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return None; // what nginx takes for an error of its own
+    }
+    let network = match length {
+        None => address.into(),
+        Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
+            IpNet::new(address, digits.parse().ok()?).ok()?
+        }
+        Some(_) => return None,
+    };
+    Some(network.trunc())
 }
 
 /// A network whose clients share a decision, except those in a longer entry.
@@ -85,7 +91,22 @@ pub fn decide(rules: &[AccessRule]) -> Vec<NetworkDecision> {
     decided
 }
 
-/// Returns whether `one` admits a client that `other` refuses.
+/// What rules decide for the users of this host, who connect to a Unix socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserDecision {
+    /// Whether they are admitted.
+    pub admits: bool,
+    /// The deciding rule. `None` means that no rule matches and nginx admits by default.
+    pub by: Option<DirectiveId>,
+}
+
+/// Returns what `rules` decide for users of this host; nginx doesn't tell one from another.
+pub fn decide_users(rules: &[AccessRule]) -> UserDecision {
+    let first = rules.iter().find(|rule| !matches!(rule.whom, AccessSubject::Network(_)));
+    UserDecision { admits: first.is_none_or(|rule| rule.admits), by: first.map(|rule| rule.id) }
+}
+
+/// Returns whether `one` admits a client with an address that `other` refuses.
 pub fn admits_beyond(one: &[AccessRule], other: &[AccessRule]) -> bool {
     let (one, other) = (decide(one), decide(other));
     // Between these networks both decisions are constant, so each needs one look.
@@ -93,7 +114,7 @@ pub fn admits_beyond(one: &[AccessRule], other: &[AccessRule]) -> bool {
     networks.any(|network| admits(&one, network) && !admits(&other, network))
 }
 
-/// Returns whether at least one client is admitted.
+/// Returns whether at least one client with an address is admitted.
 pub fn admits_some(rules: &[AccessRule]) -> bool {
     decide(rules).iter().any(|one| one.admits)
 }
@@ -156,7 +177,7 @@ fn same_family(one: IpNet, other: IpNet) -> bool {
 
 /// Returns whether `network` holds only IPv4-mapped addresses. No client has one, neither here nor
 /// in nginx.
-fn is_mapped(network: IpNet) -> bool {
+pub fn is_mapped(network: IpNet) -> bool {
     let mapped = Ipv6Net::new(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
     matches!((network, mapped), (IpNet::V6(network), Ok(mapped)) if mapped.contains(&network))
 }
@@ -211,6 +232,20 @@ mod tests {
         check("+unix: -all", "-0.0.0.0/0 -::/0");
         check("-unix:", "+0.0.0.0/0 +::/0");
         check("-::ffff:192.0.2.0/120", "+0.0.0.0/0 +::/0");
+    }
+
+    #[test]
+    fn users_of_this_host_are_decided_by_unix_and_all() {
+        for (text, admits, by) in [
+            ("", true, None),
+            ("-192.0.2.0/24 -0.0.0.0/0 -::/0", true, None),
+            ("+unix: -all", true, Some(0)),
+            ("+192.0.2.0/24 -all +unix:", false, Some(1)),
+            ("-unix: +all", false, Some(0)),
+            ("+all -unix:", true, Some(0)),
+        ] {
+            assert_eq!(decide_users(&rules(text)), UserDecision { admits, by }, "{text}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::import::translate::route::{MaxBody, OutputRoute, RouteTarget, Timeout
 use crate::import::translate::{OutputConfig, OutputListener, OutputProtocol};
 use crate::import::tree::{DirectiveId, Tree};
 use crate::output_file::OutputFile;
+use sidegate::policy::peers::PeerPattern;
 
 /// Most networks that are written into the policy itself; more get a list in a file of its own.
 const MAX_INLINE_NETWORKS: usize = 8;
@@ -51,34 +52,8 @@ fn settings(config: &OutputConfig, metrics: u16, tree: &Tree) -> String {
     if config.folder.is_some() {
         push_line(&mut out, format_args!("\n[metrics]\nlisten = \"127.0.0.1:{metrics}\""));
     }
-    for OutputListener { name, address, speaks } in &config.listeners {
-        let (name, listen) = (quoted(name), quoted(&address.to_string()));
-        push_line(&mut out, format_args!("\n[[listener]]\nname = {name}\nlisten = {listen}"));
-        match speaks {
-            OutputProtocol::Plain => push_line(&mut out, "tls = false"),
-            OutputProtocol::Redirect => push_line(&mut out, "tls = false\nredirect = \"https\""),
-            OutputProtocol::Tls { only_13, strict_sni } => {
-                if *only_13 {
-                    push_line(&mut out, "tls_min = \"1.3\"");
-                }
-                if *strict_sni {
-                    push_line(&mut out, "strict_sni = true");
-                }
-            }
-        }
-        if let Some(forwarded) = &config.forwarded {
-            let from: Vec<_> = forwarded.from.iter().map(|from| quoted(from)).collect();
-            let header = quoted(&forwarded.header);
-            push_line(
-                &mut out,
-                "# Not enabled by the import. Until it is, each client behind these peers is judged \
-                 as its peer.",
-            );
-            push_line(
-                &mut out,
-                format_args!("# forwarded = {{ header = {header}, from = [{}] }}", from.join(", ")),
-            );
-        }
+    for one in &config.listeners {
+        listener(one, &mut out);
     }
     for (chain, key) in &config.certificates {
         let (chain, key) = (quoted(&chain.to_string_lossy()), quoted(&key.to_string_lossy()));
@@ -88,6 +63,42 @@ fn settings(config: &OutputConfig, metrics: u16, tree: &Tree) -> String {
         push_line(&mut out, self::route(route, tree).trim_end());
     }
     out
+}
+
+fn listener(listener: &OutputListener, out: &mut String) {
+    let (name, listen) = (quoted(&listener.name), quoted(&listener.address.to_string()));
+    push_line(out, format_args!("\n[[listener]]\nname = {name}\nlisten = {listen}"));
+    if listener.address.is_unix() {
+        push_line(out, "mode = \"0666\"   # as in nginx: every user of this host may connect");
+    }
+    match listener.speaks {
+        OutputProtocol::Plain => push_line(out, "tls = false"),
+        OutputProtocol::Redirect => push_line(out, "tls = false\nredirect = \"https\""),
+        OutputProtocol::Tls { only_13, strict_sni } => {
+            if only_13 {
+                push_line(out, "tls_min = \"1.3\"");
+            }
+            if strict_sni {
+                push_line(out, "strict_sni = true");
+            }
+        }
+    }
+    if !listener.proxies.is_empty() {
+        let from = peers(&listener.proxies);
+        push_line(out, format_args!("proxy_protocol = {{ from = [{from}] }}"));
+    }
+    if !listener.forwarders.is_empty() {
+        let from = peers(&listener.forwarders);
+        push_line(
+            out,
+            format_args!("forwarded = {{ header = \"x-forwarded-for\", from = [{from}] }}"),
+        );
+    }
+}
+
+fn peers(peers: &[PeerPattern]) -> String {
+    let all: Vec<_> = peers.iter().map(|peer| quoted(&peer.to_string())).collect();
+    all.join(", ")
 }
 
 fn route(
@@ -220,7 +231,8 @@ impl<'p> ClientTable<'p> {
 
 fn policy(policy: &OutputPolicy, clients: &ClientTable<'_>, tree: &Tree) -> String {
     let mut out = String::new();
-    let ids = policy.access.iter().filter_map(|one| one.by);
+    let users = policy.users.and_then(|users| users.by);
+    let ids = policy.access.iter().filter_map(|one| one.by).chain(users);
     if *policy == OutputPolicy::closed() {
         push_line(
             &mut out,
@@ -230,8 +242,7 @@ fn policy(policy: &OutputPolicy, clients: &ClientTable<'_>, tree: &Tree) -> Stri
         push_line(&mut out, format_args!("# {}", origin(ids, tree)));
     }
     push_line(&mut out, "schema = 1");
-    let in_file = clients.in_file().is_some();
-    if in_file {
+    if clients.in_file().is_some() {
         push_line(
             &mut out,
             format_args!(
@@ -240,19 +251,15 @@ fn policy(policy: &OutputPolicy, clients: &ClientTable<'_>, tree: &Tree) -> Stri
             ),
         );
     }
-    let entries: Vec<_> = if in_file {
-        vec![quoted("clients")]
-    } else {
-        clients.entries().iter().map(|one| quoted(&clients.entry(one))).collect()
-    };
+    let entries = entries(policy, clients);
     push_line(&mut out, "\n[client]");
     match clients {
-        ClientTable::Any(all, denied) => {
+        ClientTable::Any(all, _) => {
             let by_rule = all.iter().any(|one| one.by.is_some() && one.network.prefix_len() == 0);
             let why =
                 if by_rule { "`allow all`" } else { "no rule of nginx' keeps the others out" };
             push_line(&mut out, format_args!("allow = [\"any\"]   # {why}"));
-            if !denied.is_empty() {
+            if !entries.is_empty() {
                 push_line(&mut out, format_args!("deny = [{}]", entries.join(", ")));
             }
         }
@@ -265,6 +272,21 @@ fn policy(policy: &OutputPolicy, clients: &ClientTable<'_>, tree: &Tree) -> Stri
     }
     limits(policy, &mut out);
     out
+}
+
+/// Returns the entries of `allow` or, beside `["any"]`, of `deny`.
+fn entries(policy: &OutputPolicy, clients: &ClientTable<'_>) -> Vec<String> {
+    let mut entries: Vec<_> = if clients.in_file().is_some() {
+        vec![quoted("clients")]
+    } else {
+        clients.entries().iter().map(|one| quoted(&clients.entry(one))).collect()
+    };
+    // `any` admits users of this host too, and a network none of them.
+    let admits_by_default = matches!(clients, ClientTable::Any(..));
+    if policy.users.is_some_and(|users| users.admits != admits_by_default) {
+        entries.push(quoted("unix"));
+    }
+    entries
 }
 
 fn limits(policy: &OutputPolicy, out: &mut String) {

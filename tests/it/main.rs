@@ -33,6 +33,7 @@ mod handshakes;
 mod heads;
 mod identity;
 mod import;
+mod import_clients;
 mod imports;
 mod init;
 mod keepalive;

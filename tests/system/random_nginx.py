@@ -58,8 +58,16 @@ FIELDS = [(), (), (("X-Key", "no"),), (("X-Key", "yes"),), (("Referer", "http://
 NAMES = ["one.example", "*.one.example", ".two.example", r"~^r[0-9]\.example$", "one.*", "_", '""']
 HOSTS = ["one.example", "a.one.example", "a.b.one.example", "two.example", "a.two.example", "r1.example", "one.net", "other.net"]
 
+# Peers whose word counts for a client's address, and where that word is.
+TRUSTED = [
+    "127.1.0.0/16", "127.1.0.0/16", "127.1.0.7", "127.2.0.0/16", "127.0.0.0/8", "unix:", "unix:", "0.0.0.0/0", "::1",
+    "::ffff:127.0.0.0/104", "localhost",
+]  # fmt: skip
+NAMED_BY = ["X-Forwarded-For"] * 6 + ["proxy_protocol"] * 3 + ["x-forwarded-for", "X-Real-IP", "Forwarded", "X-Key"]
+
 PORT = "PORT"
 BACKEND = "BACKEND"
+SOCKET = "SOCKET"
 
 TABLES = {
     "map $http_upgrade $connection_upgrade": ["default upgrade", '"" close'],
@@ -100,6 +108,8 @@ class Probe:
     fields: tuple
     upgrade: bool
     times: int
+    unix: bool = False
+    proxied: str = ""
 
 
 class Generator:
@@ -110,6 +120,8 @@ class Generator:
         self.paths = {"/", "/x", "/x/y"}
         self.texts = ["/"]
         self.twice = False
+        # Both kinds of sockets lead to the same servers.
+        self.unix, self.proxied, self.named = self.often(25), self.often(15), self.often(45)
 
     def often(self, percent):
         return self.random.random() * 100 < percent
@@ -119,7 +131,11 @@ class Generator:
 
     def configuration(self):
         servers = [self.server(number) for number in range(self.pick([1, 1, 1, 2, 3]))]
+        if self.proxied and not any(node.text.endswith("proxy_protocol") for server in servers for node in server.inside):
+            servers[0].inside[0].text += " proxy_protocol"
         level = [node for node in self.access() if self.often(20)]
+        if self.named and self.often(50):
+            level += self.trust()
         recipe = [
             Node("proxy_http_version 1.1"),
             Node("proxy_set_header Upgrade $http_upgrade"),
@@ -130,7 +146,11 @@ class Generator:
         return [Node("http", tables + [Node(zone) for zone in ZONES] + files + recipe + level + servers)]
 
     def server(self, number):
-        inside = [Node(f"listen 127.0.0.1:{PORT}")]
+        inside = [Node(f"listen 127.0.0.1:{PORT}{self.pick(['', ' proxy_protocol']) if self.proxied else ''}")]
+        if self.unix:
+            inside.append(Node(f"listen unix:{SOCKET}"))
+        if self.named and self.often(60):
+            inside += self.trust()
         if number > 0 or self.often(60):
             inside.append(Node(f"server_name {self.pick(NAMES)}"))
         for chance, make in ((15, self.access), (6, self.guard), (8, self.condition), (12, self.rewrite)):
@@ -210,6 +230,8 @@ class Generator:
         for chance, make in ((35, self.access), (12, self.guard), (12, self.condition), (10, self.rewrite), (8, self.limit)):
             if self.often(chance):
                 inside += make()
+        if self.named and self.often(8):
+            inside += self.trust()
         if self.often(4):
             inside.append(Node("internal"))
         if self.often(5):
@@ -232,8 +254,16 @@ class Generator:
 
     def access(self):
         networks = ["127.1.0.0/16", "127.2.0.0/16", "127.0.0.0/9", "127.1.0.7", "all", "all"]
+        networks += ["unix:", "unix:"] if self.unix else []
         rules = [Node(f"{self.pick(['allow', 'deny'])} {self.pick(networks)}") for _ in range(self.pick([1, 2, 2, 3]))]
         return rules + ([Node("deny all")] if self.often(50) else [])
+
+    def trust(self):
+        """Whose word counts for the address of a client; some of it may be left to an outer level."""
+        peers = [Node(f"set_real_ip_from {self.pick(TRUSTED)}") for _ in range(self.pick([0, 1, 1, 1, 2]))]
+        header = [Node(f"real_ip_header {self.pick(NAMED_BY)}")] if self.often(75) else []
+        recursive = [Node(f"real_ip_recursive {self.pick(['on', 'on', 'off'])}")] if self.often(60) else []
+        return peers + header + recursive
 
     def guard(self):
         return [
@@ -274,18 +304,41 @@ class Generator:
     def probes(self, count):
         """So many requests; no client comes twice where requests are counted."""
         for number in range(count):
-            client = f"127.{self.pick([1, 2, 9, 200])}.{self.pick([0, 9])}.{self.pick([7, 8])}"
+            low = f"{self.pick([0, 9])}.{self.pick([7, 8])}"
             if self.twice:
-                client = f"127.{self.pick([1, 2, 200])}.{10 + number // 200}.{2 + number % 200}"
+                low = f"{10 + number // 200}.{2 + number % 200}"
             yield Probe(
-                client,
+                f"127.{self.pick([1, 2, 200] if self.twice else [1, 2, 9, 200])}.{low}",
                 self.pick(HOSTS),
                 self.pick(["GET", "GET", "GET", "POST"]),
                 self.crooked(self.pick(sorted(self.paths))),
-                self.pick(FIELDS),
+                self.pick(FIELDS) + self.claims(low),
                 self.often(50),
                 2 if self.twice and self.often(50) else 1,
+                # All users of this host are one client, who would come twice.
+                self.unix and not self.twice and self.often(40),
+                self.header(low),
             )
+
+    def claims(self, low):
+        """What a proxy, or a client in its place, says about the address of a client."""
+        if not self.named or self.often(20):
+            return ()
+        # No element of ",A": nginx reads the comma as a part of the address.
+        one = lambda: f"127.{self.pick([1, 1, 2, 2, 9, 200])}.{low}" + self.pick(["", "", "", "", "", ":80"])
+        # An address of IPv6 is that of many probes.
+        odd = ["unknown"] if self.twice else ["unknown", "::1", "[::1]:80"]
+        element = lambda: one() if self.often(75) else self.pick(odd)
+        line = lambda: ", ".join(element() for _ in range(self.pick([1, 1, 2, 2, 3])))
+        names = ["X-Forwarded-For", "X-Forwarded-For", "x-forwarded-for", "X-Real-IP"]
+        return tuple((self.pick(names), line()) for _ in range(self.pick([1, 1, 1, 2])))
+
+    def header(self, low):
+        """A PROXY header; mostly where one is expected."""
+        if not self.often(80 if self.proxied else 3):
+            return ""
+        source = f"127.{self.pick([1, 2, 9, 200])}.{low}"
+        return self.pick([f"PROXY TCP4 {source} 127.0.0.1 4000 80\r\n"] * 4 + ["PROXY UNKNOWN\r\n"])
 
     def crooked(self, path):
         """The path, or another one near it. A line feed stays where a pattern has it: docs/decisions/018-import-opens.md."""
@@ -313,6 +366,6 @@ def without(nodes, place):
     return nodes[:number] + [Node(node.text, without(node.inside, rest))] + nodes[number + 1 :]
 
 
-def text(nodes, port, backend):
+def text(nodes, port, backend, unix="/run/public.sock"):
     lines = [line for node in nodes for line in node.lines()]
-    return "\n".join(lines).replace(PORT, str(port)).replace(BACKEND, str(backend)) + "\n"
+    return "\n".join(lines).replace(PORT, str(port)).replace(BACKEND, str(backend)).replace(SOCKET, str(unix)) + "\n"

@@ -7,21 +7,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::import::access::{AccessRule, AccessSubject, all_v4, decide};
+use crate::import::access::{AccessRule, AccessSubject, all_v4, decide, decide_users};
 use crate::import::nginx::import_context::ImportContext;
 use crate::import::nginx::limit::{ConnLimit, ReqLimit};
+use crate::import::nginx::real_ip::{RealIpHeader, RealIpSettings, TrustedPeer};
+pub use crate::import::nginx::setting::Setting;
 use crate::import::nginx::{fixed, unit};
 use crate::import::report::{DirectiveOutcome, silent};
 use crate::import::tree::{Directive, DirectiveId};
-
-/// A setting and the directive that it comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Setting<T> {
-    /// The directive that sets the value.
-    pub id: DirectiveId,
-    /// The parsed value of the setting.
-    pub value: T,
-}
 
 /// A `proxy_set_header` with name and value.
 #[derive(Debug, Clone)]
@@ -77,34 +70,12 @@ pub struct ContextSettings {
     pub keys: Vec<Setting<String>>,
     /// Whether `ssl_protocols` allows TLS 1.3 alone.
     pub only_13: Option<Setting<bool>>,
-    /// `set_real_ip_from`: addresses of trusted forwarders.
-    pub forwarders: Vec<Setting<String>>,
-    /// `real_ip_header`: the header that holds the client's address.
-    pub real_ip_header: Option<Setting<String>>,
+    /// From where nginx takes the address of a client.
+    pub real_ip: RealIpSettings,
 }
 
-/// Directives that may refuse and can't be carried over, unless they are `off`.
-const GUARDS: [&str; 17] = [
-    "auth_basic",
-    "auth_request",
-    "auth_jwt",
-    "auth_digest",
-    "auth_pam",
-    "auth_ldap",
-    "auth_gss",
-    "auth_oidc",
-    "access_by_lua_block",
-    "access_by_lua_file",
-    "access_by_lua",
-    "rewrite_by_lua_block",
-    "rewrite_by_lua_file",
-    "rewrite_by_lua",
-    "js_access",
-    "modsecurity",
-    "ssl_verify_client",
-];
-
-/// The guards of which `satisfy any` requires only one, `allow` and `deny` included.
+/// Directives that may refuse and can't be carried over, unless they are `off`. `satisfy any`
+/// requires only one of them, `allow` and `deny` included.
 const SATISFY_GUARDS: [&str; 11] = [
     "auth_basic",
     "auth_request",
@@ -119,9 +90,24 @@ const SATISFY_GUARDS: [&str; 11] = [
     "access_by_lua",
 ];
 
+/// Guards that hold whatever `satisfy` says.
+const STRICT_GUARDS: [&str; 6] = [
+    "rewrite_by_lua_block",
+    "rewrite_by_lua_file",
+    "rewrite_by_lua",
+    "js_access",
+    "modsecurity",
+    "ssl_verify_client",
+];
+
+/// Returns the name of a guard as a constant. `None` means that the directive is none.
+fn guard(name: &str) -> Option<&'static str> {
+    SATISFY_GUARDS.into_iter().chain(STRICT_GUARDS).find(|guard| *guard == name)
+}
+
 /// Returns whether the directive `name` is a guard.
 pub fn is_guard(name: &str) -> bool {
-    GUARDS.contains(&name)
+    guard(name).is_some()
 }
 
 impl ContextSettings {
@@ -143,11 +129,12 @@ impl ContextSettings {
     /// does.
     ///
     /// With `satisfy any`, nginx admits a client by a guard or by an `allow` that matches; a client
-    /// that no rule matches needs the guard.
-    pub fn binding_guards(&self) -> Vec<DirectiveId> {
+    /// that no rule matches needs the guard. `has_users` says that some come by a Unix socket.
+    pub fn binding_guards(&self, has_users: bool) -> Vec<DirectiveId> {
         let any = self.satisfy.is_some_and(|set| set.value);
         let by_rule = decide(&self.access).iter().all(|one| !one.admits || one.by.is_some());
-        let enough = any && by_rule && !self.access.is_empty();
+        let users_by_rule = !has_users || decide_users(&self.access).by.is_some();
+        let enough = any && by_rule && users_by_rule && !self.access.is_empty();
         let guards =
             self.guards.iter().filter(|(name, _)| !enough || !SATISFY_GUARDS.contains(name));
         guards.filter_map(|(_, id)| *id).collect()
@@ -175,17 +162,22 @@ impl ContextSettings {
                 self.only_13 = Some(Setting { id, value: only_13 });
             }
             "set_real_ip_from" => {
-                self.forwarders.push(Setting { id, value: directive.first().to_owned() });
+                let value = TrustedPeer::parse(directive.first());
+                self.real_ip.from.push(Setting { id, value });
             }
             "real_ip_header" => {
-                self.real_ip_header = Some(Setting { id, value: directive.first().to_owned() });
+                let parse = |text: &str| Some(RealIpHeader::parse(text));
+                read_once(&mut self.real_ip.header, directive, context, parse);
+            }
+            "real_ip_recursive" => {
+                read_once(&mut self.real_ip.recursive, directive, context, unit::flag);
             }
             // The conditions of the next three arms have an effect: each takes the directive if it
             // knows it.
             name if name.starts_with("proxy_") && self.take_proxy(directive, context) => {}
             name if name.ends_with("_timeout") && self.take_timeout(directive, context) => {}
             _ if fixed::note(directive, context) => {}
-            name => match GUARDS.iter().find(|guard| **guard == name) {
+            name => match guard(name) {
                 Some(guard) => self.take_guard(guard, directive, context),
                 None => {
                     // `merge_slashes off` counts as unknown: Sidegate makes paths canonical before
@@ -337,8 +329,7 @@ impl ContextSettings {
             chains: inherit_list(self.chains, &outer.chains),
             keys: inherit_list(self.keys, &outer.keys),
             only_13: self.only_13.or(outer.only_13),
-            forwarders: inherit_list(self.forwarders, &outer.forwarders),
-            real_ip_header: self.real_ip_header.or_else(|| outer.real_ip_header.clone()),
+            real_ip: self.real_ip.inherit(&outer.real_ip),
         }
     }
 }

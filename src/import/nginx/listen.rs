@@ -1,22 +1,59 @@
-//! `listen`: an address, and the protocol spoken there.
+//! `listen`: an address or a Unix socket, and the protocol spoken there.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::import::nginx::import_context::ImportContext;
 use crate::import::nginx::unit;
-use crate::import::report::DirectiveOutcome;
+use crate::import::report::{DirectiveOutcome, NoteScope};
 use crate::import::tree::{Directive, DirectiveId};
 
 /// nginx' port if `listen` has none.
 const DEFAULT_PORT: u16 = 80;
 
-/// A `listen` with a TCP address.
+/// Most bytes in the path of a Unix socket (unix(7)).
+const MAX_PATH_BYTES: usize = 107;
+
+/// Where nginx listens. Displays as the `listen` of a Sidegate listener.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NginxAddress {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// The absolute path of a Unix socket.
+    Unix(String),
+}
+
+impl NginxAddress {
+    /// Returns address and port. `None` means a Unix socket.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            NginxAddress::Tcp(address) => Some(*address),
+            NginxAddress::Unix(_) => None,
+        }
+    }
+
+    /// Returns whether it is a Unix socket.
+    pub fn is_unix(&self) -> bool {
+        self.tcp().is_none()
+    }
+}
+
+impl fmt::Display for NginxAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NginxAddress::Tcp(address) => address.fmt(f),
+            NginxAddress::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// A `listen` that can be carried over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// The `listen` directive, or the `server` itself if it has none.
     pub id: DirectiveId,
-    /// Address and port to listen on.
-    pub address: SocketAddr,
+    /// Address or path of the socket.
+    pub address: NginxAddress,
     /// Whether it speaks TLS.
     pub tls: bool,
     /// Whether its server is the default server of this socket.
@@ -33,7 +70,7 @@ impl Listen {
         let address = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), DEFAULT_PORT);
         Listen {
             id,
-            address,
+            address: NginxAddress::Tcp(address),
             tls: false,
             default: false,
             proxy_protocol: false,
@@ -45,19 +82,18 @@ impl Listen {
     pub fn read(directive: &Directive, context: &mut ImportContext<'_>) -> Option<Listen> {
         let id = directive.id;
         let text = directive.first();
-        if text.starts_with("unix:") {
-            context.notes.add(
-                id,
-                DirectiveOutcome::Closes,
-                "not imported: add a [[listener]] with this `listen`, and \"unix\" to its policies",
-            );
-            return None;
-        }
-        let Some(address) = address(text) else {
-            let what =
-                format!("`{text}` is no address and port, and names of listeners are not resolved");
-            context.fault(id, what);
-            return None;
+        let address = match text.strip_prefix("unix:") {
+            Some(path) => NginxAddress::Unix(unix_path(id, path, context)?.to_owned()),
+            None => match address(text) {
+                Some(address) => NginxAddress::Tcp(address),
+                None => {
+                    let what = format!(
+                        "`{text}` is no address and port, and names of listeners are not resolved"
+                    );
+                    context.fault(id, what);
+                    return None;
+                }
+            },
         };
         let mut listen = Listen { id, address, ..Listen::implied(id) };
         for word in directive.words.iter().skip(1) {
@@ -91,6 +127,29 @@ impl Listen {
         }
         Some(listen)
     }
+}
+
+/// Returns `path` if Sidegate can listen there; notes why it can't.
+fn unix_path<'p>(
+    id: DirectiveId,
+    path: &'p str,
+    context: &mut ImportContext<'_>,
+) -> Option<&'p str> {
+    if path.is_empty() {
+        context.fault(id, "no path in the unix domain socket");
+        return None;
+    }
+    if path.len() > MAX_PATH_BYTES {
+        context.fault(id, "too long path in the unix domain socket");
+        return None;
+    }
+    if !path.starts_with('/') {
+        let text = "not carried over: the path is relative to where nginx was started. Write an \
+                    absolute one and import again";
+        context.notes.add_scoped(id, DirectiveOutcome::Closes, text, vec![NoteScope::everything()]);
+        return None;
+    }
+    Some(path)
 }
 
 /// Parses `80`, `*:80`, `192.0.2.1:80`, `192.0.2.1`, `[::]:80`, `[::1]`, `localhost:80`.

@@ -13,9 +13,11 @@ pub mod location;
 pub mod location_pattern;
 pub mod model;
 pub mod name;
+pub mod real_ip;
 pub mod regex;
 pub mod rewrite;
 pub mod server;
+pub mod setting;
 pub mod unit;
 pub mod version;
 

@@ -121,6 +121,11 @@ impl Server {
         self.answer.is_none() && self.locations.iter().any(passes)
     }
 
+    /// Returns whether users of this host reach it by a Unix socket.
+    pub fn has_users(&self) -> bool {
+        self.listens.iter().any(|listen| listen.address.is_unix())
+    }
+
     /// Returns the index of the location `@name`.
     pub fn named(&self, name: &str) -> Option<usize> {
         self.locations.iter().position(

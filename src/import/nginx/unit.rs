@@ -48,6 +48,15 @@ fn sum(total: u64, number: u64, unit: u64) -> Option<u64> {
     total.checked_add(number.checked_mul(unit)?).filter(|sum| *sum <= MAX_NUMBER)
 }
 
+/// Parses `on` or `off`, in any case.
+pub fn flag(text: &str) -> Option<bool> {
+    match text {
+        text if text.eq_ignore_ascii_case("on") => Some(true),
+        text if text.eq_ignore_ascii_case("off") => Some(false),
+        _ => None,
+    }
+}
+
 /// Parses `512`, `8k`, `1m` or `2G` into bytes.
 pub fn size(text: &str) -> Option<u64> {
     let (digits, unit) = match text.char_indices().next_back()? {

@@ -117,7 +117,7 @@ const NEEDLESS_DIRECTIVES: [(&str, &str); 29] = [
 
 /// Directives that are left out and never refuse a request.
 const HARMLESS_DIRECTIVES: &str = "add_header* add_trailer* auth_basic_user_file auth_delay auth_jwt_key_* auth_jwt_leeway auth_jwt_type break early_hints error_page limit_rate limit_rate_after proxy_limit_rate max_ranges mirror* proxy_hide_header \
-    real_ip_recursive rewrite_log set ssl_trusted_certificate ssl_client_certificate ssl_verify_depth ssl_crl ssl_ocsp* ssl_password_file \
+    rewrite_log set ssl_trusted_certificate ssl_client_certificate ssl_verify_depth ssl_crl ssl_ocsp* ssl_password_file \
     status_zone stub_status api uninitialized_variable_warn userid* health_check keyval_zone perl_modules perl_require lua_* init_by_lua* \
     init_worker_by_lua* log_by_lua* balancer_by_lua* js_import js_path js_preload_object js_shared_dict_zone js_header_filter js_body_filter \
     modsecurity_rules* modsecurity_transaction_id more_set_input_headers opentelemetry* opentracing* otel_* vhost_traffic_status* \
@@ -129,7 +129,7 @@ const VARIABLE_DIRECTIVES: &str = "map geo split_clients auth_request_set auth_j
 
 /// Directives that are carried over wherever they apply to a location that passes requests on.
 const UNUSED_DIRECTIVES: &str = "allow auth_* client_body_timeout client_max_body_size deny limit_conn limit_conn_zone limit_req limit_req_zone listen location proxy_connect_timeout \
-    proxy_http_version proxy_pass proxy_read_timeout proxy_send_timeout proxy_set_header real_ip_header return rewrite server server_name \
+    proxy_http_version proxy_pass proxy_read_timeout proxy_send_timeout proxy_set_header real_ip_header real_ip_recursive return rewrite server server_name \
     send_timeout set_real_ip_from ssl_certificate ssl_certificate_key ssl_protocols ssl_reject_handshake ssl_verify_client if limit_except internal";
 
 /// Returns word and text for the directive `id`. `None` means that it gets no line of its own.

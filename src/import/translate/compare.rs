@@ -2,7 +2,7 @@
 //!
 //! Anything unknown counts as refused by nginx and as admitted by the route.
 
-use crate::import::access::{admits_beyond, admits_some};
+use crate::import::access::{AccessRule, admits_beyond, admits_some, decide_users};
 use crate::import::nginx::HttpBlock;
 use crate::import::nginx::context::ContextSettings;
 use crate::import::nginx::location::{Location, LocationHandler};
@@ -55,6 +55,17 @@ impl<'n> ModelledServer<'n> {
         &self.guards[place]
     }
 
+    /// Returns whether `rules` admit at least one client of this server.
+    pub fn admits_some(&self, rules: &[AccessRule]) -> bool {
+        admits_some(rules) || self.server().has_users() && decide_users(rules).admits
+    }
+
+    /// Returns whether `one` admits a client of this server that `other` refuses.
+    fn admits_beyond(&self, one: &[AccessRule], other: &[AccessRule]) -> bool {
+        let users = || decide_users(one).admits && !decide_users(other).admits;
+        admits_beyond(one, other) || self.server().has_users() && users()
+    }
+
     /// Returns whether the location at `place` passes requests on under rules that one policy can
     /// express.
     pub fn passes(&self, place: usize) -> bool {
@@ -76,13 +87,13 @@ impl<'n> ModelledServer<'n> {
     pub fn passes_some(&self, outcome: &RequestOutcome) -> bool {
         let mut stages =
             outcome.stages.iter().map(|place| &self.server().locations[*place].settings);
-        outcome.end == RequestEnd::Passed && stages.all(|stage| admits_some(&stage.access))
+        outcome.end == RequestEnd::Passed && stages.all(|stage| self.admits_some(&stage.access))
     }
 
     /// Returns why a route with the rules of `route` admits requests that `outcome` refuses. `None`
     /// means that it admits none of them.
     pub fn opens(&self, outcome: &RequestOutcome, route: &Location) -> Option<OpeningReason> {
-        if !admits_some(&route.settings.access) {
+        if !self.admits_some(&route.settings.access) {
             return None;
         }
         if outcome.end == RequestEnd::Refused {
@@ -99,7 +110,7 @@ impl<'n> ModelledServer<'n> {
         }
         let stages =
             || outcome.stages.iter().map(|place| &self.server().locations[*place].settings);
-        if stages().any(|stage| admits_beyond(&route.settings.access, &stage.access)) {
+        if stages().any(|stage| self.admits_beyond(&route.settings.access, &stage.access)) {
             return Some(OpeningReason::Networks);
         }
         (!stages().all(|stage| limited(&route.settings, stage))).then_some(OpeningReason::Limits)

@@ -1,12 +1,13 @@
 //! One configuration of Sidegate, as values that `write` turns into files.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::import::nginx::listen::NginxAddress;
 use crate::import::translate::policy::OutputPolicy;
 use crate::import::translate::route::OutputRoute;
+use sidegate::policy::peers::PeerPattern;
 
 /// One `sidegate.toml` with its policies.
 #[derive(Debug)]
@@ -23,8 +24,6 @@ pub struct OutputConfig {
     pub policies: Vec<OutputPolicy>,
     /// The hosts of its routes as `server_name` writes them; `_` means every other host.
     pub hosts: Vec<String>,
-    /// `set_real_ip_from` and its header. `None` means that nginx trusts no forwarder.
-    pub forwarded: Option<TrustedForwarders>,
 }
 
 impl OutputConfig {
@@ -41,10 +40,14 @@ impl OutputConfig {
 pub struct OutputListener {
     /// Unique name, such as `tls-443`.
     pub name: String,
-    /// Address and port to listen on.
-    pub address: SocketAddr,
+    /// Address or path of its socket.
+    pub address: NginxAddress,
     /// The protocol spoken on it.
     pub speaks: OutputProtocol,
+    /// `proxy_protocol.from`. Empty means no such key.
+    pub proxies: Vec<PeerPattern>,
+    /// `forwarded.from`, for the header `x-forwarded-for`. Empty means no such key.
+    pub forwarders: Vec<PeerPattern>,
 }
 
 /// The protocol of a listener.
@@ -61,13 +64,4 @@ pub enum OutputProtocol {
     Plain,
     /// Plain HTTP that redirects every request to https.
     Redirect,
-}
-
-/// The forwarders that nginx trusted for the client's address.
-#[derive(Debug, PartialEq, Eq)]
-pub struct TrustedForwarders {
-    /// The header that holds the client's address, in lower case.
-    pub header: String,
-    /// Addresses of the forwarders, as `set_real_ip_from` has them.
-    pub from: Vec<String>,
 }

@@ -17,14 +17,14 @@ use crate::import::tree::{DirectiveId, Tree};
 /// over.
 pub fn guards(nginx: &HttpBlock, server: &Server, place: usize, tree: &Tree) -> Vec<DirectiveId> {
     let location = &server.locations[place];
-    let mut ids = of_location(nginx, location, tree);
+    let mut ids = of_location(nginx, server, location, tree);
     // Before nginx looks for a location, a `rewrite … break` may still lead elsewhere.
     let leads = |id: &DirectiveId| refuses(*id, tree) || rewrites(*id, tree);
     ids.extend(server.hurdles.iter().filter(|id| leads(id)));
     if let LocationHandler::Named(_, name) = &location.serves
         && let Some(named) = server.named(name).map(|place| &server.locations[place])
     {
-        ids.extend(of_location(nginx, named, tree));
+        ids.extend(of_location(nginx, server, named, tree));
         // nginx counts a request once, by the first limits that it meets.
         if location.settings.rates != named.settings.rates {
             ids.extend(named.settings.rates.iter().map(|rate| rate.id));
@@ -39,9 +39,14 @@ pub fn guards(nginx: &HttpBlock, server: &Server, place: usize, tree: &Tree) -> 
     ids
 }
 
-fn of_location(nginx: &HttpBlock, location: &Location, tree: &Tree) -> Vec<DirectiveId> {
+fn of_location(
+    nginx: &HttpBlock,
+    server: &Server,
+    location: &Location,
+    tree: &Tree,
+) -> Vec<DirectiveId> {
     let settings = &location.settings;
-    let mut ids = settings.binding_guards();
+    let mut ids = settings.binding_guards(server.has_users());
     ids.extend(&settings.unknown);
     // An `if` that holds is a location of its own, which inherits `proxy_pass` but no `try_files`.
     let tries = matches!(location.serves, LocationHandler::Named(..));

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::import::access::{NetworkDecision, all_v4, all_v6, decide};
+use crate::import::access::{NetworkDecision, UserDecision, all_v4, all_v6, decide, decide_users};
 use crate::import::nginx::context::ContextSettings;
 use crate::import::nginx::limit::{ReqLimit, Zone, ZoneKey, Zones};
+use crate::import::nginx::server::Server;
 use crate::import::nginx::{HttpBlock, ImportContext};
 use crate::import::report::{DirectiveOutcome, NoteScope};
 use crate::import::translate::route::timeouts::MAX_DURATION;
@@ -27,6 +28,8 @@ pub struct OutputPolicy {
     pub name: String,
     /// Decisions by network, for the `[client]` table.
     pub access: Vec<NetworkDecision>,
+    /// Decision about users of this host. `None` means that no listener is a Unix socket.
+    pub users: Option<UserDecision>,
     /// Value of both `upgrades` and `requests`. `None` means unlimited.
     pub rate: Option<TokenBucket>,
     /// Zone and value of `connections.per_client`. `None` means unlimited.
@@ -66,6 +69,7 @@ impl OutputPolicy {
                 .collect();
             (
                 access,
+                policy.users.map(|users| (users.admits, users.by.is_some())),
                 policy.rate.clone(),
                 policy.per_client.clone(),
                 policy.total.clone(),
@@ -81,6 +85,7 @@ impl OutputPolicy {
         OutputPolicy {
             name: "closed".into(),
             access: vec![nobody(all_v4()), nobody(all_v6())],
+            users: None,
             rate: None,
             per_client: None,
             total: None,
@@ -95,7 +100,7 @@ impl OutputPolicy {
     pub fn from_level(
         settings: &ContextSettings,
         passing: &ContextSettings,
-        server: DirectiveId,
+        server: &Server,
         nginx: &HttpBlock,
         scopes: &[NoteScope],
         context: &mut ImportContext<'_>,
@@ -108,6 +113,7 @@ impl OutputPolicy {
         let mut policy = OutputPolicy {
             name: String::new(),
             access: decide(&settings.access),
+            users: server.has_users().then(|| decide_users(&settings.access)),
             rate: None,
             idle,
             idle_by_default,
@@ -118,7 +124,7 @@ impl OutputPolicy {
             policy.limits.insert(tokens.zone.clone(), id);
             policy.rate = Some(tokens);
         }
-        policy.counts(settings, server, &nginx.zones, scopes, context);
+        policy.counts(settings, server.id, &nginx.zones, scopes, context);
         policy
     }
 

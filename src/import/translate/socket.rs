@@ -5,28 +5,47 @@
 //! get one of their own.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use crate::import::nginx::listen::Listen;
+use crate::import::nginx::listen::{Listen, NginxAddress};
 use crate::import::nginx::{HttpBlock, ImportContext};
-use crate::import::report::{DirectiveOutcome, NoteScope};
+use crate::import::report::DirectiveOutcome;
 use crate::import::tree::DirectiveId;
 
 /// A socket that nginx listens on.
 #[derive(Debug)]
 pub struct NginxSocket {
-    /// Address and port of the socket.
-    pub address: SocketAddr,
+    /// The address and port, or the path.
+    pub address: NginxAddress,
     /// The servers that answer there, by place.
     pub servers: Vec<usize>,
     /// Index of the server that answers when no name matches.
     pub default: usize,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// Whether each connection begins with a PROXY header. `None` means that IPv4 and IPv6
+    /// clients, who share the socket here, differ in it.
+    pub proxy_protocol: Option<bool>,
     /// Whether an IPv6 socket also accepts IPv4 clients.
     pub both_families: bool,
     /// The `listen` directives behind it.
     pub ids: Vec<DirectiveId>,
+}
+
+impl NginxSocket {
+    /// Returns the socket of the first `listen` with its address, of the server at `place`.
+    fn new(listen: &Listen, place: usize) -> NginxSocket {
+        NginxSocket {
+            address: listen.address.clone(),
+            servers: Vec::new(),
+            // Without `default_server`, the first server of a socket is its default.
+            default: place,
+            tls: false,
+            proxy_protocol: Some(false),
+            both_families: false,
+            ids: Vec::new(),
+        }
+    }
 }
 
 /// Sockets that one Sidegate serves.
@@ -95,27 +114,15 @@ pub fn groups(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<SocketG
 
 fn sockets(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<NginxSocket> {
     let (mut sockets, mut explicit) =
-        (Vec::<NginxSocket>::new(), BTreeMap::<SocketAddr, DirectiveId>::new());
+        (Vec::<NginxSocket>::new(), BTreeMap::<NginxAddress, DirectiveId>::new());
     for (place, server) in nginx.servers.iter().enumerate() {
         for listen in &server.listens {
-            let socket = match sockets.iter_mut().find(|socket| socket.address == listen.address) {
-                Some(socket) => socket,
-                None => {
-                    let address = listen.address;
-                    let new = NginxSocket {
-                        address,
-                        servers: Vec::new(),
-                        // Without `default_server`, the first server of a socket is its default.
-                        default: place,
-                        tls: false,
-                        both_families: false,
-                        ids: Vec::new(),
-                    };
-                    sockets.push(new);
-                    let last = sockets.len() - 1;
-                    &mut sockets[last]
-                }
-            };
+            let known = sockets.iter().position(|socket| socket.address == listen.address);
+            let at = known.unwrap_or_else(|| {
+                sockets.push(NginxSocket::new(listen, place));
+                sockets.len() - 1
+            });
+            let socket = &mut sockets[at];
             if socket.servers.contains(&place) {
                 context.fault(listen.id, format!("a duplicate listen {}", listen.address));
                 continue;
@@ -125,8 +132,11 @@ fn sockets(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<NginxSocke
             // A setting that one server makes on a socket holds for all of them.
             socket.tls |= listen.tls;
             socket.both_families |= listen.both_families;
+            if listen.proxy_protocol {
+                socket.proxy_protocol = Some(true);
+            }
             if listen.default {
-                if let Some(first) = explicit.insert(listen.address, listen.id) {
+                if let Some(first) = explicit.insert(listen.address.clone(), listen.id) {
                     let first = context.tree.place(first).clone();
                     context.fault(
                         listen.id,
@@ -138,37 +148,21 @@ fn sockets(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<NginxSocke
                 }
                 socket.default = place;
             }
-            note_listen(listen, context);
         }
     }
     sockets
 }
 
-fn note_listen(listen: &Listen, context: &mut ImportContext<'_>) {
-    if listen.proxy_protocol {
-        let text = "the PROXY protocol is not in this version: no request that comes with such a \
-                    header is understood";
-        context.notes.add_scoped(
-            listen.id,
-            DirectiveOutcome::Closes,
-            text,
-            vec![NoteScope::everything()],
-        );
-    }
-}
-
 /// Merges `0.0.0.0:80` into `[::]:80`: the latter accepts both families, so Sidegate can't bind
 /// both.
 fn merge(sockets: &mut Vec<NginxSocket>, context: &mut ImportContext<'_>) {
-    let both = |socket: &NginxSocket| socket.address.ip().is_unspecified();
-    let twins: Vec<_> = sockets
-        .iter()
-        .filter(|socket| both(socket) && socket.address.is_ipv6())
-        .map(|socket| socket.address.port())
-        .collect();
+    let wildcard =
+        |socket: &NginxSocket| socket.address.tcp().filter(|address| address.ip().is_unspecified());
+    let v6 = sockets.iter().filter_map(wildcard).filter(|address| address.is_ipv6());
+    let twins: Vec<_> = v6.map(|address| address.port()).collect();
     for port in twins {
         let v4 = |socket: &NginxSocket| {
-            both(socket) && socket.address.is_ipv4() && socket.address.port() == port
+            wildcard(socket).is_some_and(|address| address.is_ipv4() && address.port() == port)
         };
         let Some(at) = sockets.iter().position(v4) else { continue };
         let v4 = sockets.remove(at);
@@ -180,16 +174,18 @@ fn merge(sockets: &mut Vec<NginxSocket>, context: &mut ImportContext<'_>) {
             );
         }
         if let Some(v6) =
-            sockets.iter_mut().find(|socket| both(socket) && socket.address.port() == port)
+            sockets.iter_mut().find(|socket| wildcard(socket).is_some_and(|at| at.port() == port))
         {
             v6.tls |= v4.tls;
+            v6.proxy_protocol =
+                v6.proxy_protocol.filter(|_| v4.proxy_protocol == v6.proxy_protocol);
             v6.both_families = true;
             v6.ids.extend(v4.ids);
         }
     }
     for socket in sockets
         .iter()
-        .filter(|socket| both(socket) && socket.address.is_ipv6() && !socket.both_families)
+        .filter(|socket| wildcard(socket).is_some_and(|at| at.is_ipv6()) && !socket.both_families)
     {
         for id in &socket.ids {
             let text = "`[::]` takes IPv4 clients as well, by the same rules, unless the kernel \
@@ -202,18 +198,19 @@ fn merge(sockets: &mut Vec<NginxSocket>, context: &mut ImportContext<'_>) {
 /// Notes sockets that nginx serves through a wildcard socket and that Sidegate can't bind beside
 /// it.
 fn note_overlaps(sockets: &[NginxSocket], context: &mut ImportContext<'_>) {
-    for socket in sockets.iter().filter(|socket| !socket.address.ip().is_unspecified()) {
+    let bound = |socket: &NginxSocket| socket.address.tcp();
+    for socket in sockets {
+        let Some(own) = bound(socket).filter(|own| !own.ip().is_unspecified()) else { continue };
         // `[::]` takes clients of both families, `0.0.0.0` those of IPv4 alone.
-        let holds = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || socket.address.is_ipv4());
-        let around = sockets.iter().find(|other| {
-            other.address.port() == socket.address.port() && holds(other.address.ip())
-        });
+        let holds = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || own.is_ipv4());
+        let around = sockets
+            .iter()
+            .filter_map(bound)
+            .find(|other| other.port() == own.port() && holds(other.ip()));
         let Some(around) = around else { continue };
         for id in &socket.ids {
-            let text = format!(
-                "{} and {} can't both be bound: give one of them another port",
-                around.address, socket.address
-            );
+            let text =
+                format!("{around} and {own} can't both be bound: give one of them another port");
             context.notes.add(*id, DirectiveOutcome::Closes, text);
         }
     }

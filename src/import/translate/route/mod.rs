@@ -1,6 +1,7 @@
 //! Routes: for each host the path patterns of its server, each with backends and policy.
 
 mod ambiguous;
+mod client;
 mod note;
 mod pass;
 pub mod timeouts;
@@ -13,24 +14,23 @@ use self::note::CarriedRoute;
 use self::pass::{leads, resolved};
 pub use self::timeouts::Timeouts;
 pub use self::value::{MaxBody, OutputRoute, RouteTarget};
+pub use self::writer::RouteSite;
 use self::writer::RouteWriter;
-use crate::import::nginx::{HttpBlock, ImportContext};
+use crate::import::nginx::ImportContext;
 use crate::import::report::DirectiveOutcome;
 use crate::import::translate::compare::ModelledServer;
-use crate::import::translate::host::{RouteHost, UnsupportedHosts};
+use crate::import::translate::host::RouteHost;
 use crate::import::translate::paths::{GuardHandling, PatternTarget, paths};
 use crate::import::translate::policy::OutputPolicy;
 
-/// Returns the routes and policies for the `hosts` of configuration number `config`. The requests
-/// of `strays` follow the routes of `*`.
+/// Returns the routes and policies of `site`; `unsaid` decides about guards that can't be carried
+/// over.
 pub fn routes(
-    nginx: &HttpBlock,
-    hosts: &[RouteHost],
-    strays: &[UnsupportedHosts],
+    site: RouteSite<'_>,
     unsaid: GuardHandling,
-    config: usize,
     context: &mut ImportContext<'_>,
 ) -> (Vec<OutputRoute>, Vec<OutputPolicy>) {
+    let RouteSite { nginx, hosts, strays, .. } = site;
     let mut sides = BTreeMap::new();
     for server in
         hosts.iter().map(|host| host.server).chain(strays.iter().map(|stray| stray.server))
@@ -41,13 +41,14 @@ pub fn routes(
             (side, paths)
         });
     }
-    let mut writer =
-        RouteWriter { nginx, hosts, config, sides, routes: Vec::new(), policies: Vec::new() };
+    let mut writer = RouteWriter { site, sides, routes: Vec::new(), policies: Vec::new() };
     for place in hosts.iter().map(|host| host.server).collect::<BTreeSet<_>>() {
         writer.note(place, context);
+        writer.note_identity(place, context);
     }
     for stray in strays {
         writer.note_stray(stray, context);
+        writer.note_stray_identity(stray, context);
     }
     for host in hosts {
         writer.write(host, context);
@@ -58,7 +59,7 @@ pub fn routes(
 
 impl RouteWriter<'_> {
     fn write(&mut self, host: &RouteHost, context: &mut ImportContext<'_>) {
-        let nginx = self.nginx;
+        let nginx = self.site.nginx;
         let server = &nginx.servers[host.server];
         let mut patterns = self.patterns(host).to_vec();
         if self.shuts_the_rest(host) {
@@ -82,13 +83,13 @@ impl RouteWriter<'_> {
                     // Never: a pattern is open only where one policy can express the location.
                     let Some(pass) = pass else { continue };
                     let scopes = self.scopes(host.server, location);
-                    let (own, id) = (&location.settings, server.id);
+                    let own = &location.settings;
                     let policy =
-                        OutputPolicy::from_level(own, settings, id, nginx, &scopes, context);
+                        OutputPolicy::from_level(own, settings, server, nginx, &scopes, context);
                     let policy = self.policy(policy, name.strip_suffix("-exact").unwrap_or(&name));
                     let (route, path_of, named) = (&*name, &*path, &*policy);
                     CarriedRoute { location, pass, settings, route, path: path_of, policy: named }
-                        .note(context);
+                        .note(server.has_users(), context);
                     let leads = leads(location, pass, settings, &path, context);
                     let (host, from) = (host.pattern.clone(), Some(location.id));
                     OutputRoute { name, host, path, leads, policy, from }

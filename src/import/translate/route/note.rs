@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::import::access::{AccessSubject, decide};
+use crate::import::access::{AccessSubject, UserDecision, decide, decide_users};
 use crate::import::nginx::ImportContext;
 use crate::import::nginx::backend::{PassTarget, ProxyPass};
 use crate::import::nginx::context::{ContextSettings, ProxyHeader};
@@ -53,13 +53,18 @@ impl RouteWriter<'_> {
 
     /// Returns the scopes of `path`, without `but`, on every host of the server at `place`.
     fn scoped(&self, place: usize, path: &str, but: &[PathRegion]) -> Vec<NoteScope> {
-        let own = self.hosts.iter().filter(|host| host.server == place);
+        let own = self.site.hosts.iter().filter(|host| host.server == place);
         own.map(|host| self.scope(&host.scope, path, but)).collect()
     }
 
-    fn scope(&self, host: &str, path: &str, but: &[PathRegion]) -> NoteScope {
+    pub fn scope(&self, host: &str, path: &str, but: &[PathRegion]) -> NoteScope {
         let but = but.iter().map(PathRegion::to_string).collect();
-        NoteScope { config: Some(self.config), host: host.to_owned(), path: path.to_owned(), but }
+        NoteScope {
+            config: Some(self.site.config),
+            host: host.to_owned(),
+            path: path.to_owned(),
+            but,
+        }
     }
 
     /// Notes everything that the routes of a server can't express.
@@ -143,8 +148,9 @@ impl RouteWriter<'_> {
         let Some(bare) = bare else { return };
         let (cell, slashed) =
             (PathCell::Exact(bare.to_owned()), PathCell::Exact(format!("{bare}/")));
-        let is_sent = side.model.find(&cell) == LocationMatch::Redirect(number);
-        let own = self.hosts.iter().filter(|host| host.server == place);
+        let is_sent = side.model.find(&cell) == LocationMatch::Redirect(number)
+            && side.model.redirects(number);
+        let own = self.site.hosts.iter().filter(|host| host.server == place);
         let is_around =
             paths.matches(&cell) || own.into_iter().any(|host| self.shuts_the_rest(host));
         let is_served = matches!(paths.find(&slashed), PatternTarget::Open(_));
@@ -164,11 +170,12 @@ impl RouteWriter<'_> {
 
     /// Notes hosts that no route can express.
     pub fn note_stray(&self, stray: &UnsupportedHosts, context: &mut ImportContext<'_>) {
-        let star = self.hosts.iter().find(|host| host.pattern == "*");
+        let star = self.site.hosts.iter().find(|host| host.pattern == "*");
         let default = star.and_then(|host| self.sides.get(&host.server));
         let Some((default, paths)) = default else { return };
-        let server = &self.nginx.servers[stray.server];
-        let side = ModelledServer::new(self.nginx, server, context.tree).with_texts_of(default);
+        let server = &self.site.nginx.servers[stray.server];
+        let side =
+            ModelledServer::new(self.site.nginx, server, context.tree).with_texts_of(default);
         let findings = paths.findings(default.server(), &side, |_, _| true);
         let opens =
             findings.iter().find(|finding| matches!(finding.verdict, DivergenceKind::Opens(_)));
@@ -243,7 +250,7 @@ impl RouteWriter<'_> {
         by: DirectiveId,
         context: &mut ImportContext<'_>,
     ) {
-        for host in self.hosts.iter().filter(|host| host.server == place) {
+        for host in self.site.hosts.iter().filter(|host| host.server == place) {
             let closed = ClosedPaths { host: host.scope.clone(), path: path.to_owned(), by };
             context.notes.closed(closed);
         }
@@ -347,7 +354,9 @@ impl RouteWriter<'_> {
             let text = format!("files are not served: every path goes to {name}");
             context.notes.add(*id, DirectiveOutcome::Differs, text);
         }
-        if let (Some(pass), Some(lacks), true) = (pass, no_upgrade(settings, self.nginx), routed) {
+        if let (Some(pass), Some(lacks), true) =
+            (pass, no_upgrade(settings, self.site.nginx), routed)
+        {
             let text = format!(
                 "nginx passed no upgrade on here ({lacks}); Sidegate passes WebSockets on like \
                  everything else, and the backend decides"
@@ -513,8 +522,9 @@ pub struct CarriedRoute<'c> {
 }
 
 impl CarriedRoute<'_> {
-    /// Notes the outcome of each directive behind the route.
-    pub fn note(&self, context: &mut ImportContext<'_>) {
+    /// Notes the outcome of each directive behind the route; `has_users` says that users of this
+    /// host reach it by a Unix socket.
+    pub fn note(&self, has_users: bool, context: &mut ImportContext<'_>) {
         let notes = &mut context.notes;
         notes.add(
             self.location.id,
@@ -534,7 +544,7 @@ impl CarriedRoute<'_> {
         if let Some(id) = self.pass.cut_by {
             notes.add(id, DirectiveOutcome::Carried, "`strip_prefix` of the route");
         }
-        self.note_rules(notes);
+        self.note_rules(has_users, notes);
         self.note_settings(notes);
         for header in &self.settings.headers {
             note_header(header, notes);
@@ -546,12 +556,19 @@ impl CarriedRoute<'_> {
         }
     }
 
-    fn note_rules(&self, notes: &mut ReportNotes) {
-        let deciding: Vec<_> =
-            decide(&self.location.settings.access).iter().filter_map(|one| one.by).collect();
-        for rule in &self.location.settings.access {
+    fn note_rules(&self, has_users: bool, notes: &mut ReportNotes) {
+        let rules = &self.location.settings.access;
+        let users = has_users.then(|| decide_users(rules));
+        let mut deciding: Vec<_> = decide(rules).iter().filter_map(|one| one.by).collect();
+        deciding.extend(users.and_then(|users| users.by));
+        if let (Some(UserDecision { by: None, .. }), Some(first)) = (users, rules.first()) {
+            let text = "no rule is about users of this host, who all are admitted at the Unix \
+                        socket. If that was not intended, write `deny unix:` here and import again";
+            notes.add(first.id, DirectiveOutcome::FailsOpen, text);
+        }
+        for rule in rules {
             match rule.whom {
-                AccessSubject::Unix => {
+                AccessSubject::Unix if !has_users => {
                     notes.add(rule.id, DirectiveOutcome::Dropped, "no listener is a Unix socket");
                 }
                 _ if deciding.contains(&rule.id) => {

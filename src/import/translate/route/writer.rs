@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::import::nginx::HttpBlock;
 use crate::import::translate::compare::ModelledServer;
-use crate::import::translate::host::RouteHost;
+use crate::import::translate::host::{RouteHost, UnsupportedHosts};
+use crate::import::translate::identity::ListenerIdentity;
 use crate::import::translate::naming::free_name;
 use crate::import::translate::paths::{PatternTarget, RoutePatterns};
 use crate::import::translate::policy::OutputPolicy;
@@ -13,12 +14,24 @@ use crate::import::translate::route::value::OutputRoute;
 /// Names that no policy may have (`docs/spec/formats.md`, "Rules for all files").
 const RESERVED_NAMES: [&str; 5] = ["any", "unix", "none", "null", "baseline"];
 
-/// The routes and policies written so far, with what they are made from.
-pub struct RouteWriter<'n> {
+/// What the routes of one configuration are made from.
+#[derive(Clone, Copy)]
+pub struct RouteSite<'n> {
+    /// All servers and zones.
     pub nginx: &'n HttpBlock,
+    /// The hosts of the configuration.
     pub hosts: &'n [RouteHost],
+    /// Hosts that no route can express; their requests follow the routes of `*`.
+    pub strays: &'n [UnsupportedHosts],
+    /// How its listeners find the client of a request.
+    pub identities: &'n [ListenerIdentity],
     /// Number of the configuration.
     pub config: usize,
+}
+
+/// The routes and policies written so far, with what they are made from.
+pub struct RouteWriter<'n> {
+    pub site: RouteSite<'n>,
     /// Per server index: nginx' answers and Sidegate's paths.
     pub sides: BTreeMap<usize, (ModelledServer<'n>, RoutePatterns)>,
     pub routes: Vec<OutputRoute>,
@@ -32,7 +45,7 @@ impl RouteWriter<'_> {
         let is_open = |other: &RouteHost| {
             self.patterns(other).iter().any(|(_, target)| *target != PatternTarget::Closed)
         };
-        let is_inside = self.hosts.iter().any(|other| other.is_around(host) && is_open(other));
+        let is_inside = self.site.hosts.iter().any(|other| other.is_around(host) && is_open(other));
         is_inside && !self.patterns(host).iter().any(|(path, _)| path == "/")
     }
 
