@@ -21,7 +21,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::explanation::{
     CandidateExplanation, DeliveryExplanation, EntryExplanation, ExplainInput, Explanation,
-    LimitExplanation, ListExplanation, Remaining, RuleExplanation,
+    LimitExplanation, LimitKeyExplanation, ListExplanation, Remaining, RuleExplanation,
 };
 use crate::snapshot::route::RefusalForm;
 
@@ -180,8 +180,12 @@ fn entry_verdict(entry: EntryExplanation) -> EntryVerdict {
 }
 
 fn limit_verdict(limited: LimitExplanation) -> LimitVerdict {
-    let LimitExplanation { limit, written, place, exception, left } = limited;
-    LimitVerdict { limit, written, place, exception, left }
+    let LimitExplanation { limit, written, place, exception, pattern, key, left } = limited;
+    let (per, key) = match key {
+        Some(LimitKeyExplanation { unit, name }) => (Some(unit.to_string()), Some(name)),
+        None => (None, None),
+    };
+    LimitVerdict { limit, written, place, exception, pattern, per, key, left }
 }
 
 fn candidate_verdict(candidate: CandidateExplanation) -> CandidateVerdict {

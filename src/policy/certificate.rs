@@ -3,6 +3,7 @@
 //! Nothing here verifies a certificate: a listener has verified it before (`data/tls`). A name of
 //! one kind never matches a pattern of another kind.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use jiff::Timestamp;
@@ -29,6 +30,20 @@ pub struct ClientCertificate {
     pub not_after: Timestamp,
     /// The chain as the client sent it, in DER, its own certificate first.
     pub chain: Box<[Box<[u8]>]>,
+}
+
+/// The name by which logs and limits know the holder of a certificate. It displays as a URI, as
+/// `dns:` and a name, or as a [`KeyPin`].
+///
+/// A URI may read like a name of another kind, so identities are compared by kind and name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Identity<'c> {
+    /// The first URI name.
+    Uri(&'c str),
+    /// The first DNS name of a certificate without a URI name.
+    Dns(&'c str),
+    /// The key of a certificate without either.
+    Key(KeyPin),
 }
 
 /// SHA-256 of a SubjectPublicKeyInfo in DER (RFC 7469 §2.4). It displays as `sha256:` and 64
@@ -59,7 +74,7 @@ pub enum CertificateFault<'r> {
 }
 
 /// A pattern for one name of a certificate. It displays as in the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum IdentityPattern {
     /// `spiffe://example.com/ws/*`: a URI name. `*` matches within a segment, and `**` one segment
     /// or more.
@@ -70,8 +85,22 @@ pub enum IdentityPattern {
     Key(KeyPin),
 }
 
+/// How narrow a pattern is, in ascending order: of two that match one certificate, the narrower
+/// decides. A pattern never is narrower than one whose names are all among its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Narrowness {
+    /// A pattern with `**`, by the number of its other characters and of its wildcards.
+    Deep(usize, Reverse<usize>),
+    /// A pattern with `*`, likewise.
+    Wildcard(usize, Reverse<usize>),
+    /// One name.
+    Name,
+    /// One key.
+    Key,
+}
+
 /// A pattern of URI names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UriPattern {
     /// As written, with scheme and authority in lower case.
     text: Box<str>,
@@ -81,11 +110,11 @@ pub struct UriPattern {
 impl ClientCertificate {
     /// The name by which logs and limits know the client: its first URI name, else its first DNS
     /// name, else its key.
-    pub fn identity(&self) -> String {
+    pub fn identity(&self) -> Identity<'_> {
         match (self.uris.first(), self.dns_names.first()) {
-            (Some(uri), _) => uri.to_string(),
-            (None, Some(name)) => format!("dns:{name}"),
-            (None, None) => self.key_pin.to_string(),
+            (Some(uri), _) => Identity::Uri(uri),
+            (None, Some(name)) => Identity::Dns(name),
+            (None, None) => Identity::Key(self.key_pin),
         }
     }
 
@@ -209,6 +238,24 @@ impl IdentityPattern {
             _ => false,
         };
         may_match || self.matches(certificate)
+    }
+
+    /// How narrow the pattern is among patterns that match the same certificate.
+    pub fn narrowness(&self) -> Narrowness {
+        let text: &str = match self {
+            IdentityPattern::Key(_) => return Narrowness::Key,
+            _ if !self.has_wildcard() => return Narrowness::Name,
+            IdentityPattern::Uri(pattern) => &pattern.text,
+            IdentityPattern::Dns(name) => name,
+        };
+        let others = text.bytes().filter(|byte| *byte != b'*').count();
+        // `**` is one wildcard: `*/**` and `**/*` hold the same names.
+        let wildcards = Reverse(text.replace("**", "*").len() - others);
+        // A pattern without `**` has a fixed number of segments, so it holds none with one.
+        match text.contains("**") {
+            true => Narrowness::Deep(others, wildcards),
+            false => Narrowness::Wildcard(others, wildcards),
+        }
     }
 
     fn has_wildcard(&self) -> bool {
@@ -388,6 +435,16 @@ impl fmt::Display for KeyPin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sha256:")?;
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Display for Identity<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identity::Uri(uri) => f.write_str(uri),
+            Identity::Dns(name) => write!(f, "dns:{name}"),
+            Identity::Key(pin) => pin.fmt(f),
+        }
     }
 }
 
@@ -594,6 +651,27 @@ mod tests {
     }
 
     #[test]
+    fn narrower_pattern_comes_after_a_wider_one() {
+        let rising = [
+            "spiffe://example.com/**",
+            "spiffe://example.com/**/ws",
+            "spiffe://example.com/ws/**/edge/*",
+            "spiffe://example.com/*",
+            "spiffe://example.com/ws/*e*",
+            "spiffe://example.com/ws/e*",
+            "spiffe://example.com/ws/edge-*",
+            "spiffe://example.com/ws/edge-1",
+            PIN,
+        ];
+        let narrowness = |text: &str| IdentityPattern::parse(text).unwrap().narrowness();
+        for pair in rising.windows(2) {
+            assert!(narrowness(pair[0]) < narrowness(pair[1]), "{pair:?}");
+        }
+        assert_eq!(narrowness("spiffe://a/b"), narrowness("dns:a.example.com"));
+        assert!(narrowness("dns:*.example.com") < narrowness("dns:a.example.com"));
+    }
+
+    #[test]
     fn pin_is_read_with_and_without_colons() {
         let IdentityPattern::Key(pin) = IdentityPattern::parse(PIN).unwrap() else { panic!() };
         assert_eq!(pin.to_string(), PIN);
@@ -610,6 +688,23 @@ mod tests {
             prop_assert!(matches(&pattern, &[&pattern]));
             let name = format!("spiffe://example.com/{other}");
             prop_assert_eq!(matches(&pattern, &[&name]), path == other);
+        }
+
+        #[test]
+        fn pattern_is_no_wider_than_one_that_holds_its_names(
+            wide in "(a|b|\\*|ab|a\\*)(/(a|b|\\*|a\\*b|\\*\\*)){0,3}",
+            narrow in "(a|b|\\*|ab|a\\*)(/(a|b|\\*|a\\*b|\\*\\*)){0,3}",
+        ) {
+            // `*` and `**` of the narrow pattern become names that no letter of the other matches.
+            let text = narrow.replace("**", "xxx/yyy").replace('*', "zzz");
+            let inside = [text, narrow.replace("**", "w").replace('*', "v")];
+            let uri = |rest: &str| format!("spiffe://h/{rest}");
+            let narrowness = |text: &str| {
+                IdentityPattern::parse(&uri(text)).unwrap().narrowness()
+            };
+            if inside.iter().all(|name| matches(&uri(&wide), &[&uri(name)])) {
+                prop_assert!(narrowness(&narrow) >= narrowness(&wide), "{} {}", narrow, wide);
+            }
         }
 
         #[test]

@@ -200,6 +200,7 @@ mod tests {
         upgrades: 20,
         requests: 21,
         connections: 22,
+        streams: 23,
     };
 
     /// A policy whose lists are called `a0`, `a1`… and `d0`, `d1`…; no list of `allow` admits every

@@ -40,6 +40,8 @@ pub struct RuleLines {
     pub requests: u32,
     /// Line of `[limits] connections`.
     pub connections: u32,
+    /// Line of `[limits] streams`.
+    pub streams: u32,
 }
 
 impl RuleLines {

@@ -83,7 +83,7 @@ impl Policy {
     /// Returns the lists that the rules name, each once.
     pub fn lists(&self) -> Vec<&Arc<List>> {
         let mut lists: Vec<&Arc<List>> = Vec::new();
-        let limited = self.limits.exceptions.iter().flat_map(|exception| &exception.clients);
+        let limited = self.limits.exceptions.iter().flat_map(|exception| exception.lists());
         for list in self.allow.lists().iter().chain(&self.deny).chain(limited) {
             if !lists.iter().any(|known| Arc::ptr_eq(known, list)) {
                 lists.push(list);

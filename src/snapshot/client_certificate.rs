@@ -67,6 +67,7 @@ pub fn serial(raw: &[u8]) -> Box<[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::certificate::Identity;
 
     use rcgen::{CertificateParams, KeyPair, SanType, SerialNumber};
 
@@ -97,7 +98,7 @@ mod tests {
         let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
         assert_eq!(read.key_pin, key_pin(&spki));
         assert_eq!(read.common_name.as_deref(), Some("rcgen self signed cert"));
-        assert_eq!(read.identity(), "spiffe://example.com/A");
+        assert_eq!(read.identity(), Identity::Uri("spiffe://example.com/A"));
         assert_eq!(*read.chain, [Box::from(&*chain[0])]);
     }
 
@@ -108,6 +109,7 @@ mod tests {
         assert!(read(&[CertificateDer::from(chain[0][..chain[0].len() / 2].to_vec())]).is_err());
         let junk = CertificateDer::from(vec![0; MAX_CHAIN_BYTES]);
         assert!(read(&[chain[0].clone(), junk]).is_err());
-        assert_eq!(read(&chain).unwrap().identity(), read(&chain).unwrap().key_pin.to_string());
+        let read = read(&chain).unwrap();
+        assert_eq!(read.identity(), Identity::Key(read.key_pin));
     }
 }

@@ -135,7 +135,12 @@ impl Snapshot {
             generation: self.generation,
             route: Some(Arc::clone(route)),
             policy: Some(Arc::clone(policy)),
-            verdict: judged(policy).map(|()| self.permit(route, subject, now)),
+            // Of the client as it is known now: limits must not count by a certificate that no
+            // listener verifies any more.
+            verdict: judged(policy).map(|()| {
+                let known = known.as_deref().unwrap_or(subject);
+                self.permit(route, known, now)
+            }),
             // Judged whatever the policy decides: a candidate may also admit what the policy
             // refuses.
             candidate: candidate.map(|candidate| judged(candidate)),

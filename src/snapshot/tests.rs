@@ -9,7 +9,7 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 
-use crate::policy::limit::{ClientLimits, LimitException, Limits};
+use crate::policy::limit::{ClientLimits, ExceptionScope, LimitException, Limits};
 use crate::policy::list::{List, ListEntry};
 use crate::policy::network::Client;
 use crate::policy::request::{Host, Request, RequestType, Scheme};
@@ -237,7 +237,8 @@ fn promoted_candidate_decides_alone() {
 #[test]
 fn next_expiry_covers_rules_limits_candidate_and_baseline() {
     let clients = vec![list(&["192.0.2.4 expires=2026-04-01T00:00:00Z"])];
-    let exception = LimitException { clients, share: ClientLimits::default(), line: 1 };
+    let scope = ExceptionScope::Clients(clients);
+    let exception = LimitException { scope, share: ClientLimits::default(), line: 1 };
     let limits = Limits { exceptions: [exception].into(), ..Limits::default() };
     let candidate = policy(&["192.0.2.3 expires=2026-03-01T00:00:00Z"], &Limits::default());
     let policy = policy(&["192.0.2.2 expires=2026-02-01T00:00:00Z", "192.0.2.8"], &limits);

@@ -7,12 +7,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::policy::Policy;
-use crate::policy::limit::{LimiterId, RateLimit};
+use crate::policy::limit::{LimitKey, LimiterId, RateLimit};
 use crate::policy::request::Request;
 use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::Permit;
-use crate::tunnels::budget::{Count, Full};
+use crate::tunnels::budget::{Count, Full, PlaceKeys};
 use crate::tunnels::entry::{LiveEntry, RequestSource};
 use crate::tunnels::registry::Tunnels;
 
@@ -36,13 +36,15 @@ impl Tunnels {
     /// token isn't returned if a later step fails.
     pub fn charge(self: &Arc<Self>, permit: Permit) -> Result<Slot, Refusal> {
         let policy = &permit.route().policy;
-        let key = permit.subject().client.key();
-        let share = policy.limits.client_limits(permit.subject(), permit.at());
+        let subject = permit.subject();
+        let share = policy.limits.client_limits(subject, permit.at());
         let id =
             LimiterId { policy: &policy.name, is_candidate: false, limit: RateLimit::Upgrades };
         // The rate first: a client at its cap of tunnels would otherwise try again without paying.
+        let key = LimitKey::of(subject, share.units.upgrades);
         self.budgets.take(id, share.upgrades, key).map_err(over_rate)?;
-        let counted = self.budgets.enter_tunnel(policy, key, share.per_client);
+        let keys = PlaceKeys::of(subject, share.units.connections);
+        let counted = self.budgets.enter_tunnel(policy, keys, share.per_client);
         let count = counted.map_err(|full| match full {
             Full::Client => Refusal::Connections,
             Full::Total => Refusal::Capacity,
@@ -64,7 +66,8 @@ impl Tunnels {
         let share = policy.limits.client_limits(permit.subject(), permit.at());
         let id =
             LimiterId { policy: &policy.name, is_candidate: false, limit: RateLimit::Requests };
-        self.budgets.take(id, share.requests, permit.subject().client.key()).map_err(over_rate)
+        let key = LimitKey::of(permit.subject(), share.units.requests);
+        self.budgets.take(id, share.requests, key).map_err(over_rate)
     }
 
     /// Returns the verdict of `policy`'s candidate on a request that its rules `judged`. It charges
@@ -80,16 +83,24 @@ impl Tunnels {
     ) -> Option<Result<(), Refusal>> {
         let candidate = policy.candidate.as_ref()?;
         let charged = || {
-            let (share, key) = (candidate.limits.client_limits(subject, now), subject.client.key());
+            let share = candidate.limits.client_limits(subject, now);
             let limit = if is_plain { RateLimit::Requests } else { RateLimit::Upgrades };
             let id = LimiterId { policy: &policy.name, is_candidate: true, limit };
+            let key = LimitKey::of(subject, limit.unit(share));
             self.budgets.take(id, limit.of(share), key).map_err(over_rate)?;
             if is_plain {
                 return Ok(());
             }
             // Open tunnels are counted once, for the policy: the candidate would find the same
-            // ones.
-            let open = || self.budgets.tunnels_of(&policy.name, key);
+            // ones, though perhaps by another key.
+            let open = || {
+                let unit = policy.limits.client_limits(subject, now).units.connections;
+                let by = share.units.connections;
+                match unit == by {
+                    true => self.budgets.tunnels_of(&policy.name, LimitKey::of(subject, by)),
+                    false => self.budgets.tunnels_by_unit(&policy.name, subject, by),
+                }
+            };
             // Compared and not reserved: two upgrades at once may both pass. A candidate's verdict
             // decides no request.
             if share.per_client.is_some_and(|max| open() >= max) {

@@ -210,7 +210,7 @@ impl LiveEntry {
             Ok(permit) => permit,
             Err(refusal) => return (Err(refusal), None),
         };
-        let rules = TunnelRules::new(permit.route(), &self.subject, now);
+        let rules = TunnelRules::new(permit.route(), permit.subject(), now);
         // Unchanged where a generation judges again because a list entry lapsed: such a pass wakes
         // only the tunnels whose limits change.
         if !orders.rules.is_same(&rules) {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::policy::request::Request;
 use crate::snapshot::Permit;
-use crate::tunnels::budget::{Count, Full};
+use crate::tunnels::budget::{Count, Full, PlaceKeys};
 use crate::tunnels::entry::{LiveEntry, RequestSource};
 use crate::tunnels::registry::Tunnels;
 
@@ -49,11 +49,12 @@ impl ExchangeRegistration {
         if self.stream.is_none() {
             // The entry's route, not that of the permit: after a reload `streams` applies as the
             // running generation sets it.
-            let (route, key) = (self.entry.route(), self.entry.subject.client.key());
-            let (policy, limits) =
-                (&route.policy, route.policy.limits.client_limits(&self.entry.subject, now));
+            let (route, subject) = (self.entry.route(), &self.entry.subject);
+            let policy = &route.policy;
+            let share = policy.limits.client_limits(subject, now);
+            let keys = PlaceKeys::of(subject, share.units.streams);
             let budgets = &self.tunnels.budgets;
-            self.stream = Some(budgets.enter_stream(policy, key, limits.streams)?);
+            self.stream = Some(budgets.enter_stream(policy, keys, share.streams)?);
         }
         Ok(())
     }

@@ -11,8 +11,13 @@ use jiff::Timestamp;
 
 use crate::lifecycle::{DrainOptions, Lifecycle};
 use crate::policy::Policy;
-use crate::policy::limit::{ClientLimits, LimiterId, Limits, Rate, RateLimit, TunnelLimits};
+use crate::policy::certificate::{ClientCertificate, IdentityPattern};
+use crate::policy::limit::{
+    ClientLimits, ExceptionScope, LimitException, LimitUnit, LimitUnits, LimiterId, Limits, Rate,
+    RateLimit, TunnelLimits,
+};
 use crate::policy::network::Peer;
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::tests::{client, generation, policy, request};
 use crate::snapshot::{CurrentSnapshot, Snapshot};
@@ -207,6 +212,138 @@ fn candidate_counts_the_open_tunnels_of_its_policy() {
     assert_eq!(tunnels.budgets().tunnels("chat"), 2, "nothing was taken");
 }
 
+/// 192.0.2.`host` with a certificate of this name. An empty name means without one.
+fn named(host: u8, name: &str) -> Subject {
+    let subject = Subject::new(client(host));
+    if name.is_empty() {
+        return subject;
+    }
+    subject.with_certificate(ClientCertificate::named(name).unwrap().into())
+}
+
+/// Charges this subject, judged by the running generation.
+fn charge_named(
+    tunnels: &Arc<Tunnels>,
+    live: &CurrentSnapshot,
+    subject: &Subject,
+) -> Result<Slot, &'static str> {
+    let judged = live.load().judge(subject, &request("localhost"), None, Timestamp::now());
+    tunnels.charge(judged.verdict.unwrap()).map_err(Refusal::word)
+}
+
+const A: &str = "spiffe://a/1";
+const B: &str = "spiffe://a/2";
+
+/// With both limits of one client by `unit`, the results of charging these subjects in turn, while
+/// all that were charged hold their slots.
+fn check_by(unit: LimitUnit, subjects: &[(u8, &str, Result<(), &str>)]) {
+    let units = LimitUnits { connections: unit, ..LimitUnits::default() };
+    let share = ClientLimits { per_client: Some(1), units, ..ClientLimits::default() };
+    let counted = Limits { share, ..Limits::default() };
+    let per = Duration::from_secs(3600);
+    let once = Rate { tokens: NonZeroU32::MIN, per, burst: NonZeroU32::MIN };
+    let units = LimitUnits { upgrades: unit, ..LimitUnits::default() };
+    let share = ClientLimits { upgrades: Some(once), units, ..ClientLimits::default() };
+    let rated = Limits { share, ..Limits::default() };
+    for (limits, word) in [(counted, "connections"), (rated, "rate")] {
+        let (tunnels, live) = table(&limits);
+        let mut slots = Vec::new();
+        for (host, name, says) in subjects {
+            let charged = charge_named(&tunnels, &live, &named(*host, name));
+            let says = says.map_err(|_| word);
+            assert_eq!(charged.as_ref().map(|_| ()).map_err(|word| *word), says, "{host} {name}");
+            slots.extend(charged);
+        }
+        drop(slots);
+        assert_eq!(tunnels.budgets().tunnels("chat"), 0);
+    }
+}
+
+#[test]
+fn limit_by_identity_follows_the_certificate() {
+    let full = Err("its own");
+    let subjects = [
+        (1, A, Ok(())),
+        (2, A, full),
+        (1, B, Ok(())),
+        (3, "dns:a.example", Ok(())),
+        (1, "", Ok(())),
+        (1, "", full),
+        (2, "", Ok(())),
+    ];
+    check_by(LimitUnit::Identity, &subjects);
+    let subjects = [(1, A, Ok(())), (2, A, Ok(())), (1, B, full), (1, "", full)];
+    check_by(LimitUnit::Address, &subjects);
+}
+
+/// A generation with a count of one tunnel by `unit`, and a candidate with one by the unit of
+/// `candidate`.
+fn counting(number: u64, unit: LimitUnit, candidate: LimitUnit) -> Snapshot {
+    let limits = |unit| {
+        let units = LimitUnits { connections: unit, ..LimitUnits::default() };
+        let share = ClientLimits { per_client: Some(1), units, ..ClientLimits::default() };
+        Limits { share, ..Limits::default() }
+    };
+    let candidate = Some(Arc::new(policy(&[], &limits(candidate))));
+    generation(number, Policy { candidate, ..policy(&[], &limits(unit)) }, None)
+}
+
+#[test]
+fn candidate_finds_open_tunnels_by_its_own_unit() {
+    let units = [LimitUnit::Address, LimitUnit::Identity];
+    for (unit, other) in units.into_iter().flat_map(|unit| units.map(|other| (unit, other))) {
+        let live = Arc::new(CurrentSnapshot::new(counting(1, unit, other)));
+        let tunnels = Tunnels::new(Arc::clone(&live), Lifecycle::new());
+        let _open = charge_named(&tunnels, &live, &named(1, A)).unwrap();
+        let policy = Arc::clone(&live.load().route_list[0].policy);
+        let says = |host, name| {
+            let now = Timestamp::now();
+            let subject = named(host, name);
+            let said = tunnels.charge_candidate(&policy, &subject, false, Ok(()), now).unwrap();
+            said.map_err(Refusal::word)
+        };
+        let full = Err("connections");
+        let expected = match other {
+            LimitUnit::Address => [full, Ok(()), full, full],
+            LimitUnit::Identity => [full, full, Ok(()), Ok(())],
+        };
+        let said = [says(1, A), says(2, A), says(1, B), says(1, "")];
+        assert_eq!(said, expected, "{unit} {other}");
+    }
+}
+
+#[test]
+fn change_of_unit_frees_tunnels_as_they_were_counted() {
+    let (address, identity) = (LimitUnit::Address, LimitUnit::Identity);
+    for (before, after) in [(address, identity), (identity, address)] {
+        let live = Arc::new(CurrentSnapshot::new(counting(1, before, before)));
+        let tunnels = Tunnels::new(Arc::clone(&live), Lifecycle::new());
+        let old = charge_named(&tunnels, &live, &named(1, A)).unwrap();
+        tunnels.publish(&Arc::new(counting(2, after, after)));
+        let new = charge_named(&tunnels, &live, &named(1, A)).unwrap();
+        assert!(charge_named(&tunnels, &live, &named(1, A)).is_err());
+        drop(old);
+        assert!(charge_named(&tunnels, &live, &named(1, A)).is_err(), "the new one is open");
+        drop(new);
+        let _again = charge_named(&tunnels, &live, &named(1, A)).unwrap();
+        assert_eq!(tunnels.budgets().tunnels("chat"), 1);
+    }
+}
+
+#[test]
+fn certificate_with_its_own_limit_leaves_its_address_alone() {
+    let scope = ExceptionScope::Identities([IdentityPattern::parse(A).unwrap()].into());
+    let units = LimitUnits { connections: LimitUnit::Identity, ..LimitUnits::default() };
+    let share = ClientLimits { per_client: Some(3), units, ..ClientLimits::default() };
+    let exceptions = [LimitException { scope, share, line: 1 }].into();
+    let (tunnels, live) = table(&Limits { exceptions, ..limits(None, Some(1), None) });
+    let charge = |name| charge_named(&tunnels, &live, &named(1, name));
+    let _three = [A, A, A].map(|name| charge(name).unwrap());
+    assert!(charge(A).is_err());
+    let _bare = charge("").unwrap();
+    assert!(charge("").is_err() && charge(B).is_err(), "these are of one address");
+}
+
 #[test]
 fn reconcile_counts_candidate_revocations_and_makes_none() {
     let (tunnels, live) = beside(&Limits::default());
@@ -231,7 +368,8 @@ fn tunnel_limits_are_of_its_client_and_change_with_time() {
     };
     let share = |seconds| ClientLimits { tunnel: idle(seconds), ..ClientLimits::default() };
     let exceptions =
-        [crate::policy::limit::LimitException { clients, share: share(9), line: 1 }].into();
+        [LimitException { scope: ExceptionScope::Clients(clients), share: share(9), line: 1 }]
+            .into();
     let (tunnels, live) = table(&Limits { share: share(1), exceptions, ..Limits::default() });
     let at = |time: &str| time.parse::<Timestamp>().unwrap();
     let (_place, entry) = enter(charge(&tunnels, &live, 1).unwrap());

@@ -109,6 +109,21 @@ async fn diff_has_entries_rules_and_tunnels_to_close() {
 }
 
 #[tokio::test]
+async fn diff_has_what_limits_count_by() {
+    let (folder, _running, _backend, _tunnels) = running("").await;
+    let limits = "[limits]\nupgrades = { rate = \"5/s\", per = \"identity\" }\n\
+                  connections = { per_client = 9, per = \"identity\" }\n\
+                  [[limits.for]]\nidentity = [\"spiffe://a/*\"]\nidle = \"1h\"\n";
+    put(&folder, "policies/default.toml", &format!("{}{limits}", policy("[\"partners\"]")));
+    let said = [
+        "limits.connections.per: \"address\" -> \"identity\"",
+        "limits.upgrades: {\"burst\":5,\"per\":\"identity\",\"rate\":\"5/s\"}",
+        "\"identity\":[\"spiffe://a/*\"]",
+    ];
+    check(DIFF, folder.path(), 0, &said).await;
+}
+
+#[tokio::test]
 async fn diff_json_includes_the_configuration() {
     let (folder, _running, _backend, _tunnels) = running("").await;
     let config = std::fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();

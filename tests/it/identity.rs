@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ::sidegate::admin::wire::ExplainRequest;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
@@ -14,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind};
 
 use crate::harness::client::{self, Client};
-use crate::harness::sidegate::{self, Builder};
+use crate::harness::sidegate::{self, Builder, Sidegate};
 use crate::harness::{backend, within};
 
 const OPTIONAL: &str = "client_certificates = { ca = 'clients.pem', mode = 'optional', \
@@ -306,4 +307,227 @@ async fn certificate_that_expires_counts_no_more_on_its_connection() {
         }
     };
     within("a certificate expires", expires).await;
+}
+
+/// A sidegate that asks for certificates, under these limits.
+async fn limited(authority: &Authority, limits: &str) -> (Sidegate, backend::Backend) {
+    let backend = backend::echo().run().await;
+    let sidegate = asking(authority, OPTIONAL, &backend).on_route("http = 'forward'");
+    (sidegate.limits(limits).run().await, backend)
+}
+
+/// One attempt for each client, and one in an hour.
+const ONE: &str = "upgrades = { rate = '1/m', burst = 1, per = 'identity' }";
+
+/// One tunnel for each client.
+const ONE_AT_ONCE: &str = "connections = { per_client = 1, per = 'identity' }";
+
+/// Asserts that an attempt is granted or not; a granted tunnel is closed again.
+async fn expect_granted(client: &Client, is_granted: bool) {
+    let answer = client.attempt("/chat").await;
+    if is_granted {
+        answer.expect(101);
+    } else {
+        answer.expect_refused(429, "rate");
+    }
+}
+
+#[tokio::test]
+async fn certificates_behind_one_address_have_own_budgets() {
+    let authority = Authority::new("clients");
+    let (sidegate, _backend) = limited(&authority, ONE).await;
+    let known = |name: &str| client::new(&sidegate).tls_with(authority.client(name, 1));
+    let (one, two) = (known("spiffe://a/ws/1"), known("spiffe://a/ws/2"));
+    for is_granted in [true, false] {
+        expect_granted(&one, is_granted).await;
+        expect_granted(&two, is_granted).await;
+        // Without a certificate a client is counted by its address.
+        expect_granted(&client::new(&sidegate), is_granted).await;
+    }
+    expect_granted(&client::new(&sidegate).from("127.0.0.2"), true).await;
+    let keys = [("policy", "default"), ("limit", "upgrades")];
+    sidegate.expect_metric("sidegate_limiter_keys", keys, 4).await;
+}
+
+#[tokio::test]
+async fn one_identity_shares_a_budget_at_all_addresses() {
+    let authority = Authority::new("clients");
+    let (sidegate, _backend) = limited(&authority, ONE).await;
+    // Another key and serial number under the same name, as after a renewal.
+    let at = |address: &str, serial| {
+        let client = client::new(&sidegate).from(address);
+        client.tls_with(authority.client("spiffe://a/ws/1", serial))
+    };
+    expect_granted(&at("127.0.0.1", 1), true).await;
+    expect_granted(&at("127.0.0.2", 1), false).await;
+    expect_granted(&at("127.0.0.2", 2), false).await;
+    // Its address was not charged.
+    expect_granted(&client::new(&sidegate), true).await;
+}
+
+#[tokio::test]
+async fn resumed_session_has_the_budget_of_its_certificate() {
+    let authority = Authority::new("clients");
+    let limits = "requests = { rate = '1/m', burst = 2, per = 'identity' }";
+    let server = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = asking(&authority, OPTIONAL, &server).on_route("http = 'forward'");
+    let sidegate = sidegate.limits(limits).run().await;
+    let client = client::new(&sidegate).tls_with(authority.client("spiffe://a/ws/1", 1));
+    let client = client.tls_with(|config| config.resumption = Resumption::in_memory_sessions(8));
+    client.get("/chat").await.expect(200);
+    let mut resumed = client.connect().await;
+    for status in [200, 429] {
+        resumed.send(client.request("GET /chat HTTP/1.1", "")).await;
+        resumed.answer().await.expect(status);
+    }
+    assert_eq!(resumed.tls().handshake_kind(), Some(HandshakeKind::Resumed));
+    client::new(&sidegate).get("/chat").await.expect(200);
+}
+
+#[tokio::test]
+async fn tunnels_are_counted_by_identity_and_given_back() {
+    let authority = Authority::new("clients");
+    let (sidegate, _backend) = limited(&authority, ONE_AT_ONCE).await;
+    let known = |name: &str| client::new(&sidegate).tls_with(authority.client(name, 1));
+    let (one, two) = (known("spiffe://a/ws/1"), known("spiffe://a/ws/2"));
+    let mut open = one.open("/chat").await;
+    let (_two, _bare) = (two.open("/chat").await, client::new(&sidegate).open("/chat").await);
+    let elsewhere = one.clone().from("127.0.0.2");
+    let full = elsewhere.attempt_head("/chat", "");
+    elsewhere.expect_refused(full, 429, "connections").await;
+    open.close(1000, "").await;
+    open.expect_close(1000).await;
+    sidegate.expect_metric("sidegate_tunnels_open", [], 2).await;
+    elsewhere.open("/chat").await.expect_echo("again").await;
+}
+
+#[tokio::test]
+async fn saved_unit_counts_new_tunnels_and_frees_old_ones() {
+    let authority = Authority::new("clients");
+    let (sidegate, _backend) = limited(&authority, "connections = { per_client = 1 }").await;
+    let known = client::new(&sidegate).tls_with(authority.client("spiffe://a/ws/1", 1));
+    let bare = client::new(&sidegate);
+    let mut old = known.open("/chat").await;
+    bare.expect_refused(bare.attempt_head("/chat", ""), 429, "connections").await;
+    sidegate.policy().limits(ONE_AT_ONCE).write().await;
+    let mut new = known.open("/chat").await;
+    old.expect_echo("the count closes no tunnel").await;
+    known.expect_refused(known.attempt_head("/chat", ""), 429, "connections").await;
+    old.close(1000, "").await;
+    old.expect_close(1000).await;
+    sidegate.expect_metric("sidegate_tunnels_open", [], 1).await;
+    // The old tunnel has freed the address that it was counted by, and the new one is counted.
+    known.expect_refused(known.attempt_head("/chat", ""), 429, "connections").await;
+    bare.open("/chat").await.expect_echo("of the address").await;
+    new.close(1000, "").await;
+    new.expect_close(1000).await;
+    sidegate.expect_metric("sidegate_tunnels_open", [], 0).await;
+    known.open("/chat").await.expect_echo("again").await;
+}
+
+#[tokio::test]
+async fn exception_by_identity_raises_and_lowers_limits() {
+    let authority = Authority::new("clients");
+    let limits = "connections = { per_client = 2 }\n\
+                  [[limits.for]]\nclient = ['127.0.0.0/8']\nconnections = { per_client = 1 }\n\
+                  [[limits.for]]\nidentity = ['spiffe://a/ws/*']\nconnections = { per_client = 3 }\n\
+                  [[limits.for]]\nidentity = ['spiffe://a/ws/slow']\nidle = '1h'\n\
+                  connections = { per_client = 1 }";
+    let (sidegate, _backend) = limited(&authority, limits).await;
+    let known = |name: &str| client::new(&sidegate).tls_with(authority.client(name, 1));
+    let bare = client::new(&sidegate);
+    let mut open = Vec::new();
+    for (client, most) in
+        [(known("spiffe://a/ws/1"), 3), (known("spiffe://a/ws/slow"), 1), (bare, 1)]
+    {
+        for _ in 0..most {
+            open.push(client.open("/chat").await);
+        }
+        let head = client.attempt_head("/chat", "");
+        client.expect_refused(head, 429, "connections").await;
+    }
+}
+
+#[tokio::test]
+async fn client_that_a_proxy_names_has_no_identity() {
+    let authority = Authority::new("clients");
+    let limits = "requests = { rate = '1/m', burst = 1, per = 'identity' }";
+    let server = backend::http(|_| backend::reply(200)).run().await;
+    let keys =
+        format!("{OPTIONAL}\nforwarded = {{ header = 'x-forwarded-for', from = ['127.0.0.1'] }}");
+    let sidegate = asking(&authority, &keys, &server).on_route("http = 'forward'");
+    let sidegate = sidegate.limits(limits).run().await;
+    // The certificate is the proxy's: its clients must share no budget.
+    let proxy = client::new(&sidegate).tls_with(authority.client("spiffe://a/proxy", 1));
+    let mut wire = proxy.connect().await;
+    for (named, status) in [("192.0.2.1", 200), ("192.0.2.2", 200), ("192.0.2.1", 429)] {
+        let forwarded = format!("X-Forwarded-For: {named}\r\n");
+        wire.send(proxy.request("GET /chat HTTP/1.1", &forwarded)).await;
+        wire.answer().await.expect(status);
+    }
+    proxy.get("/chat").await.expect(200);
+}
+
+#[tokio::test]
+async fn candidate_by_identity_counts_open_tunnels_by_its_own_unit() {
+    let authority = Authority::new("clients");
+    let backend = backend::echo().run().await;
+    let candidate = format!("schema = 1\n[client]\nallow = [\"any\"]\n[limits]\n{ONE_AT_ONCE}\n");
+    let sidegate = asking(&authority, OPTIONAL, &backend)
+        .file("policies/default.shadow.toml", &candidate)
+        .run()
+        .await;
+    let known = |name: &str| client::new(&sidegate).tls_with(authority.client(name, 1));
+    let mut open = Vec::new();
+    for client in [known("spiffe://a/1"), known("spiffe://a/2"), client::new(&sidegate)] {
+        open.push(client.open("/chat").await);
+    }
+    let differences = "sidegate_candidate_differences_total";
+    assert_eq!(sidegate.metric(differences, []).await, 0.0);
+    open.push(known("spiffe://a/1").from("127.0.0.2").open("/chat").await);
+    let labels = [("difference", "would_refuse"), ("reason", "connections")];
+    sidegate.expect_metric(differences, labels, 1).await;
+}
+
+/// The question about an attempt of this client.
+fn explained_for(client: &str, identity: Option<&str>) -> ExplainRequest {
+    ExplainRequest {
+        client: client.into(),
+        forwarded_for: None,
+        listener: None,
+        url: "wss://localhost/chat".into(),
+        origin: None,
+        subprotocol: None,
+        identity: identity.map(str::to_owned),
+        at: None,
+    }
+}
+
+#[tokio::test]
+async fn explain_has_the_rest_of_the_limits_of_an_identity() {
+    let authority = Authority::new("clients");
+    let limits = "upgrades = { rate = '1/m', burst = 5, per = 'identity' }\n\
+                  connections = { per_client = 9 }\n\
+                  [[limits.for]]\nidentity = ['spiffe://a/ws/*']\nconnections = { per_client = 3 }";
+    let (sidegate, _backend) = limited(&authority, limits).await;
+    let known = client::new(&sidegate).tls_with(authority.client("spiffe://a/ws/1", 1));
+    let (_one, _two) = (known.open("/chat").await, known.open("/chat").await);
+    for (client, identity, rest) in [
+        ("127.0.0.2", Some("spiffe://a/ws/1"), [3, 1]),
+        ("127.0.0.1", Some("spiffe://a/ws/2"), [5, 3]),
+        ("127.0.0.1", None, [5, 9]),
+    ] {
+        let answer = sidegate.answer_to(&explained_for(client, identity)).await;
+        let of_each: Vec<_> = answer.limits.iter().map(|limit| limit.left).collect();
+        assert_eq!(of_each, rest.map(Some), "{}", answer.text);
+        let per_client = &answer.limits[1];
+        let own = ("identity", identity.unwrap_or("127.0.0.1"), Some("spiffe://a/ws/*"));
+        let common = ("address", "127.0.0.1", None);
+        let of_client = (
+            per_client.per.as_deref().unwrap(),
+            per_client.key.as_deref().unwrap(),
+            per_client.pattern.as_deref(),
+        );
+        assert_eq!(of_client, if identity.is_some() { own } else { common });
+    }
 }

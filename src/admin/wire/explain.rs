@@ -242,8 +242,19 @@ pub struct LimitVerdict {
     /// Its place as `file:line`. `null`: it is a default.
     #[serde(deserialize_with = "nullable")]
     pub place: Option<String>,
-    /// Whether it is an exception for some networks.
+    /// Whether it is an exception for some clients.
     pub exception: bool,
+    /// The pattern by which the exception names the client's certificate. `null`: it names
+    /// networks, or there is no exception.
+    #[serde(deserialize_with = "nullable")]
+    pub pattern: Option<String>,
+    /// The value of `per`: `address` or `identity`. `null`: it counts all clients together.
+    #[serde(deserialize_with = "nullable")]
+    pub per: Option<String>,
+    /// What it counts the client by: an address, or the identity of its certificate. `null`: it
+    /// counts all clients together.
+    #[serde(deserialize_with = "nullable")]
+    pub key: Option<String>,
     /// How much of it the client has left. `null`: not known, because no agent was asked.
     #[serde(deserialize_with = "nullable")]
     pub left: Option<u64>,

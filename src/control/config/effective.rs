@@ -26,7 +26,7 @@ use super::{
     RouteSettings, Settings, ShutdownSettings,
 };
 use crate::policy::certificate::{CertificateRule, IdentityPattern};
-use crate::policy::limit::{ClientLimits, Limits, TunnelLimits};
+use crate::policy::limit::{ClientLimits, ExceptionScope, LimitUnit, Limits, Rate, TunnelLimits};
 use crate::policy::list::List;
 use crate::policy::{AllowRule, Policy};
 use crate::snapshot::certificate::Certificate;
@@ -272,7 +272,9 @@ pub fn rules(policy: &Policy) -> Value {
     for (keys, exception) in
         limits[limits::FOR.name].as_array_mut().into_iter().flatten().zip(&policy.limits.exceptions)
     {
-        keys[limits::CLIENT.name] = json!(names(&exception.clients));
+        if let ExceptionScope::Clients(lists) = &exception.scope {
+            keys[limits::CLIENT.name] = json!(names(lists));
+        }
     }
     object([
         of_policy::OWNER.shown_as(policy.owner.as_deref()),
@@ -296,14 +298,15 @@ fn origins(policy: &Policy) -> Option<Vec<String>> {
 }
 
 fn certificate_rule(rule: &CertificateRule) -> Value {
-    let written = |patterns: &[IdentityPattern]| -> Vec<_> {
-        patterns.iter().map(ToString::to_string).collect()
-    };
     object([
         of_client::REQUIRED.shown(&rule.required),
-        of_client::ALLOW.shown_as(rule.allow.as_deref().map(written)),
-        of_client::DENY.shown_as(written(&rule.deny)),
+        of_client::ALLOW.shown_as(rule.allow.as_deref().map(patterns)),
+        of_client::DENY.shown_as(patterns(&rule.deny)),
     ])
+}
+
+fn patterns(patterns: &[IdentityPattern]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
 }
 
 fn subprotocols(policy: &Policy) -> Option<Vec<&str>> {
@@ -350,8 +353,11 @@ fn limits(limits: &Limits) -> Value {
     let Limits { share: common, total, streams_total, exceptions } = limits;
     let totals = [total, streams_total].map(|total| limits::TOTAL.shown_or_null(total.as_ref()));
     let exceptions = exceptions.iter().map(|exception| {
-        let client = limits::CLIENT.shown_as(rule(&exception.clients));
-        object(share(&exception.share, [None, None]).into_iter().chain([client]))
+        let scope = match &exception.scope {
+            ExceptionScope::Clients(lists) => limits::CLIENT.shown_as(rule(lists)),
+            ExceptionScope::Identities(names) => limits::IDENTITY.shown_as(patterns(names)),
+        };
+        object(share(&exception.share, [None, None]).into_iter().chain([scope]))
     });
     let exceptions: Vec<_> = exceptions.collect();
     let keys = share(common, totals.map(Some));
@@ -360,15 +366,19 @@ fn limits(limits: &Limits) -> Value {
 
 /// The keys of a share. `totals` belong to its connections and its streams.
 fn share(share: &ClientLimits, totals: [Option<(String, Value)>; 2]) -> Vec<(String, Value)> {
-    let ClientLimits { upgrades, requests, per_client, streams, tunnel } = share;
+    let ClientLimits { upgrades, requests, per_client, streams, tunnel, units } = share;
     let TunnelLimits { message_max, message_rate, frames, idle, lifetime, ping, pong } = tunnel;
     let message_rate = message_rate.map(|rate| (rate.tokens, rate.per));
-    let counts = |per_client: &Option<u32>, total: Option<(String, Value)>| {
-        let per_client = limits::PER_CLIENT.shown_or_null(per_client.as_ref());
-        object(std::iter::once(per_client).chain(total))
+    let counts = |max: &Option<u32>, unit: &LimitUnit, total: Option<(String, Value)>| {
+        let per_client = limits::PER_CLIENT.shown_or_null(max.as_ref());
+        object([per_client, limits::PER.shown(unit)].into_iter().chain(total))
     };
     let [of_tunnels, of_streams] = totals;
-    let (connections, streams) = (counts(per_client, of_tunnels), counts(streams, of_streams));
+    let connections = counts(per_client, &units.connections, of_tunnels);
+    let streams = counts(streams, &units.streams, of_streams);
+    let rate = |rate: &Option<Rate>, unit| rate.map(|rate| limits::ClientRate { rate, unit });
+    let upgrades = rate(upgrades, units.upgrades);
+    let requests = rate(requests, units.requests);
     vec![
         limits::UPGRADES.shown_or_null(upgrades.as_ref()),
         limits::REQUESTS.shown_or_null(requests.as_ref()),

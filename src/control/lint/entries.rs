@@ -22,7 +22,7 @@ type NumberedEntry<'l> = (&'l ListEntry, u32);
 /// decides.
 pub fn redundant_entries(page: &PolicySettings, now: Timestamp) -> Vec<Lint> {
     let limited: Vec<_> =
-        page.limits.exceptions.iter().flat_map(|exception| &exception.clients).collect();
+        page.limits.exceptions.iter().flat_map(|exception| exception.lists()).collect();
     let lists = page.allow.lists().iter().chain(&page.deny);
     let plain = lists.filter(|list| !limited.iter().any(|one| Arc::ptr_eq(one, list)));
     plain.filter_map(|list| redundant(list, now)).collect()

@@ -32,6 +32,7 @@ pub fn lint(
     let mut remarks = rules::unused(loaded);
     remarks.extend(rules::rebinding(loaded, config));
     remarks.extend(rules::unverified(loaded));
+    remarks.extend(rules::unidentified(loaded));
     remarks.extend(coverage::uncovered(loaded, config));
     remarks.extend(paths::differing_in_case(loaded, config));
     remarks.extend(paths::ambiguous(loaded, config));

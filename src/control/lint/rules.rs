@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use super::location::{LinePart, Lint, LintLocation};
 use crate::control::config::{LoadedConfig, PolicySettings, RouteSettings};
+use crate::policy::limit::{LimitException, LimitUnit, LimitUnits};
 use crate::policy::origin::OriginPattern;
 use crate::policy::route::HostPattern;
+use crate::snapshot::client_auth::ClientAuthMode;
 use crate::snapshot::listener::{Listener, Protocol};
 
 /// Policies that no route names.
@@ -65,27 +67,94 @@ pub fn missing(page: &PolicySettings) -> Vec<Lint> {
     remarks
 }
 
-/// Policies that require a certificate, while no listener asks for one: they refuse every client.
+/// Policies with rules for certificates, while no listener asks for one. They refuse every client
+/// if they require one, and their limits know no identity.
 pub fn unverified(loaded: &LoadedConfig) -> Vec<Lint> {
     let asks = |listener: &Arc<Listener>| listener.client_certificates.is_some();
     if loaded.settings.listeners.iter().any(asks) {
         return Vec::new();
     }
-    let requires = |page: &&PolicySettings| {
-        page.certificate.as_ref().is_some_and(|certificate| certificate.required)
-    };
-    let remark = |page: &PolicySettings| Lint {
+    let remark = |page: &PolicySettings, line, word: &str, effect| Lint {
         location: LintLocation {
             file: Arc::clone(&page.file),
-            line: page.lines.certificate,
-            part: LinePart::Word("certificate".into()),
+            line,
+            part: LinePart::Word(word.into()),
         },
-        message: "no listener asks for certificates: every client is refused".into(),
+        message: format!("no listener asks for certificates: {effect}"),
         remedy: "client_certificates = { ca = \"certs/clients.pem\" } in a [[listener]] with TLS"
             .into(),
         other: None,
     };
-    loaded.policies.iter().chain(&loaded.candidates).filter(requires).map(remark).collect()
+    let mut remarks = Vec::new();
+    for page in loaded.policies.iter().chain(&loaded.candidates) {
+        if requires_certificate(page) {
+            let effect = "every client is refused";
+            remarks.push(remark(page, page.lines.certificate, "certificate", effect));
+        }
+        let counts = "every client is counted by its address";
+        remarks.extend(by_identity(page).map(|line| remark(page, line, "identity", counts)));
+        let exceptions = page.limits.exceptions.iter();
+        let of_certificates = exceptions.filter(|exception| !exception.patterns().is_empty());
+        let exempts = "these limits apply to no client";
+        remarks.extend(of_certificates.map(|one| remark(page, one.line, "identity", exempts)));
+    }
+    remarks
+}
+
+/// Policies that count by identity and admit clients without one.
+pub fn unidentified(loaded: &LoadedConfig) -> Vec<Lint> {
+    let certificates = |listener: &Arc<Listener>| {
+        let of_listener = listener.client_certificates.as_ref();
+        of_listener.map(|certificates| certificates.options.mode)
+    };
+    // A redirect answers no request by a policy.
+    let listeners = loaded.settings.listeners.iter();
+    let serving = listeners.filter(|listener| !matches!(listener.protocol, Protocol::Redirect(_)));
+    let modes: Vec<_> = serving.map(certificates).collect();
+    let asks = modes.iter().any(Option::is_some);
+    if !asks || modes.iter().all(|mode| *mode == Some(ClientAuthMode::Required)) {
+        return Vec::new();
+    }
+    let remark = |page: &PolicySettings| {
+        let line = by_identity(page).filter(|_| !requires_certificate(page))?;
+        Some(Lint {
+            location: LintLocation {
+                file: Arc::clone(&page.file),
+                line,
+                part: LinePart::Word("identity".into()),
+            },
+            message: "a client without a certificate is admitted, and counted by its address"
+                .into(),
+            remedy: "certificate = { required = true } in [client], or mode = \"required\" in the \
+                     client_certificates of every listener"
+                .into(),
+            other: None,
+        })
+    };
+    loaded.policies.iter().chain(&loaded.candidates).filter_map(remark).collect()
+}
+
+/// The line of the first limit that counts by identity. Limits of an exception for certificates
+/// are not among them: such a client always has one.
+fn by_identity(page: &PolicySettings) -> Option<u32> {
+    let LimitUnits { upgrades, requests, connections, streams } = page.limits.share.units;
+    let lines = &page.lines;
+    let of_all = [
+        (upgrades, lines.upgrades),
+        (requests, lines.requests),
+        (connections, lines.connections),
+        (streams, lines.streams),
+    ];
+    let line = of_all.into_iter().find(|(unit, _)| *unit == LimitUnit::Identity);
+    let mut exceptions = page.limits.exceptions.iter().filter(|one| one.patterns().is_empty());
+    let is_by_identity =
+        |one: &&LimitException| one.share.units.all().contains(&LimitUnit::Identity);
+    let of_some = || exceptions.find(is_by_identity).map(|one| one.line);
+    line.map(|(_, line)| line).or_else(of_some)
+}
+
+fn requires_certificate(page: &PolicySettings) -> bool {
+    page.certificate.as_ref().is_some_and(|certificate| certificate.required)
 }
 
 /// Routes for every host whose policy admits pages of the `same` origin, while a listener speaks

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use tempfile::TempDir;
 
 use super::lint;
@@ -459,4 +460,60 @@ warning: no listener asks for certificates: every client is refused
 "#;
     assert_eq!(found, expected.trim_matches('\n'), "{found}");
     assert_eq!(lints(&[("policies/chat.toml", &policy("certificate = { required = false }"))]), "");
+}
+
+#[test]
+fn identity_in_limits_is_noticed_when_no_listener_asks() {
+    let policy = "schema = 1\n[client]\nallow = [\"192.0.2.0/24\"]\norigins = [\"none\"]\n[limits]\nupgrades = { rate = \"5/s\", per = \"identity\" }\n[[limits.for]]\nidentity = [\"spiffe://a/*\"]\nidle = \"1h\"\n[[test]]\nname = \"x\"\nclient = \"203.0.113.1\"\nurl = \"wss://ws.example.com/\"\nexpect = \"refuse\"\n";
+    let found = lints(&[("policies/chat.toml", policy)]);
+    let expected = r#"
+warning: no listener asks for certificates: every client is counted by its address
+ --> policies/chat.toml:6:35
+  |
+6 | upgrades = { rate = "5/s", per = "identity" }
+  |                                   ^^^^^^^^
+  |
+  = help: client_certificates = { ca = "certs/clients.pem" } in a [[listener]] with TLS
+
+warning: no listener asks for certificates: these limits apply to no client
+ --> policies/chat.toml:8:1
+  |
+8 | identity = ["spiffe://a/*"]
+  | ^^^^^^^^
+  |
+  = help: client_certificates = { ca = "certs/clients.pem" } in a [[listener]] with TLS
+"#;
+    assert_eq!(found, expected.trim_matches('\n'), "{found}");
+}
+
+#[test]
+fn client_without_a_certificate_is_noticed_where_limits_count_by_it() {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["ws.example.com".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+    let pem = params.self_signed(&key).unwrap().pem() + &key.serialize_pem();
+    let found = |mode: &str, rule: &str| {
+        let asks =
+            format!("tls = true\nclient_certificates = {{ ca = \"a.pem\", mode = \"{mode}\" }}");
+        let own = "[[certificate]]\nchain = \"a.pem\"\nkey = \"a.pem\"\n";
+        let config = SIDEGATE.replace("tls = false", &asks) + own;
+        let limits = SOUND.replace("per_client = 10", "per_client = 10, per = \"identity\"");
+        let policy = format!("schema = 1\n[client]\nallow = [\"192.0.2.0/24\"]\n{rule}\n{limits}");
+        lints(&[("sidegate.toml", &config), ("a.pem", &pem), ("policies/chat.toml", &policy)])
+    };
+    let expected = r#"
+warning: a client without a certificate is admitted, and counted by its address
+ --> policies/chat.toml:7:41
+  |
+7 | connections = { per_client = 10, per = "identity" }
+  |                                         ^^^^^^^^
+  |
+  = help: certificate = { required = true } in [client], or mode = "required" in the client_certificates of every listener
+"#;
+    for rule in ["", "certificate = { required = false }"] {
+        assert_eq!(found("optional", rule), expected.trim_matches('\n'));
+    }
+    assert_eq!(found("optional", "certificate = { required = true }"), "");
+    assert_eq!(found("required", ""), "");
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::policy::certificate::IdentityPattern;
+use crate::policy::limit::key::{LimitUnit, LimitUnits};
 use crate::policy::limit::rate::Rate;
 use crate::policy::list::List;
 use crate::policy::subject::Subject;
@@ -20,7 +22,7 @@ pub struct Limits {
     pub total: Option<u32>,
     /// Streams of all clients at once: exchanges of plain HTTP that have lasted 5 s.
     pub streams_total: Option<u32>,
-    /// `[[limits.for]]`: other shares for the clients of some networks. No network is in two of
+    /// `[[limits.for]]`: other shares for some clients. No network and no pattern is in two of
     /// them.
     pub exceptions: Box<[LimitException]>,
 }
@@ -38,6 +40,8 @@ pub struct ClientLimits {
     pub streams: Option<u32>,
     /// Limits on each of the client's tunnels.
     pub tunnel: TunnelLimits,
+    /// What rates and counts count by.
+    pub units: LimitUnits,
 }
 
 /// A rate of a policy that has a budget for each client.
@@ -68,6 +72,14 @@ impl RateLimit {
             RateLimit::Requests => share.requests,
         }
     }
+
+    /// What the rate of `share` counts by.
+    pub const fn unit(self, share: &ClientLimits) -> LimitUnit {
+        match self {
+            RateLimit::Upgrades => share.units.upgrades,
+            RateLimit::Requests => share.units.requests,
+        }
+    }
 }
 
 /// Names the limiters of one limit of a policy.
@@ -95,20 +107,72 @@ impl<'a> LimiterId<'a> {
 /// One `[[limits.for]]`, with all that it leaves out filled in from `[limits]`.
 #[derive(Debug, Clone)]
 pub struct LimitException {
-    /// The clients that this exception applies to: those in one of these lists.
-    pub clients: Vec<Arc<List>>,
+    /// The clients that this exception applies to.
+    pub scope: ExceptionScope,
     /// The share of each of these clients.
     pub share: ClientLimits,
     /// Its line in the policy's file, from 1.
     pub line: u32,
 }
 
+/// The clients that an exception applies to.
+#[derive(Debug, Clone)]
+pub enum ExceptionScope {
+    /// `client`: those in one of these lists.
+    Clients(Vec<Arc<List>>),
+    /// `identity`: those with a certificate that one of these patterns matches.
+    Identities(Box<[IdentityPattern]>),
+}
+
+impl LimitException {
+    /// The lists that the exception names.
+    pub fn lists(&self) -> &[Arc<List>] {
+        match &self.scope {
+            ExceptionScope::Clients(lists) => lists,
+            ExceptionScope::Identities(_) => &[],
+        }
+    }
+
+    /// The patterns of certificates that the exception names.
+    pub fn patterns(&self) -> &[IdentityPattern] {
+        match &self.scope {
+            ExceptionScope::Clients(_) => &[],
+            ExceptionScope::Identities(patterns) => patterns,
+        }
+    }
+
+    /// The narrowest pattern that matches the certificate of `subject`. `None` means that none
+    /// does.
+    pub fn pattern_of(&self, subject: &Subject) -> Option<&IdentityPattern> {
+        let certificate = subject.certificate()?;
+        let matching = self.patterns().iter().filter(|pattern| pattern.matches(certificate));
+        matching.max_by_key(|pattern| pattern.narrowness())
+    }
+}
+
 impl Limits {
-    /// Returns the index of the exception for `subject` at the time `now`: among all that name it,
-    /// the one with the longest network, or with the narrowest pattern of users.
+    /// Returns the index of the exception for `subject` at the time `now`.
     pub fn exception(&self, subject: &Subject, now: Timestamp) -> Option<usize> {
+        // A certificate says more about a client than the address that it comes from.
+        self.identity_exception(subject).or_else(|| self.client_exception(subject, now))
+    }
+
+    /// The exception with the narrowest pattern for the certificate of `subject`.
+    fn identity_exception(&self, subject: &Subject) -> Option<usize> {
+        subject.certificate()?;
+        let named =
+            self.exceptions.iter().enumerate().filter_map(|(at, exception)| {
+                Some((exception.pattern_of(subject)?.narrowness(), at))
+            });
+        // Patterns that are alike narrow tie, as where a certificate has two names.
+        named.max_by_key(|(narrowness, at)| (*narrowness, Reverse(*at))).map(|(_, at)| at)
+    }
+
+    /// The exception with the longest network for `subject`, or with the narrowest pattern of
+    /// users.
+    fn client_exception(&self, subject: &Subject, now: Timestamp) -> Option<usize> {
         let longest = |exception: &LimitException| {
-            exception.clients.iter().filter_map(|list| list.holds(subject, now)).max()
+            exception.lists().iter().filter_map(|list| list.holds(subject, now)).max()
         };
         let named = self
             .exceptions
@@ -197,15 +261,15 @@ impl Default for TunnelLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::network::Client;
-
+    use crate::policy::certificate::ClientCertificate;
     use crate::policy::list::ListEntry;
+    use crate::policy::network::Client;
 
     fn exception(line: u32, networks: &[&str]) -> LimitException {
         let entries = networks.iter().map(|text| (ListEntry::parse(text).unwrap().unwrap(), 1));
         let list = List::new("nets", "policies/chat.toml", entries.collect()).unwrap();
         LimitException {
-            clients: vec![Arc::new(list)],
+            scope: ExceptionScope::Clients(vec![Arc::new(list)]),
             share: ClientLimits { per_client: Some(line), ..ClientLimits::default() },
             line,
         }
@@ -245,6 +309,78 @@ mod tests {
     fn lapsed_or_carved_out_client_gets_the_common_limits() {
         check(&[(10, &["192.0.2.1 expires=2026-12-31"])], "192.0.2.1", 1);
         check(&[(10, &["192.0.2.0/24", "!192.0.2.1"])], "192.0.2.1", 1);
+    }
+
+    /// The line of the exception for a client of 192.0.2.1 with these names, in every order of the
+    /// exceptions; 1 means the share without an exception.
+    fn check_identity(exceptions: &[(u32, &[&str])], names: &[&str], line: u32) {
+        let of = |(line, names): &(u32, &[&str])| {
+            if names.iter().all(|name| name.starts_with(|first: char| first.is_ascii_digit())) {
+                return exception(*line, names);
+            }
+            let parse = |name: &&str| IdentityPattern::parse(name).unwrap();
+            let scope = ExceptionScope::Identities(names.iter().map(parse).collect());
+            let share = ClientLimits { per_client: Some(*line), ..ClientLimits::default() };
+            LimitException { scope, share, line: *line }
+        };
+        let mut certificate = ClientCertificate::named(names[0]).unwrap();
+        certificate.uris =
+            names.iter().filter_map(|uri| ClientCertificate::uri_name(uri)).collect();
+        let client = Client::new([192, 0, 2, 1].into());
+        let subject = Subject::new(client).with_certificate(certificate.into());
+        for exceptions in [
+            exceptions.iter().map(of).collect::<Vec<_>>(),
+            exceptions.iter().rev().map(of).collect::<Vec<_>>(),
+        ] {
+            let share = ClientLimits { per_client: Some(1), ..ClientLimits::default() };
+            let limits = Limits { share, exceptions: exceptions.into(), ..Limits::default() };
+            let share = limits.client_limits(&subject, Timestamp::UNIX_EPOCH);
+            assert_eq!(share.per_client, Some(line), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn narrowest_name_decides_the_share_in_any_order() {
+        let all: [(u32, &[&str]); 4] = [
+            (10, &["spiffe://a/**"]),
+            (20, &["spiffe://a/ws/*", "spiffe://b/1"]),
+            (30, &["spiffe://a/ws/edge-*"]),
+            (40, &["spiffe://a/ws/edge-7"]),
+        ];
+        check_identity(&all, &["spiffe://a/x/y"], 10);
+        check_identity(&all, &["spiffe://a/ws/1"], 20);
+        check_identity(&all, &["spiffe://b/1"], 20);
+        check_identity(&all, &["spiffe://a/ws/edge-1"], 30);
+        check_identity(&all, &["spiffe://a/ws/edge-7"], 40);
+        check_identity(&all, &["spiffe://a/x", "spiffe://a/ws/edge-7"], 40);
+        check_identity(&all, &["spiffe://c/1"], 1);
+        // What a wildcard cannot be read in one way for, it does not match.
+        check_identity(&all, &["spiffe://a/ws/%2e%2e"], 1);
+    }
+
+    #[test]
+    fn identity_wins_over_the_address_in_any_order() {
+        let both: [(u32, &[&str]); 2] = [(10, &["192.0.2.1"]), (20, &["spiffe://a/**"])];
+        check_identity(&both, &["spiffe://a/x"], 20);
+        check_identity(&both, &["spiffe://b/x"], 10);
+    }
+
+    #[test]
+    fn first_table_wins_between_equally_narrow_names() {
+        let of = |line, name: &str| LimitException {
+            scope: ExceptionScope::Identities([IdentityPattern::parse(name).unwrap()].into()),
+            share: ClientLimits::default(),
+            line,
+        };
+        let mut certificate = ClientCertificate::named("spiffe://a/1").unwrap();
+        certificate.dns_names = ["a.example".into()].into();
+        let client = Client::new([192, 0, 2, 1].into());
+        let subject = Subject::new(client).with_certificate(certificate.into());
+        let (uri, dns) = (of(1, "spiffe://a/1"), of(2, "dns:a.example"));
+        for exceptions in [[uri.clone(), dns.clone()], [dns, uri]] {
+            let limits = Limits { exceptions: exceptions.into(), ..Limits::default() };
+            assert_eq!(limits.exception(&subject, Timestamp::UNIX_EPOCH), Some(0));
+        }
     }
 
     #[test]

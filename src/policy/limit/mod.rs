@@ -3,8 +3,12 @@
 //! A limit is the value in the policy, and nothing here changes. The used part of a limit is a
 //! budget, which `tunnels/budget` keeps.
 
+mod key;
 mod limits;
 mod rate;
 
-pub use self::limits::{ClientLimits, LimitException, LimiterId, Limits, RateLimit, TunnelLimits};
+pub use self::key::{IdentityKey, LimitKey, LimitUnit, LimitUnits};
+pub use self::limits::{
+    ClientLimits, ExceptionScope, LimitException, LimiterId, Limits, RateLimit, TunnelLimits,
+};
 pub use self::rate::{MAX_REFILL_TIME, Rate};

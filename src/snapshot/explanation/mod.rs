@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::policy::certificate::{CertificateFault, ClientCertificate};
+use crate::policy::certificate::CertificateFault;
 use crate::policy::deciding_rule::ListedEntry;
 use crate::policy::list::List;
 use crate::policy::origin::{OriginPattern, Origins};
@@ -29,7 +29,7 @@ use crate::snapshot::judge::Judgement;
 pub use self::limits::Remaining;
 pub use self::report::{
     CandidateExplanation, DeliveryExplanation, EntryExplanation, Explanation, LimitExplanation,
-    ListExplanation, RuleExplanation,
+    LimitKeyExplanation, ListExplanation, RuleExplanation,
 };
 
 /// The question that an explanation answers.
@@ -121,9 +121,8 @@ impl Snapshot {
             explanation.route = Some(route.name.to_string());
             let policy = route.policy.as_promoted(candidate);
             explanation.rules.extend(rules(policy, subject, request, now));
-            let is_candidate = !Arc::ptr_eq(policy, &route.policy);
             explanation.limits =
-                limits::limits(policy, is_candidate, subject, request, now, budgets);
+                limits::limits(policy, &route.policy, subject, request, now, budgets);
         }
         explanation
     }
@@ -254,7 +253,7 @@ fn origin(policy: &Policy, request: &Request) -> Option<RuleExplanation> {
 fn certificate(policy: &Policy, subject: &Subject) -> Option<RuleExplanation> {
     let rule = policy.certificate.as_ref()?;
     let certificate = subject.certificate();
-    let named = certificate.map(ClientCertificate::identity).unwrap_or_default();
+    let named = certificate.map(|own| own.identity().to_string()).unwrap_or_default();
     let (passes, says) = match policy.judge_certificate(subject) {
         Err(CertificateFault::Missing) => (false, "none: a certificate is required".to_owned()),
         Err(CertificateFault::Denied(pattern)) => {

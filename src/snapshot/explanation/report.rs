@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use crate::policy::limit::LimitUnit;
 use crate::snapshot::route::RefusalForm;
 
 /// One verdict, and everything it was based on.
@@ -114,10 +115,25 @@ pub struct LimitExplanation {
     pub written: String,
     /// Place of the limit, as `file:line`.
     pub place: Option<String>,
-    /// Whether the value comes from an exception for some networks.
+    /// Whether the value comes from an exception for some clients.
     pub exception: bool,
+    /// The pattern by which the exception names the client's certificate. `None` means that it
+    /// names no certificate, or that there is no exception.
+    pub pattern: Option<String>,
+    /// What the limit counts the client by. `None` means that it counts all clients together.
+    pub key: Option<LimitKeyExplanation>,
     /// Remainder for this client. `None` means unknown, because no running agent was asked.
     pub left: Option<u64>,
+}
+
+/// What a limit counts a client by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitKeyExplanation {
+    /// The value of `per`.
+    pub unit: LimitUnit,
+    /// The identity of the client's certificate, or its address: with `per = "identity"` too, if
+    /// it has no certificate.
+    pub name: String,
 }
 
 /// The verdict of a candidate.

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use crate::policy::limit::LimitUnit;
 use crate::snapshot::explanation::report::{
-    EntryExplanation, Explanation, LimitExplanation, ListExplanation,
+    EntryExplanation, Explanation, LimitExplanation, LimitKeyExplanation, ListExplanation,
 };
 
 impl fmt::Display for Explanation {
@@ -137,8 +138,18 @@ impl fmt::Display for LimitExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.limit, self.written)?;
         if let Some(place) = &self.place {
-            let exception = if self.exception { "an exception, " } else { "" };
-            write!(f, " ({exception}{place})")?;
+            f.write_str(" (")?;
+            match &self.pattern {
+                Some(pattern) => write!(f, "an exception for \"{pattern}\", ")?,
+                None if self.exception => f.write_str("an exception, ")?,
+                None => {}
+            }
+            write!(f, "{place})")?;
+        }
+        // By address is the rule, and the address is in the first line.
+        let by = self.key.as_ref().filter(|key| key.unit == LimitUnit::Identity);
+        if let Some(LimitKeyExplanation { name, .. }) = by {
+            write!(f, ", counted by {name}")?;
         }
         match self.left {
             Some(left) => write!(f, "; {} left", group_digits(left as usize)),

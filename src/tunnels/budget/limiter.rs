@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use governor::RateLimiter;
@@ -17,7 +17,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 
-use crate::policy::limit::Rate;
+use crate::policy::limit::{IdentityKey, LimitKey, Rate};
 use crate::policy::network::ClientKey;
 use crate::sync::lock;
 
@@ -31,7 +31,7 @@ const LOOKS: usize = 8;
 /// One rate, and a budget for each client. All threads share it.
 pub struct Limiter<C: Clock = MonotonicClock> {
     rate: Rate,
-    governor: RateLimiter<ClientKey, Store, C, NoOpMiddleware<C::Instant>>,
+    governor: RateLimiter<LimitKey, Store, C, NoOpMiddleware<C::Instant>>,
     table: Arc<Table>,
     start: C::Instant,
 }
@@ -60,21 +60,28 @@ impl<C: Clock> Limiter<C> {
 
     /// Takes one token of `key`. `Err` holds the time until the next token; a failed try costs
     /// nothing.
-    pub fn take(&self, key: ClientKey) -> Result<(), Duration> {
+    pub fn take(&self, key: impl Into<LimitKey>) -> Result<(), Duration> {
         self.governor
-            .check_key(&key)
+            .check_key(&key.into())
             .map_err(|until| until.wait_time_from(self.governor.clock().now()))
     }
 
     /// Returns the tokens that `key` has left and takes none. A key on a shared budget reports the
     /// full burst.
-    pub fn left(&self, key: ClientKey) -> u32 {
+    pub fn left(&self, key: impl Into<LimitKey>) -> u32 {
         // GCRA keeps one number for a key: when its budget is full. Each token that lacks moves it
         // by the time of one token.
-        let full_at = match key {
-            ClientKey::V4(address) => self.table.v4.shard(address).full_at(address),
-            ClientKey::V6(network) => self.table.v6.shard(network).full_at(network),
-            ClientKey::Unix(uid) => self.table.v6.shard(user_key(uid)).full_at(user_key(uid)),
+        let Table { v4, v6, .. } = &*self.table;
+        let full_at = match key.into() {
+            LimitKey::Client(ClientKey::V4(address)) => v4.shard(address).full_at(address),
+            LimitKey::Client(ClientKey::V6(network)) => v6.shard(network).full_at(network),
+            LimitKey::Client(ClientKey::Unix(uid)) => {
+                v6.shard(user_key(uid)).full_at(user_key(uid))
+            }
+            LimitKey::Identity(identity) => {
+                let identities = self.table.identities.get();
+                identities.and_then(|all| all.shard(identity).full_at(identity))
+            }
         };
         let now = self.governor.clock().now().duration_since(self.start);
         let lacking = full_at.map_or(Nanos::default(), |full_at| full_at.saturating_sub(now));
@@ -85,7 +92,8 @@ impl<C: Clock> Limiter<C> {
 
     /// The number of keys that have a budget of their own.
     pub fn keys(&self) -> usize {
-        self.table.v4.len() + self.table.v6.len()
+        let identities = self.table.identities.get().map_or(0, KeyFamily::len);
+        self.table.v4.len() + self.table.v6.len() + identities
     }
 
     /// The number of tokens requested from shared budgets, by keys for which the table had no room.
@@ -113,41 +121,56 @@ const fn user_key(uid: u32) -> u64 {
 struct Store(Arc<Table>);
 
 impl StateStore for Store {
-    type Key = ClientKey;
+    type Key = LimitKey;
 
     /// `spend` computes what a budget has left after one token is taken, or fails if it has none.
-    fn measure_and_replace<T, F, E>(&self, key: &ClientKey, spend: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, key: &LimitKey, spend: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let Table { v4, v6, token, overflowed } = &*self.0;
+        let Table { v4, v6, identities, token, overflowed } = &*self.0;
+        let identities = || identities.get_or_init(KeyFamily::new);
         // The shard's lock is held while `spend` runs, so that two takes of one key cannot both see
         // the last token.
         let own = match *key {
-            ClientKey::V4(address) => v4.shard(address).spend(address, *token, &spend),
-            ClientKey::V6(network) => v6.shard(network).spend(network, *token, &spend),
-            ClientKey::Unix(uid) => v6.shard(user_key(uid)).spend(user_key(uid), *token, &spend),
+            LimitKey::Client(ClientKey::V4(address)) => {
+                v4.shard(address).spend(address, *token, &spend)
+            }
+            LimitKey::Client(ClientKey::V6(network)) => {
+                v6.shard(network).spend(network, *token, &spend)
+            }
+            LimitKey::Client(ClientKey::Unix(uid)) => {
+                v6.shard(user_key(uid)).spend(user_key(uid), *token, &spend)
+            }
+            LimitKey::Identity(identity) => {
+                identities().shard(identity).spend(identity, *token, &spend)
+            }
         };
         if let Some(outcome) = own {
             return outcome;
         }
         overflowed.fetch_add(1, Ordering::Relaxed);
-        // By the block, so that a network of many addresses drains one shared budget and not all of
-        // them.
-        let shared = match key.block() {
-            ClientKey::V4(block) => v4.shared(block),
-            ClientKey::V6(block) => v6.shared(block),
-            ClientKey::Unix(uid) => v6.shared(user_key(uid)),
+        let shared = match *key {
+            // By the block, so that a network of many addresses drains one shared budget and not
+            // all of them.
+            LimitKey::Client(client) => match client.block() {
+                ClientKey::V4(block) => v4.shared(block),
+                ClientKey::V6(block) => v6.shared(block),
+                ClientKey::Unix(uid) => v6.shared(user_key(uid)),
+            },
+            LimitKey::Identity(identity) => identities().shared(identity),
         };
         shared.measure_and_replace(&NotKeyed::NonKey, spend)
     }
 }
 
 /// The budgets of all keys. The families are apart: IPv6 addresses are free, and a flood of them
-/// must not push out IPv4.
+/// must not push out IPv4. An authority that signs many names must push out neither.
 struct Table {
-    v4: AddressFamily<u32>,
-    v6: AddressFamily<u64>,
+    v4: KeyFamily<u32>,
+    v6: KeyFamily<u64>,
+    /// Most limits count no identity, and then take no memory for them.
+    identities: OnceLock<KeyFamily<IdentityKey>>,
     token: Nanos,
     overflowed: AtomicU64,
 }
@@ -155,24 +178,25 @@ struct Table {
 impl Table {
     fn new(token: Duration) -> Self {
         Table {
-            v4: AddressFamily::new(),
-            v6: AddressFamily::new(),
+            v4: KeyFamily::new(),
+            v6: KeyFamily::new(),
+            identities: OnceLock::new(),
             token: token.into(),
             overflowed: AtomicU64::new(0),
         }
     }
 }
 
-/// The budgets of one address family.
-struct AddressFamily<K> {
+/// The budgets of one kind of keys, as of all IPv4 addresses.
+struct KeyFamily<K> {
     shards: [Mutex<Shard<K>>; SHARDS],
     shared: Box<[InMemoryState]>,
     hasher: RandomState,
 }
 
-impl<K: Copy + Eq + Hash> AddressFamily<K> {
+impl<K: Copy + Eq + Hash> KeyFamily<K> {
     fn new() -> Self {
-        AddressFamily {
+        KeyFamily {
             shards: std::array::from_fn(|_| {
                 Mutex::new(Shard { by_key: HashMap::new(), budgets: Vec::new(), hand: 0 })
             }),
@@ -282,6 +306,7 @@ impl<K: Copy + Eq + Hash> Shard<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::certificate::{Identity, KeyPin};
     use crate::policy::limit::MAX_REFILL_TIME;
     use crate::policy::network::Client;
     use governor::clock::FakeRelativeClock;
@@ -354,6 +379,29 @@ mod tests {
             assert_eq!(limiter.take(key), Err(Duration::from_secs(1)));
         }
         assert_eq!((limiter.keys(), limiter.overflowed()), (4, 0));
+    }
+
+    /// The identity with this number.
+    fn identity(n: u32) -> LimitKey {
+        let mut pin = KeyPin([0; 32]);
+        pin.0[..4].copy_from_slice(&n.to_be_bytes());
+        LimitKey::Identity(IdentityKey::of(Identity::Key(pin)))
+    }
+
+    #[test]
+    fn flood_of_identities_leaves_addresses_their_budgets() {
+        let (limiter, clock) = limiter(rate(1, Duration::from_secs(1), 1));
+        assert!(limiter.table.identities.get().is_none(), "no memory before the first");
+        assert_eq!((limiter.left(identity(0)), limiter.take(identity(0))), (1, Ok(())));
+        assert_eq!(limiter.take(identity(0)), Err(Duration::from_secs(1)));
+        (0..100_000).for_each(|n| _ = limiter.take(identity(n)));
+        assert_eq!((limiter.keys(), limiter.left(identity(0))), (KEYS, 0));
+        let before = limiter.overflowed();
+        assert!(before > 0 && limiter.take(CLIENT).is_ok());
+        assert!((0..1000).all(|n| limiter.take(ClientKey::V4(n)).is_ok()));
+        assert_eq!(limiter.overflowed(), before);
+        clock.advance(Duration::from_secs(1));
+        assert!(limiter.take(identity(0)).is_ok());
     }
 
     #[test]

@@ -11,6 +11,6 @@ mod limiters;
 mod table;
 
 pub use self::bucket::Bucket;
-pub use self::count::{Count, Counts, Full};
+pub use self::count::{Count, Counts, Full, PlaceKeys};
 pub use self::limiter::Limiter;
 pub use self::table::{Budgets, LimiterUse};

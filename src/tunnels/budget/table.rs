@@ -10,13 +10,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::policy::Policy;
-use crate::policy::limit::{LimiterId, Rate, RateLimit};
+use crate::policy::limit::{LimitKey, LimitUnit, LimiterId, Rate, RateLimit};
 use crate::policy::network::ClientKey;
+use crate::policy::subject::Subject;
 use crate::snapshot::Snapshot;
 use crate::snapshot::explanation::Remaining;
 use crate::snapshot::listener::Listener;
 use crate::sync::lock;
-use crate::tunnels::budget::count::{Count, Counts, Full};
+use crate::tunnels::budget::count::{Count, Counts, Full, PlaceKeys};
 use crate::tunnels::budget::limiter::Limiter;
 use crate::tunnels::budget::limiters::Limiters;
 
@@ -75,9 +76,10 @@ impl Budgets {
         &self,
         id: LimiterId<'_>,
         rate: Option<Rate>,
-        key: ClientKey,
+        key: impl Into<LimitKey>,
     ) -> Result<(), Duration> {
         let Some(rate) = rate else { return Ok(()) };
+        let key = key.into();
         if let Some(limiter) = self.table.load().limiter(id, rate) {
             return limiter.take(key);
         }
@@ -105,31 +107,31 @@ impl Budgets {
         self.change(add).take(key)
     }
 
-    /// Counts a tunnel of `key` under the caps of a policy.
+    /// Counts a tunnel of the client with these keys under the caps of a policy.
     ///
     /// # Errors
     /// The cap that is reached.
     pub fn enter_tunnel(
         &self,
         policy: &Policy,
-        key: ClientKey,
+        keys: impl Into<PlaceKeys>,
         max: Option<u32>,
     ) -> Result<Count, Full> {
-        self.counts(policy, |budgets| &budgets.tunnels).enter(key, max, policy.limits.total)
+        self.counts(policy, |budgets| &budgets.tunnels).enter(keys, max, policy.limits.total)
     }
 
-    /// Counts a stream of `key` under the caps of a policy.
+    /// Counts a stream of the client with these keys under the caps of a policy.
     ///
     /// # Errors
     /// The cap that is reached.
     pub fn enter_stream(
         &self,
         policy: &Policy,
-        key: ClientKey,
+        keys: impl Into<PlaceKeys>,
         max: Option<u32>,
     ) -> Result<Count, Full> {
         let counts = self.counts(policy, |budgets| &budgets.streams);
-        counts.enter(key, max, policy.limits.streams_total)
+        counts.enter(keys, max, policy.limits.streams_total)
     }
 
     /// The number of open tunnels under the policy of this name.
@@ -144,10 +146,17 @@ impl Budgets {
         table.policies.get(policy).map_or(0, |budgets| budgets.streams.total())
     }
 
-    /// The number of open tunnels of `key` under the policy of this name.
-    pub fn tunnels_of(&self, policy: &str, key: ClientKey) -> u32 {
+    /// The number of open tunnels under the policy of this name that are counted by `key`.
+    pub fn tunnels_of(&self, policy: &str, key: impl Into<LimitKey>) -> u32 {
         let table = self.table.load();
         table.policies.get(policy).map_or(0, |budgets| budgets.tunnels.of(key))
+    }
+
+    /// The number of open tunnels under the policy of this name that `unit` would count together
+    /// with those of `subject`.
+    pub fn tunnels_by_unit(&self, policy: &str, subject: &Subject, unit: LimitUnit) -> u32 {
+        let table = self.table.load();
+        table.policies.get(policy).map_or(0, |budgets| budgets.tunnels.of_unit(subject, unit))
     }
 
     /// How far the limiters of `id` are used. All zero if there are none.
@@ -196,15 +205,19 @@ impl Budgets {
 }
 
 impl Remaining for Budgets {
-    fn tokens(&self, id: LimiterId<'_>, rate: Rate, key: ClientKey) -> u32 {
+    fn tokens(&self, id: LimiterId<'_>, rate: Rate, key: LimitKey) -> u32 {
         let table = self.table.load();
         let limiter = table.limiter(id, rate);
         // No limiter means that no token was taken. A question must not create one.
         limiter.map_or(rate.burst.get(), |limiter| limiter.left(key))
     }
 
-    fn tunnels_of(&self, policy: &str, key: ClientKey) -> u32 {
+    fn tunnels_of(&self, policy: &str, key: LimitKey) -> u32 {
         Budgets::tunnels_of(self, policy, key)
+    }
+
+    fn tunnels_by_unit(&self, policy: &str, subject: &Subject, unit: LimitUnit) -> u32 {
+        Budgets::tunnels_by_unit(self, policy, subject, unit)
     }
 
     fn tunnels(&self, policy: &str) -> u32 {
@@ -416,9 +429,9 @@ mod tests {
     fn what_is_left_is_told_without_creating_a_budget() {
         let budgets = Budgets::new(&without());
         let rate = slow(3600).unwrap();
-        assert_eq!(Remaining::tokens(&budgets, OWN, rate, CLIENT), 1);
+        assert_eq!(Remaining::tokens(&budgets, OWN, rate, CLIENT.into()), 1);
         assert_eq!(budgets.used(OWN), LimiterUse { keys: 0, overflowed: 0 });
         budgets.take(OWN, Some(rate), CLIENT).unwrap();
-        assert_eq!(Remaining::tokens(&budgets, OWN, rate, CLIENT), 0);
+        assert_eq!(Remaining::tokens(&budgets, OWN, rate, CLIENT.into()), 0);
     }
 }

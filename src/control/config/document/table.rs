@@ -173,13 +173,6 @@ impl<'d> TomlTable<'d> {
         self.wanted.push(key);
     }
 
-    /// Reports `key` as not supported by this version, if the table has it.
-    pub fn refuse_reserved(&mut self, key: &'static str) {
-        self.known.push(key);
-        let Some((name, _)) = self.keys.and_then(|keys| keys.get_key_value(key)) else { return };
-        self.document.report(name.span(), error("not in this version").with_key(key));
-    }
-
     /// Reports `key`, if the table has it, with a message for the operator.
     pub fn refuse(&mut self, key: &'static str, finding: Finding) {
         self.known.push(key);

@@ -56,16 +56,6 @@ pub const fn rate() -> ValueKind<(NonZeroU32, Duration)> {
     }
 }
 
-/// A table with a rate and a burst.
-pub const fn budget() -> ValueKind<Rate> {
-    ValueKind {
-        words: "table",
-        form: ValueForm::Custom,
-        schema: ValueSchema::Table(&BUDGET),
-        write: |_, rate| written_budget(rate),
-    }
-}
-
 /// A table with a rate and a burst, or `"off"`, which is `None`.
 pub const fn budget_or_off() -> ValueKind<Option<Rate>> {
     ValueKind {

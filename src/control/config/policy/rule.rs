@@ -114,6 +114,11 @@ pub fn exempt(
     lists(&strings, &itself, list_table, now, |_, _| {})
 }
 
+/// Reads the names of certificates of a `[[limits.for]]`.
+pub fn exempt_identities(value: &TomlValue<'_>) -> Box<[IdentityPattern]> {
+    patterns(value, Some(warning("an empty list matches no certificate")))
+}
+
 /// Reads `origins`. `None` means that origins are not checked, or that an error was reported.
 pub fn origins(client: &mut TomlTable<'_>) -> Option<Origins> {
     let value = client.get(&keys::ORIGINS)?;
@@ -159,22 +164,21 @@ pub fn certificate(client: &mut TomlTable<'_>) -> Option<CertificateRule> {
     }
     let mut table = client.table(&keys::CERTIFICATE);
     let required = table.read_or_default(&certificate::REQUIRED);
-    let allow = table.get(&certificate::ALLOW).map(|value| {
-        if value.strings().is_some_and(|strings| strings.is_empty()) {
-            value.report(
-                warning("an empty list admits no certificate")
-                    .with_remedy("leave it out, and every verified certificate is admitted"),
-            );
-        }
-        patterns(&value)
-    });
-    let deny = table.get(&certificate::DENY).map(|value| patterns(&value)).unwrap_or_default();
+    let empty = warning("an empty list admits no certificate")
+        .with_remedy("leave it out, and every verified certificate is admitted");
+    let allow = table.get(&certificate::ALLOW).map(|value| patterns(&value, Some(empty)));
+    let deny =
+        table.get(&certificate::DENY).map(|value| patterns(&value, None)).unwrap_or_default();
     table.finish();
     Some(CertificateRule { required, allow, deny })
 }
 
-/// The patterns of a list. Reports each value that is not a pattern.
-fn patterns(value: &TomlValue<'_>) -> Box<[IdentityPattern]> {
+/// The patterns of a list. Reports each value that is not a pattern, and `empty` of an empty list.
+fn patterns(value: &TomlValue<'_>, empty: Option<Finding>) -> Box<[IdentityPattern]> {
+    let Some(strings) = value.strings() else { return Box::default() };
+    if let Some(empty) = empty.filter(|_| strings.is_empty()) {
+        value.report(empty);
+    }
     let parse = |(_, item): (&str, TomlValue<'_>)| {
         item.parse("a name of a certificate", |text| {
             IdentityPattern::parse(text).map_err(|fault| {
@@ -185,7 +189,7 @@ fn patterns(value: &TomlValue<'_>) -> Box<[IdentityPattern]> {
             })
         })
     };
-    value.strings().unwrap_or_default().into_iter().filter_map(parse).collect()
+    strings.into_iter().filter_map(parse).collect()
 }
 
 /// Checks the name of a subprotocol (RFC 6455 §4.1).
@@ -209,6 +213,7 @@ pub fn lines(client: &TomlTable<'_>, limits: Option<&TomlTable<'_>>) -> RuleLine
         upgrades: limit("upgrades"),
         requests: limit("requests"),
         connections: limit("connections"),
+        streams: limit("streams"),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::control::config::{
     ReloadSettings, ShareOrCount, ShutdownSettings, WatchMode,
 };
 use crate::policy::AllowRule;
-use crate::policy::limit::{ClientLimits, Rate, TunnelLimits};
+use crate::policy::limit::{ClientLimits, LimitUnit, LimitUnits, Rate, TunnelLimits};
 use crate::policy::network::Client;
 use crate::policy::subprotocol::Subprotocols;
 use crate::snapshot::listener::{HttpsPorts, ListenerTimeouts, Protocol, TlsRules};
@@ -142,8 +142,8 @@ certificate = { required = true, allow = ["spiffe://example.com/ws/*"], deny = [
 
 [limits]
 upgrades    = { rate = "5/s", burst = 20 }
-requests    = { rate = "50/s", burst = 200 }
-connections = { per_client = 10, total = 20000 }
+requests    = { rate = "50/s", burst = 200, per = "identity" }
+connections = { per_client = 10, per = "address", total = 20000 }
 streams     = { per_client = 6, total = 500 }
 message     = { max = "1MiB", rate = "200/s" }
 frames      = { rate = "100/s", burst = 500 }
@@ -164,6 +164,11 @@ idle        = "1h"
 lifetime    = "48h"
 ping        = "off"
 pong        = "30s"
+
+[[limits.for]]
+identity    = ["spiffe://example.com/ws/*"]
+upgrades    = { rate = "50/s", burst = 500 }
+streams     = { per_client = 100, per = "address" }
 
 [[test]]
 name   = "a partner opens the feed from its own page"
@@ -329,13 +334,16 @@ fn every_key_of_a_policy_is_read() {
             ping: Some(Duration::from_secs(25)),
             pong: Duration::from_secs(20),
         },
+        units: LimitUnits { requests: LimitUnit::Identity, ..LimitUnits::default() },
     };
     assert_eq!(
         (policy.limits.share, policy.limits.total, policy.limits.streams_total),
         (share, Some(20000), Some(500))
     );
-    let [office] = &policy.limits.exceptions[..] else { panic!("{:?}", policy.limits.exceptions) };
-    assert_eq!((&*office.clients[0].name, office.line), ("office", 29));
+    let [office, edges] = &policy.limits.exceptions[..] else {
+        panic!("{:?}", policy.limits.exceptions)
+    };
+    assert_eq!((&*office.lists()[0].name, office.line), ("office", 29));
     let tunnel = TunnelLimits {
         message_max: Some(2 << 20),
         message_rate: rate(2000, 2000).map(|rate| Rate { per: Duration::from_secs(60), ..rate }),
@@ -345,14 +353,20 @@ fn every_key_of_a_policy_is_read() {
         ping: None,
         pong: Duration::from_secs(30),
     };
-    let share = ClientLimits {
+    let of_office = ClientLimits {
         upgrades: rate(50, 500),
         requests: rate(50, 500),
         per_client: Some(2000),
         streams: Some(100),
         tunnel,
+        units: share.units,
     };
-    assert_eq!(office.share, share);
+    assert_eq!(office.share, of_office);
+    let [pattern] = edges.patterns() else { panic!("{edges:?}") };
+    assert_eq!((pattern.to_string().as_str(), edges.line), ("spiffe://example.com/ws/*", 42));
+    let units = LimitUnits { upgrades: LimitUnit::Identity, ..share.units };
+    let of_edges = ClientLimits { upgrades: rate(50, 500), streams: Some(100), units, ..share };
+    assert_eq!(edges.share, of_edges);
 }
 
 #[test]

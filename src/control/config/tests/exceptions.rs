@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{check, load};
-use crate::policy::limit::{ClientLimits, TunnelLimits};
+use crate::policy::limit::{ClientLimits, LimitUnit, TunnelLimits};
 
 /// Checks that a policy with the lists `office` and `vpn` and these exceptions reports `expected`.
 #[track_caller]
@@ -73,7 +73,7 @@ error: client: missing from [[limits.for]]
 7 | [[limits.for]]
   | ^^^^^^^^^^^^^^
   |
-  = help: client = ["office"], lists or networks
+  = help: client = ["office"], lists or networks; or identity = ["spiffe://a.example/*"]
 "#,
     );
     exceptions(
@@ -179,7 +179,7 @@ error: unknown key `for` in [[limits.for]]
 11 | for = []
    | ^^^
    |
-   = help: remove it; what may be there: `client`, `connections`, `frames`, `idle`, `lifetime`, `message`, `ping`, `pong`, `requests`, `streams`, `upgrades`
+   = help: remove it; what may be there: `client`, `connections`, `frames`, `identity`, `idle`, `lifetime`, `message`, `ping`, `pong`, `requests`, `streams`, `upgrades`
 
 error: unknown key `idel` in [[limits.for]]
   --> policies/chat.toml:12:1
@@ -210,7 +210,7 @@ fn exception_inherits_omitted_limits() {
         ..common
     };
     let shares: Vec<_> =
-        limits.exceptions.iter().map(|one| (one.share, one.line, &*one.clients[0].name)).collect();
+        limits.exceptions.iter().map(|one| (one.share, one.line, &*one.lists()[0].name)).collect();
     assert_eq!(
         shares,
         [
@@ -218,4 +218,85 @@ fn exception_inherits_omitted_limits() {
             (ClientLimits { per_client: Some(5), ..common }, 11, "(limits.for 2)")
         ]
     );
+}
+
+#[test]
+fn an_exception_names_certificates_instead() {
+    exceptions(
+        "[[limits.for]]\nidentity = [\"spiffe://a/ws/*\", \"dns:a.example\"]\n[[limits.for]]\nclient = [\"office\"]",
+        "",
+    );
+    exceptions(
+        "[[limits.for]]\nidentity = [\"spiffe://a/*\"]\nclient = [\"office\"]",
+        r#"
+error: client: `client` beside `identity`
+ --> policies/chat.toml:9:1
+  |
+9 | client = ["office"]
+  | ^^^^^^
+  |
+  = help: write two [[limits.for]], one for each
+"#,
+    );
+    exceptions(
+        "[[limits.for]]\nidentity = [\"office\", \"spiffe://a/b*c**\"]",
+        r#"
+error: identity: "office" is no name of a certificate: it is no URI
+ --> policies/chat.toml:8:13
+  |
+8 | identity = ["office", "spiffe://a/b*c**"]
+  |             ^^^^^^^^
+  |
+  = help: a URI like "spiffe://example.com/ws/*", "dns:client.example.com", or "sha256:HEX" for a key
+
+error: identity: "spiffe://a/b*c**" is no name of a certificate: `**` matches whole segments: write it between slashes
+ --> policies/chat.toml:8:23
+  |
+8 | identity = ["office", "spiffe://a/b*c**"]
+  |                       ^^^^^^^^^^^^^^^^^^
+  |
+  = help: a URI like "spiffe://example.com/ws/*", "dns:client.example.com", or "sha256:HEX" for a key
+"#,
+    );
+    exceptions(
+        "[[limits.for]]\nidentity = []",
+        r#"
+warning: identity: an empty list matches no certificate
+ --> policies/chat.toml:8:12
+  |
+8 | identity = []
+  |            ^^
+"#,
+    );
+    exceptions(
+        "[[limits.for]]\nidentity = [\"spiffe://A/x\"]\n[[limits.for]]\nidentity = [\"dns:b.example\", \"SPIFFE://a/x\"]",
+        r#"
+error: identity: spiffe://a/x is in two [[limits.for]]
+  --> policies/chat.toml:10:12
+   |
+10 | identity = ["dns:b.example", "SPIFFE://a/x"]
+   |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+  ::: policies/chat.toml:8:12
+   |
+ 8 | identity = ["spiffe://A/x"]
+   |            ---------------- first here
+   |
+   = help: keep it in one of the two
+"#,
+    );
+}
+
+#[test]
+fn certificate_with_a_limit_of_its_own_is_counted_by_identity() {
+    let text = "schema = 1\nclient.allow = [\"any\"]\n[limits]\nupgrades = { rate = \"5/s\" }\nrequests = { rate = \"5/s\", per = \"identity\" }\nconnections = { per_client = 1 }\n\
+                [[limits.for]]\nidentity = [\"spiffe://a/*\"]\nupgrades = { rate = \"9/s\" }\n\
+                [[limits.for]]\nidentity = [\"spiffe://b/*\"]\nupgrades = { rate = \"9/s\", per = \"address\" }\nrequests = { rate = \"9/s\" }\nconnections = { per_client = 2 }\n\
+                [[limits.for]]\nclient = [\"192.0.2.1\"]\nrequests = { rate = \"9/s\" }\nconnections = { per = \"identity\" }\nstreams = { per_client = 1 }\n";
+    let (loaded, found) = load(&[("policies/chat.toml", text)]);
+    let limits = &loaded.unwrap_or_else(|_| panic!("{found}")).policies[0].limits;
+    let units: Vec<_> = limits.shares().map(|share| share.units.all()).collect();
+    let (a, i) = (LimitUnit::Address, LimitUnit::Identity);
+    assert_eq!(units, [[a, i, a, a], [i, i, a, a], [a, i, i, a], [a, i, i, a]]);
+    assert_eq!(limits.exceptions[2].share.per_client, Some(1));
 }

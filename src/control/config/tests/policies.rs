@@ -564,26 +564,78 @@ fn users_of_this_host_are_named_or_numbered() {
 }
 
 #[test]
-fn reserved_keys_and_values_are_errors() {
+fn per_is_address_or_identity_where_clients_are_counted() {
+    policy(
+        r#"
+[client]
+allow = ["any"]
+[limits]
+upgrades = { rate = "5/s", per = "identiy" }
+requests = { rate = "5/s", per = 1 }
+connections = { total = 5, per = "identity" }
+frames = { rate = "5/s", per = "identity" }
+message = { rate = "5/s", per = "identity" }
+per = "identity"
+"#,
+        r#"
+error: per: expected "address" or "identity", found "identiy"
+ --> policies/chat.toml:6:34
+  |
+6 | upgrades = { rate = "5/s", per = "identiy" }
+  |                                  ^^^^^^^^^
+  |
+  = help: did you mean `identity`?
+
+error: per: expected "address" or "identity", found an integer
+ --> policies/chat.toml:7:34
+  |
+7 | requests = { rate = "5/s", per = 1 }
+  |                                  ^
+
+error: per: nothing is counted: `per_client` is missing
+ --> policies/chat.toml:8:34
+  |
+8 | connections = { total = 5, per = "identity" }
+  |                                  ^^^^^^^^^^
+  |
+  = help: per_client = 10 beside it
+
+error: per: `frames` is a limit of each tunnel
+ --> policies/chat.toml:9:26
+  |
+9 | frames = { rate = "5/s", per = "identity" }
+  |                          ^^^
+  |
+  = help: leave it out
+
+error: unknown key `per` in `message`
+  --> policies/chat.toml:10:27
+   |
+10 | message = { rate = "5/s", per = "identity" }
+   |                           ^^^
+   |
+   = help: remove it; what may be there: `max`, `rate`
+
+error: unknown key `per` in [limits]
+  --> policies/chat.toml:11:1
+   |
+11 | per = "identity"
+   | ^^^
+   |
+   = help: remove it; what may be there: `connections`, `for`, `frames`, `idle`, `lifetime`, `message`, `ping`, `pong`, `requests`, `streams`, `upgrades`
+"#,
+    );
     policy(
         r#"
 [client]
 allow = ["any"]
 [limits]
 upgrades = { rate = "5/s", per = "identity" }
-[[test]]
-name = "x"
-client = "192.0.2.1"
-url = "wss://a.example/"
-expect = "refuse:identity"
+requests = { rate = "5/s", per = "address" }
+connections = { per_client = 5, per = "identity" }
+streams = { per_client = 5, per = "identity" }
 "#,
-        r#"
-error: per: not in this version
- --> policies/chat.toml:6:28
-  |
-6 | upgrades = { rate = "5/s", per = "identity" }
-  |                            ^^^
-"#,
+        "",
     );
 }
 

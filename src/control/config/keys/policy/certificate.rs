@@ -5,7 +5,8 @@ use crate::control::config::keys::kind::{boolean, own};
 
 pub static TABLE: KeyTable = KeyTable { keys: &[&REQUIRED, &ALLOW, &DENY], ..KeyTable::EMPTY };
 
-const PATTERNS: &[(&str, &str)] = &[
+/// Members of the JSON Schema of an array with names of certificates.
+pub const PATTERNS: &[(&str, &str)] = &[
     ("type", r#""array""#),
     ("items", r#"{ "type": "string", "pattern": "^[A-Za-z][A-Za-z0-9+.-]*:[!-~]+$" }"#),
 ];

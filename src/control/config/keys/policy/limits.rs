@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use crate::control::config::document::unit;
-use crate::control::config::keys::any_file::{budget, budget_or_off};
-use crate::control::config::keys::key::{CustomValue, Key, KeyTable, KeyWithDefault};
-use crate::control::config::keys::kind::{
-    count, duration_or_off, own, positive_duration, table, tables,
+use serde_json::json;
+
+use crate::control::config::document::unit::{self, format_rate};
+use crate::control::config::keys::any_file::{BURST, RATE, budget_or_off};
+use crate::control::config::keys::key::{
+    CustomValue, Key, KeyTable, KeyWithDefault, ValueForm, ValueKind, ValueSchema,
 };
+use crate::control::config::keys::kind::{
+    choice, count, duration_or_off, own, positive_duration, table, tables,
+};
+use crate::control::config::keys::policy::certificate::PATTERNS;
 use crate::control::config::keys::policy::client::CLIENTS;
 use crate::control::config::keys::policy::message;
-use crate::policy::limit::{Rate, TunnelLimits};
+use crate::policy::limit::{LimitUnit, Rate, TunnelLimits};
 
 pub static TABLE: KeyTable = KeyTable {
     keys: &[
@@ -26,8 +31,9 @@ pub static TABLE: KeyTable = KeyTable {
         &PONG,
         &FOR,
     ],
-    reload: "Open tunnels have the new limits at once. A changed rate begins with a full budget, \
-             and a lower count closes no tunnel.",
+    reload: "Open tunnels have the new limits at once. A changed rate or `per` begins with a full \
+             budget, and a lower count closes no tunnel. An open tunnel stays counted as it was \
+             when it opened.",
     ..KeyTable::EMPTY
 };
 
@@ -35,6 +41,7 @@ pub static TABLE: KeyTable = KeyTable {
 pub static EXCEPTION: KeyTable = KeyTable {
     keys: &[
         &CLIENT,
+        &IDENTITY,
         &UPGRADES,
         &REQUESTS,
         &CONNECTIONS_OF_ONE,
@@ -47,20 +54,55 @@ pub static EXCEPTION: KeyTable = KeyTable {
         &PONG,
     ],
     inherits: Some("[limits]"),
+    schema: &[
+        ("anyOf", r#"[{ "required": ["client"] }, { "required": ["identity"] }]"#),
+        ("not", r#"{ "required": ["client", "identity"] }"#),
+    ],
     reload: "As in `[limits]`.",
-    ..KeyTable::EMPTY
 };
 
-pub static UPGRADES: Key<Rate> = Key::new(
+/// A rate of one client.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientRate {
+    pub rate: Rate,
+    pub unit: LimitUnit,
+}
+
+/// `{ rate = "5/s", burst = 20, per = "identity" }`.
+static CLIENT_BUDGET: KeyTable = KeyTable { keys: &[&RATE, &BURST, &PER], ..KeyTable::EMPTY };
+
+/// A table with a rate, a burst and what they count by.
+const fn client_budget() -> ValueKind<ClientRate> {
+    ValueKind {
+        words: "table",
+        form: ValueForm::Custom,
+        schema: ValueSchema::Table(&CLIENT_BUDGET),
+        write: |_, ClientRate { rate, unit }| {
+            let (written, per) = (format_rate(rate.tokens, rate.per), unit.to_string());
+            json!({ "rate": written, "burst": rate.burst, "per": per })
+        },
+    }
+}
+
+pub static PER: Key<LimitUnit> = Key::new(
+    "per",
+    choice(&[("address", LimitUnit::Address), ("identity", LimitUnit::Identity)]),
+    "By what a client is counted: \"address\" (IPv6: its /64), or \"identity\", that of its \
+     certificate. Without a certificate it is counted by its address. Left out: \"address\"; in a \
+     [[limits.for]] as in [limits], and with `identity` there \"identity\".",
+);
+
+pub static UPGRADES: Key<ClientRate> = Key::new(
     "upgrades",
-    budget(),
-    "Handshakes per client: its address (IPv6: its /64). Left out: unlimited.",
+    client_budget(),
+    "Handshakes per client: its address (IPv6: its /64), or with per = \"identity\" its certificate. \
+     Left out: unlimited.",
 )
 .example("{ rate = \"5/s\", burst = 50 }");
 
-pub static REQUESTS: Key<Rate> = Key::new(
+pub static REQUESTS: Key<ClientRate> = Key::new(
     "requests",
-    budget(),
+    client_budget(),
     "Plain HTTP per client, where the route forwards it. Left out: unlimited.",
 )
 .example("{ rate = \"50/s\", burst = 200 }");
@@ -78,10 +120,10 @@ pub static STREAMS: Key<CustomValue> = Key::new(
 .example("{ per_client = 6, total = 500 }");
 
 /// The keys of `connections` and `streams`.
-static COUNTS: KeyTable = KeyTable { keys: &[&PER_CLIENT, &TOTAL], ..KeyTable::EMPTY };
+static COUNTS: KeyTable = KeyTable { keys: &[&PER_CLIENT, &PER, &TOTAL], ..KeyTable::EMPTY };
 
 /// `connections` and `streams` of some clients: the total is of the whole policy.
-static COUNTS_OF_ONE: KeyTable = KeyTable { keys: &[&PER_CLIENT], ..KeyTable::EMPTY };
+static COUNTS_OF_ONE: KeyTable = KeyTable { keys: &[&PER_CLIENT, &PER], ..KeyTable::EMPTY };
 
 pub static CONNECTIONS_OF_ONE: Key<CustomValue> =
     Key::new("connections", table(&COUNTS_OF_ONE), CONNECTIONS.doc)
@@ -93,7 +135,8 @@ pub static STREAMS_OF_ONE: Key<CustomValue> =
 pub static PER_CLIENT: Key<u32> = Key::new(
     "per_client",
     count(1, u32::MAX),
-    "Of one client: its address (IPv6: its /64). Left out: unlimited.",
+    "Of one client: its address (IPv6: its /64), or with per = \"identity\" its certificate. Left \
+     out: unlimited.",
 );
 
 pub static TOTAL: Key<u32> = Key::new(
@@ -154,13 +197,20 @@ pub static PONG: KeyWithDefault<Duration> = Key::new(
 pub static FOR: Key<CustomValue> = Key::new(
     "for",
     tables(&EXCEPTION),
-    "Other limits for some clients; the longest matching network wins.",
+    "Other limits for some clients; the longest matching network wins, and a certificate wins \
+     over networks.",
 );
 
 pub static CLIENT: Key<CustomValue> = Key::new(
     "client",
     own("array of names of lists and networks", CLIENTS),
-    "Names of lists, and networks.",
+    "Names of lists, and networks. Required, but with `identity`.",
 )
-.required()
 .example("[\"office\"]");
+
+pub static IDENTITY: Key<CustomValue> = Key::new(
+    "identity",
+    own("array of names of certificates", PATTERNS),
+    "Certificates of clients, written as in `certificate`, instead of `client`; the narrowest name \
+     wins.",
+);
