@@ -112,6 +112,28 @@ def test_each_kind_of_certificate_gets_its_answer(place):
         need("Verification: OK" in said and "alert" not in said, f"s_client {version}: {said}")
 
 
+def test_limits_count_by_identity_and_not_by_address(place):
+    """One tunnel for each identity: a renewed certificate has the same, and no certificate is counted by address."""
+    clients = Clients(place)
+    limits = '[limits]\nconnections = { per_client = 1, per = "identity" }\n'
+    policy = '[client]\nallow = ["any"]\n' + limits
+    sidegate = asking(place, clients, 'mode = "optional"', policy=policy)
+    one, renewed = (clients.issue(name, "spiffe://a.example/ws/one") for name in ["one", "renewed"])
+    two = clients.issue("two", "spiffe://a.example/ws/two")
+
+    async def story():
+        async with opened(sidegate, one):
+            for what, shown, expected in [("renewed", renewed, 429), ("two", two, "echo")]:
+                found = await outcome(sidegate, shown)
+                need(found == expected, f"{what}: {found}")
+            async with opened(sidegate):
+                found = await outcome(sidegate)
+                need(found == 429, f"none, beside another without one: {found}")
+
+    asyncio.run(story())
+    await_that("the place is given back", lambda: asyncio.run(outcome(sidegate, renewed)) == "echo")
+
+
 def test_listed_serial_and_revocation_list_end_tunnels(place):
     clients = Clients(place)
     shown = {name: clients.issue(name, f"spiffe://a.example/ws/{name}") for name in ["first", "second", "third"]}
