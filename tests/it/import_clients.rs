@@ -320,6 +320,30 @@ fn unix_socket_and_its_rules_are_carried_over() {
 }
 
 #[test]
+fn certificates_of_clients_are_told_with_their_keys() {
+    let authority = "ssl_client_certificate ca.pem; ssl_crl ca.crl;";
+    let header = "proxy_set_header X-Cert $ssl_client_escaped_cert;";
+    for (verify, word, part) in [
+        ("on", "opens", "client_certificates = { ca = "),
+        ("optional", "differs", "mode = \\\"optional\\\""),
+        ("optional_no_ca", "differs", "mode = \\\"optional\\\""),
+        ("off", "needless", "nothing of the kind"),
+    ] {
+        let http = format!(
+            "server {{ listen 8080; {authority} ssl_verify_client {verify}; {header} PASS }}"
+        );
+        let imported = import(&http);
+        assert_eq!(imported.words("ssl_verify_client"), [word], "{http}");
+        let said = imported.said("ssl_verify_client");
+        assert!(said.contains(part) && !said.contains("not in this version"), "{said}");
+        for directive in ["ssl_client_certificate", "ssl_crl"] {
+            assert!(imported.said(directive).contains("`client_certificates`"), "{http}");
+        }
+        assert!(imported.said("proxy_set_header").contains("`client_certificate` of the route"));
+    }
+}
+
+#[test]
 fn users_that_the_rules_forget_fail_open() {
     let rules = "allow 10.0.0.0/8; deny 0.0.0.0/0; deny ::/0;";
     let imported = import(&format!("server {{ listen unix:/run/a.sock; {rules} PASS }}"));

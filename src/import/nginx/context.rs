@@ -259,7 +259,9 @@ impl ContextSettings {
                 None
             }
             optional if optional.starts_with("optional") => {
-                let text = "client certificates are not in this version: the backend hears of none";
+                let text = "no client is asked for a certificate. Write `client_certificates` of \
+                            the listener with `mode = \"optional\"`, and `client_certificate` of \
+                            the routes whose backends are told";
                 context.notes.add(id, DirectiveOutcome::Differs, text);
                 None
             }

@@ -115,9 +115,12 @@ const NEEDLESS_DIRECTIVES: [(&str, &str); 29] = [
     ("satisfy limit_req_dry_run limit_conn_dry_run", "nothing else decides"),
 ];
 
+/// Directives about clients' certificates. They decide nothing where none is asked for.
+const CERTIFICATE_DIRECTIVES: &str = "ssl_trusted_certificate ssl_client_certificate ssl_crl";
+
 /// Directives that are left out and never refuse a request.
 const HARMLESS_DIRECTIVES: &str = "add_header* add_trailer* auth_basic_user_file auth_delay auth_jwt_key_* auth_jwt_leeway auth_jwt_type break early_hints error_page limit_rate limit_rate_after proxy_limit_rate max_ranges mirror* proxy_hide_header \
-    rewrite_log set ssl_trusted_certificate ssl_client_certificate ssl_verify_depth ssl_crl ssl_ocsp* ssl_password_file \
+    rewrite_log set ssl_verify_depth ssl_ocsp* ssl_password_file \
     status_zone stub_status api uninitialized_variable_warn userid* health_check keyval_zone perl_modules perl_require lua_* init_by_lua* \
     init_worker_by_lua* log_by_lua* balancer_by_lua* js_import js_path js_preload_object js_shared_dict_zone js_header_filter js_body_filter \
     modsecurity_rules* modsecurity_transaction_id more_set_input_headers opentelemetry* opentracing* otel_* vhost_traffic_status* \
@@ -157,6 +160,13 @@ pub fn classify(tree: &Tree, id: DirectiveId) -> Option<(DirectiveOutcome, &'sta
             "an error leads nowhere else: what was passed on after one is refused",
         ));
     }
+    if is_in(CERTIFICATE_DIRECTIVES) {
+        return Some((
+            DirectiveOutcome::Dropped,
+            "`client_certificates` of a listener has it as `ca` or `crl`, and the import writes no \
+             such key: see `ssl_verify_client`",
+        ));
+    }
     if is_in(HARMLESS_DIRECTIVES) {
         return Some((DirectiveOutcome::Dropped, "Sidegate has no equivalent"));
     }
@@ -186,6 +196,7 @@ fn leads_on(text: &str) -> bool {
 /// itself or is handled elsewhere.
 pub fn is_known(name: &str) -> bool {
     let lists = NEEDLESS_DIRECTIVES.iter().map(|(names, _)| *names).chain([
+        CERTIFICATE_DIRECTIVES,
         HARMLESS_DIRECTIVES,
         VARIABLE_DIRECTIVES,
         UNUSED_DIRECTIVES,

@@ -218,6 +218,12 @@ fn describe_guard(id: DirectiveId, tree: &Tree) -> String {
         "merge_slashes" => "paths with empty segments are made canonical, unless a route says \
                             `paths = \"as-is\"`"
             .into(),
+        // rustls takes chains that are longer than `ssl_verify_depth`, and a listener asks the
+        // clients of all its servers alike.
+        "ssl_verify_client" => "a listener would verify chains of any depth, for all its servers: \
+                                write `client_certificates = { ca = …, crl = […] }` by hand, with \
+                                `ssl_client_certificate` as its `ca`"
+            .into(),
         name if is_guard(name) => "Sidegate asks for no such thing".into(),
         _ => format!("`{}` is not known here, and may refuse", line.name),
     }
