@@ -1,8 +1,10 @@
 //! `sidegate check`: what it takes, what it says in which form, and how it ends.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use ::sidegate::StartError;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -239,4 +241,48 @@ async fn finding_in_the_docs_is_real_output() {
     found[0]["file"] = shown[0]["file"].clone();
     found[0]["line"] = shown[0]["line"].clone();
     assert_eq!(found, shown);
+}
+
+#[tokio::test]
+async fn socket_that_this_host_refuses_is_warned_of() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |path: &str| place.path().join(path).display().to_string();
+    fs::write(at("notes"), "").unwrap();
+    fs::create_dir(at("open")).unwrap();
+    fs::set_permissions(at("open"), fs::Permissions::from_mode(0o777)).unwrap();
+    for (path, said, starts) in [
+        ("missing/public.sock", "does not exist on this host", false),
+        ("notes", "something other than a socket", false),
+        ("open/public.sock", "all users may write to", true),
+    ] {
+        let listen = format!("listen = 'unix:{}'", at(path));
+        let sidegate = sidegate::new().clear().on_listener(&listen);
+        let folder = sidegate.clone().write();
+        let all = found(&["--config", "sidegate.toml"], folder.path(), "message").await;
+        let line = all.iter().find(|(_, _, message)| message.contains(said)).map(|one| one.1);
+        assert!(line.is_some_and(|line| line > 1), "no {said} in {all:?}");
+        check(&["check", "--config", "sidegate.toml"], folder.path(), 0, &["fine"]).await;
+        assert_eq!(sidegate.try_run().await.is_ok(), starts, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn sockets_through_a_symbolic_link_are_one_file() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |path: &str| place.path().join(path).display().to_string();
+    fs::create_dir(at("run")).unwrap();
+    std::os::unix::fs::symlink(at("run"), at("link")).unwrap();
+    let second = format!("[[listener]]\nname = 'second'\nlisten = 'unix:{}'", at("link/a.sock"));
+    let builder =
+        sidegate::new().clear().on_listener(&format!("listen = 'unix:{}'", at("run/a.sock")));
+    let twice = builder.clone().toml(&format!("{second}\ntls = false"));
+    let folder = twice.clone().write();
+    let said = &["run/a.sock, the address of `public`"];
+    check(&["check", "--config", "sidegate.toml"], folder.path(), 1, said).await;
+    assert!(matches!(twice.try_run().await, Err(StartError::InvalidFiles(_))));
+    let backend = backend::echo().run().await;
+    let keys = format!("backend = 'unix:{}'", at("link/../run/a.sock"));
+    let folder = builder.route("/chat", &backend).on_route(&keys).write();
+    let said = &["is the listener `public`"];
+    check(&["check", "--config", "sidegate.toml"], folder.path(), 1, said).await;
 }

@@ -9,6 +9,7 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::list::ListFileCache;
 use crate::control::config::policy_settings::{ListFeed, PolicySettings};
 use crate::control::config::settings::Settings;
+use crate::control::config::socket_paths::SocketPaths;
 use crate::control::config::source::{FileError, Files};
 use crate::control::config::source_text::{Finding, error};
 use crate::control::systemd::sockets::PassedSockets;
@@ -46,6 +47,8 @@ pub(super) struct LoadContext<'f> {
     /// Whether `sidegate.toml` has a syntax error, so that keys that seem missing may be in an
     /// unreadable part.
     pub torn: bool,
+    /// The Unix sockets that `sidegate.toml` names.
+    pub sockets: SocketPaths,
 }
 
 impl LoadContext<'_> {

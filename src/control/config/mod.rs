@@ -23,6 +23,7 @@ mod policy;
 mod policy_settings;
 pub mod schema;
 mod settings;
+mod socket_paths;
 pub mod source;
 pub(in crate::control) mod source_text;
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub use self::settings::{
     ReloadSettings, RouteDefaults, RouteSettings, SettingSpans, Settings, ShutdownSettings,
     WatchMode, unwatched_interval,
 };
+use self::socket_paths::SocketPaths;
 use self::source::{FileError, Files, MAX_LIST_BYTES, MAX_TOML_BYTES};
 use self::source_text::{Finding, error};
 use crate::control::systemd::sockets::PassedSockets;
@@ -106,8 +108,8 @@ fn load_with_time(
     let folder = config.parent().unwrap_or(Path::new(""));
     let nothing = ListFileCache::default();
     let known = known.unwrap_or(&nothing);
-    let (lists, found, torn) = Default::default();
-    let mut load = LoadContext { files, folder, now, passed, known, lists, found, torn };
+    let (lists, found, torn, sockets) = Default::default();
+    let mut load = LoadContext { files, folder, now, passed, known, lists, found, torn, sockets };
     let (names, misnamed) = policy_source::names(&mut load);
     if let Some(name) = promoted
         && !names.candidates.contains(name)
@@ -224,6 +226,7 @@ pub fn backend(text: &str) -> Result<String, String> {
         lists,
         found: Vec::new(),
         torn: false,
+        sockets: SocketPaths::default(),
     };
     let told = |finding: Finding| match text.contains(typography::is_quote) {
         true => typography::finding(text),

@@ -1,13 +1,15 @@
 //! Warnings about configurations that are valid but hardly meant. Only `sidegate check` gives them.
 //!
 //! At a reload they would be noise. They are pure functions of the loaded values, which are valid;
-//! the text of the files is only read to show a line. Changes nothing and refuses nothing.
+//! the text of the files is only read to show a line. `sockets` alone looks at this host. Changes
+//! nothing and refuses nothing.
 
 mod coverage;
 mod entries;
 mod location;
 mod paths;
 mod rules;
+mod sockets;
 #[cfg(test)]
 mod tests;
 
@@ -46,7 +48,7 @@ pub fn lint(
         remarks.extend(entries::denied_entries(page, baseline, now));
     }
     let folder = config.parent().unwrap_or(Path::new(""));
-    shown(remarks, files, folder)
+    [shown(remarks, files, folder), sockets::unusable(loaded, files)].concat()
 }
 
 /// Warnings about a list without a policy. Its file is a path from the working directory.

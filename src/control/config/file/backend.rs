@@ -21,7 +21,7 @@ use crate::snapshot::backend_name::BackendName;
 use crate::snapshot::route::BackendAddress;
 
 /// Reads the backends of one route. `None` means that none is valid.
-pub fn all(value: TomlValue<'_>, load: &LoadContext<'_>) -> Option<Box<[BackendAddress]>> {
+pub fn all(value: TomlValue<'_>, load: &mut LoadContext<'_>) -> Option<Box<[BackendAddress]>> {
     let values = if value.is_array() { value.items()? } else { vec![value] };
     if values.is_empty() {
         value.report(error("an empty list").with_remedy("backend = \"http://127.0.0.1:8080\""));
@@ -37,6 +37,9 @@ pub fn all(value: TomlValue<'_>, load: &LoadContext<'_>) -> Option<Box<[BackendA
         else {
             continue;
         };
+        if let BackendAddress::Unix(path) = &backend {
+            load.sockets.expect_foreign(path, &value, load.files);
+        }
         if let Some(what) = exposure(&backend) {
             value.report(warning(format!("{what}: data sent there is not encrypted")));
         }

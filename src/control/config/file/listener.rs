@@ -18,6 +18,7 @@ use crate::control::config::keys::sidegate::listener as keys;
 use crate::control::config::load_context::LoadContext;
 use crate::control::config::name::UniqueKeys;
 use crate::control::config::settings::MetricsAddress;
+use crate::control::config::socket_paths::SocketOwner;
 use crate::control::config::source_text::{error, warning};
 use crate::policy::limit::Rate;
 use crate::snapshot::listener::{
@@ -63,8 +64,7 @@ pub fn all(
 /// Facts about the file and the other listeners that reading one listener depends on.
 struct ListenerContext<'k, 's> {
     names: UniqueKeys<Arc<str>>,
-    /// Addresses and paths, as they display.
-    addresses: UniqueKeys<String>,
+    addresses: UniqueKeys<SocketAddr>,
     written: BTreeMap<Arc<str>, Span>,
     metrics: Option<&'k MetricsAddress>,
     certified: bool,
@@ -95,7 +95,7 @@ fn read(
     let name = known.names.name(&mut table, "public");
     known.is_copy = name.is_some() && known.names.len() == before;
     let speaks = speaks(&mut table);
-    let address = listen(&mut table, name.as_ref(), speaks, known);
+    let address = listen(&mut table, name.as_ref(), speaks, known, load);
     let head = table.get(&keys::MAX_HEAD).and_then(|value| {
         let size = value.read(&keys::MAX_HEAD.kind.form)?;
         if !(MIN_HEAD_BYTES..=MAX_HEAD_BYTES).contains(&size) {
@@ -226,6 +226,7 @@ fn listen(
     name: Option<&Arc<str>>,
     speaks: Protocol,
     known: &mut ListenerContext<'_, '_>,
+    load: &mut LoadContext<'_>,
 ) -> Option<ListenAddress> {
     let value = table.require(&keys::LISTEN, "listen = \"0.0.0.0:8443\"")?;
     if let Some(name) = name {
@@ -254,55 +255,40 @@ fn listen(
         let finding = warning("plain ws:// on an address that others can reach");
         value.report(finding.with_remedy("tls = true, or listen on a loopback address"));
     }
-    known.report_clash(&address, name, &value);
+    match &address {
+        // The values of a copied table are copies too, and one error about its name says so.
+        ListenAddress::Unix(_) if known.is_copy => {}
+        ListenAddress::Unix(unix) => {
+            let owner = SocketOwner::Listener(name.cloned());
+            load.sockets.bind(&unix.path, owner, &value, load.files);
+        }
+        ListenAddress::Tcp(fixed) => known.report_clash(*fixed, name, &value),
+        ListenAddress::Systemd(_) => {}
+    }
     Some(address)
 }
 
 impl ListenerContext<'_, '_> {
-    /// Reports that [metrics], or a listener before, has the same address.
-    fn report_clash(
-        &mut self,
-        address: &ListenAddress,
-        name: Option<&Arc<str>>,
-        at: &TomlValue<'_>,
-    ) {
-        let place = match address {
-            // Port 0 gets a different port each time, so it clashes with none.
-            ListenAddress::Tcp(fixed) if fixed.port() != 0 => fixed.to_string(),
-            ListenAddress::Unix(_) => address.to_string(),
-            ListenAddress::Tcp(_) | ListenAddress::Systemd(_) => return,
-        };
-        let is_unix = matches!(address, ListenAddress::Unix(_));
-        let taken = match (self.metrics, address) {
-            (Some(MetricsAddress::Tcp(metrics)), ListenAddress::Tcp(fixed)) => {
-                overlap(*metrics, *fixed).then_some(if metrics == fixed { "is" } else { "takes" })
-            }
-            (Some(MetricsAddress::Unix(path)), ListenAddress::Unix(unix)) => {
-                (**path == *unix.path).then_some("is")
-            }
-            _ => None,
-        };
-        if let Some(what) = taken {
-            let remedy = if is_unix {
-                "another path here, or another `listen` in [metrics]"
-            } else {
-                "another port here, or another `listen` in [metrics]"
-            };
-            at.report(
-                error(format!("{place} {what} the address of [metrics]")).with_remedy(remedy),
-            );
+    /// Reports that [metrics], or a listener before, has the same port.
+    fn report_clash(&mut self, fixed: SocketAddr, name: Option<&Arc<str>>, at: &TomlValue<'_>) {
+        // Port 0 gets a different port each time, so it clashes with none.
+        if fixed.port() == 0 {
+            return;
+        }
+        if let Some(MetricsAddress::Tcp(metrics)) = self.metrics
+            && overlap(*metrics, fixed)
+        {
+            let what = if *metrics == fixed { "is" } else { "takes" };
+            let finding = error(format!("{fixed} {what} the address of [metrics]"));
+            at.report(finding.with_remedy("another port here, or another `listen` in [metrics]"));
         }
         let nameless = Arc::from("another listener");
         let name = name.unwrap_or(&nameless);
-        if let Err((first, span)) = self.addresses.insert(place.clone(), name, at)
+        if let Err((first, span)) = self.addresses.insert(fixed, name, at)
             && !self.is_copy
         {
-            let finding =
-                error(format!("{place} is the address of `{first}`")).with_remedy(if is_unix {
-                    "another path for one of the two"
-                } else {
-                    "another address or port for one of the two"
-                });
+            let finding = error(format!("{fixed} is the address of `{first}`"))
+                .with_remedy("another address or port for one of the two");
             at.report(finding.with_related(span, "first here"));
         }
     }

@@ -10,16 +10,18 @@ use crate::control::config::load_context::LoadContext;
 use crate::control::config::settings::{
     AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, ReloadSettings, ShutdownSettings,
 };
+use crate::control::config::socket_paths::SocketOwner;
 use crate::control::config::source_text::{error, warning};
 use crate::policy::network::Networks;
 
 /// Reads the table `[metrics]`.
 pub fn metrics(
     mut table: TomlTable<'_>,
-    load: &LoadContext<'_>,
+    load: &mut LoadContext<'_>,
     systemd_refs: &mut SystemdRefs<'_>,
 ) -> MetricsSettings {
-    let listen = match table.get(&metrics::LISTEN) {
+    let written = table.get(&metrics::LISTEN);
+    let listen = match written {
         Some(value) if value.as_str() == Some("off") => None,
         Some(value) => value.parse("an address like \"127.0.0.1:10464\"", |text| {
             if let Some(name) = text.strip_prefix(SYSTEMD_PREFIX) {
@@ -34,6 +36,9 @@ pub fn metrics(
         }),
         None => metrics::LISTEN.default_value(),
     };
+    if let (Some(value), Some(MetricsAddress::Unix(path))) = (&written, &listen) {
+        load.sockets.bind(path, SocketOwner::Metrics, value, load.files);
+    }
     let mut allow = Networks::default();
     for network in table.read_or_default(&metrics::ALLOW) {
         allow.insert(network, ());
@@ -53,9 +58,10 @@ pub fn lists_from(mut table: TomlTable<'_>) -> Vec<Box<str>> {
 /// Reads the table `[admin]`.
 pub fn admin(
     mut table: TomlTable<'_>,
-    load: &LoadContext<'_>,
+    load: &mut LoadContext<'_>,
     systemd_refs: &mut SystemdRefs<'_>,
 ) -> AdminSettings {
+    let written = table.get(&admin::SOCKET);
     let mut socket = |value: &TomlValue<'_>, text: &str| match text {
         "auto" => Ok(AdminSocket::Auto),
         "off" => Ok(AdminSocket::Off),
@@ -68,8 +74,7 @@ pub fn admin(
         },
     };
     let settings = AdminSettings {
-        socket: table
-            .get(&admin::SOCKET)
+        socket: written
             .and_then(|value| {
                 value.parse("\"auto\", a path or \"off\"", |text| socket(&value, text))
             })
@@ -77,6 +82,9 @@ pub fn admin(
         mode: table.read_or_default(&admin::MODE),
         group: table.read_or_default(&admin::GROUP),
     };
+    if let (Some(value), AdminSocket::Path(path)) = (&written, &settings.socket) {
+        load.sockets.bind(path, SocketOwner::Admin, value, load.files);
+    }
     table.finish();
     settings
 }

@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::sidegate::listener as keys;
+use crate::control::config::socket_paths::check_length;
 use crate::control::config::source_text::{Finding, error};
 use crate::control::config::users;
 use crate::snapshot::listener::{FileGroup, UnixAddress};
 
 /// Prefix of the path of a Unix socket.
 pub const UNIX_PREFIX: &str = "unix:";
-
-/// Most bytes of a path: `sun_path` has 108, and the last is a NUL (unix(7)).
-const MAX_PATH_BYTES: usize = 107;
 
 /// `mode` and `group`, which only a Unix socket has.
 pub struct AccessKeys<'d> {
@@ -64,10 +62,8 @@ pub fn path(text: &str) -> Result<Arc<Path>, Finding> {
         let finding = error("the path of a listener's socket begins with a slash");
         return Err(finding.with_remedy("like \"unix:/run/sidegate/public.sock\""));
     }
-    if text.len() > MAX_PATH_BYTES {
-        return Err(error("a Unix socket's path has at most 107 bytes"));
-    }
     let path = Path::new(text);
+    check_length(path)?;
     // `/run/a/` would be made as the file `/run/a`.
     if path.file_name().is_none() || text.ends_with('/') {
         let finding = error("the path of a directory, which is no socket");

@@ -7,6 +7,7 @@ use crate::control::config::document::TomlTable;
 use crate::control::config::keys::any_file::SCHEMA;
 use crate::control::config::keys::sidegate::timeouts;
 use crate::control::config::load_context::LoadContext;
+use crate::control::config::socket_paths::check_length;
 use crate::control::config::source_text::{Finding, error};
 use crate::snapshot::route::RouteTimeouts;
 
@@ -47,12 +48,9 @@ pub fn unsupported(text: &str) -> Finding {
     error(format!("\"{text}\": not in this version"))
 }
 
-/// Parses the path of a Unix socket, at most 107 bytes as in the kernel.
+/// Parses the path of a Unix socket.
 pub fn socket_path(load: &LoadContext<'_>, text: &str) -> Result<PathBuf, Finding> {
     let path = load.path(text)?;
-    // `sun_path` has 108 bytes, and the last is a NUL (unix(7)).
-    if path.as_os_str().len() > 107 {
-        return Err(error("a Unix socket's path has at most 107 bytes"));
-    }
+    check_length(&path)?;
     Ok(path)
 }

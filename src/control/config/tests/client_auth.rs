@@ -16,6 +16,7 @@ use crate::control::config::disclosure::Disclosure;
 use crate::control::config::document::{Document, TomlValue};
 use crate::control::config::list::ListFileCache;
 use crate::control::config::load_context::LoadContext;
+use crate::control::config::socket_paths::SocketPaths;
 use crate::control::config::source::Files;
 use crate::snapshot::client_auth::tests::{Authority, options};
 
@@ -56,6 +57,7 @@ fn reading<T>(
         lists: ListFileCache::default(),
         found: Vec::new(),
         torn: false,
+        sockets: SocketPaths::default(),
     };
     let (result, more) = {
         let root = document.root();

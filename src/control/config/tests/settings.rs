@@ -1087,6 +1087,8 @@ error: socket: a Unix socket's path has at most 107 bytes
    |
 16 | socket = "/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
    |          ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+   |
+   = help: a path in a directory nearer to the root
 "#,
     );
 }
@@ -1116,6 +1118,71 @@ fn unix_listener_without_a_usable_file_is_an_error() {
         "listen: unix:/run/b.sock is the address of `a",
     ] {
         assert!(found.contains(said), "no {said} in {found}");
+    }
+}
+
+#[test]
+fn unix_paths_that_lead_to_one_file_are_errors() {
+    let listener = |name: &str, path: &str| {
+        format!("[[listener]]\nname = \"{name}\"\nlisten = \"unix:{path}\"\ntls = false\n")
+    };
+    let metrics = "metrics.listen = \"unix:/e/m.sock\"\n";
+    let admin = "admin.socket = \"/e/f/../a.sock\"\n";
+    let route = |backend: &str| {
+        let keys = "name = \"r\"\nhost = \"*\"\npath = \"/\"\npolicy = \"chat\"\n";
+        format!("[[route]]\n{keys}backend = \"{backend}\"\n")
+    };
+    let (one, other) = (listener("one", "/e/x.sock"), listener("other", "/e/../e/./x.sock"));
+    for (text, said) in [
+        (
+            [&*one, &other].concat(),
+            "listen: unix:/e/../e/./x.sock leads to unix:/e/x.sock, the address of `one`",
+        ),
+        (
+            [metrics, &listener("one", "/d/../e/m.sock")].concat(),
+            "listen: unix:/d/../e/m.sock leads to unix:/e/m.sock, the address of [metrics]",
+        ),
+        (
+            [admin, &listener("one", "/e/a.sock")].concat(),
+            "listen: unix:/e/a.sock leads to unix:/e/f/../a.sock, the address of [admin]",
+        ),
+        (
+            ["metrics.listen = \"unix:/e/a.sock\"\n", admin].concat(),
+            "socket: unix:/e/f/../a.sock leads to unix:/e/a.sock, the address of [metrics]",
+        ),
+        (
+            [&*one, &route("unix:/e//x.sock")].concat(),
+            "backend: unix:/e//x.sock is the listener `one`: requests would come back here",
+        ),
+        (
+            [admin, &one, &route("unix:/e/a.sock")].concat(),
+            "backend: unix:/e/a.sock is the admin socket: every client of the route could command",
+        ),
+        ([&*one, &listener("other", "/f/x.sock"), &route("unix:/e/y.sock")].concat(), ""),
+        ([metrics, &one, &route("unix:/e/m.sock")].concat(), ""),
+    ] {
+        let (loaded, found) = super::load(&[("sidegate.toml", &format!("schema = 1\n{text}"))]);
+        assert!(found.contains(said), "no {said} in {found}");
+        assert_eq!(loaded.is_ok(), said.is_empty(), "{found}");
+    }
+}
+
+#[test]
+fn socket_path_is_measured_from_the_root() {
+    let deep = format!("/e/{}", "x".repeat(105));
+    for (keys, is_valid) in [
+        (format!("metrics.listen = \"unix:{deep}\""), false),
+        (format!("admin.socket = \"{deep}\""), false),
+        (format!("admin.socket = \"{}\"", &deep[..107]), true),
+        // Relative paths begin in the folder of the file.
+        (format!("metrics.listen = \"unix:{}\"", "x".repeat(100)), false),
+    ] {
+        let (loaded, found) = super::load(&[(
+            "sidegate.toml",
+            &SIDEGATE.replace("schema = 1", &format!("schema = 1\n{keys}")),
+        )]);
+        assert_eq!(loaded.is_ok(), is_valid, "{found}");
+        assert_eq!(found.contains("a Unix socket's path has at most 107 bytes"), !is_valid);
     }
 }
 
