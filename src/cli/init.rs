@@ -42,6 +42,10 @@ const UNIX_ENTRY: &str = "\
 unix            # users of this host, as `mode` and `group` of the listener let them; one: unix:uid=33
 ";
 
+/// The example of `from`, and one of the same length for a Unix socket.
+const ADDRESS_FROM: &str = "from = [\"10.20.0.0/24\"] }";
+const UNIX_FROM: &str = "from = [\"unix\"] }        ";
+
 /// A user of this host, for the policy's tests: any user is admitted by `unix`.
 const SOME_USER: &str = "unix:uid=33";
 
@@ -264,7 +268,13 @@ impl InitSite<'_> {
         let filled = filled.replace("{backend}", &quoted(backend));
         let text = FileKind::Config.commented(&filled, COMMENTS.0);
         let is_kept = |line: &&str| !(*plain && OF_TLS.iter().any(|off| line.starts_with(off)));
-        text.lines().filter(is_kept).map(|line| format!("{line}\n")).collect()
+        let is_unix = matches!(listen, ListenArg::Unix(_));
+        // No peer of a Unix socket has an address, which the examples of `from` have.
+        let fitting = |line: &str| match is_unix && line.contains(ADDRESS_FROM) {
+            true => line.replace(ADDRESS_FROM, UNIX_FROM),
+            false => line.to_owned(),
+        };
+        text.lines().filter(is_kept).map(|line| format!("{}\n", fitting(line))).collect()
     }
 
     fn policy(&self) -> String {

@@ -11,6 +11,27 @@ use jiff::Timestamp;
 /// The most bytes of a name. A longer name of a certificate is left out, and matches nothing.
 const MAX_NAME_BYTES: usize = 2048;
 
+/// Words that tools write in front of parts of a certificate. As schemes of URIs they would match
+/// nothing.
+const NO_SCHEMES: [&str; 16] = [
+    "c",
+    "dc",
+    "email",
+    "fingerprint",
+    "ip",
+    "issuer",
+    "o",
+    "ou",
+    "pin-sha256",
+    "san",
+    "serial",
+    "sha1",
+    "sha512",
+    "spki",
+    "subject",
+    "uri",
+];
+
 /// A verified certificate of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
@@ -212,7 +233,30 @@ impl IdentityPattern {
             let pin = KeyPin::parse(digits);
             return pin.map(IdentityPattern::Key).ok_or("behind `sha256:` come 64 hex digits");
         }
-        UriPattern::parse(text).map(IdentityPattern::Uri)
+        let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+        match scheme.as_deref() {
+            Some("dns" | "sha256") => Err("its first word is written in lower case"),
+            Some("cn") => Err("the common name matches no pattern"),
+            Some(scheme) if NO_SCHEMES.contains(&scheme) => {
+                Err("it begins with a kind that no pattern has")
+            }
+            _ => UriPattern::parse(text).map(IdentityPattern::Uri),
+        }
+    }
+
+    /// Whether a name of the pattern has an empty or a dot segment, which programs resolve or
+    /// refuse, so that certificates hardly have it.
+    pub fn has_odd_segment(&self) -> bool {
+        let IdentityPattern::Uri(uri) = self else { return false };
+        let path = uri.text.split_once("://").and_then(|(_, rest)| rest.split_once('/'));
+        path.is_some_and(|(_, path)| path.split('/').any(|one| matches!(one, "" | "." | "..")))
+    }
+
+    /// Whether a certificate that has only the names of this pattern matches `other` too. Of two
+    /// patterns with `*` it knows only equal ones.
+    pub fn is_within(&self, other: &IdentityPattern) -> bool {
+        let named = || ClientCertificate::named(&self.to_string()).ok();
+        self == other || (!self.has_wildcard() && named().is_some_and(|one| other.denies(&one)))
     }
 
     /// Whether the pattern matches a name of `certificate`.

@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateRevocationListDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::x509::X509Version;
 
 use super::certificate;
 use super::diagnostic::Diagnostic;
@@ -54,15 +55,19 @@ pub fn authorities(load: &mut LoadContext<'_>, value: TomlValue<'_>) -> Option<A
     let certificates = certificates.map_err(|finding| value.report(finding)).ok()?;
     let mut roots = RootCertStore::empty();
     for (number, certificate) in (1..).zip(certificates) {
-        let expiry = X509Certificate::from_der(&certificate)
-            .map(|(_, certificate)| certificate.validity().not_after.timestamp());
+        let (mut expiry, mut finding) = (None, None);
+        if let Ok((_, parsed)) = X509Certificate::from_der(&certificate) {
+            let not_after = parsed.validity().not_after.timestamp();
+            expiry = Timestamp::from_second(not_after).ok();
+            finding = no_authority(&parsed, number, name);
+        }
+        finding.into_iter().for_each(|finding| value.report(finding));
         if let Err(fault) = fenced(|| roots.add(certificate).map_err(|error| error.to_string())) {
             let what = format!("certificate {number} in {name} is no authority: {fault}");
             value.report(error(what));
             return None;
         }
         // webpki does not look at the validity of an authority.
-        let expiry = expiry.ok().and_then(|expiry| Timestamp::from_second(expiry).ok());
         if let Some(expiry) = expiry.filter(|expiry| *expiry < load.now) {
             let what = format!("authority {number} in {name} expired at {expiry}");
             value.report(
@@ -71,6 +76,20 @@ pub fn authorities(load: &mut LoadContext<'_>, value: TomlValue<'_>) -> Option<A
         }
     }
     Some(Arc::new(roots))
+}
+
+/// The finding about a certificate that is no authority's. webpki takes every certificate as one.
+fn no_authority(certificate: &X509Certificate<'_>, number: usize, name: &str) -> Option<Finding> {
+    // Certificates before version 3 cannot say so.
+    if certificate.version() != X509Version::V3 || certificate.is_ca() {
+        return None;
+    }
+    let what = format!("certificate {number} in {name} is no authority's (CA:FALSE)");
+    Some(if certificate.subject() == certificate.issuer() {
+        warning(what).with_remedy("only a client with this very certificate is accepted")
+    } else {
+        error(what).with_remedy("the certificate of the authority that has signed those of clients")
+    })
 }
 
 /// Reads the revocation lists in the files that `values` name, of the authorities `roots`. `None`

@@ -108,8 +108,8 @@ fn read(
     let pending = table.read_or_default(&keys::PENDING_PER_CLIENT);
     let handshakes = handshakes(&mut table, speaks);
     let public_port = public_port(&mut table, speaks);
-    let proxy_protocol = proxy_protocol::read(&mut table);
-    let forwarded = forwarded::read(&mut table);
+    let proxy_protocol = proxy_protocol::read(&mut table, address.as_ref());
+    let forwarded = forwarded::read(&mut table, address.as_ref(), proxy_protocol.as_ref());
     let client_certificates = client_certificates::read(&mut table, speaks, load);
     refuse_reserved(&mut table);
     report_uncertified(&table, speaks, &mut known.certified);

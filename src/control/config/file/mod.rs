@@ -9,6 +9,7 @@ mod certificates;
 mod client_certificates;
 mod common;
 mod forwarded;
+mod from_peers;
 mod listener;
 mod paths;
 mod process;

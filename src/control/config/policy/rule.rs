@@ -169,8 +169,20 @@ pub fn certificate(client: &mut TomlTable<'_>) -> Option<CertificateRule> {
     let allow = table.get(&certificate::ALLOW).map(|value| patterns(&value, Some(empty)));
     let deny =
         table.get(&certificate::DENY).map(|value| patterns(&value, None)).unwrap_or_default();
+    report_denied(table.get(&certificate::ALLOW), &deny);
     table.finish();
     Some(CertificateRule { required, allow, deny })
+}
+
+/// Warns of names in `allow` that `deny` has too.
+fn report_denied(allow: Option<TomlValue<'_>>, deny: &[IdentityPattern]) {
+    for (text, item) in allow.and_then(|value| value.strings()).unwrap_or_default() {
+        let Ok(pattern) = IdentityPattern::parse(text) else { continue };
+        if let Some(denies) = deny.iter().find(|denies| pattern.is_within(denies)) {
+            let finding = warning(format!("admits no certificate: {denies} in `deny` has it too"));
+            item.report(finding.with_remedy("remove one of the two"));
+        }
+    }
 }
 
 /// The patterns of a list. Reports each value that is not a pattern, and `empty` of an empty list.
@@ -189,7 +201,17 @@ fn patterns(value: &TomlValue<'_>, empty: Option<Finding>) -> Box<[IdentityPatte
             })
         })
     };
-    strings.into_iter().filter_map(parse).collect()
+    let parse_one = |(text, item)| {
+        let pattern: IdentityPattern = parse((text, item))?;
+        if pattern.has_odd_segment() {
+            let finding = warning(format!(
+                "\"{text}\" has an empty or a dot segment, which certificates hardly have"
+            ));
+            item.report(finding.with_remedy("write the name as the authority gives it out"));
+        }
+        Some(pattern)
+    };
+    strings.into_iter().filter_map(parse_one).collect()
 }
 
 /// Checks the name of a subprotocol (RFC 6455 §4.1).

@@ -559,10 +559,13 @@ error: chain: certs/1.pem is never served: it has no DNS name, and certs/0.pem i
 #[test]
 fn client_certificates_need_authorities_and_tls() {
     let (chain, key) = pair(&["ws.example.com"]);
+    let mut authority = rcgen::CertificateParams::default();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = authority.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
     let asking = |text: String, keys: &str, expected: &str| {
         let text = text
             .replace("[[listener]]\n", &format!("[[listener]]\nclient_certificates = {keys}\n"));
-        let files = [("certs/ws.pem", &*chain), ("certs/ws.key", &key), ("certs/ca.pem", &chain)];
+        let files = [("certs/ws.pem", &*chain), ("certs/ws.key", &key), ("certs/ca.pem", &ca)];
         check(&[&[("sidegate.toml", &*text)][..], &files].concat(), expected);
     };
     asking(
@@ -605,4 +608,51 @@ error: client_certificates: only a listener with TLS can ask for certificates
   = help: tls = true
 "#,
     );
+}
+
+#[test]
+fn certificate_rules_that_match_nothing_are_reported() {
+    let said = |rule: &str| {
+        let policy = format!("{}client.certificate = {{ {rule} }}\n", super::POLICY);
+        super::load(&[("policies/chat.toml", &policy)]).1
+    };
+    for pattern in ["cn:x", "CN:x", "DNS:client.example", "SHA256:00", "URI:spiffe://t/x", "ou:x"] {
+        let found = said(&format!("allow = [\"{pattern}\"]"));
+        let start = format!("error: allow: \"{pattern}\" is no name of a certificate: ");
+        assert!(found.starts_with(&start), "{pattern}: {found}");
+    }
+    for (pattern, is_odd) in [
+        ("spiffe://t/../x", true),
+        ("spiffe://t/./x", true),
+        ("spiffe://t//x", true),
+        ("spiffe://t/x/", true),
+        ("spiffe://t/x", false),
+        ("spiffe://t", false),
+        ("urn:a:..:b", false),
+        ("https://t/x?y=1", false),
+    ] {
+        for key in ["allow", "deny"] {
+            let found = said(&format!("{key} = [\"{pattern}\"]"));
+            let warning = format!("warning: {key}: \"{pattern}\" has an empty or a dot segment");
+            assert_eq!(found.starts_with(&warning), is_odd, "{pattern}: {found}");
+            assert_eq!(found.is_empty(), !is_odd, "{pattern}: {found}");
+        }
+    }
+    let key = format!("sha256:{}", "0f".repeat(32));
+    for (allow, deny, is_denied) in [
+        ("spiffe://t/x", "spiffe://t/x", true),
+        ("spiffe://T/x", "SPIFFE://t/x", true),
+        ("spiffe://t/x", "spiffe://t/*", true),
+        ("spiffe://t/a/b", "spiffe://t/**", true),
+        ("dns:a.example", "dns:*.example", true),
+        ("dns:*.example", "dns:*.example", true),
+        (&*key, &*key, true),
+        ("spiffe://t/*", "spiffe://t/x", false),
+        ("spiffe://t/x", "spiffe://t/y", false),
+    ] {
+        let found =
+            said(&format!("allow = [\"{allow}\"]\ndeny = [\"{deny}\"]").replace('\n', ", "));
+        let is_found = found.starts_with("warning: allow: admits no certificate: ");
+        assert_eq!(is_found, is_denied, "{allow} {deny}: {found}");
+    }
 }

@@ -112,6 +112,31 @@ fn authorities_are_read_and_an_expired_one_is_a_warning() {
 }
 
 #[test]
+fn certificate_of_a_client_is_no_authority() {
+    let authority = Authority::root("clients");
+    let leaf = |is_signed: bool| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec!["client.example".to_owned()]).unwrap();
+        let signed = match is_signed {
+            true => params.signed_by(&key, &authority.issuer),
+            false => params.self_signed(&key),
+        };
+        signed.unwrap().pem().into_bytes()
+    };
+    let (signed, itself) = (leaf(true), leaf(false));
+    let joined = [certificate(&authority), signed.clone()].concat();
+    for (file, level) in [(signed, "error: "), (joined, "error: "), (itself, "warning: ")] {
+        let folder = folder(&[("ca.pem", file)]);
+        let read = |load: &mut LoadContext<'_>, value: TomlValue<'_>| {
+            (authorities(load, value), Vec::new())
+        };
+        let (_, found) = reading(folder.path(), "key = \"ca.pem\"", read);
+        let is_said = found.starts_with(level) && found.contains("is no authority's (CA:FALSE)");
+        assert!(is_said, "{level}: {found}");
+    }
+}
+
+#[test]
 fn revocation_lists_are_read_in_pem_and_der() {
     let (one, two) = (Authority::root("one"), Authority::root("two"));
     let of = |authority: &Authority| authority.crl(&[7], 2027);

@@ -194,6 +194,7 @@ const PARTNERS: &str = "203.0.113.0/24    owner=acme ticket=SEC-1042     # Acme 
 pub fn loaded(sidegate: &str, policy: &str) -> LoadedConfig {
     let mut params = CertificateParams::new(vec!["ws.example.com".to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
     let chain = params.self_signed(&key).unwrap().pem();
     let (loaded, found) = load(&[

@@ -30,10 +30,10 @@ fn forwarded_has_a_header_and_peers() {
         ("forwarded", ForwardedHeader::Forwarded),
     ] {
         let from = "[\"10.20.0.0/24\", \"::ffff:192.0.2.1\", \"unix:uid=33\"]";
-        let (loaded, found) = load(&[(
-            "sidegate.toml",
-            &text(&format!("{{ header = \"{written}\", from = {from} }}")),
-        )]);
+        let text = text(&format!("{{ header = \"{written}\", from = {from} }}"));
+        // A proxy at the socket, and others in front of it.
+        let text = text.replace("127.0.0.1:8443", "unix:/e/public.sock");
+        let (loaded, found) = load(&[("sidegate.toml", &text)]);
         assert_eq!(found, "");
         let listener = &loaded.unwrap().settings.listeners[0];
         let rules = listener.forwarded.as_ref().unwrap();
@@ -123,4 +123,72 @@ fn network_of_everyone_is_an_error_and_a_wide_one_a_warning() {
         assert_eq!(said(network), format!("{expected} | {remedy}"));
     }
     assert!(said("office").starts_with("error: from: \"office\" is not a network"));
+}
+
+#[test]
+fn halves_of_the_internet_are_the_whole_of_it() {
+    let said = |key: &str, from: &str| {
+        let value = match key {
+            "forwarded" => format!("{{ header = \"forwarded\", from = [{from}] }}"),
+            _ => format!("{{ from = [{from}] }}"),
+        };
+        let text = SIDEGATE.replace("tls = false", &format!("tls = false\n{key} = {value}"));
+        load(&[("sidegate.toml", &text)]).1
+    };
+    let octets = |from: u8, to: u8| {
+        (from..=to).map(|first| format!("\"{first}.0.0.0/8\"")).collect::<Vec<_>>().join(", ")
+    };
+    for (from, together) in [
+        ("\"0.0.0.0/1\", \"128.0.0.0/1\"".to_owned(), "0.0.0.0/0"),
+        ("\"::/1\", \"8000::/1\"".to_owned(), "::/0"),
+        ("\"::ffff:0.0.0.0/97\", \"128.0.0.0/2\", \"192.0.0.0/2\"".to_owned(), "0.0.0.0/0"),
+        (octets(0, 255), "0.0.0.0/0"),
+    ] {
+        let error = format!("error: from: together these are {together}, which lets every client");
+        let found = said("forwarded", &from);
+        assert!(found.contains(&error), "no {error} in {found}");
+        let found = said("proxy_protocol", &from);
+        assert!(found.contains("everyone claim any address"), "{found}");
+    }
+    for (from, together) in [
+        (octets(8, 15), "8.0.0.0/5"),
+        ("\"fe00::/8\", \"fc00::/7\", \"ff00::/8\"".to_owned(), "fc00::/6"),
+    ] {
+        let warning = format!("warning: from: together these are {together}, which lets very many");
+        let found = said("forwarded", &from);
+        assert!(found.contains(&warning), "no {warning} in {found}");
+    }
+    assert_eq!(said("forwarded", "\"10.0.0.0/9\", \"10.128.0.0/9\""), "");
+    assert_eq!(said("proxy_protocol", "\"10.0.0.0/9\", \"10.128.0.0/9\""), "");
+}
+
+#[test]
+fn peers_that_no_connection_has_are_reported() {
+    let said = |listen: &str, keys: &str| {
+        let text = SIDEGATE.replace("127.0.0.1:8443", listen);
+        load(&[("sidegate.toml", &text.replace("tls = false", &format!("tls = false\n{keys}")))]).1
+    };
+    let (unix, tcp) = ("unix:/e/public.sock", "127.0.0.1:8443");
+    let forwarded =
+        |from: &str| format!("forwarded = {{ header = \"forwarded\", from = [{from}] }}");
+    let proxied = |from: &str| format!("proxy_protocol = {{ from = [{from}] }}");
+    let (address, user) = ("\"10.0.0.1\"", "\"unix:uid=33\"");
+    let both = format!("{address}, {user}");
+    for (listen, keys, expected) in [
+        (unix, forwarded(address), "error: from: no peer of a Unix socket has an address"),
+        (unix, proxied(address), "error: from: no peer of a Unix socket has an address"),
+        (tcp, forwarded(user), "error: from: `unix` holds no peer of a listener with a port"),
+        (tcp, proxied("\"unix\""), "error: from: `unix` holds no peer of a listener"),
+        (tcp, forwarded(&both), "warning: from: `unix` holds no peer of a listener"),
+        (tcp, proxied(&both), "warning: from: `unix` holds no peer of a listener"),
+        (unix, forwarded(&both), ""),
+        (unix, proxied(user), ""),
+        // PROXY headers give the connections addresses.
+        (unix, format!("{}\n{}", proxied(user), forwarded(address)), ""),
+        ("systemd:public", forwarded(user), ""),
+    ] {
+        let found = said(listen, &keys);
+        let is_expected = found.starts_with(expected) && found.is_empty() == expected.is_empty();
+        assert!(is_expected, "{listen} {keys}: {found}");
+    }
 }

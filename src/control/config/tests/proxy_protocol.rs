@@ -15,7 +15,7 @@ fn with(value: &str, expected: &str) {
 fn proxy_protocol_lists_networks_and_addresses() {
     let from = r#"["10.20.0.0/24", "::ffff:192.0.2.1", "::1", "unix", "unix:uid=33"]"#;
     let keys = format!("tls = false\nproxy_protocol = {{ from = {from} }}");
-    let text = SIDEGATE.replace("tls = false", &keys);
+    let text = SIDEGATE.replace("tls = false", &keys).replace("127.0.0.1:8443", "systemd:public");
     let (loaded, found) = load(&[("sidegate.toml", &text)]);
     let listener = &loaded.unwrap().settings.listeners[0];
     let peers = listener.proxy_protocol.as_ref().unwrap();
@@ -188,7 +188,9 @@ warning: from: 128.0.0.0/1 lets everyone claim any address
 
 #[test]
 fn peers_of_unix_sockets_are_named_or_numbered() {
-    with("{ from = [\"unix:uid=root\"] }", "");
+    let keys = "tls = false\nproxy_protocol = { from = [\"unix:uid=root\"] }";
+    let text = SIDEGATE.replace("tls = false", keys).replace("127.0.0.1:8443", "unix:/e/p.sock");
+    check(&[("sidegate.toml", &text)], "");
     with(
         "{ from = [\"unix:uid=no-such-user\"] }",
         r#"
