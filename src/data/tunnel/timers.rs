@@ -238,7 +238,10 @@ impl TunnelTimers {
     /// Whether it is time to look at what the sides have acknowledged: a while after the first step
     /// of an ending, and before a side is given up for what it had not by the last look.
     pub fn is_ack_poll_due(&mut self, now: Instant, patience: Duration) -> bool {
-        let at = *self.ack_poll.get_or_insert(now + MIN_ACK_POLL_INTERVAL);
+        // An earlier timer than all others of the thread costs a write and a wake-up, though most
+        // endings need none.
+        let pause = (patience / 8).clamp(MIN_ACK_POLL_INTERVAL, MAX_ACK_POLL_INTERVAL);
+        let at = *self.ack_poll.get_or_insert(now + pause);
         at <= now
             || self.is_grace_over(now)
             || self.stall_ends(patience).is_some_and(|end| end <= now)
@@ -631,7 +634,7 @@ mod tests {
         let (start, patience) = (Instant::now(), seconds(60));
         let mut timers = TunnelTimers::new(start);
         assert!(!timers.is_ack_poll_due(start, patience), "most endings are over by the next step");
-        let first = start + MIN_ACK_POLL_INTERVAL;
+        let first = start + MAX_ACK_POLL_INTERVAL;
         assert!(timers.is_ack_poll_due(first, patience));
         // A side owes something, and takes nothing for 3 s: the pauses grow to a second.
         timers.stalled(first, patience, [Some(1), None]);
@@ -650,7 +653,12 @@ mod tests {
         timers.on_ack_poll(step);
         let mut anew = TunnelTimers { grace_ends: None, ..timers };
         assert!(!anew.is_ack_poll_due(step + seconds(9), patience));
-        assert!(anew.is_ack_poll_due(step + seconds(9) + MIN_ACK_POLL_INTERVAL, patience));
+        let soon = seconds(1) / 5;
+        assert!(!anew.is_ack_poll_due(step + seconds(9) + soon, patience));
+        assert!(anew.is_ack_poll_due(step + seconds(10), patience));
+        let mut hurried = TunnelTimers::new(start);
+        assert!(!hurried.is_ack_poll_due(start, seconds(1)), "an eighth of the patience");
+        assert!(hurried.is_ack_poll_due(start + soon, seconds(1)));
     }
 
     proptest! {
