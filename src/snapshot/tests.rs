@@ -9,12 +9,14 @@ use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::CertifiedKey;
 
+use crate::policy::certificate::ClientCertificate;
 use crate::policy::limit::{ClientLimits, ExceptionScope, LimitException, Limits};
 use crate::policy::list::{List, ListEntry};
 use crate::policy::network::Client;
 use crate::policy::request::{Host, Request, RequestType, Scheme};
 use crate::policy::route::{HostPattern, PathPattern, Routes};
 use crate::policy::rule::RuleLines;
+use crate::policy::subject::{Ingress, Subject};
 use crate::policy::{AllowRule, Policy};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
@@ -232,6 +234,25 @@ fn promoted_candidate_decides_alone() {
     assert_eq!(beside(1, Some("chat")), (false, None, 2));
     assert_eq!(beside(2, Some("chat")), (true, None, 2));
     assert_eq!(beside(1, Some("desk")), (true, Some(false), 1), "another policy's");
+}
+
+#[test]
+fn permit_has_no_certificate_that_no_listener_verifies() {
+    let certificate = Arc::new(ClientCertificate::named("spiffe://a/1").unwrap());
+    let ingress = Ingress {
+        listener: "public".into(),
+        certificate: Some(Arc::clone(&certificate)),
+        verified_by: 0.into(),
+    };
+    let shown = Subject::new(client(1)).with_certificate(certificate);
+    let on_connection = Subject { ingress: Some(ingress.into()), ..shown.clone() };
+    let snapshot = generation(1, policy(&[], &Limits::default()), None);
+    let known = |subject: &Subject| {
+        let judged = snapshot.judge(subject, &request("localhost"), None, Timestamp::now());
+        judged.verdict.unwrap().subject().certificate().is_some()
+    };
+    assert!(known(&shown), "that of a test");
+    assert!(!known(&on_connection), "limits must not count by it");
 }
 
 #[test]
