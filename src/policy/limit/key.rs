@@ -115,7 +115,7 @@ impl fmt::Display for LimitUnit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::certificate::ClientCertificate;
+    use crate::policy::certificate::{ClientCertificate, KeyPin};
     use crate::policy::network::Client;
 
     const PIN: &str = "sha256:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -169,6 +169,10 @@ mod tests {
             assert_eq!(odd.identity().to_string(), plain.identity().to_string());
             assert_ne!(IdentityKey::of(odd.identity()), IdentityKey::of(plain.identity()));
         }
+        let (uri, dns) = (Identity::Uri("a.example"), Identity::Dns("a.example"));
+        assert_ne!(IdentityKey::of(uri), IdentityKey::of(dns));
+        let (text, pin) = ("x".repeat(32), Identity::Key(KeyPin([b'x'; 32])));
+        assert_ne!(IdentityKey::of(Identity::Uri(&text)), IdentityKey::of(pin));
     }
 
     #[test]

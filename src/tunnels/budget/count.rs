@@ -318,6 +318,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         // Each tunnel opens under whichever unit was set by then, and ends under another.
         #[test]
         fn places_are_counted_and_freed_by_the_same_keys(
