@@ -69,8 +69,10 @@ impl Drop for ExchangeRegistration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::limit::{ClientLimits, Limits};
+    use crate::policy::certificate::ClientCertificate;
+    use crate::policy::limit::{ClientLimits, LimitUnit, LimitUnits, Limits};
     use crate::policy::network::Peer;
+    use crate::policy::subject::Subject;
     use crate::refusal::Refusal;
     use crate::snapshot::CurrentSnapshot;
     use crate::snapshot::tests::{client, request};
@@ -78,8 +80,15 @@ mod tests {
     use crate::tunnels::tests::{publish, table};
 
     fn begin(tunnels: &Arc<Tunnels>, live: &CurrentSnapshot, host: u8) -> ExchangeRegistration {
-        let judged =
-            live.load().judge(&client(host).into(), &request("localhost"), None, Timestamp::now());
+        begin_as(tunnels, live, &client(host).into())
+    }
+
+    fn begin_as(
+        tunnels: &Arc<Tunnels>,
+        live: &CurrentSnapshot,
+        subject: &Subject,
+    ) -> ExchangeRegistration {
+        let judged = live.load().judge(subject, &request("localhost"), None, Timestamp::now());
         let peer = Peer::new([192, 0, 2, 254].into());
         let from = RequestSource { peer, request_id: "abc".into(), subprotocol: None };
         let permit = judged.verdict.unwrap();
@@ -112,6 +121,25 @@ mod tests {
         assert_eq!(weigh(one.entry.opened + MIN_STREAM_AGE), (0, 1, 1));
         one.entry.mark_event_stream();
         assert_eq!(weigh(one.entry.opened), (0, 1, 1));
+    }
+
+    #[test]
+    fn streams_are_counted_by_identity_when_the_limit_says_so() {
+        let units = LimitUnits { streams: LimitUnit::Identity, ..LimitUnits::default() };
+        let share = ClientLimits { streams: Some(1), units, ..ClientLimits::default() };
+        let (tunnels, live) = table(&Limits { share, ..Limits::default() });
+        let named = |host, name| {
+            let certificate = ClientCertificate::named(name).unwrap();
+            Subject::new(client(host)).with_certificate(certificate.into())
+        };
+        let subjects =
+            [named(1, "spiffe://a/1"), named(2, "spiffe://a/1"), named(1, "spiffe://a/2")];
+        let mut all = subjects.map(|subject| begin_as(&tunnels, &live, &subject));
+        let taken = all.each_mut().map(|one| one.take_stream(Timestamp::now()));
+        assert_eq!(taken, [Ok(()), Err(Full::Client), Ok(())]);
+        assert_eq!(begin(&tunnels, &live, 1).take_stream(Timestamp::now()), Ok(()));
+        drop(all);
+        assert_eq!(tunnels.budgets().streams("chat"), 0);
     }
 
     #[test]
