@@ -350,7 +350,8 @@ mod tests {
                 }
                 prop_assert_eq!(counts.total() as usize, open.len());
             }
-            for (host, name) in (0..3).flat_map(|host| [None, Some(0), Some(1)].map(|n| (host, n))) {
+            let names = [None, Some(0), Some(1)];
+            for (host, name) in (0..3).flat_map(|host| names.map(|name| (host, name))) {
                 let asked = subject(host, name);
                 for by in [LimitUnit::Address, LimitUnit::Identity] {
                     let key = LimitKey::of(&asked, by);
