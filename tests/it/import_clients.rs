@@ -205,6 +205,7 @@ fn levels_with_other_forwarders_leave_the_listener_to_its_peers() {
     }
     let alike = format!(
         "{XFF} server {{ listen 8080; PASS set_real_ip_from 10.0.0.1; }} \
+         server {{ listen 8080 default_server; server_name _; return 444; }} \
          server {{ listen 8080; server_name b.example; PASS set_real_ip_from 10.0.0.1/32; }}"
     );
     let expected = "{ from = [\"10.0.0.1\"], header = \"x-forwarded-for\" }";

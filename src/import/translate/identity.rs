@@ -72,8 +72,11 @@ impl ListenerIdentity {
             is_unix: socket.address.is_unix(),
             proxy_protocol: socket.proxy_protocol == Some(true),
         };
-        let servers = socket.servers.iter().map(|server| &nginx.servers[*server]);
-        let mut sources = servers.flat_map(levels).map(|level| ClientSource::of(level, kind));
+        let servers = || socket.servers.iter().map(|server| &nginx.servers[*server]);
+        // A catch-all that answers by itself judges no client. At a socket of redirects all do so.
+        let passes = servers().any(Server::proxies);
+        let judging = servers().filter(|server| server.proxies() || !passes);
+        let mut sources = judging.flat_map(levels).map(|level| ClientSource::of(level, kind));
         let first = sources.next().unwrap_or(ClientSource::Peer);
         let source = sources.all(|other| other == first).then_some(first);
         let (mut proxies, mut forwarders) = (Vec::new(), Vec::new());
