@@ -2,7 +2,7 @@
 
 For each configuration in `import/` a few hundred attempts (client, host, path) go to both: either both open the WebSocket
 or both refuse it, except for the differences in the report. Lines `# host`, `# path`, `# burst` and `# hold` in a
-configuration add attempts to those that follow from its own names.
+configuration add attempts to those that follow from its own names, and `# field` fields of which some attempts have one.
 """
 
 import concurrent.futures
@@ -11,6 +11,7 @@ import http.client
 import ipaddress
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -30,6 +31,7 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 UPGRADE = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n"
 PLAIN = "Connection: close\r\n"
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+UNIX, SOCKET = "unix", "public.sock"
 ANY_NAME = ssl.create_default_context()
 ANY_NAME.check_hostname, ANY_NAME.verify_mode = False, ssl.CERT_NONE
 
@@ -72,6 +74,8 @@ class Probe:
     listen: tuple
     host: str
     path: str
+    field: str = ""
+    proxied: str = ""
 
 
 @dataclass
@@ -95,14 +99,24 @@ class Answer:
                 Wire(self.connection).rest()
 
 
-def attempt(probe, ports, tls, keep=False, upgrade=UPGRADE):
+def connected(probe, ports):
     address, written = probe.listen
+    if address != UNIX:
+        return socket.create_connection((address, ports[written]), 10, source_address=(probe.client, 0))
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(10)
+    connection.connect(ports[written])
+    return connection
+
+
+def attempt(probe, ports, tls, keep=False, upgrade=UPGRADE):
     connection = None
     try:
-        connection = socket.create_connection((address, ports[written]), 10, source_address=(probe.client, 0))
+        connection = connected(probe, ports)
+        connection.sendall(probe.proxied.encode())
         if tls:
             connection = ANY_NAME.wrap_socket(connection, server_hostname=probe.host.split(":")[0].rstrip("."))
-        connection.sendall(f"GET {probe.path} HTTP/1.1\r\nHost: {probe.host}\r\n{upgrade}\r\n".encode())
+        connection.sendall(f"GET {probe.path} HTTP/1.1\r\nHost: {probe.host}\r\n{upgrade}{probe.field}\r\n".encode())
         start, fields = Wire(connection).head()
     except (OSError, Ended, http.client.HTTPException):
         if connection:
@@ -126,13 +140,16 @@ class Subject:
         self.listens = {}
         for address, port, more in re.findall(r"listen (127\.0\.0\.1|\[::1\]):(\d+)([^;]*);", self.all_text):
             self.listens.setdefault((address.strip("[]"), int(port)), set()).update(more.split())
+        for more in re.findall(rf"listen unix:{SOCKET}([^;]*);", self.all_text):
+            self.listens.setdefault((UNIX, SOCKET), set()).update(more.split())
         self.random = random.Random(self.name)
 
     def told(self, word):
         return [line.split()[2:] for line in self.text.splitlines() if line.startswith(f"# {word} ")]
 
     def ports(self):
-        return {port: free_port() for _, port in self.listens}
+        """Where each socket of the configuration is; the path of a Unix socket follows from the folder."""
+        return {port: free_port() for address, port in self.listens if address != UNIX}
 
     def place(self, folder, ports):
         """Its files with other ports, in `folder`."""
@@ -142,8 +159,11 @@ class Subject:
             return f"{match[1]}:{ports.get(port) or self.backends.get(port) or port}"
 
         shutil.copytree(FOLDER, folder)
+        if (UNIX, SOCKET) in self.listens:
+            ports[SOCKET] = str(folder / SOCKET)
         for path in folder.rglob("*.conf"):
             text = re.sub(r"(127\.0\.0\.1|localhost|\[::1\]):(\d+)", other, path.read_text())
+            text = text.replace(f"unix:{SOCKET}", f"unix:{folder / SOCKET}")
             path.write_text(text.replace("unix:backend.sock", f"unix:{self.backends['socket']}"))
         (folder / "users").write_text("")
         return folder / f"{self.name}.conf"
@@ -182,6 +202,7 @@ class Subject:
     def probes(self, report):
         """Attempts without end; no client comes twice where clients are counted."""
         clients, hosts, paths = self.clients(), self.hosts(report), self.paths()
+        fields = ["", *(f"{name} {' '.join(values)}\r\n" for name, *values in self.told("field"))]
         once, seen = "limit_" in self.all_text, set()
         while True:
             listen = self.random.choice(list(self.listens))
@@ -192,7 +213,10 @@ class Subject:
             if once and client in seen:
                 continue
             seen.add(client)
-            yield Probe(client, listen, self.random.choice(hosts), self.random.choice(paths))
+            field, proxied = self.random.choice(fields), ""
+            if "proxy_protocol" in self.listens[listen] and self.random.random() < 0.9:
+                proxied = f"PROXY TCP4 {self.random.choice(clients)} 127.0.0.1 4000 80\r\n"
+            yield Probe(client, listen, self.random.choice(hosts), self.random.choice(paths), field, proxied)
 
 
 class Report:
@@ -266,7 +290,8 @@ def start_nginx(place, subject, config, ports):
 
 def start_sidegate(place, subject, configs):
     processes = []
-    ports = [int(listen.rpartition(":")[2]) for config in configs for listen in config["listen"]]
+    listens = [listen for config in configs for listen in config["listen"]]
+    ports = [listen[5:] if listen.startswith("unix:") else int(listen.rpartition(":")[2]) for listen in listens]
     for number, config in enumerate(config["file"] for config in configs):
         text = open(config).read()
         text = text.split("[metrics]")[0] + text.split("[metrics]")[-1].partition("\n\n")[2] if "[metrics]" in text else text
@@ -279,7 +304,8 @@ def start_sidegate(place, subject, configs):
 
 
 def all_listen(ports):
-    return all(listening("127.0.0.1", port) or listening("::1", port) for port in ports)
+    there = lambda port: os.path.exists(port) if isinstance(port, str) else listening("127.0.0.1", port) or listening("::1", port)
+    return all(map(there, ports))
 
 
 def listening(address, port):

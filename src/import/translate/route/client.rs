@@ -70,10 +70,10 @@ impl RouteWriter<'_> {
 
 fn add(note: IdentityNote, scopes: &[NoteScope], context: &mut ImportContext<'_>) {
     let IdentityNote { ids, word, text } = note;
-    let grave = matches!(word, DirectiveOutcome::Opens | DirectiveOutcome::Closes);
-    let differs = grave || word == DirectiveOutcome::Differs;
+    // All other notes are about no decision, or about headers that are none.
+    let decides = matches!(word, DirectiveOutcome::Opens | DirectiveOutcome::Closes);
     for id in ids {
-        let scopes = if differs { scopes.to_vec() } else { Vec::new() };
+        let scopes = if decides { scopes.to_vec() } else { Vec::new() };
         context.notes.add_scoped(id, word, text.clone(), scopes);
     }
 }
