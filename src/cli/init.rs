@@ -28,7 +28,7 @@ const OF_TLS: [&str; 3] = ["#tls_min", "#strict_sni", "#handshakes_per_client"];
 /// The keys of a listener that only a Unix socket has.
 const UNIX_KEYS: &str = r#"
 #mode   = "0660"                        # Permissions of the socket: who may connect
-#group  = ""                            # Its group, as that of a proxy in front; "": that of the process
+#group  = ""                            # Its group; "": that of the process
 "#;
 
 /// Entries of the list for a listener with an address.
@@ -39,7 +39,7 @@ const LOCAL_ENTRIES: &str = "\
 
 /// Entry of the list for a Unix socket.
 const UNIX_ENTRY: &str = "\
-unix            # users of this host, as `mode` and `group` of the listener let them; one: unix:uid=33
+unix            # users of this host, as `mode` and `group` let them; one: unix:uid=33
 ";
 
 /// The example of `from`, and one of the same length for a Unix socket.

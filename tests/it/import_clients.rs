@@ -264,6 +264,19 @@ fn proxy_header_that_names_no_client_opens_and_closes() {
 }
 
 #[test]
+fn missing_proxy_header_is_told_of_every_path() {
+    // nginx answers /ping itself, and no connection without a header gets that far.
+    let ping = "location /ping { return 204; }";
+    let imported = import(&format!("server {{ listen 8080 proxy_protocol; PASS {ping} }}"));
+    let lines = imported.report["lines"].as_array().unwrap();
+    let listen = lines.iter().find(|line| line["directive"] == "listen 8080 proxy_protocol");
+    let notes = listen.unwrap()["notes"].as_array().unwrap();
+    let opens = notes.iter().find(|note| note["word"] == "opens").unwrap();
+    assert_eq!(opens["attempts"][0]["path"], "/");
+    assert_eq!(opens["attempts"][0]["but"].as_array().unwrap().len(), 0);
+}
+
+#[test]
 fn proxy_protocol_of_one_server_is_that_of_its_socket() {
     let real = "set_real_ip_from 10.0.0.1; real_ip_header proxy_protocol;";
     let http = format!(

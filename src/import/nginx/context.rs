@@ -259,9 +259,9 @@ impl ContextSettings {
                 None
             }
             optional if optional.starts_with("optional") => {
-                let text = "no client is asked for a certificate. Write `client_certificates` of \
+                let text = "the listener asks for no certificate. Write `client_certificates` of \
                             the listener with `mode = \"optional\"`, and `client_certificate` of \
-                            the routes whose backends are told";
+                            routes whose backends read one";
                 context.notes.add(id, DirectiveOutcome::Differs, text);
                 None
             }

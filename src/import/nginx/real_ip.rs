@@ -165,8 +165,8 @@ impl TrustedPeers {
         peers
     }
 
-    /// Returns these peers as they are at a socket: those that never connect there are left out.
-    /// An address is no peer at a Unix socket, and may still lie in a header.
+    /// Returns the peers of these that can connect to a socket. An address is no peer at a Unix
+    /// socket, and may still lie in a header.
     fn at(mut self, socket: ListenTraits) -> TrustedPeers {
         let has_users = self.listed.contains(&PeerPattern::Unix);
         if !socket.is_unix {

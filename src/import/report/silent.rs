@@ -115,7 +115,7 @@ const NEEDLESS_DIRECTIVES: [(&str, &str); 29] = [
     ("satisfy limit_req_dry_run limit_conn_dry_run", "nothing else decides"),
 ];
 
-/// Directives about clients' certificates. They decide nothing where none is asked for.
+/// Directives about clients' certificates. They decide nothing by themselves.
 const CERTIFICATE_DIRECTIVES: &str = "ssl_trusted_certificate ssl_client_certificate ssl_crl";
 
 /// Directives that are left out and never refuse a request.

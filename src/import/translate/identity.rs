@@ -1,9 +1,9 @@
-//! Who the client is: `proxy_protocol` and `forwarded` of a listener, and where nginx judges another
-//! address.
+//! Who the client is: `proxy_protocol` and `forwarded` of a listener, and where nginx judges
+//! another address.
 //!
 //! A listener has one rule for all requests; nginx has one for each server and location. The rule
-//! is carried over where all of them agree. Otherwise the listener judges its peers, and each
-//! location that could admit another client for that is told.
+//! is carried over where all of them agree. Otherwise the listener judges its peers, and a note
+//! names each location that admits or refuses another client for that.
 
 use ipnet::IpNet;
 
@@ -52,6 +52,17 @@ pub struct IdentityNote {
     pub word: DirectiveOutcome,
     /// What differs, and what to write instead.
     pub text: String,
+    /// What it is about.
+    pub extent: NoteExtent,
+}
+
+/// The requests that a note is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoteExtent {
+    /// Those that come to the location.
+    Location,
+    /// All requests of connections to the server, also those that nginx answers by itself.
+    Server,
 }
 
 /// A location of nginx, with all that decides about its clients.
@@ -118,7 +129,7 @@ impl ListenerIdentity {
             Some(ClientSource::ProxyHeader(_)) if !self.proxies.is_empty() => {
                 let text = format!("`proxy_protocol.from` of the listener `{}`", self.listener);
                 let word = DirectiveOutcome::Carried;
-                notes.push(IdentityNote { ids, word, text });
+                notes.push(IdentityNote { ids, word, text, extent: NoteExtent::Location });
                 self.note_names(at, &from, &mut notes);
             }
             Some(ClientSource::Field { header, recursive, .. }) if !self.forwarders.is_empty() => {
@@ -127,7 +138,8 @@ impl ListenerIdentity {
                      is answered 400, where nginx judged the peer",
                     self.listener
                 );
-                notes.push(IdentityNote { ids, word: DirectiveOutcome::Differs, text });
+                let word = DirectiveOutcome::Differs;
+                notes.push(IdentityNote { ids, word, text, extent: NoteExtent::Location });
                 self.note_chains(at, header, *recursive, &from, &mut notes);
                 self.note_names(at, &from, &mut notes);
             }
@@ -171,7 +183,8 @@ impl ListenerIdentity {
     /// Notes which connections need a PROXY header.
     fn note_header(&self, at: JudgedLocation<'_>, notes: &mut Vec<IdentityNote>) {
         let mut note = |word, text: String| {
-            notes.push(IdentityNote { ids: self.ids.clone(), word, text });
+            let (ids, extent) = (self.ids.clone(), NoteExtent::Server);
+            notes.push(IdentityNote { ids, word, text, extent });
         };
         if self.proxies.is_empty() {
             if self.admits_peer(at, &[]) {
@@ -232,7 +245,7 @@ impl ListenerIdentity {
         };
         let (ids, word) = (at.directives(), DirectiveOutcome::Dropped);
         if !ids.is_empty() {
-            notes.push(IdentityNote { ids, word, text });
+            notes.push(IdentityNote { ids, word, text, extent: NoteExtent::Location });
         }
     }
 
@@ -349,7 +362,8 @@ fn graded(ids: Vec<DirectiveId>, opens: bool, closes: bool, text: &str) -> Optio
         (false, true) => DirectiveOutcome::Closes,
         (false, false) => DirectiveOutcome::Differs,
     };
-    (!ids.is_empty()).then(|| IdentityNote { ids, word, text: text.to_owned() })
+    let (text, extent) = (text.to_owned(), NoteExtent::Location);
+    (!ids.is_empty()).then_some(IdentityNote { ids, word, text, extent })
 }
 
 impl JudgedLocation<'_> {

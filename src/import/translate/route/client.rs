@@ -6,7 +6,7 @@ use crate::import::nginx::ImportContext;
 use crate::import::nginx::location::LocationHandler;
 use crate::import::report::{DirectiveOutcome, NoteScope};
 use crate::import::translate::host::UnsupportedHosts;
-use crate::import::translate::identity::{IdentityNote, JudgedLocation};
+use crate::import::translate::identity::{IdentityNote, JudgedLocation, NoteExtent};
 use crate::import::translate::paths::PatternTarget;
 use crate::import::translate::route::writer::RouteWriter;
 
@@ -16,12 +16,17 @@ impl RouteWriter<'_> {
         let routed = self.routed(place);
         for (number, notes) in self.identity_notes(place) {
             let location = &self.site.nginx.servers[place].locations[number];
-            let scopes = self.scopes(place, location);
+            let of_location = self.scopes(place, location);
+            let of_server = self.scoped(place, "/", &[]);
             for note in notes {
+                let scopes = match note.extent {
+                    NoteExtent::Location => &of_location,
+                    NoteExtent::Server => &of_server,
+                };
                 // Behind closed routes it makes no difference who the client is.
                 let is_void = !routed.contains(&number) && note.word == DirectiveOutcome::Opens;
                 if !is_void {
-                    add(note, &scopes, context);
+                    add(note, scopes, context);
                 }
             }
         }
@@ -69,7 +74,7 @@ impl RouteWriter<'_> {
 }
 
 fn add(note: IdentityNote, scopes: &[NoteScope], context: &mut ImportContext<'_>) {
-    let IdentityNote { ids, word, text } = note;
+    let IdentityNote { ids, word, text, .. } = note;
     // All other notes are about no decision, or about headers that are none.
     let decides = matches!(word, DirectiveOutcome::Opens | DirectiveOutcome::Closes);
     for id in ids {

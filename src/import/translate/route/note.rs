@@ -52,7 +52,7 @@ impl RouteWriter<'_> {
     }
 
     /// Returns the scopes of `path`, without `but`, on every host of the server at `place`.
-    fn scoped(&self, place: usize, path: &str, but: &[PathRegion]) -> Vec<NoteScope> {
+    pub fn scoped(&self, place: usize, path: &str, but: &[PathRegion]) -> Vec<NoteScope> {
         let own = self.site.hosts.iter().filter(|host| host.server == place);
         own.map(|host| self.scope(&host.scope, path, but)).collect()
     }
