@@ -5,6 +5,7 @@
 //! the like appear in the body only, and never take the host out of its load balancer.
 
 use http::{HeaderMap, StatusCode, header};
+use jiff::Timestamp;
 
 use crate::admin::answer::{AdminResponse, json, text};
 use crate::admin::state::AdminContext;
@@ -57,6 +58,8 @@ struct Health {
     names_unresolved: Vec<String>,
     /// Sentences about listeners whose clients cannot be told apart.
     identity_collapsed: Vec<String>,
+    /// Sentences about revocation lists that have expired.
+    crls_expired: Vec<String>,
     log_drops: u64,
     panics: u64,
 }
@@ -87,6 +90,7 @@ impl Health {
                 .filter_map(|one| one.state.fault_sentence())
                 .collect(),
             identity_collapsed: admin.metrics.collapsed_identities(),
+            crls_expired: live.expired_crls(Timestamp::now()),
             log_drops: admin.drops.count(),
             panics: admin.metrics.panics(),
         }
@@ -108,6 +112,7 @@ impl Health {
             backends_down: self.backends_down.clone(),
             names_unresolved: self.names_unresolved.clone(),
             identity_collapsed: self.identity_collapsed.clone(),
+            crls_expired: self.crls_expired.clone(),
             log_drops: self.log_drops,
             panics: self.panics,
         }
@@ -137,9 +142,8 @@ impl Health {
             "the last connection attempt to these backends failed, or they have no address:",
             &self.backends_down,
         );
-        for sentence in
-            self.names_unresolved.iter().chain(&self.unwatched).chain(&self.identity_collapsed)
-        {
+        let sentences = self.names_unresolved.iter().chain(&self.unwatched);
+        for sentence in sentences.chain(&self.identity_collapsed).chain(&self.crls_expired) {
             text.push_str(&format!("{sentence}\n"));
         }
         if self.log_drops > 0 {

@@ -289,6 +289,9 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
     for sentence in live.certificates.iter().filter_map(|one| expiry_sentence(one, now)) {
         warn(WarningKind::Certificate, sentence);
     }
+    for sentence in live.expired_crls(now) {
+        warn(WarningKind::CrlExpired, sentence);
+    }
     for sentence in admin.config_status.lists.load().iter().filter_map(|list| list.stale(now)) {
         warn(WarningKind::Stale, sentence);
     }

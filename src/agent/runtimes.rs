@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{AdminContext, AdminListener, MetricsListener, SwappableListener};
+use crate::control::crl_watch::watch_crls;
 use crate::control::identity_watch::watch_identities;
 use crate::control::reload::{BindFn, ConfigStatus, Reloader};
 use crate::control::resolve::Resolver;
@@ -110,6 +111,7 @@ impl Planes {
             let metrics = Arc::clone(&self.plane.metrics);
             let looks = watch_identities(metrics, Arc::clone(&admin.live), stop.clone());
             self.tracker.spawn(looks);
+            self.tracker.spawn(watch_crls(Arc::clone(&admin.live), stop.clone()));
             let tunnels = Arc::clone(&self.plane.tunnels);
             self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));
             scrapes.start(&self.tracker, &stop);

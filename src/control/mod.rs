@@ -5,6 +5,7 @@
 
 pub mod compile;
 pub mod config;
+pub mod crl_watch;
 pub mod identity_watch;
 pub mod lint;
 pub mod malloc_trim;

@@ -68,6 +68,9 @@ pub struct ClientAuth {
     options: ClientAuthOptions,
     /// Verifies paths and revocation lists. It does not know the revoked serials.
     webpki: Arc<dyn ClientCertVerifier>,
+    /// As `webpki`, and uses expired revocation lists: what clients were granted is not taken back
+    /// because a list is late (`docs/decisions/045-expired-crl.md`).
+    webpki_of_open: Arc<dyn ClientCertVerifier>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -90,7 +93,7 @@ impl ClientAuth {
     /// There is no authority, or a revocation list cannot be read.
     pub fn new(options: ClientAuthOptions) -> Result<Self, ClientAuthError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        fenced(|| {
+        let build = |enforces_expiry: bool| {
             let roots = Arc::clone(&options.roots);
             // rustls' defaults hold: each certificate of the path is checked, and an unknown
             // revocation status is a refusal (`docs/decisions/040-certificates.md`).
@@ -101,17 +104,17 @@ impl ClientAuth {
                 ClientAuthMode::Optional => builder.allow_unauthenticated(),
             };
             // Off by default in rustls, which would then use an expired list without a word.
-            let builder = if options.enforces_crl_expiry {
-                builder.enforce_revocation_expiration()
-            } else {
-                builder
-            };
+            let builder =
+                if enforces_expiry { builder.enforce_revocation_expiration() } else { builder };
             builder.build().map_err(|error| error.to_string())
-        })
-        .map(|webpki| {
-            let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
-            ClientAuth { id, options, webpki, provider }
-        })
+        };
+        let webpki = fenced(|| build(options.enforces_crl_expiry))?;
+        let webpki_of_open = match options.enforces_crl_expiry {
+            true => fenced(|| build(false))?,
+            false => Arc::clone(&webpki),
+        };
+        let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(ClientAuth { id, options, webpki, webpki_of_open, provider })
     }
 
     /// Whether the verifier has the same `options`, by value: then sessions that it has verified
@@ -135,8 +138,8 @@ impl ClientAuth {
         &self.options.revoked
     }
 
-    /// Verifies a chain outside a TLS handshake, the client's own certificate first: after a
-    /// reload, or for a resumed session, for which rustls calls no verifier.
+    /// Verifies the chain of an open connection after a reload, the client's own certificate first.
+    /// An expired revocation list is used as it is.
     ///
     /// # Errors
     /// The chain is not valid at `now`, or verifying it has panicked.
@@ -149,8 +152,23 @@ impl ClientAuth {
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         fenced(|| {
             let (own, others) = chain.split_first().ok_or("there is no certificate")?;
-            self.verify_client_cert(own, others, now).map(|_| ()).map_err(|error| error.to_string())
+            self.verify_by(&self.webpki_of_open, own, others, now)
+                .map(|_| ())
+                .map_err(|error| error.to_string())
         })
+    }
+
+    fn verify_by(
+        &self,
+        webpki: &Arc<dyn ClientCertVerifier>,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        // In this order: `check_serials` takes the lack of a path for a revocation.
+        let verified = webpki.verify_client_cert(end_entity, intermediates, now)?;
+        self.check_serials(end_entity, intermediates, now)?;
+        Ok(verified)
     }
 
     /// Looks for revoked serials on the path from the client's certificate to an authority. webpki
@@ -237,10 +255,7 @@ impl ClientCertVerifier for ClientAuth {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        // In this order: `check_serials` takes the lack of a path for a revocation.
-        let verified = self.webpki.verify_client_cert(end_entity, intermediates, now)?;
-        self.check_serials(end_entity, intermediates, now)?;
-        Ok(verified)
+        self.verify_by(&self.webpki, end_entity, intermediates, now)
     }
 
     fn verify_tls12_signature(
@@ -388,7 +403,21 @@ pub(crate) mod tests {
     ) -> String {
         let chain: Vec<_> = chain.iter().map(|one| (*one).clone()).collect();
         let now = format!("{year}-06-01T00:00:00Z").parse().unwrap();
-        let verified = ClientAuth::new(options).unwrap().verify(&chain, now);
+        at_handshake(&ClientAuth::new(options).unwrap(), &chain, now)
+    }
+
+    /// The words of the fault that a TLS handshake at `now` meets.
+    fn at_handshake(
+        verifier: &ClientAuth,
+        chain: &[CertificateDer<'static>],
+        now: Timestamp,
+    ) -> String {
+        let seconds = now.as_second().try_into().unwrap();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let Some((own, others)) = chain.split_first() else {
+            return "there is no certificate".to_owned();
+        };
+        let verified = verifier.verify_client_cert(own, others, at);
         verified.err().map(|error| error.to_string()).unwrap_or_default()
     }
 
@@ -438,6 +467,20 @@ pub(crate) mod tests {
         let line = || format!("{}:07", inter.pin());
         assert_eq!(verdict(line(), &[&leaf, &twin.der, &inter.der]), REVOKED);
         assert_eq!(verdict(line(), &[&leaf, &inter.der, &twin.der]), REVOKED);
+    }
+
+    #[test]
+    fn expired_list_refuses_handshakes_and_no_open_connection() {
+        let root = Authority::root("root");
+        let [good, bad] = [1, 7].map(|number| [root.client(number, CLIENT)]);
+        let options = ClientAuthOptions { crls: vec![root.crl(&[7], 2026)], ..options(&[&root]) };
+        let verifier = ClientAuth::new(options).unwrap();
+        let now = "2026-06-01T00:00:00Z".parse().unwrap();
+        let fault = at_handshake(&verifier, &good, now);
+        assert!(fault.contains("revocation list expired"), "{fault}");
+        assert_eq!(verifier.verify(&good, now), Ok(()));
+        let revoked = verifier.verify(&bad, now).unwrap_err();
+        assert_eq!(revoked.to_string(), REVOKED);
     }
 
     #[test]

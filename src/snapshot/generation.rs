@@ -62,6 +62,13 @@ impl Snapshot {
         self.baseline.as_ref().filter(|baseline| baseline.judge_network(subject, now).is_err())
     }
 
+    /// Sentences about the revocation lists that have expired by `now`, by listener.
+    pub fn expired_crls(&self, now: Timestamp) -> Vec<String> {
+        let mut all: Vec<_> = self.listeners.values().map(|rules| &rules.listener).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all.into_iter().flat_map(|listener| listener.expired_crls(now)).collect()
+    }
+
     /// When the next entry of any policy lapses, after `now`.
     pub fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
         self.all_policies().filter_map(|policy| policy.next_expiry(now)).min()

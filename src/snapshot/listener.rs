@@ -10,6 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::policy::forwarded::ForwardedRules;
 use crate::policy::limit::Rate;
 use crate::policy::network::Peer;
@@ -68,6 +70,37 @@ pub struct ClientCertificates {
     pub crl: Box<[Arc<str>]>,
     /// `revoked_serials` as written. `None` means that there are none.
     pub revoked_serials: Option<Arc<str>>,
+    /// When newer revocation lists are due, for those that say so.
+    pub crls_due: Box<[CrlDue]>,
+}
+
+/// When a newer revocation list is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrlDue {
+    /// Name of the authority, for people.
+    pub issuer: Arc<str>,
+    /// Path of the file, as written.
+    pub file: Arc<str>,
+    /// Its `nextUpdate`.
+    pub at: Timestamp,
+}
+
+impl Listener {
+    /// Sentences about the revocation lists that have expired by `now`.
+    pub fn expired_crls(&self, now: Timestamp) -> impl Iterator<Item = String> {
+        let certificates = self.client_certificates.as_ref();
+        let due = certificates.map(|all| &*all.crls_due).unwrap_or_default();
+        let then = match certificates.is_some_and(|all| all.options.enforces_crl_expiry) {
+            true => "new TLS handshakes of its clients fail until a newer one is there",
+            false => "it is used all the same",
+        };
+        due.iter().filter(move |due| due.at < now).map(move |CrlDue { issuer, file, at }| {
+            let name = &self.name;
+            format!(
+                "listener {name}: the revocation list of {issuer} in {file} expired at {at}: {then}"
+            )
+        })
+    }
 }
 
 /// Compares what the files contain, not their names.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::sidegate::admin::wire::ExplainRequest;
+use ::sidegate::admin::wire::{ExplainRequest, Warning, WarningKind};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
@@ -14,6 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind};
 
+use crate::cli::check;
 use crate::harness::client::{self, Client};
 use crate::harness::sidegate::{self, Builder, Sidegate};
 use crate::harness::{backend, within};
@@ -71,6 +72,10 @@ impl Authority {
 
     /// A revocation list with these serial numbers.
     fn crl(&self, revoked: &[u8]) -> String {
+        self.crl_until(revoked, 2040)
+    }
+
+    fn crl_until(&self, revoked: &[u8], year: i32) -> String {
         let revoked = revoked.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from_slice(&[*serial]),
             revocation_time: date_time_ymd(2021, 1, 1),
@@ -79,7 +84,7 @@ impl Authority {
         });
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2021, 1, 1),
-            next_update: date_time_ymd(2040, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from_slice(&[1]),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
@@ -195,6 +200,54 @@ async fn revocation_list_takes_effect_on_save() {
     let broken = sidegate.write_rejected("clients.crl", "nothing of the kind\n").await;
     assert!(broken.contains("holds no revocation list"), "{broken}");
     kept.expect_echo("still here").await;
+}
+
+#[tokio::test]
+async fn expired_revocation_list_blocks_no_reload_and_no_start() {
+    let authority = Authority::new("clients");
+    let backend = backend::echo().run().await;
+    let keys = "client_certificates = { ca = 'clients.pem', crl = ['clients.crl'], \
+                revoked_serials = 'revoked.serials' }";
+    let plain = "[[listener]]\nname = 'plain'\nlisten = '127.0.0.1:0'\ntls = false";
+    let builder =
+        asking(&authority, keys, &backend).toml(plain).file("revoked.serials", "# none\n");
+    let sidegate = builder.clone().run().await;
+    let known =
+        |serial| client::new(&sidegate).tls_with(authority.client("spiffe://a/ws/1", serial));
+    let [mut listed, mut numbered, mut kept] =
+        [known(1).open("/chat").await, known(2).open("/chat").await, known(3).open("/chat").await];
+    // Newly expired, and with one client more: that one is refused, and the others keep theirs.
+    sidegate.write("clients.crl", &authority.crl_until(&[1], 2022)).await;
+    listed.expect_close_with(1008, "identity").await;
+    expect_no_answer(&known(4)).await;
+    // While it lasts, a stricter rule takes effect, and other listeners are served.
+    sidegate.write("revoked.serials", "02\n").await;
+    numbered.expect_close_with(1008, "identity").await;
+    kept.expect_echo("still here").await;
+    client::clear(sidegate.listener("plain")).open("/chat").await.expect_echo("here").await;
+    let said = "listener public: the revocation list of CN=clients in clients.crl expired at 2022";
+    let (status, body) = sidegate.readyz().await;
+    assert!(status == 200 && body.contains(said), "{body}");
+    let warnings = sidegate.status().await.warnings;
+    let warns = |one: &Warning| one.word == WarningKind::CrlExpired && one.sentence.contains(said);
+    assert!(warnings.iter().any(warns), "{warnings:?}");
+    let due = "sidegate_crl_next_update_timestamp_seconds";
+    assert_eq!(sidegate.metric(due, [("listener", "public")]).await, 1_640_995_200.0);
+    sidegate.policy().deny("127.0.0.1").write().await;
+    kept.expect_close_with(1008, "network").await;
+    // A start goes on too, and `check` calls it an error.
+    let builder = builder.file("clients.crl", &authority.crl_until(&[], 2022));
+    let folder = builder.clone().write();
+    let expected = &["error: crl: the revocation list of CN=clients in clients.crl expired"];
+    check(&["check", "--config", "sidegate.toml"], folder.path(), 1, expected).await;
+    let started = builder.run().await;
+    client::clear(started.listener("plain")).open("/chat").await.expect_echo("served").await;
+    expect_no_answer(&client::new(&started).tls_with(authority.client("spiffe://a/ws/1", 3))).await;
+    // The newest list ends it.
+    started.write("clients.crl", &authority.crl(&[])).await;
+    let known = client::new(&started).tls_with(authority.client("spiffe://a/ws/1", 3));
+    known.open("/chat").await.expect_echo("served").await;
+    assert!(!started.readyz().await.1.contains("expired at"));
 }
 
 #[tokio::test]

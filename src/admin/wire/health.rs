@@ -34,6 +34,8 @@ pub struct ReadyzAnswer {
     pub names_unresolved: Vec<String>,
     /// Sentences about listeners whose clients cannot be told apart.
     pub identity_collapsed: Vec<String>,
+    /// Sentences about revocation lists of client certificates that have expired.
+    pub crls_expired: Vec<String>,
     /// Log lines that were dropped since the start.
     pub log_drops: u64,
     /// Connections that a bug ended since the start.

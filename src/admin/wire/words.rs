@@ -129,6 +129,8 @@ pub enum WarningKind {
     Unresolved,
     /// A certificate has fewer than 14 days left, or has expired.
     Certificate,
+    /// A revocation list of client certificates has expired.
+    CrlExpired,
     /// A list is older than its `max_age`.
     Stale,
     /// A policy has 90 % of its maximum of tunnels.

@@ -13,7 +13,7 @@ use crate::cli::output::count;
 use sidegate::control::compile;
 use sidegate::control::config::diagnostic::Diagnostic;
 use sidegate::control::config::source::Files;
-use sidegate::control::config::{self, LoadedConfig};
+use sidegate::control::config::{self, LoadOptions, LoadedConfig};
 use sidegate::control::lint;
 
 /// Name of the folder of policies, beside `sidegate.toml`.
@@ -138,7 +138,8 @@ impl CheckedConfig {
     /// Loads the configuration, lints it, and runs the policies' tests.
     fn check(config: &Path) -> CheckedConfig {
         let mut files = Files::for_person();
-        let loaded = match config::load(&mut files, config, None) {
+        let options = LoadOptions { rejects_expired_crls: true, ..LoadOptions::default() };
+        let loaded = match config::load_with(&mut files, config, options) {
             Ok(loaded) => loaded,
             Err(diagnostics) => {
                 return CheckedConfig { diagnostics, holds: String::new(), complete: false };

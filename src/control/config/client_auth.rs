@@ -22,6 +22,7 @@ use super::source::MAX_LIST_BYTES;
 use super::source_text::{Finding, SourceText, error, warning};
 use crate::policy::list::{EntryError, RevokedSerials, SerialEntry};
 use crate::snapshot::client_auth::{ClientAuthError, fenced};
+use crate::snapshot::listener::CrlDue;
 
 /// Most errors in a file of serial numbers that are shown.
 const MAX_ERRORS: usize = 20;
@@ -32,10 +33,17 @@ const MAX_LINE_BYTES: usize = 4 << 10;
 /// What happens to a revocation list behind its `nextUpdate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpiredCrl {
-    /// It rejects a reload, and refuses the clients that it is about.
+    /// It is an error of `check`, and refuses new connections of the clients that it is about.
     Reject,
     /// It is used as it is, with a warning.
     Warn,
+}
+
+/// A revocation list, in DER.
+pub struct RevocationList {
+    pub der: CertificateRevocationListDer<'static>,
+    /// When a newer one is due. `None` means that it does not say.
+    pub due: Option<CrlDue>,
 }
 
 /// Facts of a revocation list.
@@ -99,7 +107,7 @@ pub fn revocation_lists(
     values: &[TomlValue<'_>],
     roots: &RootCertStore,
     expired: ExpiredCrl,
-) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+) -> Option<Vec<RevocationList>> {
     revocation_lists_by(load, values, roots, expired, &facts)
 }
 
@@ -110,7 +118,7 @@ pub fn revocation_lists_by(
     roots: &RootCertStore,
     expired: ExpiredCrl,
     parse: &dyn Fn(&[u8]) -> Result<CrlFacts, String>,
-) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+) -> Option<Vec<RevocationList>> {
     let (mut all, mut issuers, mut is_sound) = (Vec::new(), Vec::new(), true);
     for value in values {
         let Some(name) = value.string() else {
@@ -128,12 +136,17 @@ pub fn revocation_lists_by(
         for (number, list) in (1..).zip(lists) {
             match fenced(|| parse(&list)) {
                 Ok(facts) => {
-                    if let Some(finding) = expiry(&facts, name, expired, load.now) {
-                        is_sound &= expired == ExpiredCrl::Warn;
+                    if let Some(finding) = expiry(&facts, name, expired, load) {
+                        is_sound &= expired == ExpiredCrl::Warn || !load.rejects_expired_crls;
                         value.report(finding);
                     }
+                    let due = facts.next_update.map(|at| CrlDue {
+                        issuer: facts.shown.into(),
+                        file: name.into(),
+                        at,
+                    });
                     issuers.push(facts.issuer);
-                    all.push(list);
+                    all.push(RevocationList { der: list, due });
                 }
                 Err(fault) => {
                     value.report(unreadable(name, number, &fault));
@@ -168,12 +181,20 @@ fn facts(der: &[u8]) -> Result<CrlFacts, String> {
     })
 }
 
-/// The finding about a list that has expired by `now`.
-fn expiry(facts: &CrlFacts, name: &str, expired: ExpiredCrl, now: Timestamp) -> Option<Finding> {
-    let due = facts.next_update.filter(|due| *due < now)?;
+/// The finding about a list that has expired. An agent publishes in spite of it: its clients fail
+/// at their TLS handshakes, and everything else takes effect.
+fn expiry(
+    facts: &CrlFacts,
+    name: &str,
+    expired: ExpiredCrl,
+    load: &LoadContext<'_>,
+) -> Option<Finding> {
+    let due = facts.next_update.filter(|due| *due < load.now)?;
     let what = format!("the revocation list of {} in {name} expired at {due}", facts.shown);
     Some(match expired {
-        ExpiredCrl::Reject => error(what)
+        ExpiredCrl::Reject if load.rejects_expired_crls => error(what)
+            .with_remedy("fetch the authority's newest list; on_expired = \"warn\" uses this one"),
+        ExpiredCrl::Reject => warning(format!("{what}: new TLS handshakes of its clients fail"))
             .with_remedy("fetch the authority's newest list; on_expired = \"warn\" uses this one"),
         ExpiredCrl::Warn => warning(what)
             .with_remedy("fetch the authority's newest list; until then this one is used"),

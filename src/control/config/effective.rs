@@ -190,7 +190,7 @@ fn access(address: &ListenAddress) -> Vec<(String, Value)> {
 }
 
 fn client_certificates(certificates: &ClientCertificates) -> Value {
-    let ClientCertificates { options, ca, crl, revoked_serials } = certificates;
+    let ClientCertificates { options, ca, crl, revoked_serials, .. } = certificates;
     let on_expired =
         if options.enforces_crl_expiry { ExpiredCrl::Reject } else { ExpiredCrl::Warn };
     object([

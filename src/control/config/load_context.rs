@@ -26,6 +26,8 @@ pub struct LoadOptions<'p> {
     /// List files of an earlier pass. Unchanged ones are not parsed again. `None` means that all
     /// are parsed.
     pub known: Option<&'p ListFileCache>,
+    /// Whether an expired revocation list may be an error, as for `sidegate check`.
+    pub rejects_expired_crls: bool,
 }
 
 /// State of one pass over the files.
@@ -47,6 +49,8 @@ pub(super) struct LoadContext<'f> {
     /// Whether `sidegate.toml` has a syntax error, so that keys that seem missing may be in an
     /// unreadable part.
     pub torn: bool,
+    /// Whether an expired revocation list may be an error.
+    pub rejects_expired_crls: bool,
     /// The Unix sockets that `sidegate.toml` names.
     pub sockets: SocketPaths,
 }

@@ -94,7 +94,7 @@ fn load_with_time(
     options: LoadOptions<'_>,
     now: Timestamp,
 ) -> Result<LoadedConfig, Vec<Diagnostic>> {
-    let LoadOptions { passed, promoted, known } = options;
+    let LoadOptions { passed, promoted, known, rejects_expired_crls } = options;
     files.set_config(config);
     let file = Arc::from(config.display().to_string());
     let bytes = files.read(config, MAX_TOML_BYTES).map_err(|fault| {
@@ -109,7 +109,18 @@ fn load_with_time(
     let nothing = ListFileCache::default();
     let known = known.unwrap_or(&nothing);
     let (lists, found, torn, sockets) = Default::default();
-    let mut load = LoadContext { files, folder, now, passed, known, lists, found, torn, sockets };
+    let mut load = LoadContext {
+        files,
+        folder,
+        now,
+        passed,
+        known,
+        lists,
+        found,
+        torn,
+        rejects_expired_crls,
+        sockets,
+    };
     let (names, misnamed) = policy_source::names(&mut load);
     if let Some(name) = promoted
         && !names.candidates.contains(name)
@@ -226,6 +237,7 @@ pub fn backend(text: &str) -> Result<String, String> {
         lists,
         found: Vec::new(),
         torn: false,
+        rejects_expired_crls: false,
         sockets: SocketPaths::default(),
     };
     let told = |finding: Finding| match text.contains(typography::is_quote) {

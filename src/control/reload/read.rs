@@ -64,7 +64,12 @@ impl Reloader {
         let read = move || {
             let mut files = Files::with_executor(executor);
             let promoted = promoted.as_deref();
-            let options = LoadOptions { passed: Some(&passed), promoted, known: Some(&known) };
+            let options = LoadOptions {
+                passed: Some(&passed),
+                promoted,
+                known: Some(&known),
+                rejects_expired_crls: false,
+            };
             let loaded = config::load_with(&mut files, &config, options);
             FilePass { files, loaded }
         };

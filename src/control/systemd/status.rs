@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::control::reload::ConfigStatus;
@@ -70,6 +71,9 @@ impl StatusSources {
             }
         }
         if let Some(sentence) = self.config_status.unwatched_sentence() {
+            let _ = write!(said, "; {sentence}");
+        }
+        for sentence in self.live.load().expired_crls(Timestamp::now()) {
             let _ = write!(said, "; {sentence}");
         }
         for sentence in self.metrics.collapsed_identities() {

@@ -128,6 +128,11 @@ fn text(metrics: &Metrics, facts: &ScrapeFacts<'_>, now: Timestamp) -> String {
         let has_tls =
             rules.is_some_and(|rules| matches!(rules.listener.protocol, Protocol::Tls(_)));
         put_listener(&mut exposition, name, listener, has_tls);
+        let certificates = rules.and_then(|rules| rules.listener.client_certificates.as_ref());
+        let due = certificates.and_then(|all| all.crls_due.iter().map(|due| due.at).min());
+        if let Some(due) = due {
+            exposition.sample(&family::CRL_NEXT_UPDATE, &[name], due.as_second() as f64);
+        }
     }
     for route in &snapshot.route_list {
         totals.routes.entry(Arc::clone(&route.name)).or_default();

@@ -43,7 +43,9 @@ pub fn read(
             revoked
         }
     };
-    let (crls, revoked) = (crls?, revoked?);
+    let (lists, revoked) = (crls?, revoked?);
+    let crls_due = lists.iter().filter_map(|list| list.due.clone()).collect();
+    let crls = lists.into_iter().map(|list| list.der).collect();
     let enforces_crl_expiry = expired == ExpiredCrl::Reject;
     let options = ClientAuthOptions { roots, crls, enforces_crl_expiry, revoked, mode };
     // Built once here and dropped. rustls reads the lists only now, and a list that it cannot read
@@ -60,5 +62,6 @@ pub fn read(
         ca: named(ca)?,
         crl: crl_files.iter().filter_map(|file| Some(file.as_str()?.into())).collect(),
         revoked_serials: named(serials),
+        crls_due,
     }))
 }

@@ -57,6 +57,7 @@ fn reading<T>(
         lists: ListFileCache::default(),
         found: Vec::new(),
         torn: false,
+        rejects_expired_crls: true,
         sockets: SocketPaths::default(),
     };
     let (result, more) = {
@@ -167,13 +168,23 @@ fn expired_revocation_list_is_an_error_or_a_warning() {
     let folder = folder(&[("old.crl", one.crl(&[7], 2026).to_vec())]);
     let roots = roots(&[&one]);
     let (read, found) = lists(folder.path(), "\"old.crl\"", &roots, ExpiredCrl::Reject);
-    assert_eq!(read, None);
+    assert_eq!(read, None, "{found}");
     let what = "the revocation list of CN=one in old.crl expired at 2026-01-01T00:00:00Z";
     assert!(found.starts_with(&format!("error: key: {what}\n")), "{found}");
     assert!(found.contains("on_expired = \"warn\""), "{found}");
     let (read, found) = lists(folder.path(), "\"old.crl\"", &roots, ExpiredCrl::Warn);
     assert_eq!(read, Some(1));
     assert!(found.starts_with(&format!("warning: key: {what}\n")), "{found}");
+    // An agent publishes in spite of it.
+    let text = "key = [\"old.crl\"]\n";
+    let (read, found) = reading(folder.path(), text, |load, value| {
+        load.rejects_expired_crls = false;
+        let items = value.items().unwrap();
+        (revocation_lists(load, &items, &roots, ExpiredCrl::Reject), Vec::new())
+    });
+    let due = read.unwrap()[0].due.clone().unwrap();
+    assert_eq!((&*due.issuer, &*due.file), ("CN=one", "old.crl"));
+    assert!(found.starts_with(&format!("warning: key: {what}: new TLS handshakes")), "{found}");
 }
 
 #[test]

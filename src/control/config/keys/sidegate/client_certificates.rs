@@ -38,8 +38,8 @@ pub static CRL: Key<CustomValue> = Key::new(
 pub static ON_EXPIRED: KeyWithDefault<ExpiredCrl> = Key::new(
     "on_expired",
     choice(&[("reject", ExpiredCrl::Reject), ("warn", ExpiredCrl::Warn)]),
-    "What an expired revocation list is: \"reject\", an error, and clients of its authority are \
-     refused; or \"warn\", a warning, and the list is used as it is.",
+    "What an expired revocation list does: \"reject\" refuses new connections of its authority's \
+     clients, and is an error of `check`; \"warn\" uses the list as it is.",
 )
 .default(|| ExpiredCrl::Reject);
 

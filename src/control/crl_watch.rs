@@ -1,0 +1,29 @@
+//! Logs that a revocation list expires while it runs, once for each list.
+//!
+//! Nothing else happens then: TLS handshakes of its clients fail from that moment, by the clock.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::snapshot::CurrentSnapshot;
+
+/// Time between two looks at the clock.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Looks at the lists of the running generation until `stop`.
+pub async fn watch_crls(live: Arc<CurrentSnapshot>, stop: CancellationToken) {
+    // Those that have expired before are in the log of the start.
+    let mut known: BTreeSet<_> = live.load().expired_crls(Timestamp::now()).into_iter().collect();
+    while stop.run_until_cancelled(sleep(LOOK_INTERVAL)).await.is_some() {
+        let expired: BTreeSet<_> = live.load().expired_crls(Timestamp::now()).into_iter().collect();
+        for sentence in expired.difference(&known) {
+            tracing::warn!("{sentence}");
+        }
+        known = expired;
+    }
+}
