@@ -351,3 +351,28 @@ async fn baseline_judges_the_client_and_not_the_listed_peer() {
     of("").get("/").await.expect_refused(403, "network");
     of("").from("127.0.0.2").connect().await.expect_end().await;
 }
+
+#[tokio::test]
+async fn redirect_keeps_the_connection_of_a_listed_peer() {
+    let backend = backend().run().await;
+    let keys = "tls = false\nredirect = 'https'\n[forwarded]\nheader = 'x-forwarded-for'\n\
+                from = ['127.0.0.1']";
+    let listener = format!("[[listener]]\nname = 'http'\nlisten = '127.0.0.1:0'\n{keys}");
+    let listener = listener.replace("[forwarded]", "[listener.forwarded]");
+    let sidegate = sidegate::new().route("/", &backend).toml(&listener).run().await;
+    let client = client::clear(sidegate.listener("http"));
+    let mut wire = client.connect().await;
+    for address in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        ask(&mut wire, &client, &format!("X-Forwarded-For: {address}")).await.expect(308);
+    }
+    // Behind a body that is not read nothing is a request, and a client that speaks for itself
+    // goes on over https.
+    let body = "X-Forwarded-For: 192.0.2.4\r\nContent-Length: 3\r\n";
+    wire.send(client.request("POST / HTTP/1.1", body) + "abc").await;
+    wire.answer().await.expect(308);
+    wire.expect_end().await;
+    let alone = client.clone().from("127.0.0.2");
+    let mut wire = alone.connect().await;
+    ask(&mut wire, &alone, "A: b").await.expect(308);
+    wire.expect_end().await;
+}

@@ -25,7 +25,7 @@ use crate::data::http::body::{ResponseBody, UploadFault};
 use crate::data::http::forward;
 use crate::data::http::head::OriginalSpelling;
 use crate::data::http::head_check::HeadFlaw;
-use crate::data::http::reply;
+use crate::data::http::reply::{self, Persistence};
 use crate::data::websocket::handshake::Handshake;
 use crate::policy::request::{Request, RequestType, Scheme, target};
 use crate::refusal::{BackendError, HeadError, Refusal};
@@ -263,11 +263,16 @@ impl HttpService {
         // them before.
         let encoded = target::encoded(target.as_bytes());
         let target = encoded.map_or(target, |(target, _)| target);
-        self.closes();
+        // Other clients of a listed peer have requests on the same connection.
+        let keeps = log.is_shared() && request.is_plain() && !log.has_body;
+        let after = if keeps { Persistence::Keep } else { Persistence::Close };
+        if !keeps {
+            self.closes();
+        }
         log.skip();
         let used = log.forwarded.public_port(&request.host);
         let port = ports.for_client(used, log.forwarded.port);
-        Ok(reply::redirect(host.name(), port, &target))
+        Ok(reply::redirect(host.name(), port, &target, after))
     }
 
     /// Judges under the generation that runs now: no connection keeps one between requests.

@@ -242,7 +242,7 @@ async fn redirects_are_written_as_hyper_writes_them() {
     for _ in 0..50 {
         let port = *[443, 8443, 1].choose(&mut random).unwrap();
         let (host, target) = (pick(&mut random, &["a.example", "[::1]"]), "/a/%2e/b?c=\"d\"");
-        check_answer(&mut random, reply::redirect(host, port, target)).await;
+        check_answer(&mut random, reply::redirect(host, port, target, Persistence::Close)).await;
         let query = pick(&mut random, &["", "a=b", "q={\"a\":\"\u{e9}\"}"]);
         let id = HeaderValue::from(random.random::<u64>());
         let after = *[Persistence::Close, Persistence::Keep].choose(&mut random).unwrap();

@@ -108,7 +108,12 @@ fn headless_reply(refusal: Refusal, sentence: &str) -> Vec<u8> {
 }
 
 /// A redirect listener's only answer: the same target over `https`.
-pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Bytes> {
+pub fn redirect(
+    host: &str,
+    port: u16,
+    path_and_query: &str,
+    after: Persistence,
+) -> Response<Bytes> {
     // The default port is left out.
     let port = if port == HTTPS_PORT { String::new() } else { format!(":{port}") };
     let location = HeaderValue::from_str(&format!("https://{host}{port}{path_and_query}"));
@@ -118,7 +123,9 @@ pub fn redirect(host: &str, port: u16, path_and_query: &str) -> Response<Bytes> 
     answer
         .headers_mut()
         .insert(LOCATION, location.unwrap_or_else(|_| HeaderValue::from_static("/")));
-    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    if after == Persistence::Close {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     answer
 }
 
