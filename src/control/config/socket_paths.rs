@@ -17,24 +17,24 @@ const MAX_PATH_BYTES: usize = 107;
 
 /// The sockets that Sidegate binds, as far as they are read.
 #[derive(Debug, Default)]
-pub struct SocketPaths(HashMap<PathBuf, BoundSocket>);
+pub struct SocketPaths(HashMap<PathBuf, NamedSocket>);
 
-/// Where a socket of Sidegate's is written.
+/// A socket that Sidegate binds, and the place in the file that names it.
 #[derive(Debug, Clone)]
-struct BoundSocket {
-    owner: SocketOwner,
+struct NamedSocket {
+    role: SocketRole,
     written: PathBuf,
     place: Span,
 }
 
-/// The part of Sidegate that binds a socket.
+/// The purpose of a socket that Sidegate binds.
 #[derive(Debug, Clone)]
-pub enum SocketOwner {
-    /// The metrics listener.
+pub enum SocketRole {
+    /// Serves the metrics: `listen` in `[metrics]`.
     Metrics,
-    /// The admin socket.
+    /// Serves the admin API: `socket` in `[admin]`.
     Admin,
-    /// The listener of this name. `None` means that its name is not known.
+    /// Accepts for the listener of this name. `None` means that its name is not known.
     Listener(Option<Arc<str>>),
 }
 
@@ -43,14 +43,14 @@ impl SocketPaths {
     pub fn bind(
         &mut self,
         path: &Path,
-        owner: SocketOwner,
+        role: SocketRole,
         value: &TomlValue<'_>,
         files: &mut Files,
     ) {
         let file = real_path(path, files);
         let Some(first) = self.0.get(&file) else {
             let place = value.place();
-            self.0.insert(file, BoundSocket { owner, written: path.to_owned(), place });
+            self.0.insert(file, NamedSocket { role, written: path.to_owned(), place });
             return;
         };
         let shown = path.display();
@@ -58,14 +58,14 @@ impl SocketPaths {
             true => format!("unix:{shown} is"),
             false => format!("unix:{shown} leads to unix:{},", first.written.display()),
         };
-        let (whose, remedy) = match &first.owner {
-            SocketOwner::Metrics => {
+        let (whose, remedy) = match &first.role {
+            SocketRole::Metrics => {
                 ("[metrics]".to_owned(), "another path here, or another `listen` in [metrics]")
             }
-            SocketOwner::Admin => {
+            SocketRole::Admin => {
                 ("[admin]".to_owned(), "another path here, or another `socket` in [admin]")
             }
-            SocketOwner::Listener(name) => {
+            SocketRole::Listener(name) => {
                 let name = name.as_deref().unwrap_or("another listener");
                 (format!("`{name}`"), "another path for one of the two")
             }
@@ -77,14 +77,14 @@ impl SocketPaths {
     /// Reports a backend that is a listener of this file, or the admin socket.
     pub fn expect_foreign(&self, path: &Path, value: &TomlValue<'_>, files: &mut Files) {
         let Some(own) = self.0.get(&real_path(path, files)) else { return };
-        let (what, remedy) = match &own.owner {
+        let (what, remedy) = match &own.role {
             // A route may well serve the metrics, under a policy.
-            SocketOwner::Metrics => return,
-            SocketOwner::Admin => (
+            SocketRole::Metrics => return,
+            SocketRole::Admin => (
                 "the admin socket: every client of the route could command this process".to_owned(),
                 "the path of the backend's own socket",
             ),
-            SocketOwner::Listener(name) => {
+            SocketRole::Listener(name) => {
                 let name = name.as_deref().unwrap_or("another listener");
                 (
                     format!("the listener `{name}`: requests would come back here without end"),

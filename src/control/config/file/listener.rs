@@ -18,7 +18,7 @@ use crate::control::config::keys::sidegate::listener as keys;
 use crate::control::config::load_context::LoadContext;
 use crate::control::config::name::UniqueKeys;
 use crate::control::config::settings::MetricsAddress;
-use crate::control::config::socket_paths::SocketOwner;
+use crate::control::config::socket_paths::SocketRole;
 use crate::control::config::source_text::{error, warning};
 use crate::policy::limit::Rate;
 use crate::snapshot::listener::{
@@ -259,8 +259,8 @@ fn listen(
         // The values of a copied table are copies too, and one error about its name says so.
         ListenAddress::Unix(_) if known.is_copy => {}
         ListenAddress::Unix(unix) => {
-            let owner = SocketOwner::Listener(name.cloned());
-            load.sockets.bind(&unix.path, owner, &value, load.files);
+            let role = SocketRole::Listener(name.cloned());
+            load.sockets.bind(&unix.path, role, &value, load.files);
         }
         ListenAddress::Tcp(fixed) => known.report_clash(*fixed, name, &value),
         ListenAddress::Systemd(_) => {}

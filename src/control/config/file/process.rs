@@ -10,7 +10,7 @@ use crate::control::config::load_context::LoadContext;
 use crate::control::config::settings::{
     AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, ReloadSettings, ShutdownSettings,
 };
-use crate::control::config::socket_paths::SocketOwner;
+use crate::control::config::socket_paths::SocketRole;
 use crate::control::config::source_text::{error, warning};
 use crate::policy::network::Networks;
 
@@ -37,7 +37,7 @@ pub fn metrics(
         None => metrics::LISTEN.default_value(),
     };
     if let (Some(value), Some(MetricsAddress::Unix(path))) = (&written, &listen) {
-        load.sockets.bind(path, SocketOwner::Metrics, value, load.files);
+        load.sockets.bind(path, SocketRole::Metrics, value, load.files);
     }
     let mut allow = Networks::default();
     for network in table.read_or_default(&metrics::ALLOW) {
@@ -83,7 +83,7 @@ pub fn admin(
         group: table.read_or_default(&admin::GROUP),
     };
     if let (Some(value), AdminSocket::Path(path)) = (&written, &settings.socket) {
-        load.sockets.bind(path, SocketOwner::Admin, value, load.files);
+        load.sockets.bind(path, SocketRole::Admin, value, load.files);
     }
     table.finish();
     settings
