@@ -55,7 +55,29 @@ pub(super) struct LoadContext<'f> {
     pub sockets: SocketPaths,
 }
 
-impl LoadContext<'_> {
+impl<'f> LoadContext<'f> {
+    /// A pass over `files` in which nothing has been read yet. It assumes that every socket from
+    /// systemd exists, and only warns of expired revocation lists.
+    pub fn new(
+        files: &'f mut Files,
+        folder: &'f Path,
+        known: &'f ListFileCache,
+        now: Timestamp,
+    ) -> LoadContext<'f> {
+        LoadContext {
+            files,
+            folder,
+            now,
+            passed: None,
+            known,
+            lists: ListFileCache::default(),
+            found: Vec::new(),
+            torn: false,
+            rejects_expired_crls: false,
+            sockets: SocketPaths::default(),
+        }
+    }
+
     /// The path that `text` in `sidegate.toml` refers to.
     pub fn path(&self, text: &str) -> Result<PathBuf, Finding> {
         if text.is_empty() {

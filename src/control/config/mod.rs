@@ -53,7 +53,6 @@ pub use self::settings::{
     ReloadSettings, RouteDefaults, RouteSettings, SettingSpans, Settings, ShutdownSettings,
     WatchMode, unwatched_interval,
 };
-use self::socket_paths::SocketPaths;
 use self::source::{FileError, Files, MAX_LIST_BYTES, MAX_TOML_BYTES};
 use self::source_text::{Finding, error};
 use crate::control::systemd::sockets::PassedSockets;
@@ -97,30 +96,13 @@ fn load_with_time(
     let LoadOptions { passed, promoted, known, rejects_expired_crls } = options;
     files.set_config(config);
     let file = Arc::from(config.display().to_string());
-    let bytes = files.read(config, MAX_TOML_BYTES).map_err(|fault| {
-        let remedy = "name the file with --config, or let `sidegate init` write one";
-        vec![
-            about(&file, &fault)
-                .with_remedy_if((fault == FileError::Missing).then(|| remedy.into()))
-                .into_diagnostic(Span::whole_file(Arc::clone(&file))),
-        ]
-    })?;
+    let bytes =
+        files.read(config, MAX_TOML_BYTES).map_err(|fault| vec![unreadable(&file, &fault)])?;
     let folder = config.parent().unwrap_or(Path::new(""));
     let nothing = ListFileCache::default();
     let known = known.unwrap_or(&nothing);
-    let (lists, found, torn, sockets) = Default::default();
-    let mut load = LoadContext {
-        files,
-        folder,
-        now,
-        passed,
-        known,
-        lists,
-        found,
-        torn,
-        rejects_expired_crls,
-        sockets,
-    };
+    let context = LoadContext::new(files, folder, known, now);
+    let mut load = LoadContext { passed, rejects_expired_crls, ..context };
     let (names, misnamed) = policy_source::names(&mut load);
     if let Some(name) = promoted
         && !names.candidates.contains(name)
@@ -161,6 +143,14 @@ fn load_with_time(
     }
     let lists = load.lists;
     Ok(LoadedConfig { settings, baseline, policies, candidates, lists, warnings: found })
+}
+
+/// Reports that `file`, the path of `sidegate.toml`, cannot be read because of `fault`.
+fn unreadable(file: &Arc<str>, fault: &FileError) -> Diagnostic {
+    let remedy = "name the file with --config, or let `sidegate init` write one";
+    about(file, fault)
+        .with_remedy_if((*fault == FileError::Missing).then(|| remedy.into()))
+        .into_diagnostic(Span::whole_file(Arc::clone(file)))
 }
 
 /// Reports that the policy `name` has no candidate to promote.
@@ -227,19 +217,7 @@ fn policy_folder_of(list: &Path) -> PathBuf {
 /// The fault and its remedy, in one sentence for people.
 pub fn backend(text: &str) -> Result<String, String> {
     let (mut files, known) = (Files::new(), ListFileCache::default());
-    let (folder, now, lists) = (Path::new(""), Timestamp::now(), ListFileCache::default());
-    let load = LoadContext {
-        files: &mut files,
-        folder,
-        now,
-        passed: None,
-        known: &known,
-        lists,
-        found: Vec::new(),
-        torn: false,
-        rejects_expired_crls: false,
-        sockets: SocketPaths::default(),
-    };
+    let load = LoadContext::new(&mut files, Path::new(""), &known, Timestamp::now());
     let told = |finding: Finding| match text.contains(typography::is_quote) {
         true => typography::finding(text),
         false => finding,

@@ -55,32 +55,11 @@ impl Snapshot {
         let ExplainInput { subject, request, at, budgets, candidate, speaks_for_others } = question;
         // No entry has lapsed at the earliest instant.
         let now = at.unwrap_or(Timestamp::MIN);
-        let mut explanation = Explanation {
-            permitted: false,
-            reason: None,
-            status: None,
-            delivery: None,
-            policy: None,
-            rule: None,
-            generation: budgets.map(|_| self.generation),
-            client: subject.client.to_string(),
-            derived: "the socket's peer".into(),
-            at: at.map(|at| Timestamp::from_second(at.as_second()).unwrap_or(at)),
-            kind: String::new(),
-            target: String::new(),
-            slash: None,
-            route: None,
-            rules: Vec::new(),
-            limits: Vec::new(),
-            candidate: None,
-        };
+        let generation = budgets.map(|_| self.generation);
+        let mut explanation = Explanation::undecided(subject, generation, at);
         let client = SubjectRef::from(subject);
         let denied = self.denying_baseline(client, now);
-        if let Some(baseline) = &self.baseline {
-            let lists: Vec<_> =
-                baseline.deny.iter().map(|list| list_explanation(list, client, now)).collect();
-            explanation.rules.push(networks("baseline", baseline, Rule::Deny, lists));
-        }
+        explanation.rules.extend(self.baseline_rule(client, now));
         let request = match request {
             Ok(request) => request,
             Err(refusal) => {
@@ -126,9 +105,40 @@ impl Snapshot {
         }
         explanation
     }
+
+    /// The verdict of the baseline's `deny`. `None` means that there is no baseline.
+    fn baseline_rule(&self, client: SubjectRef<'_>, now: Timestamp) -> Option<RuleExplanation> {
+        let baseline = self.baseline.as_ref()?;
+        let lists = baseline.deny.iter().map(|list| list_explanation(list, client, now)).collect();
+        Some(networks("baseline", baseline, Rule::Deny, lists))
+    }
 }
 
 impl Explanation {
+    /// An explanation for `subject` before any rule is judged. `None` as `generation` means that
+    /// the files are judged.
+    fn undecided(subject: &Subject, generation: Option<u64>, at: Option<Timestamp>) -> Explanation {
+        Explanation {
+            permitted: false,
+            reason: None,
+            status: None,
+            delivery: None,
+            policy: None,
+            rule: None,
+            generation,
+            client: subject.client.to_string(),
+            derived: "the socket's peer".into(),
+            at: at.map(|at| Timestamp::from_second(at.as_second()).unwrap_or(at)),
+            kind: String::new(),
+            target: String::new(),
+            slash: None,
+            route: None,
+            rules: Vec::new(),
+            limits: Vec::new(),
+            candidate: None,
+        }
+    }
+
     /// Sets the verdict, and the policy and rule that gave it.
     fn decided(
         &mut self,

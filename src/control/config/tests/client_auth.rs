@@ -16,7 +16,6 @@ use crate::control::config::disclosure::Disclosure;
 use crate::control::config::document::{Document, TomlValue};
 use crate::control::config::list::ListFileCache;
 use crate::control::config::load_context::LoadContext;
-use crate::control::config::socket_paths::SocketPaths;
 use crate::control::config::source::Files;
 use crate::snapshot::client_auth::tests::{Authority, options};
 
@@ -48,18 +47,9 @@ fn reading<T>(
 ) -> (T, String) {
     let document = Document::parse("sidegate.toml".into(), text.as_bytes(), Disclosure::Lines);
     let known = ListFileCache::default();
-    let mut load = LoadContext {
-        files: &mut Files::for_person(),
-        folder,
-        now: now(),
-        passed: None,
-        known: &known,
-        lists: ListFileCache::default(),
-        found: Vec::new(),
-        torn: false,
-        rejects_expired_crls: true,
-        sockets: SocketPaths::default(),
-    };
+    let mut files = Files::for_person();
+    let context = LoadContext::new(&mut files, folder, &known, now());
+    let mut load = LoadContext { rejects_expired_crls: true, ..context };
     let (result, more) = {
         let root = document.root();
         let value = root.peek("key").unwrap();
