@@ -17,7 +17,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks at the lists of the running generation until `stop`.
 pub async fn watch_crls(live: Arc<CurrentSnapshot>, stop: CancellationToken) {
-    // Those that have expired before are in the log of the start.
+    // The start has already logged the lists that had expired by then.
     let mut known: BTreeSet<_> = live.load().expired_crls(Timestamp::now()).into_iter().collect();
     while stop.run_until_cancelled(sleep(LOOK_INTERVAL)).await.is_some() {
         let expired: BTreeSet<_> = live.load().expired_crls(Timestamp::now()).into_iter().collect();

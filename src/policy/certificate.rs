@@ -114,9 +114,9 @@ pub enum Narrowness {
     Deep(usize, Reverse<usize>),
     /// A pattern with `*`, likewise.
     Wildcard(usize, Reverse<usize>),
-    /// One name.
+    /// A pattern without wildcards, which matches one name.
     Name,
-    /// One key.
+    /// The digest of one public key.
     Key,
 }
 

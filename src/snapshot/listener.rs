@@ -70,18 +70,18 @@ pub struct ClientCertificates {
     pub crl: Box<[Arc<str>]>,
     /// `revoked_serials` as written. `None` means that there are none.
     pub revoked_serials: Option<Arc<str>>,
-    /// When newer revocation lists are due, for those that say so.
+    /// Expiry of each revocation list that has a `nextUpdate`.
     pub crls_due: Box<[CrlDue]>,
 }
 
-/// When a newer revocation list is due.
+/// Expiry of a revocation list, when its authority owes a newer one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrlDue {
     /// Name of the authority, for people.
     pub issuer: Arc<str>,
     /// Path of the file, as written.
     pub file: Arc<str>,
-    /// Its `nextUpdate`.
+    /// The list's `nextUpdate` (RFC 5280, section 5.1.2.5).
     pub at: Timestamp,
 }
 

@@ -483,7 +483,8 @@ async fn exception_by_identity_raises_and_lowers_limits() {
     let authority = Authority::new("clients");
     let limits = "connections = { per_client = 2 }\n\
                   [[limits.for]]\nclient = ['127.0.0.0/8']\nconnections = { per_client = 1 }\n\
-                  [[limits.for]]\nidentity = ['spiffe://a/ws/*']\nconnections = { per_client = 3 }\n\
+                  [[limits.for]]\nidentity = ['spiffe://a/ws/*']\n\
+                  connections = { per_client = 3 }\n\
                   [[limits.for]]\nidentity = ['spiffe://a/ws/slow']\nidle = '1h'\n\
                   connections = { per_client = 1 }";
     let (sidegate, _backend) = limited(&authority, limits).await;

@@ -166,7 +166,7 @@ impl AdminAnswer for ExplainAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DeliveryVerdict {
-    /// Its form.
+    /// Form in which the client gets the refusal.
     pub form: DeliveryForm,
     /// The code of the Close. `null`: no WebSocket is accepted.
     #[serde(deserialize_with = "nullable")]

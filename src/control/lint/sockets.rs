@@ -1,7 +1,7 @@
 //! Unix sockets that could not be bound on this host, or that other users could replace.
 //!
 //! The only lints that look at more than the files: `check` may run elsewhere than the agent, so
-//! what is found here is a warning, where a start fails.
+//! a finding is a warning here, although a start on this host would fail.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -46,7 +46,7 @@ pub fn unusable(loaded: &LoadedConfig, files: &mut Files) -> Vec<Diagnostic> {
     sockets.into_iter().filter_map(remark).collect()
 }
 
-/// What is wrong with the place of a socket, and the remedy.
+/// Returns the fault of the place of a socket, and the remedy.
 fn look(path: &Path) -> Option<(String, &'static str)> {
     let absolute = std::path::absolute(path).ok()?;
     let folder = absolute.parent()?;

@@ -464,7 +464,11 @@ warning: no listener asks for certificates: every client is refused
 
 #[test]
 fn identity_in_limits_is_noticed_when_no_listener_asks() {
-    let policy = "schema = 1\n[client]\nallow = [\"192.0.2.0/24\"]\norigins = [\"none\"]\n[limits]\nupgrades = { rate = \"5/s\", per = \"identity\" }\n[[limits.for]]\nidentity = [\"spiffe://a/*\"]\nidle = \"1h\"\n[[test]]\nname = \"x\"\nclient = \"203.0.113.1\"\nurl = \"wss://ws.example.com/\"\nexpect = \"refuse\"\n";
+    let policy = "schema = 1\n[client]\nallow = [\"192.0.2.0/24\"]\norigins = [\"none\"]\n[limits]\n\
+                  upgrades = { rate = \"5/s\", per = \"identity\" }\n\
+                  [[limits.for]]\nidentity = [\"spiffe://a/*\"]\nidle = \"1h\"\n\
+                  [[test]]\nname = \"x\"\nclient = \"203.0.113.1\"\n\
+                  url = \"wss://ws.example.com/\"\nexpect = \"refuse\"\n";
     let found = lints(&[("policies/chat.toml", policy)]);
     let expected = r#"
 warning: no listener asks for certificates: every client is counted by its address

@@ -59,7 +59,7 @@ pub struct IdentityNote {
 /// The requests that a note is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoteExtent {
-    /// Those that come to the location.
+    /// The requests that come to the location.
     Location,
     /// All requests of connections to the server, also those that nginx answers by itself.
     Server,

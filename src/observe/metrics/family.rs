@@ -168,7 +168,7 @@ families! {
          path as written in the configuration.";
     CRL_NEXT_UPDATE: Gauge "sidegate_crl_next_update_timestamp_seconds" ["listener"]
         "Unix time in seconds at which the first revocation list of the listener expires; absent \
-         without one that says.";
+         where no list has a date.";
     LIST_ENTRIES: Gauge "sidegate_list_entries" ["list" "policy"]
         "Networks in a list that a policy's rules refer to, lapsed ones included.";
     LIST_MODIFIED: Gauge "sidegate_list_modified_timestamp_seconds" ["list" "policy"]

@@ -24,13 +24,13 @@ pub enum LimitUnit {
 /// The units of a share. The unit of a limit that is off has no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LimitUnits {
-    /// Of `upgrades`.
+    /// Unit of the rate `upgrades`.
     pub upgrades: LimitUnit,
-    /// Of `requests`.
+    /// Unit of the rate `requests`.
     pub requests: LimitUnit,
-    /// Of `connections.per_client`.
+    /// Unit of the count `connections.per_client`.
     pub connections: LimitUnit,
-    /// Of `streams.per_client`.
+    /// Unit of the count `streams.per_client`.
     pub streams: LimitUnit,
 }
 
@@ -51,7 +51,7 @@ pub enum LimitKey {
 pub struct IdentityKey([u8; 16]);
 
 impl LimitUnit {
-    /// The other unit.
+    /// Returns the unit that `self` is not.
     pub const fn other(self) -> LimitUnit {
         match self {
             LimitUnit::Address => LimitUnit::Identity,
@@ -61,7 +61,7 @@ impl LimitUnit {
 }
 
 impl LimitUnits {
-    /// All four units.
+    /// Returns the units in the order of the fields.
     pub fn all(self) -> [LimitUnit; 4] {
         let LimitUnits { upgrades, requests, connections, streams } = self;
         [upgrades, requests, connections, streams]

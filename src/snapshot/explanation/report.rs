@@ -49,7 +49,7 @@ pub struct Explanation {
 /// How a refusal reaches its client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryExplanation {
-    /// Its form.
+    /// Form in which the client gets the refusal.
     pub form: RefusalForm,
     /// The code of the Close. `None` means that no WebSocket is accepted.
     pub code: Option<u16>,

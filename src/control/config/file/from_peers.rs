@@ -1,4 +1,4 @@
-//! `from` of `forwarded` and of `proxy_protocol`: peers that may name a client other than themselves.
+//! `from` of `forwarded` and of `proxy_protocol`: the peers that may name another client.
 
 use ipnet::IpNet;
 
@@ -16,9 +16,9 @@ pub const EXPECTED: &str = "from = [\"10.20.0.0/24\"]";
 pub enum Width {
     /// No more than an organisation has of its own.
     Proxies,
-    /// More than that.
+    /// More than any organisation has of its own, but not all addresses.
     Wide,
-    /// All addresses.
+    /// All addresses of a family: a prefix length of 0.
     Everyone,
 }
 

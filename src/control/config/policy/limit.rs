@@ -116,7 +116,7 @@ fn exception(
     Some(LimitException { scope, share, line: value.line() as u32 })
 }
 
-/// The limits of one table, over those that it leaves out.
+/// Reads the limits of one table, and takes omitted ones from `base`.
 struct OwnLimits {
     /// The limits that the table leaves out.
     base: ClientLimits,
@@ -126,7 +126,7 @@ struct OwnLimits {
 
 /// A count per client.
 struct ClientCount {
-    /// `None` means unlimited.
+    /// Most at once. `None` means unlimited.
     max: Option<u32>,
     unit: LimitUnit,
 }

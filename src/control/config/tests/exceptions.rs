@@ -223,7 +223,8 @@ fn exception_inherits_omitted_limits() {
 #[test]
 fn an_exception_names_certificates_instead() {
     exceptions(
-        "[[limits.for]]\nidentity = [\"spiffe://a/ws/*\", \"dns:a.example\"]\n[[limits.for]]\nclient = [\"office\"]",
+        "[[limits.for]]\nidentity = [\"spiffe://a/ws/*\", \"dns:a.example\"]\n\
+         [[limits.for]]\nclient = [\"office\"]",
         "",
     );
     exceptions(
@@ -269,7 +270,8 @@ warning: identity: an empty list matches no certificate
 "#,
     );
     exceptions(
-        "[[limits.for]]\nidentity = [\"spiffe://A/x\"]\n[[limits.for]]\nidentity = [\"dns:b.example\", \"SPIFFE://a/x\"]",
+        "[[limits.for]]\nidentity = [\"spiffe://A/x\"]\n\
+         [[limits.for]]\nidentity = [\"dns:b.example\", \"SPIFFE://a/x\"]",
         r#"
 error: identity: spiffe://a/x is in two [[limits.for]]
   --> policies/chat.toml:10:12
@@ -289,10 +291,15 @@ error: identity: spiffe://a/x is in two [[limits.for]]
 
 #[test]
 fn certificate_with_a_limit_of_its_own_is_counted_by_identity() {
-    let text = "schema = 1\nclient.allow = [\"any\"]\n[limits]\nupgrades = { rate = \"5/s\" }\nrequests = { rate = \"5/s\", per = \"identity\" }\nconnections = { per_client = 1 }\n\
+    let text = "schema = 1\nclient.allow = [\"any\"]\n[limits]\nupgrades = { rate = \"5/s\" }\n\
+                requests = { rate = \"5/s\", per = \"identity\" }\n\
+                connections = { per_client = 1 }\n\
                 [[limits.for]]\nidentity = [\"spiffe://a/*\"]\nupgrades = { rate = \"9/s\" }\n\
-                [[limits.for]]\nidentity = [\"spiffe://b/*\"]\nupgrades = { rate = \"9/s\", per = \"address\" }\nrequests = { rate = \"9/s\" }\nconnections = { per_client = 2 }\n\
-                [[limits.for]]\nclient = [\"192.0.2.1\"]\nrequests = { rate = \"9/s\" }\nconnections = { per = \"identity\" }\nstreams = { per_client = 1 }\n";
+                [[limits.for]]\nidentity = [\"spiffe://b/*\"]\n\
+                upgrades = { rate = \"9/s\", per = \"address\" }\n\
+                requests = { rate = \"9/s\" }\nconnections = { per_client = 2 }\n\
+                [[limits.for]]\nclient = [\"192.0.2.1\"]\nrequests = { rate = \"9/s\" }\n\
+                connections = { per = \"identity\" }\nstreams = { per_client = 1 }\n";
     let (loaded, found) = load(&[("policies/chat.toml", text)]);
     let limits = &loaded.unwrap_or_else(|_| panic!("{found}")).policies[0].limits;
     let units: Vec<_> = limits.shares().map(|share| share.units.all()).collect();

@@ -651,8 +651,8 @@ fn note_header(header: &ProxyHeader, notes: &mut ReportNotes) {
         }
         _ if header.value.contains("$ssl_client_") => (
             DirectiveOutcome::Differs,
-            "the backend no longer gets it: `client_certificate` of the route sends the certificate \
-             as `Client-Cert` (RFC 9440)",
+            "the backend no longer gets it: `client_certificate` of the route sends the \
+             certificate as `Client-Cert` (RFC 9440)",
         ),
         "accept-encoding" | "origin" => {
             (DirectiveOutcome::Dropped, "the backend gets it as it came")

@@ -95,8 +95,8 @@ pub static PER: Key<LimitUnit> = Key::new(
 pub static UPGRADES: Key<ClientRate> = Key::new(
     "upgrades",
     client_budget(),
-    "Handshakes per client: its address (IPv6: its /64), or with per = \"identity\" its certificate. \
-     Left out: unlimited.",
+    "Handshakes per client: its address (IPv6: its /64), or with per = \"identity\" its \
+     certificate. Left out: unlimited.",
 )
 .example("{ rate = \"5/s\", burst = 50 }");
 
