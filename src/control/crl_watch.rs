@@ -1,6 +1,6 @@
-//! Logs that a revocation list expires while it runs, once for each list.
+//! Logs each revocation list that expires while the process runs, once.
 //!
-//! Nothing else happens then: TLS handshakes of its clients fail from that moment, by the clock.
+//! Changes nothing: TLS handshakes of the list's clients fail from that moment by the clock.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -30,19 +30,19 @@ const MAX_ERRORS: usize = 20;
 /// Most bytes in a line of serial numbers.
 const MAX_LINE_BYTES: usize = 4 << 10;
 
-/// What happens to a revocation list behind its `nextUpdate`.
+/// The effect of a revocation list after its `nextUpdate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpiredCrl {
-    /// It is an error of `check`, and refuses new connections of the clients that it is about.
+    /// The list is an error of `check`, and refuses new connections of its authority's clients.
     Reject,
-    /// It is used as it is, with a warning.
+    /// The list is used as it is, with a warning.
     Warn,
 }
 
 /// A revocation list, in DER.
 pub struct RevocationList {
     pub der: CertificateRevocationListDer<'static>,
-    /// When a newer one is due. `None` means that it does not say.
+    /// Expiry of the list. `None` means that it has no `nextUpdate`.
     pub due: Option<CrlDue>,
 }
 
@@ -52,7 +52,7 @@ pub struct CrlFacts {
     issuer: Box<[u8]>,
     /// The issuer's name for people.
     shown: String,
-    /// When a newer list is due. `None` means that the list does not say.
+    /// The list's `nextUpdate`. `None` means that it has none.
     next_update: Option<Timestamp>,
 }
 
@@ -96,7 +96,7 @@ fn no_authority(certificate: &X509Certificate<'_>, number: usize, name: &str) ->
     Some(if certificate.subject() == certificate.issuer() {
         warning(what).with_remedy("only a client with this very certificate is accepted")
     } else {
-        error(what).with_remedy("the certificate of the authority that has signed those of clients")
+        error(what).with_remedy("the certificate of the authority that signs those of clients")
     })
 }
 

@@ -66,7 +66,7 @@ impl TrustedPeer {
 /// The value of `real_ip_header`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RealIpHeader {
-    /// `X-Forwarded-For`, spelled so: all of its lines count, the last one first.
+    /// `X-Forwarded-For`, in this spelling: nginx reads all of its lines, the last one first.
     XForwardedFor,
     /// `X-Forwarded-For` in another spelling: nginx reads its first line only.
     FirstXForwardedFor(String),

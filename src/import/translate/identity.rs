@@ -31,7 +31,7 @@ pub struct ListenerIdentity {
     listener: String,
     /// The `listen` directives behind it.
     ids: Vec<DirectiveId>,
-    /// What its peers are.
+    /// Kind of its peers, and whether they send PROXY headers.
     kind: ListenTraits,
     /// Whether nginx asks each peer for a PROXY header. `None` means: of one address family only.
     proxy_protocol: Option<bool>,
@@ -46,13 +46,13 @@ pub struct ListenerIdentity {
 /// A note on how a listener's client differs from that of nginx.
 #[derive(Debug)]
 pub struct IdentityNote {
-    /// The directives that it is about.
+    /// The directives that cause the difference.
     pub ids: Vec<DirectiveId>,
     /// The outcome of these directives.
     pub word: DirectiveOutcome,
     /// What differs, and what to write instead.
     pub text: String,
-    /// What it is about.
+    /// The requests that differ.
     pub extent: NoteExtent,
 }
 

@@ -37,7 +37,7 @@ pub struct IdentityCounts {
     requests: AtomicU64,
     /// Requests with forwarded headers that nothing reads.
     unread: AtomicU64,
-    /// Those of them that have `Forwarded` alone.
+    /// The part of `unread` that has only `Forwarded`.
     unread_forwarded: AtomicU64,
     /// The peer that may be a proxy: the one with most of the requests from private addresses,
     /// loopback addresses and users of this host. 0 means not yet known.
@@ -47,7 +47,7 @@ pub struct IdentityCounts {
     votes: AtomicU64,
     /// Requests of the suspect.
     shared: AtomicU64,
-    /// Those of them with forwarded headers that nothing reads.
+    /// The part of `shared` with forwarded headers that nothing reads.
     shared_unread: AtomicU64,
 }
 
@@ -68,7 +68,7 @@ pub struct IdentityWindow {
 pub enum Collapse {
     /// Nearly all requests, or many of one peer, carry forwarded headers that nothing reads.
     Unread {
-        /// That peer. `None` means several.
+        /// The peer that sends most of them. `None` means several.
         peer: Option<PeerPattern>,
         /// The header that most of them carry.
         header: ForwardedHeader,
@@ -104,8 +104,8 @@ impl IdentityCounts {
         add(&self.shared_unread, unread.is_some());
     }
 
-    /// Moves the counts into `window`. Of the suspects of two threads it keeps that with more
-    /// requests, and the other's count as those of others.
+    /// Moves the counts into `window`. Of the suspects of two threads, the window keeps the one with
+    /// more requests, and counts the other's requests as those of other peers.
     pub(super) fn take(&self, window: &mut IdentityWindow) {
         let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
         window.requests += take(&self.requests);
@@ -154,7 +154,7 @@ impl IdentityWindow {
             };
             return Some(Collapse::Unread { peer: suspect.filter(|_| from_one), header });
         }
-        // One user of this host is what a Unix socket mostly has, be it a proxy or not.
+        // A Unix socket mostly has one user of this host as its only peer, proxy or not.
         let address = suspect.filter(|peer| matches!(peer, PeerPattern::Network(_)));
         address.filter(|_| nearly_all(self.shared)).map(Collapse::Shared)
     }

@@ -58,7 +58,7 @@ fn report_width(from: &TomlValue<'_>, network: IpNet, are: &str) {
         Width::Wide => warning(wide(network, are, "lets very many claim any address")),
         Width::Everyone => error(wide(network, are, "lets every client claim any address")),
     };
-    from.report(finding.with_remedy("list the addresses of the proxies in front alone"));
+    from.report(finding.with_remedy("list only the addresses of the proxies in front"));
 }
 
 fn wide(network: IpNet, are: &str, lets: &str) -> String {

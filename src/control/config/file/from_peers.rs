@@ -35,8 +35,8 @@ impl Width {
     }
 }
 
-/// The networks that `patterns` are together, where that is wider than each of them: halves of the
-/// Internet are the whole of it.
+/// Joins the networks of `patterns`, and returns each result that is wider than all of its parts:
+/// two halves of the Internet are the whole Internet.
 pub fn joined(patterns: &[PeerPattern]) -> Vec<IpNet> {
     let network = |pattern: &PeerPattern| match pattern {
         PeerPattern::Network(network) => Some(fold(*network).trunc()),
@@ -74,6 +74,6 @@ pub fn check_kind(
 }
 
 fn no_user(level: impl Fn(&'static str) -> Finding) -> Finding {
-    level("`unix` holds no peer of a listener with a port")
+    level("`unix` matches no peer of a listener with a port")
         .with_remedy("the proxy's address, or listen = \"unix:/PATH\"")
 }

@@ -38,7 +38,7 @@ pub fn read(table: &mut TomlTable<'_>, address: Option<&ListenAddress>) -> Optio
     }
     for network in wide {
         let finding = warning(format!("{network} everyone claim any address"));
-        from.report(finding.with_remedy("list the proxies in front alone"));
+        from.report(finding.with_remedy("list only the proxies in front"));
     }
     Some(PeerList::new(patterns))
 }

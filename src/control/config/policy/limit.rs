@@ -45,8 +45,8 @@ struct EarlierExceptions {
 }
 
 impl EarlierExceptions {
-    /// Takes down a table for `scope`, which `value` names. Reports the first network or name that
-    /// an earlier table has too.
+    /// Registers a table for `scope`, which `value` names. Reports the first network or name that an
+    /// earlier table has too.
     fn enter(&mut self, value: &TomlValue<'_>, scope: &ExceptionScope) {
         let number = self.places.len();
         let again = match scope {
@@ -73,7 +73,7 @@ impl EarlierExceptions {
 }
 
 /// Reads one `[[limits.for]]`; omitted values are those of `common`. `taken` has the networks and
-/// the names of those above.
+/// names of the earlier tables.
 fn exception(
     mut table: TomlTable<'_>,
     common: ClientLimits,
@@ -180,7 +180,8 @@ impl OwnLimits {
 }
 
 impl ClientCount {
-    /// The count that `table` has over this one. `unit` is that of a count without `per`.
+    /// Reads a count from `table`, whose omitted values are those of `self`. `unit` is the unit of
+    /// a written count without `per`. `None` means that of `self`.
     fn overridden(self, mut table: TomlTable<'_>, unit: Option<LimitUnit>) -> ClientCount {
         let is_written = table.has(keys::PER_CLIENT.name);
         let max = table.read(&keys::PER_CLIENT).or(self.max);

@@ -112,7 +112,7 @@ fn network_of_everyone_is_an_error_and_a_wide_one_a_warning() {
     let said = |network: &str| {
         found(&format!("{{ header = \"forwarded\", from = [\"10.0.0.0/8\", \"{network}\"] }}"))
     };
-    let remedy = "list the addresses of the proxies in front alone";
+    let remedy = "list only the addresses of the proxies in front";
     assert!(said("::ffff:0.0.0.0/96").starts_with("error: from: 0.0.0.0/0 lets every client"));
     for network in ["0.0.0.0/0", "::/0"] {
         let expected = format!("error: from: {network} lets every client claim any address");
@@ -177,10 +177,10 @@ fn peers_that_no_connection_has_are_reported() {
     for (listen, keys, expected) in [
         (unix, forwarded(address), "error: from: no peer of a Unix socket has an address"),
         (unix, proxied(address), "error: from: no peer of a Unix socket has an address"),
-        (tcp, forwarded(user), "error: from: `unix` holds no peer of a listener with a port"),
-        (tcp, proxied("\"unix\""), "error: from: `unix` holds no peer of a listener"),
-        (tcp, forwarded(&both), "warning: from: `unix` holds no peer of a listener"),
-        (tcp, proxied(&both), "warning: from: `unix` holds no peer of a listener"),
+        (tcp, forwarded(user), "error: from: `unix` matches no peer of a listener with a port"),
+        (tcp, proxied("\"unix\""), "error: from: `unix` matches no peer of a listener"),
+        (tcp, forwarded(&both), "warning: from: `unix` matches no peer of a listener"),
+        (tcp, proxied(&both), "warning: from: `unix` matches no peer of a listener"),
         (unix, forwarded(&both), ""),
         (unix, proxied(user), ""),
         // PROXY headers give the connections addresses.

@@ -161,7 +161,7 @@ warning: from: 0.0.0.0/0 lets everyone claim any address
 7 | proxy_protocol = { from = ["0.0.0.0/0", "::/0"] }
   |                           ^^^^^^^^^^^^^^^^^^^^^
   |
-  = help: list the proxies in front alone
+  = help: list only the proxies in front
 
 warning: from: ::/0 lets everyone claim any address
  --> sidegate.toml:7:27
@@ -169,7 +169,7 @@ warning: from: ::/0 lets everyone claim any address
 7 | proxy_protocol = { from = ["0.0.0.0/0", "::/0"] }
   |                           ^^^^^^^^^^^^^^^^^^^^^
   |
-  = help: list the proxies in front alone
+  = help: list only the proxies in front
 "#,
     );
     with(
@@ -181,7 +181,7 @@ warning: from: 128.0.0.0/1 lets everyone claim any address
 7 | proxy_protocol = { from = ["128.0.0.0/1", "10.0.0.0/8", "fc00::/7"] }
   |                           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
   |
-  = help: list the proxies in front alone
+  = help: list only the proxies in front
 "#,
     );
 }

@@ -87,7 +87,7 @@ const fn client_budget() -> ValueKind<ClientRate> {
 pub static PER: Key<LimitUnit> = Key::new(
     "per",
     choice(&[("address", LimitUnit::Address), ("identity", LimitUnit::Identity)]),
-    "By what a client is counted: \"address\" (IPv6: its /64), or \"identity\", that of its \
+    "What a client is counted by: \"address\" (IPv6: its /64), or \"identity\", that of its \
      certificate. Without a certificate it is counted by its address. Left out: \"address\"; in a \
      [[limits.for]] as in [limits], and with `identity` there \"identity\".",
 );
@@ -204,7 +204,7 @@ pub static FOR: Key<CustomValue> = Key::new(
 pub static CLIENT: Key<CustomValue> = Key::new(
     "client",
     own("array of names of lists and networks", CLIENTS),
-    "Names of lists, and networks. Required, but with `identity`.",
+    "Names of lists, and networks. Required, except with `identity`.",
 )
 .example("[\"office\"]");
 
