@@ -77,10 +77,13 @@ async fn tunnel_has_one_permit_line_and_one_end_line() {
     check(
         &permitted,
         json!({
-            "route": "chat", "listener": "public", "client": "127.0.0.9", "peer": "127.0.0.9", "kind": "upgrade", "result": "permitted",
-            "status": 101, "host": "localhost", "path": "/chat", "request_id": null, "generation": 1, "policy": "default",
+            "route": "chat", "listener": "public", "client": "127.0.0.9", "peer": "127.0.0.9",
+            "kind": "upgrade", "result": "permitted",
+            "status": 101, "host": "localhost", "path": "/chat", "request_id": null,
+            "generation": 1, "policy": "default",
             "rule": rule(folder.path(), "allow"), "list": "partners", "entry": "127.0.0.0/8",
-            "entry_at": "policies/lists/partners.cidr:2", "owner": "acme", "ticket": "SEC-1042", "expires": "2099-12-31",
+            "entry_at": "policies/lists/partners.cidr:2", "owner": "acme", "ticket": "SEC-1042",
+            "expires": "2099-12-31",
             "backend": backend.address(),
         }),
     );
@@ -90,9 +93,12 @@ async fn tunnel_has_one_permit_line_and_one_end_line() {
     check(
         &process.logged("tunnel closed").await,
         json!({
-            "route": "chat", "client": "127.0.0.9", "peer": "127.0.0.9", "request_id": permitted["request_id"], "generation": 1,
-            "tunnel": 1, "by": "client", "phase": "closing", "reason": "client_closed", "code": 1000, "bytes_from_client": null,
-            "messages_from_client": 1, "bytes_from_backend": null, "messages_from_backend": 1, "seconds": null,
+            "route": "chat", "client": "127.0.0.9", "peer": "127.0.0.9",
+            "request_id": permitted["request_id"], "generation": 1,
+            "tunnel": 1, "by": "client", "phase": "closing", "reason": "client_closed",
+            "code": 1000, "bytes_from_client": null,
+            "messages_from_client": 1, "bytes_from_backend": null, "messages_from_backend": 1,
+            "seconds": null,
         }),
     );
     assert!(told(&process.ended_json().await, "reason").is_empty(), "no second line");
@@ -135,12 +141,15 @@ async fn network_refusal_is_logged_with_rule_and_entry() {
     let (allow, at) =
         (rule(folder.path(), "allow"), |line| format!("policies/lists/partners.cidr:{line}"));
     let carved = json!({
-        "client": "127.0.0.66", "result": "refused", "reason": "network", "status": 403, "policy": "default", "rule": allow,
-        "list": "partners", "entry": "!127.0.0.66", "entry_at": at(2), "ticket": "SEC-2190", "would_match": "127.0.0.0/24",
+        "client": "127.0.0.66", "result": "refused", "reason": "network", "status": 403,
+        "policy": "default", "rule": allow,
+        "list": "partners", "entry": "!127.0.0.66", "entry_at": at(2), "ticket": "SEC-2190",
+        "would_match": "127.0.0.0/24",
     });
     check_refused(process.client().from("127.0.0.66"), &mut process, 403, carved).await;
     let lapsed = json!({
-        "client": "127.0.1.1", "result": "refused", "reason": "network", "status": 403, "policy": "default", "rule": allow,
+        "client": "127.0.1.1", "result": "refused", "reason": "network", "status": 403,
+        "policy": "default", "rule": allow,
         "list": "partners", "entry": "127.0.1.1", "entry_at": at(3), "expires": "2020-01-01",
     });
     check_refused(process.client().from("127.0.1.1"), &mut process, 403, lapsed).await;
@@ -249,8 +258,10 @@ async fn revocation_is_logged_with_entry_and_generation() {
     let said: Map<String, Value> =
         fields.iter().map(|name| ((*name).to_owned(), closed[*name].clone())).collect();
     let expected = json!({
-        "reason": "revoked", "refusal": "network", "by": "sidegate", "list": "partners", "entry": "!127.0.0.1", "policy": "default",
-        "entry_at": "policies/lists/partners.cidr:2", "ticket": "SEC-7", "owner": "blue", "would_match": "127.0.0.0/8",
+        "reason": "revoked", "refusal": "network", "by": "sidegate", "list": "partners",
+        "entry": "!127.0.0.1", "policy": "default",
+        "entry_at": "policies/lists/partners.cidr:2", "ticket": "SEC-7", "owner": "blue",
+        "would_match": "127.0.0.0/8",
         "rule": rule(folder.path(), "allow"),
     });
     assert_eq!((Value::Object(said), &closed["generation"]), (expected, &2.into()));

@@ -17,7 +17,8 @@ fn exceptions(text: &str, expected: &str) {
 #[test]
 fn one_network_has_one_exception() {
     exceptions(
-        "[[limits.for]]\nclient = [\"office\"]\nidle = \"1h\"\n[[limits.for]]\nclient = [\"vpn\", \"192.0.2.0/24\"]",
+        "[[limits.for]]\nclient = [\"office\"]\nidle = \"1h\"\n\
+         [[limits.for]]\nclient = [\"vpn\", \"192.0.2.0/24\"]",
         r#"
 error: client: 192.0.2.0/24 is in two [[limits.for]]
   --> policies/chat.toml:11:10
@@ -52,7 +53,8 @@ error: client: 192.0.2.0/24 is in two [[limits.for]]
     );
     // A network may appear twice within one exception, and a carved-out network belongs to none.
     exceptions(
-        "[[limits.for]]\nclient = [\"office\", \"192.0.2.0/24\"]\n[[limits.for]]\nclient = [\"192.0.2.13\"]",
+        "[[limits.for]]\nclient = [\"office\", \"192.0.2.0/24\"]\n\
+         [[limits.for]]\nclient = [\"192.0.2.13\"]",
         "",
     );
     // The longest network decides between two exceptions.
@@ -147,7 +149,8 @@ error: for: one table where several can be
 #[test]
 fn exception_has_the_keys_of_limits_except_the_total() {
     exceptions(
-        "[[limits.for]]\nclient = [\"office\"]\nconnections = { total = 5, per_client = 0 }\nupgrades = { burst = 5 }\nfor = []\nidel = \"1h\"",
+        "[[limits.for]]\nclient = [\"office\"]\nconnections = { total = 5, per_client = 0 }\n\
+         upgrades = { burst = 5 }\nfor = []\nidel = \"1h\"",
         r#"
 error: total: the total is of the whole policy
  --> policies/chat.toml:9:17
@@ -194,8 +197,10 @@ error: unknown key `idel` in [[limits.for]]
 
 #[test]
 fn exception_inherits_omitted_limits() {
-    let text = "schema = 1\nclient.allow = [\"any\"]\n[limits]\nidle = \"10m\"\nping = \"5s\"\nconnections = { per_client = 1, total = 9 }\n\
-                [[limits.for]]\nclient = [\"192.0.2.1\"]\nidle = \"1h\"\n[[limits.for]]\nclient = [\"192.0.2.2\"]\nconnections = { per_client = 5 }\n";
+    let text = "schema = 1\nclient.allow = [\"any\"]\n[limits]\nidle = \"10m\"\nping = \"5s\"\n\
+                connections = { per_client = 1, total = 9 }\n\
+                [[limits.for]]\nclient = [\"192.0.2.1\"]\nidle = \"1h\"\n\
+                [[limits.for]]\nclient = [\"192.0.2.2\"]\nconnections = { per_client = 5 }\n";
     let (loaded, found) = load(&[("policies/chat.toml", text)]);
     let limits = &loaded.unwrap_or_else(|_| panic!("{found}")).policies[0].limits;
     let tunnel = TunnelLimits {
