@@ -17,12 +17,12 @@ use crate::admin::state::AdminContext;
 use crate::admin::tunnels::TunnelFilter;
 use crate::admin::wire::{
     self, AdminRequest as _, ConfigAnswer, ConfigRequest, DiffAnswer, DiffRequest, DrainAnswer,
-    DrainRequest, Draining, ErrorAnswer, ExplainRequest, PRODUCT, ReloadAnswer, ReloadRequest,
-    ShutdownTimes, StatusRequest, TunnelsRequest,
+    DrainRequest, Draining, ErrorAnswer, ExplainRequest, PRODUCT, RecentReload, ReloadAnswer,
+    ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest,
 };
 use crate::admin::{diff, status, tunnels};
 use crate::control::config::effective;
-use crate::control::reload::{AcceptedEffects, ReloadOutcome, Trigger};
+use crate::control::reload::{AcceptedEffects, RecentPublish, ReloadOutcome, Trigger};
 use crate::policy::Policy;
 
 /// Most characters of a path that are logged.
@@ -208,14 +208,20 @@ async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {
             let diagnostics = status::reports(&warnings);
             ("published", ReloadAnswer::Published { generation, digest, revoked, diagnostics })
         }
-        ReloadOutcome::Unchanged { generation, digest } => {
-            ("unchanged", ReloadAnswer::Unchanged { generation, digest: digest.to_string() })
+        ReloadOutcome::Unchanged { generation, digest, recent } => {
+            let (digest, recent) = (digest.to_string(), recent.map(recent_reload));
+            ("unchanged", ReloadAnswer::Unchanged { generation, digest, recent })
         }
         ReloadOutcome::Rejected { errors } => {
             ("rejected", ReloadAnswer::Rejected { diagnostics: status::reports(&errors) })
         }
     };
     (word, answer_with(&answer).1)
+}
+
+fn recent_reload(publish: RecentPublish) -> RecentReload {
+    let age_ms = u64::try_from(publish.age.as_millis()).unwrap_or(u64::MAX);
+    RecentReload { cause: status::cause(publish.trigger), age_ms }
 }
 
 /// Orders a drain, but only once: a second order would cut all tunnels at once, which a repeated

@@ -162,6 +162,7 @@ fn rule_verdict(said: RuleExplanation) -> RuleVerdict {
         "origin" => RuleName::Origin,
         "certificate" => RuleName::Certificate,
         "subprotocol" => RuleName::Subprotocol,
+        "http" => RuleName::Http,
         _ => RuleName::Other(said.rule),
     };
     let lists = said.lists.into_iter().map(list_verdict).collect();

@@ -71,14 +71,19 @@ fn last_reload(config_status: &ConfigStatus) -> Option<LastReload> {
         ReloadResult::Unchanged => LastOutcome::Unchanged,
         ReloadResult::Rejected => LastOutcome::Rejected,
     };
-    let cause = match last.trigger {
+    let cause = cause(last.trigger);
+    let diagnostics = reports(rejected.as_deref().map_or(&[], Vec::as_slice));
+    Some(LastReload { outcome, cause, at: Time(last.at), diagnostics })
+}
+
+/// Converts the trigger of a reload to its word.
+pub fn cause(trigger: Trigger) -> ReloadCause {
+    match trigger {
         Trigger::Saved => ReloadCause::Saved,
         Trigger::Poll => ReloadCause::Poll,
         Trigger::Signal => ReloadCause::Signal,
         Trigger::Requested => ReloadCause::Asked,
-    };
-    let diagnostics = reports(rejected.as_deref().map_or(&[], Vec::as_slice));
-    Some(LastReload { outcome, cause, at: Time(last.at), diagnostics })
+    }
 }
 
 /// Converts diagnostics to their wire form, each with its rendered text.

@@ -58,7 +58,8 @@ pub struct ExplainArgs {
     json: bool,
 }
 
-/// Prints the explanation. Ends with 1 if it is a refusal, or if there is no explanation.
+/// Prints the explanation. Ends with 1 if it is a refusal, or if the agent gives none, and with 78
+/// if the files have errors.
 pub fn explain(verb: &ExplainArgs) -> Exit {
     let request = ExplainRequest {
         client: verb.peer.clone().or(verb.client.clone()).unwrap_or_default(),
@@ -79,7 +80,10 @@ pub fn explain(verb: &ExplainArgs) -> Exit {
         }
     };
     let answer = if verb.live { from_agent(verb, &request) } else { from_files(verb, &inquiry) };
-    let Some(answer) = answer else { return Exit::Failure };
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(exit) => return exit,
+    };
     if verb.json {
         print_json(&answer);
     } else {
@@ -93,14 +97,23 @@ pub fn exit(answer: &ExplainAnswer) -> Exit {
     if answer.permitted { Exit::Success } else { Exit::Failure }
 }
 
-fn from_files(verb: &ExplainArgs, inquiry: &ExplainQuery) -> Option<ExplainAnswer> {
+/// Explains by the files. Errors are printed and returned as the exit code.
+fn from_files(verb: &ExplainArgs, inquiry: &ExplainQuery) -> Result<ExplainAnswer, Exit> {
     // The policies' own tests are not run: a failed one may be the very thing to explain.
-    let built = compile::compile_untested(&verb.config.config)
-        .map_err(|errors| print_diagnostics(&errors))
-        .ok()?;
-    inquiry.answer(&built.snapshot, Timestamp::now(), None).map_err(print_error).ok()
+    let built = compile::compile_untested(&verb.config.config).map_err(|errors| {
+        print_diagnostics(&errors);
+        Exit::Config
+    })?;
+    inquiry.answer(&built.snapshot, Timestamp::now(), None).map_err(|sentence| {
+        print_error(sentence);
+        Exit::Usage
+    })
 }
 
-fn from_agent(verb: &ExplainArgs, request: &ExplainRequest) -> Option<ExplainAnswer> {
-    admin_client::ask(&verb.config.config, request, EXPLAIN_TIMEOUT).map_err(print_error).ok()
+/// Asks the running agent. Errors are printed and returned as the exit code.
+fn from_agent(verb: &ExplainArgs, request: &ExplainRequest) -> Result<ExplainAnswer, Exit> {
+    admin_client::ask(&verb.config.config, request, EXPLAIN_TIMEOUT).map_err(|failure| {
+        print_error(failure);
+        Exit::Failure
+    })
 }

@@ -7,7 +7,10 @@ use crate::cli::run;
 
 /// The files that Sidegate reads or creates, each with its meaning.
 const FILES: [(&str, &str); 7] = [
-    ("/etc/sidegate/sidegate.toml", "the operator's configuration; --config names another file"),
+    (
+        "/etc/sidegate/sidegate.toml",
+        "the operator's configuration; --config or SIDEGATE_CONFIG name another file or directory",
+    ),
     ("policies/NAME.toml", "in the same directory: one access policy per file"),
     ("policies/lists/NAME.cidr", "networks that a policy refers to, one per line"),
     ("[[certificate]] chain, key", "PEM files, readable only by the owner and the service's group"),

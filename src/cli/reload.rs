@@ -6,7 +6,8 @@ use crate::cli::admin_client;
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
 use crate::cli::output::{count_u64, print, print_error, print_error_lines};
-use sidegate::admin::wire::{ReloadAnswer, ReloadRequest};
+use sidegate::admin::wire::{RecentReload, ReloadAnswer, ReloadCause, ReloadRequest};
+use sidegate::observe::printable;
 
 /// Time for the agent's answer. The agent itself allows a reload 60 s.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(70);
@@ -64,7 +65,13 @@ pub fn print_text(answer: &ReloadAnswer) {
             let revoked = count_u64(*revoked, "tunnel");
             print(format_args!("published: generation {generation} ({digest}), {revoked} revoked"));
         }
-        ReloadAnswer::Unchanged { generation, .. } => {
+        ReloadAnswer::Unchanged { generation, digest, recent: Some(recent) } => {
+            print(format_args!(
+                "generation {generation} ({digest}), {}",
+                published_sentence(recent)
+            ));
+        }
+        ReloadAnswer::Unchanged { generation, recent: None, .. } => {
             print(format_args!(
                 "unchanged: the running configuration matches the files, generation {generation}"
             ));
@@ -73,6 +80,38 @@ pub fn print_text(answer: &ReloadAnswer) {
         ReloadAnswer::Rejected { diagnostics } => {
             diagnostics.iter().for_each(|diagnostic| print_error_lines(&diagnostic.text));
             print_error("rejected: the previous configuration keeps running");
+        }
+    }
+}
+
+/// The sentence about a publish that came before the request: "published 0.4 s ago when the file
+/// was saved".
+fn published_sentence(recent: &RecentReload) -> String {
+    let seconds = Duration::from_millis(recent.age_ms).as_secs_f64();
+    let cause = match &recent.cause {
+        ReloadCause::Saved => "when the file was saved".to_owned(),
+        ReloadCause::Poll => "when a poll found the change".to_owned(),
+        ReloadCause::Signal => "on SIGHUP".to_owned(),
+        ReloadCause::Asked => "by an earlier request".to_owned(),
+        ReloadCause::Other(word) => format!("(cause: {})", printable::line(word)),
+    };
+    format!("published {seconds:.1} s ago {cause}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recent_publish_is_told_with_its_age_and_cause() {
+        for (cause, age_ms, said) in [
+            (ReloadCause::Saved, 412, "published 0.4 s ago when the file was saved"),
+            (ReloadCause::Poll, 59_960, "published 60.0 s ago when a poll found the change"),
+            (ReloadCause::Signal, 0, "published 0.0 s ago on SIGHUP"),
+            (ReloadCause::Asked, 1_000, "published 1.0 s ago by an earlier request"),
+            (ReloadCause::Other("a\u{9b}b".into()), 50, "published 0.1 s ago (cause: a\u{fffd}b)"),
+        ] {
+            assert_eq!(published_sentence(&RecentReload { cause, age_ms }), said);
         }
     }
 }

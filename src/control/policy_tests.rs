@@ -97,7 +97,8 @@ impl<'t> TestRun<'t> {
             let request = slashed.as_ref().unwrap_or(request);
             // Without an instant, no entry has lapsed.
             let at = test.at.unwrap_or(Timestamp::MIN);
-            snapshot.judge_by(&test.subject, request, None, at, script.candidate())
+            let judged = snapshot.judge_by(&test.subject, request, None, at, script.candidate());
+            judged.of_forwarded(request)
         });
         let is_stray = verdict
             .as_ref()
@@ -302,6 +303,34 @@ error: test "x" failed: expected allow, got refuse:network
             told(&[("policies/chat.toml", &text)]),
             (false, expected.trim_matches('\n').to_owned())
         );
+    }
+
+    #[test]
+    fn plain_http_that_no_route_forwards_is_refused() {
+        let plain = |client: &str, expect: &str| {
+            let page = "origin = \"https://app.example.com\"\n";
+            let test = test(client, "/chat/a", page, expect).replace("wss:", "https:");
+            told(&[("policies/chat.toml", &format!("{CHAT}{test}"))])
+        };
+        for (client, expect, passes) in [
+            ("192.0.2.1", "refuse:plain", true),
+            ("192.0.2.1", "refuse", true),
+            ("192.0.2.1", "allow", false),
+            ("192.0.2.13", "refuse:network", true), // the policy's refusal comes first
+            ("192.0.2.13", "refuse:plain", false),
+        ] {
+            assert_eq!(plain(client, expect).0, passes, "{client} {expect}");
+        }
+        let said = plain("192.0.2.1", "allow").1;
+        let why = "http        plain HTTP is answered 426 here; http = \"forward\" of the route";
+        assert!(said.contains("got refuse:plain") && said.contains(why), "{said}");
+        // The same URL passes where the route forwards plain HTTP.
+        let forwards = SIDEGATE.replacen("path = '/chat/'", "path = '/chat/'\nhttp = 'forward'", 1);
+        let page = "origin = \"https://app.example.com\"\n";
+        let test = test("192.0.2.1", "/chat/a", page, "allow").replace("wss:", "https:");
+        let files =
+            [("sidegate.toml", &*forwards), ("policies/chat.toml", &format!("{CHAT}{test}"))];
+        assert!(told(&files).0);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::certificate::ServedCertificate;
 use crate::snapshot::generation::Snapshot;
-use crate::snapshot::route::{PathForwarding, PlainHttp, Route};
+use crate::snapshot::route::{PathForwarding, Route};
 
 /// The verdict on one request, and what it was based on.
 #[derive(Debug)]
@@ -69,10 +69,20 @@ impl Permit {
     /// # Errors
     /// [`Refusal::Plain`]: the request is plain HTTP, and the route forwards none.
     pub fn forwards(&self, request: &Request) -> Result<(), Refusal> {
-        match self.route.http {
-            PlainHttp::Refuse if request.is_plain() => Err(Refusal::Plain),
-            PlainHttp::Refuse | PlainHttp::Forward => Ok(()),
+        self.route.forwards(request)
+    }
+}
+
+impl Judgement {
+    /// Returns the judgement with [`Refusal::Plain`] where the policy permits `request`, but its
+    /// route does not forward it. The candidate's verdict changes with it.
+    pub fn of_forwarded(mut self, request: &Request) -> Judgement {
+        let refused = self.route.as_ref().and_then(|route| route.forwards(request).err());
+        if let Some(refusal) = refused {
+            self.verdict = self.verdict.and(Err(refusal));
+            self.candidate = self.candidate.map(|verdict| verdict.and(Err(refusal)));
         }
+        self
     }
 }
 

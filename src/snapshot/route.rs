@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 
 use crate::close::code;
 use crate::policy::Policy;
-use crate::policy::request::RequestPath;
+use crate::policy::request::{Request, RequestPath};
 use crate::refusal::Refusal;
 use crate::snapshot::backend_name::{BackendName, NameState};
 use crate::snapshot::tls::BackendTls;
@@ -209,6 +209,17 @@ impl fmt::Display for Endpoint {
 }
 
 impl Route {
+    /// Checks whether the route forwards `request`, as an attempt or as plain HTTP.
+    ///
+    /// # Errors
+    /// [`Refusal::Plain`]: the request is plain HTTP, and the route forwards none.
+    pub fn forwards(&self, request: &Request) -> Result<(), Refusal> {
+        match self.http {
+            PlainHttp::Refuse if request.is_plain() => Err(Refusal::Plain),
+            PlainHttp::Refuse | PlainHttp::Forward => Ok(()),
+        }
+    }
+
     /// Returns the path that backends receive for `path`, before any prefix is stripped.
     pub fn forwarded<'p>(&self, path: &'p RequestPath) -> &'p str {
         path.forwarded(self.paths == PathForwarding::AsIs)

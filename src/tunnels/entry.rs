@@ -167,13 +167,7 @@ impl LiveEntry {
     pub(super) fn judge(&self, snapshot: &Snapshot, now: Timestamp) -> Judgement {
         // Without a certificate: the 421 of RFC 9110 §15.5.20 concerns the request's connection,
         // and was decided when the request came.
-        let mut judgement = snapshot.judge(&self.subject, &self.request, None, now);
-        let refused =
-            judgement.verdict.as_ref().ok().and_then(|permit| permit.forwards(&self.request).err());
-        if let Some(refusal) = refused {
-            judgement.verdict = Err(refusal);
-        }
-        judgement
+        snapshot.judge(&self.subject, &self.request, None, now).of_forwarded(&self.request)
     }
 
     /// Judges the tunnel again. If permitted, it gets its route's current rules. The verdict of a

@@ -102,6 +102,7 @@ pub fn command(arguments: &[&str], folder: &Path) -> Command {
         .args(arguments)
         .current_dir(folder)
         .env("TMPDIR", folder)
+        .env_remove("SIDEGATE_CONFIG")
         .env_remove("RUNTIME_DIRECTORY")
         .env_remove("XDG_RUNTIME_DIR");
     command
@@ -139,6 +140,49 @@ async fn files_that_are_wrong_or_missing_end_run_with_78() {
     check(RUN, folder.path(), 78, &["policies/default.toml:1:10", "allow", "not started"]).await;
     check(&["run", "--config", "none.toml"], folder.path(), 78, &["none.toml"]).await;
     check(&["check", "none.toml"], folder.path(), 1, &["none.toml"]).await;
+}
+
+/// Runs a command whose environment has `SIDEGATE_CONFIG`; asserts its exit code and one part of
+/// what it prints.
+async fn check_with_variable(arguments: &[&str], folder: &Path, set: &str, code: i32, said: &str) {
+    let mut command = command(arguments, folder);
+    command.env("SIDEGATE_CONFIG", set);
+    let output =
+        within("a command", spawn_blocking(move || command.output())).await.unwrap().unwrap();
+    let text = lossy(&output.stdout) + &lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?} {set:?}: {text}");
+    assert!(text.contains(said), "{arguments:?} {set:?}: no {said:?} in {text}");
+}
+
+#[tokio::test]
+async fn directory_and_variable_name_the_configuration() {
+    let agent = sidegate::new().route("/chat", &backend::echo().run().await).run().await;
+    let (folder, url) = (agent.folder(), "ws://localhost/chat");
+    let directory = folder.to_str().unwrap();
+    let file = folder.join("sidegate.toml");
+    let explain = ["explain", "--client", "127.0.0.1", "--url", url];
+    for (verb, code, said) in [
+        (&["check"][..], 0, "fine"),
+        (&explain, 0, "ALLOW"),
+        (&["explain", "--live", "--client", "127.0.0.1", "--url", url], 0, "ALLOW"),
+        (&["diff"], 0, "matches the files"),
+        (&["status"], 0, "generation"),
+        (&["reload", "--wait"], 0, "generation 1"),
+        (&["run"], 75, "another agent listens there"),
+    ] {
+        let named = |path| [verb, &["--config", path]].concat();
+        check_with_variable(&named("."), folder, "", code, said).await;
+        check_with_variable(&named(directory), Path::new("/"), "/none", code, said).await;
+        check_with_variable(verb, Path::new("/"), directory, code, said).await;
+        check_with_variable(verb, Path::new("/"), file.to_str().unwrap(), code, said).await;
+    }
+    // Empty, the variable counts as unset; a directory without the file is named with it.
+    let empty = tempfile::tempdir().unwrap();
+    let default = "/etc/sidegate/sidegate.toml";
+    check_with_variable(&["check"], empty.path(), "", 1, default).await;
+    let missing = empty.path().join("sidegate.toml");
+    let set = empty.path().to_str().unwrap();
+    check_with_variable(&["run"], Path::new("/"), set, 78, missing.to_str().unwrap()).await;
 }
 
 #[tokio::test]

@@ -154,6 +154,48 @@ async fn explain_shows_missing_routes_and_gate_refusals() {
 }
 
 #[tokio::test]
+async fn explain_refuses_plain_http_as_the_listener_does() {
+    let backend = backend::echo().run().await;
+    let forwarding = files().route("/chat", &backend).on_route("http = 'forward'");
+    for (files, code, said) in [
+        (files().route("/chat", &backend), 1, "REFUSE 426 plain   policy default\n"),
+        (forwarding, 0, "ALLOW"),
+    ] {
+        let agent = files.run().await;
+        let asked = [
+            "explain",
+            "--config",
+            ".",
+            "--client",
+            "127.0.0.1",
+            "--url",
+            "https://localhost/chat",
+        ];
+        for more in [&[][..], &["--live"]] {
+            let output = done(&[&asked[..], more].concat(), agent.folder()).await;
+            let text = lossy(&output.stdout);
+            assert!(text.starts_with(said) && output.status.code() == Some(code), "{text}");
+        }
+        let answer = client::new(&agent).get("/chat").await;
+        assert_eq!(answer.status() == 426, code == 1, "the listener agrees");
+    }
+}
+
+#[tokio::test]
+async fn explain_ends_with_78_when_files_have_errors() {
+    let broken = files().file("policies/default.toml", "schema = 1\nclient.alow = ['any']\n");
+    let asked =
+        |config| ["explain", "--config", config, "--client", "::1", "--url", "ws://localhost/chat"];
+    let folder = broken.write();
+    check(&asked("sidegate.toml"), folder.path(), 78, &["policies/default.toml:2"]).await;
+    check(&asked("none.toml"), folder.path(), 78, &["none.toml"]).await;
+    check(&asked("policies"), folder.path(), 78, &["policies/sidegate.toml"]).await;
+    // The agent's own answer does not depend on the files.
+    let live = [&asked("sidegate.toml")[..], &["--live"]].concat();
+    check(&live, folder.path(), 1, &["no agent answers"]).await;
+}
+
+#[tokio::test]
 async fn explain_judges_as_is_paths_as_sent() {
     let files = files().route("/api/", &backend::echo().run().await).on_route("paths = 'as-is'");
     let folder = files.write();
@@ -215,7 +257,7 @@ async fn explain_reports_invalid_files_and_ignores_failed_tests() {
     std::fs::write(&policy, format!("{POLICY}{test}")).unwrap();
     check(&asked, folder.path(), 0, &["ALLOW"]).await;
     std::fs::write(&policy, "schema = 1\nclient.alow = []\n").unwrap();
-    check(&asked, folder.path(), 1, &["policies/default.toml:2", "`allow`"]).await;
+    check(&asked, folder.path(), 78, &["policies/default.toml:2", "`allow`"]).await;
 }
 
 #[tokio::test]
@@ -406,7 +448,7 @@ async fn wrong_arguments_about_a_peer_are_refused() {
         (&["--client", "::1", "--peer", "::1"][..], 2, "cannot be used with"),
         (&["--client", "::1", "--forwarded-for", "::1"], 2, "cannot be used with"),
         (&[], 2, "--client"),
-        (&["--peer", "::1", "--listener", "none"], 1, "there is no listener `none`: public"),
+        (&["--peer", "::1", "--listener", "none"], 2, "there is no listener `none`: public"),
         (&["--peer", "::1", "--forwarded-for", "a\nb"], 2, "is not a header's value"),
         (&["--peer", "balancer"], 2, "`balancer` is "),
     ] {

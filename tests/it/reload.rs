@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use ::sidegate::control::reload::ReloadOutcome;
 use toml::Value;
 
+use crate::cli::done;
 use crate::harness::client::Client;
 use crate::harness::sidegate::Sidegate;
-use crate::harness::wire::Frame;
+use crate::harness::wire::{Frame, lossy};
 use crate::harness::{backend, certificate, client, sidegate, within};
 use crate::tunnel::{ends, open};
 
@@ -76,6 +77,37 @@ async fn reload_caller_gets_the_outcome() {
     };
     assert_eq!((generation, revoked), (2, 1));
     drop(tunnel);
+}
+
+#[tokio::test]
+async fn reload_command_names_a_publish_that_was_faster() {
+    let (sidegate, _backend) = echoing().await;
+    let wait = ["reload", "--config", ".", "--wait"];
+    let said = async || lossy(&done(&wait, sidegate.folder()).await.stdout);
+    // The first generation was not published by a reload.
+    assert!(said().await.starts_with("unchanged: "));
+    sidegate.policy().deny("127.0.0.9").write().await;
+    let saved = fs::read(sidegate.folder().join("policies/default.toml")).unwrap();
+    let text = said().await;
+    assert!(text.starts_with("generation 2 ("), "{text}");
+    assert!(text.trim_end().ends_with(" s ago when the file was saved"), "{text}");
+    sidegate.put("policies/default.toml", "schema = 1\nclient.allow = ['any'");
+    done(&wait, sidegate.folder()).await; // rejected, whoever reads the file first
+    sidegate.put("policies/default.toml", saved);
+    let text = said().await;
+    assert!(text.starts_with("generation 2 ("), "the same generation runs on: {text}");
+}
+
+#[tokio::test]
+async fn reload_command_names_an_earlier_request() {
+    let base = sidegate::new().toml("reload.watch = 'off'");
+    let sidegate = base.route("/chat", &backend::echo().run().await).run().await;
+    let wait = ["reload", "--config", ".", "--wait"];
+    sidegate.policy().deny("127.0.0.9").put();
+    for said in ["published: generation 2 ", " s ago by an earlier request\n"] {
+        let text = lossy(&done(&wait, sidegate.folder()).await.stdout);
+        assert!(text.contains(said), "{said:?}: {text}");
+    }
 }
 
 // C-RLD-02, C-RLD-09

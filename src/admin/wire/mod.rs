@@ -40,7 +40,7 @@ pub use self::health::{LivezAnswer, ReadyState, ReadyzAnswer};
 pub use self::message::{AdminAnswer, AdminRequest, ErrorAnswer};
 pub use self::query::encode_query;
 pub use self::reading::{ReadError, Received, read};
-pub use self::reload::{ReloadAnswer, ReloadRequest};
+pub use self::reload::{RecentReload, ReloadAnswer, ReloadRequest};
 pub use self::report::{DiagnosticReport, Severity};
 pub use self::status::{
     BackendStatus, CandidateStatus, CertificateStatus, LastOutcome, LastReload, ListStatus,

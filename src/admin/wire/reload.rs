@@ -3,9 +3,11 @@
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
+use crate::admin::wire::field::nullable;
 use crate::admin::wire::message::{AdminAnswer, AdminRequest};
 use crate::admin::wire::query::pairs;
 use crate::admin::wire::report::DiagnosticReport;
+use crate::admin::wire::words::ReloadCause;
 
 /// A request to read the files now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,10 @@ pub enum ReloadAnswer {
         generation: u64,
         /// The digest of its files.
         digest: String,
+        /// The reload that published it, if that was in the last minute. `null`: it was not, or it
+        /// is the first generation.
+        #[serde(deserialize_with = "nullable")]
+        recent: Option<RecentReload>,
     },
     /// The running generation stays (422).
     Rejected {
@@ -95,6 +101,16 @@ pub enum ReloadAnswer {
     },
     /// The reload was requested; the answer did not wait for its outcome (202).
     Asked,
+}
+
+/// A reload that published the running generation a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct RecentReload {
+    /// Its cause.
+    pub cause: ReloadCause,
+    /// Milliseconds since the publish.
+    pub age_ms: u64,
 }
 
 impl AdminAnswer for ReloadAnswer {

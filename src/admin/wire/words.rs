@@ -105,6 +105,8 @@ pub enum RuleName {
     Certificate,
     /// The policy's `subprotocols`.
     Subprotocol,
+    /// The route's `http`, which refuses plain HTTP.
+    Http,
     /// A word of a newer agent.
     #[serde(untagged)]
     Other(UnknownWord),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::check::report::{Report, ReportFormat};
 use crate::cli::check::target::{CheckTarget, ConfigCache};
+use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
 use sidegate::control::config::diagnostic::Diagnostic;
 
@@ -18,9 +19,9 @@ pub struct CheckArgs {
     /// them, or lists (`*.cidr`).
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The configuration file to check if no PATH is given.
-    #[arg(long, value_name = "FILE", default_value = "/etc/sidegate/sidegate.toml")]
-    config: PathBuf,
+    // Checked if no PATH is given.
+    #[command(flatten)]
+    config: ConfigArg,
     /// Treat warnings as errors.
     #[arg(long)]
     strict: bool,
@@ -31,8 +32,8 @@ pub struct CheckArgs {
 
 /// Checks every path and prints the findings.
 pub fn check(verb: &CheckArgs) -> Exit {
-    let paths =
-        if verb.paths.is_empty() { std::slice::from_ref(&verb.config) } else { &verb.paths };
+    let config = std::slice::from_ref(&verb.config.config);
+    let paths = if verb.paths.is_empty() { config } else { &verb.paths };
     let mut configurations = ConfigCache::default();
     let mut report = Report::new(verb.format, verb.strict);
     for path in paths {

@@ -29,7 +29,8 @@ use self::prepare::{PreparedGeneration, RunningState};
 use self::read::{FilePass, half_renewal_timeout};
 use self::request::ReloaderRequest;
 pub use self::request::{
-    AcceptedEffects, ReloadImpact, ReloadOutcome, ReloadPreview, ReloaderHandle, Trigger,
+    AcceptedEffects, RecentPublish, ReloadImpact, ReloadOutcome, ReloadPreview, ReloaderHandle,
+    Trigger,
 };
 use self::task::{AttemptedFiles, BoundGeneration, ReloadStop, RequestReceiver};
 pub use self::task::{BindFn, ReloadContext, Reloader, TakeoverFn};
@@ -70,6 +71,7 @@ impl Reloader {
             running_files: digests,
             tried: Some(AttemptedFiles { digest, lists }),
             half: None,
+            published: None,
             reconciled: Timestamp::now(),
         };
         reloader.report_watch();

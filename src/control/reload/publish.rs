@@ -3,6 +3,7 @@
 //! Decides nothing: every value that arrives here was read, compiled, tested and previewed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -13,11 +14,15 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::policy_tests::{PolicyTests, run_tests};
 use crate::control::reload::config_status::{LastResult, ListFileStatus};
 use crate::control::reload::prepare::PreparedGeneration;
-use crate::control::reload::request::{ReloadOutcome, Trigger};
+use crate::control::reload::request::{RecentPublish, ReloadOutcome, Trigger};
 use crate::control::reload::task::{BoundGeneration, Reloader};
 use crate::control::revoke;
 use crate::observe::metrics::ReloadResult;
 use crate::tunnels::ReconcileOutcome;
+
+/// Largest age at which an unchanged reload names the publish before it: the watch usually reads a
+/// saved file before an operator's command does.
+const MAX_RECENT_AGE: Duration = Duration::from_secs(60);
 
 impl Reloader {
     /// Publishes a generation whose sockets are bound, then serves on them.
@@ -88,6 +93,7 @@ impl Reloader {
         }
         self.context.config_status.warnings.store(Arc::new(warnings.clone()));
         self.context.config_status.since.store(Arc::new(Timestamp::now()));
+        self.published = Some((trigger, Instant::now()));
         self.ended(trigger, ReloadResult::Published);
         let milliseconds = began.elapsed().as_millis() as u64;
         tracing::info!(cause = trigger.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
@@ -145,7 +151,10 @@ impl Reloader {
         let live = self.context.live.load();
         let (generation, digest) = (live.generation, Arc::clone(&live.digest));
         tracing::info!(cause = trigger.word(), generation, "unchanged");
-        ReloadOutcome::Unchanged { generation, digest }
+        let recent =
+            self.published.map(|(trigger, at)| RecentPublish { trigger, age: at.elapsed() });
+        let recent = recent.filter(|publish| publish.age <= MAX_RECENT_AGE);
+        ReloadOutcome::Unchanged { generation, digest, recent }
     }
 
     pub(super) fn reject(&self, trigger: Trigger, errors: Vec<Diagnostic>) -> ReloadOutcome {

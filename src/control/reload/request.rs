@@ -1,6 +1,7 @@
 //! The requests that the reloader serves, and its answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -55,12 +56,24 @@ pub enum ReloadOutcome {
         generation: u64,
         /// Digest of the running generation's files.
         digest: Arc<str>,
+        /// The reload that published it. `None` means that it is the first generation, or that it
+        /// was published more than a minute ago.
+        recent: Option<RecentPublish>,
     },
     /// The reload failed; the running generation was kept.
     Rejected {
         /// All errors, then warnings.
         errors: Arc<[Diagnostic]>,
     },
+}
+
+/// A publish that came shortly before a request for the same files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecentPublish {
+    /// The event that triggered it.
+    pub trigger: Trigger,
+    /// Time since it.
+    pub age: Duration,
 }
 
 /// The effects of a held reload that an operator has accepted.

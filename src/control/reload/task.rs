@@ -16,7 +16,7 @@ use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{ListFileCache, Settings};
 use crate::control::reload::config_status::{ConfigStatus, ListFileStatus};
 use crate::control::reload::prepare::PreparedGeneration;
-use crate::control::reload::request::ReloaderRequest;
+use crate::control::reload::request::{ReloaderRequest, Trigger};
 use crate::control::reload::worker::FileWorker;
 use crate::control::resolve::Resolver;
 use crate::control::systemd::sockets::PassedSockets;
@@ -82,6 +82,8 @@ pub struct Reloader {
     pub(super) tried: Option<AttemptedFiles>,
     /// Time since which a certificate and its key have not matched. `None` means that they match.
     pub(super) half: Option<Instant>,
+    /// What published the running generation, and when. `None` means the start of the process.
+    pub(super) published: Option<(Trigger, Instant)>,
     /// When the live tunnels were last judged. An entry that lapses later is not noticed yet.
     pub(super) reconciled: Timestamp,
 }

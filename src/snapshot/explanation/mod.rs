@@ -25,6 +25,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::ambiguity::Ambiguity;
 use crate::snapshot::generation::Snapshot;
 use crate::snapshot::judge::Judgement;
+use crate::snapshot::route::Route;
 
 pub use self::limits::Remaining;
 pub use self::report::{
@@ -82,7 +83,7 @@ impl Snapshot {
         let (sent, slashed) = (&request.path, self.with_slash(request));
         let request = slashed.as_ref().unwrap_or(request);
         // Without a connection there is no certificate that could misdirect.
-        let judgement = self.judge_by(subject, request, None, now, candidate);
+        let judgement = self.judge_by(subject, request, None, now, candidate).of_forwarded(request);
         let forwarded = judgement.route.as_ref().map(|route| route.forwarded(sent));
         let path = forwarded.unwrap_or(sent.forwarded(false));
         explanation.target = format!("{}{path}", request.host);
@@ -100,6 +101,7 @@ impl Snapshot {
             explanation.route = Some(route.name.to_string());
             let policy = route.policy.as_promoted(candidate);
             explanation.rules.extend(rules(policy, subject, request, now));
+            explanation.rules.extend(plain_http(route, request));
             explanation.limits =
                 limits::limits(policy, &route.policy, subject, request, now, budgets);
         }
@@ -224,6 +226,19 @@ fn networks(
 fn ambiguous(ambiguity: &Ambiguity) -> RuleExplanation {
     let says = ambiguity.to_string();
     RuleExplanation { rule: "path".into(), place: None, passes: false, says, lists: Vec::new() }
+}
+
+/// The entry for plain HTTP that `route` does not forward. `None` means that it forwards `request`.
+fn plain_http(route: &Route, request: &Request) -> Option<RuleExplanation> {
+    route.forwards(request).err()?;
+    let says = "plain HTTP is answered 426 here; http = \"forward\" of the route passes it on";
+    Some(RuleExplanation {
+        rule: "http".into(),
+        place: None,
+        passes: false,
+        says: says.into(),
+        lists: Vec::new(),
+    })
 }
 
 fn origin(policy: &Policy, request: &Request) -> Option<RuleExplanation> {

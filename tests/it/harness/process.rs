@@ -23,6 +23,7 @@ pub fn new(folder: &Path) -> Builder {
     command
         .env_remove("RUNTIME_DIRECTORY")
         .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("SIDEGATE_CONFIG")
         .env_remove("SIDEGATE_LOG");
     Builder { command }
 }

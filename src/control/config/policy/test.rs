@@ -18,13 +18,14 @@ use crate::policy::unix::{self, UnixPattern, UnixPatternFault};
 use crate::refusal::Refusal;
 
 /// The refusals that judging can return.
-const TESTABLE_REFUSALS: [Refusal; 6] = [
+const TESTABLE_REFUSALS: [Refusal; 7] = [
     Refusal::Path,
     Refusal::Route,
     Refusal::Network,
     Refusal::Origin,
     Refusal::Identity,
     Refusal::Subprotocol,
+    Refusal::Plain,
 ];
 
 /// Reads every `[[test]]` of the file whose table is `root`.

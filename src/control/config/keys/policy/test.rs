@@ -78,12 +78,13 @@ pub static EXPECT: Key<CustomValue> = Key::new(
   "refuse:network",
   "refuse:origin",
   "refuse:identity",
-  "refuse:subprotocol"
+  "refuse:subprotocol",
+  "refuse:plain"
 ]"#,
         )],
     ),
-    "The verdict. WORD is a reason of a refusal: path, route, network, origin, identity or \
-     subprotocol.",
+    "The verdict. WORD is a reason of a refusal: path, route, network, origin, identity, \
+     subprotocol or plain.",
 )
 .required()
 .example("\"allow\"");
