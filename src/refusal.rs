@@ -15,7 +15,8 @@ pub enum Refusal {
     Pending,
     /// The policy's networks do not admit the client.
     Network,
-    /// The PROXY header is malformed, late or missing, or comes from a peer that is not listed.
+    /// The PROXY header is malformed, late or missing, or comes from a peer that is not listed, or
+    /// is listed no more.
     Proxy,
     /// The TLS handshake failed or took too long.
     Tls,

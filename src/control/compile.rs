@@ -335,7 +335,11 @@ fn listener(
         }
         Protocol::Plain | Protocol::Redirect(_) => None,
     };
-    let ingress =
-        Ingress { listener: Arc::clone(&listener.name), certificate: None, verified_by: 0.into() };
+    let ingress = Ingress {
+        listener: Arc::clone(&listener.name),
+        named_by: None,
+        certificate: None,
+        verified_by: 0.into(),
+    };
     Ok(ListenerRules { listener: Arc::clone(listener), tls, ingress: Arc::new(ingress) })
 }

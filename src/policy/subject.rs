@@ -20,12 +20,15 @@ pub struct Subject {
     pub ingress: Option<Arc<Ingress>>,
 }
 
-/// A connection as a verdict depends on it: its listener, and the certificate that was shown on it.
-/// Behind a forwarder, that certificate is not the client's.
+/// A connection as a verdict depends on it: its listener, the peer that named its client, and the
+/// certificate that was shown on it. Behind a forwarder, that certificate is not the client's.
 #[derive(Debug)]
 pub struct Ingress {
     /// The name of the listener.
     pub listener: Arc<str>,
+    /// The peer whose PROXY header has named the client. `None` means that no header has: the
+    /// socket itself says who the client is.
+    pub named_by: Option<Peer>,
     /// The certificate. `None` means that none was shown.
     pub certificate: Option<Arc<ClientCertificate>>,
     /// The number of the verifier that has verified the certificate last.
@@ -44,7 +47,8 @@ pub struct Credentials {
 /// Compares what a client can see, not which verifier was asked last.
 impl PartialEq for Ingress {
     fn eq(&self, other: &Self) -> bool {
-        (&self.listener, &self.certificate) == (&other.listener, &other.certificate)
+        (&self.listener, self.named_by, &self.certificate)
+            == (&other.listener, other.named_by, &other.certificate)
     }
 }
 

@@ -47,7 +47,8 @@ pub struct ListenerRules {
     pub listener: Arc<Listener>,
     /// TLS configuration. `None` on a plain listener.
     pub tls: Option<Arc<ListenerTls>>,
-    /// What all connections have in common that show no certificate.
+    /// What all connections have in common that show no certificate and have no client named by a
+    /// PROXY header.
     pub ingress: Arc<Ingress>,
 }
 

@@ -1,7 +1,8 @@
-//! Judges again whether the certificate of an open connection is valid.
+//! Judges again who an open connection speaks for, and whether its certificate is valid.
 //!
-//! A TLS handshake verifies once. Authorities, revocation lists, revoked serials and the mode of a
-//! listener may change while its connections are open, and each verdict asks for the present ones.
+//! A PROXY header is read once, and a TLS handshake verifies once. The listed peers, authorities,
+//! revocation lists, revoked serials and the mode of a listener may change while its connections
+//! are open, and each verdict asks for the present ones.
 
 use std::borrow::Cow;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
 use crate::policy::certificate::ClientCertificate;
+use crate::policy::network::Peer;
 use crate::policy::subject::{Ingress, Subject};
 use crate::refusal::Refusal;
 use crate::snapshot::client_auth::{ClientAuth, ClientAuthMode};
@@ -20,6 +22,8 @@ impl Snapshot {
     /// no longer verifies any.
     ///
     /// # Errors
+    /// [`Refusal::Proxy`]: the client was named by a peer whose PROXY headers count no more.
+    ///
     /// [`Refusal::Identity`]: the listener now requires a certificate that the connection lacks, or
     /// no longer accepts the connection's certificate.
     pub(super) fn recognise<'s>(
@@ -28,6 +32,9 @@ impl Snapshot {
         now: Timestamp,
     ) -> Result<Cow<'s, Subject>, Refusal> {
         let Some(ingress) = &subject.ingress else { return Ok(Cow::Borrowed(subject)) };
+        if ingress.named_by.is_some_and(|peer| !self.believes(&ingress.listener, peer)) {
+            return Err(Refusal::Proxy);
+        }
         let verifier = self.verifier_of(&ingress.listener);
         match (verifier, &ingress.certificate) {
             (None, None) => Ok(Cow::Borrowed(subject)),
@@ -45,6 +52,13 @@ impl Snapshot {
                 .then_some(Cow::Borrowed(subject))
                 .ok_or(Refusal::Identity),
         }
+    }
+
+    /// Whether a PROXY header from `peer` counts at `listener`. At a listener that is gone, none
+    /// does: nothing says any more which peers speak the truth.
+    fn believes(&self, listener: &str, peer: Peer) -> bool {
+        let listed = self.listeners.get(listener).map(|rules| &rules.listener.proxy_protocol);
+        listed.is_some_and(|peers| peers.as_ref().is_some_and(|peers| peers.contains(peer)))
     }
 
     fn verifier_of(&self, listener: &str) -> Option<&ClientAuth> {

@@ -129,6 +129,8 @@ impl RefusalForm {
         speaks_for_others: bool,
     ) -> RefusalForm {
         match self {
+            // A peer that is listed no more: its connection gets no answer on any route.
+            _ if refusal.status().is_none() => RefusalForm::Drop,
             RefusalForm::Close if is_attempt && RefusalForm::close_code(refusal).is_some() => self,
             RefusalForm::Drop if refusal == Refusal::Network && !speaks_for_others => self,
             _ => RefusalForm::Answer,
@@ -350,8 +352,11 @@ mod tests {
     #[test]
     fn only_networks_are_dropped_and_no_shared_connection() {
         for is_attempt in [false, true] {
-            assert_eq!(taken(RefusalForm::Drop, is_attempt, false), "network");
-            assert_eq!(taken(RefusalForm::Drop, is_attempt, true), "");
+            assert_eq!(taken(RefusalForm::Drop, is_attempt, false), "network pending proxy tls");
+            assert_eq!(taken(RefusalForm::Drop, is_attempt, true), "pending proxy tls");
+        }
+        for form in [RefusalForm::Answer, RefusalForm::Close] {
+            assert_eq!(form.of_refusal(Refusal::Proxy, true, true), RefusalForm::Drop);
         }
         let malformed = Refusal::Head(HeadError::Malformed);
         let form = RefusalForm::Drop.of_refusal(malformed, true, false);

@@ -241,6 +241,7 @@ fn permit_has_no_certificate_that_no_listener_verifies() {
     let certificate = Arc::new(ClientCertificate::named("spiffe://a/1").unwrap());
     let ingress = Ingress {
         listener: "public".into(),
+        named_by: None,
         certificate: Some(Arc::clone(&certificate)),
         verified_by: 0.into(),
     };

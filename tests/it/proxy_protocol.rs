@@ -312,6 +312,133 @@ async fn method_proxy_is_no_header() {
     }
 }
 
+/// Gives the first listener these keys by a reload.
+async fn relist(sidegate: &Sidegate, from: Option<&str>) {
+    sidegate
+        .reconfigure(|config| {
+            let listener = config["listener"][0].as_table_mut().unwrap();
+            listener.remove("proxy_protocol");
+            if let Some(from) = from {
+                let key = format!("proxy_protocol = {{ from = ['{from}'] }}");
+                listener.extend(key.parse::<toml::Table>().unwrap());
+            }
+        })
+        .await;
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// An agent that serves plain HTTP behind the test's balancer too.
+fn serving(backend: &Backend) -> Builder {
+    let sidegate = sidegate::new().threads(1).route("/", backend).on_route("http = 'forward'");
+    sidegate.on_listener(FROM_US)
+}
+
+/// A connection for this client, on which one request was answered.
+async fn served(sidegate: &Sidegate, header: impl AsRef<[u8]>) -> Wire {
+    let mut wire = of(sidegate, header).connect().await;
+    wire.send(GET).await;
+    wire.answer().await.expect(200);
+    wire
+}
+
+#[tokio::test]
+async fn tunnel_closes_when_its_peer_leaves_the_list() {
+    let backend = backend::echo().run().await;
+    for builder in [behind(&backend), behind(&backend).clear()] {
+        for from in [Some("127.0.0.9"), None] {
+            let sidegate = builder.clone().run().await;
+            let mut named = Vec::new();
+            for header in [v1("192.0.2.7"), v2("192.0.2.8"), v1("2001:db8::7"), v2("127.0.0.1")] {
+                named.push(of(&sidegate, header).open("/chat").await);
+            }
+            let mut own = of(&sidegate, LOCAL).open("/chat").await;
+            relist(&sidegate, from).await;
+            for tunnel in &mut named {
+                tunnel.expect_close_with(1008, "proxy").await;
+            }
+            own.expect_echo("the socket says who it is").await;
+            let revoked = [("route", "chat"), ("refusal", "proxy")];
+            sidegate.expect_metric("sidegate_revoked_total", revoked, 4).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn request_is_dropped_when_its_peer_has_left_the_list() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    for refuse in ["answer", "close", "drop"] {
+        let builder = serving(&backend).on_route(&format!("refuse = '{refuse}'"));
+        for builder in [builder.clone(), builder.clear()] {
+            let sidegate = builder.run().await;
+            let mut named = served(&sidegate, v1("192.0.2.7")).await;
+            let mut fresh = of(&sidegate, v2("192.0.2.8")).connect().await;
+            let mut attempt = of(&sidegate, v2("192.0.2.8")).connect().await;
+            let mut own = served(&sidegate, LOCAL).await;
+            sidegate.expect_metric("sidegate_connections_open", [], 4).await;
+            relist(&sidegate, Some("127.0.0.9")).await;
+            let head = client::new(&sidegate).attempt_head("/", "");
+            for (wire, asked) in [(&mut named, GET), (&mut fresh, GET), (&mut attempt, &head)] {
+                wire.send(asked).await;
+                assert!(wire.rest().await.is_empty(), "an answer");
+            }
+            expect_refused_on(&sidegate, "root", 3).await;
+            own.send(GET).await;
+            own.answer().await.expect(200);
+        }
+    }
+}
+
+async fn expect_refused_on(sidegate: &Sidegate, route: &str, requests: u32) {
+    sidegate.expect_metric(CLOSED, PROXY, requests).await;
+    let labels = [("route", route), ("reason", "proxy")];
+    sidegate.expect_metric(REFUSED, labels, requests).await;
+}
+
+#[tokio::test]
+async fn peer_that_is_listed_again_names_its_client_again() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = serving(&backend).clear().allow("192.0.2.7").run().await;
+    let mut named = served(&sidegate, v1("192.0.2.7")).await;
+    let mut refused = served(&sidegate, v1("192.0.2.7")).await;
+    relist(&sidegate, Some("127.0.0.9")).await;
+    refused.send(GET).await;
+    assert!(refused.rest().await.is_empty(), "an answer");
+    // A wider network lists the peer as well.
+    relist(&sidegate, Some("127.0.0.0/8")).await;
+    named.send(GET).await;
+    named.answer().await.expect(200);
+    assert_eq!(backend.heads().pop().unwrap().header("x-forwarded-for"), Some("192.0.2.7"));
+}
+
+#[tokio::test]
+async fn tunnel_closes_when_the_listener_of_its_header_is_gone() {
+    let backend = backend::echo().run().await;
+    let sidegate = behind(&backend).run().await;
+    let mut named = of(&sidegate, v1("192.0.2.7")).open("/chat").await;
+    let mut own = of(&sidegate, LOCAL).open("/chat").await;
+    sidegate.reconfigure(|config| config["listener"][0]["name"] = "another".into()).await;
+    named.expect_close_with(1008, "proxy").await;
+    own.expect_echo("still here").await;
+}
+
+#[tokio::test]
+async fn forwarder_behind_an_unlisted_balancer_names_no_client() {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let keys = "forwarded = { header = 'x-forwarded-for', from = ['192.0.2.0/24'] }";
+    let sidegate = serving(&backend).clear().on_listener(keys).run().await;
+    let mut wire = of(&sidegate, v1("192.0.2.7")).connect().await;
+    let get = "GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 198.51.100.3\r\n\r\n";
+    wire.send(get).await;
+    wire.answer().await.expect(200);
+    let head = backend.heads().pop().unwrap();
+    assert_eq!(head.header("x-forwarded-for"), Some("198.51.100.3, 192.0.2.7"));
+    relist(&sidegate, None).await;
+    wire.send(get).await;
+    assert!(wire.rest().await.is_empty(), "an answer");
+    expect_refused_on(&sidegate, "root", 1).await;
+}
+
 /// A connection for this client which waits, once its header is read.
 async fn waiting(sidegate: &Sidegate, header: impl AsRef<[u8]>, open: u32) -> Wire {
     let wire = of(sidegate, header).connect().await;

@@ -34,6 +34,10 @@ use crate::snapshot::route::{PathForwarding, RefusalForm};
 use crate::snapshot::{Judgement, Permit, Snapshot};
 use crate::tunnels::MIN_STREAM_AGE;
 
+/// The `error` of a request whose client a PROXY header has named, in the log.
+const UNLISTED_PEER: &str = "the listener's proxy_protocol.from lists the peer no more that sent \
+                             the PROXY header of this connection";
+
 /// The head of a request, from either reader, and the gate's verdict on it.
 pub struct RequestHead {
     /// The head as it was parsed.
@@ -291,6 +295,9 @@ impl HttpService {
         log.candidate = candidate;
         log.tried.error = ambiguity.map(|ambiguity| ambiguity.to_string());
         if let Err(refusal) = &verdict {
+            if *refusal == Refusal::Proxy {
+                log.tried.error = Some(UNLISTED_PEER.into());
+            }
             log.compare(log.candidate(), Some(*refusal));
         }
         verdict

@@ -57,7 +57,7 @@ pub fn finish_served(
     unread: bool,
     service: &HttpService,
 ) -> HttpOutcome {
-    if !service.has_dropped() {
+    if service.dropped().is_none() {
         return finish(end, client, unread, &service.deadlines);
     }
     let owed = if service.has_answers() { client.into_unacked() } else { None };
@@ -92,7 +92,7 @@ pub fn hyper_end(
         (None, Some(closed)) => closed,
         (None, None) => timed_out(service),
         // The service has ended it with an error, which is no fault of the client's.
-        _ if service.has_dropped() => ConnectionEnd::Network,
+        _ if let Some(end) = service.dropped() => end,
         // No newcomer has asked for its place: its time between requests was over.
         (Some(_), None) if deadlines.is_leaving() => ConnectionEnd::KeepAlive,
         _ if deadlines.cut().is_some() => ConnectionEnd::Cut,

@@ -44,7 +44,9 @@ pub async fn serve_http(
             finish(ConnectionEnd::Client, client, false, &deadlines)
         }
         // Nothing is sent, so nothing lingers: no close_notify, and RST where bytes are unread.
-        Some(FirstHeadOutcome::Dropped(_client)) => HttpOutcome::Ended(ConnectionEnd::Network),
+        Some(FirstHeadOutcome::Dropped(_client)) => {
+            HttpOutcome::Ended(service.dropped().unwrap_or(ConnectionEnd::Network))
+        }
         Some(FirstHeadOutcome::Http2(client)) => {
             let end = service.malformed("HTTP/2 without negotiation, which is not spoken here");
             // The rest of the preface, and frames behind it, may still come.

@@ -129,9 +129,11 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     let credentials = credentials.filter(|_| client == Client::of_peer(peer));
     let SecuredStream { stream, served, certificate, verified_by } = secured;
     let subject = Subject { client, credentials, ingress: None };
-    let subject = on_connection(subject, &rules, certificate, verified_by);
-    let (tls, public_port) = (rules.tls.is_some(), rules.listener.public_port);
     let of_header = proxied.as_ref().and_then(|proxied| proxied.endpoints);
+    // The peer's own connections, as its checks, need no one else's word.
+    let named_by = of_header.map(|_| peer);
+    let subject = on_connection(subject, &rules, named_by, certificate, verified_by);
+    let (tls, public_port) = (rules.tls.is_some(), rules.listener.public_port);
     let connection = ConnectionInfo {
         listener: Arc::clone(&rules.listener.name),
         protocol: rules.listener.protocol,
@@ -156,23 +158,29 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     conclude(&thread, outcome, open_guard, client);
 }
 
-/// The subject of a connection's requests, with what the connection shows. `verified_by` is the
-/// number of the certificate's verifier.
+/// The subject of a connection's requests, with what the connection shows. `named_by` is the peer
+/// whose PROXY header names the client; `verified_by` is the number of the certificate's verifier.
 fn on_connection(
     subject: Subject,
     rules: &ListenerRules,
+    named_by: Option<Peer>,
     certificate: Option<Arc<ClientCertificate>>,
     verified_by: u64,
 ) -> Subject {
-    let Some(certificate) = certificate else {
+    if named_by.is_none() && certificate.is_none() {
         return Subject { ingress: Some(Arc::clone(&rules.ingress)), ..subject };
-    };
+    }
     let ingress = Ingress {
         listener: Arc::clone(&rules.listener.name),
-        certificate: Some(Arc::clone(&certificate)),
+        named_by,
+        certificate: certificate.clone(),
         verified_by: verified_by.into(),
     };
-    Subject { ingress: Some(Arc::new(ingress)), ..subject.with_certificate(certificate) }
+    let subject = match certificate {
+        Some(certificate) => subject.with_certificate(certificate),
+        None => subject,
+    };
+    Subject { ingress: Some(Arc::new(ingress)), ..subject }
 }
 
 /// Records how the HTTP part of a connection ended, and spawns whatever follows it.

@@ -52,7 +52,7 @@ impl HttpService {
     ) -> Option<Response<Bytes>> {
         if self.form_of(log, refusal) == RefusalForm::Drop {
             log.log_unanswered(refusal, RefusalDelivery::Drop);
-            self.drops();
+            self.drops(refusal);
             return None;
         }
         let (answer, after) = log.log_refused(refusal);

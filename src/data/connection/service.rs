@@ -3,7 +3,7 @@
 //! It decides nothing: `decide` does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::{Response, Version};
@@ -41,8 +41,8 @@ pub struct HttpService {
     /// The client of the latest request in which a listed peer has named one. `None` means that the
     /// connection has only its own.
     latest_client: Mutex<Option<Client>>,
-    /// Whether a request is refused without an answer, which ends the connection.
-    has_dropped: AtomicBool,
+    /// How the connection ends, since a request was refused without an answer.
+    dropped: OnceLock<ConnectionEnd>,
     /// Requests whose client had ended its side before the answer: delivery decides about them.
     deferred: Mutex<Vec<RequestLog>>,
 }
@@ -62,7 +62,7 @@ impl HttpService {
             has_bad_head: AtomicBool::new(false),
             has_answered: AtomicBool::new(false),
             latest_client: Mutex::default(),
-            has_dropped: AtomicBool::new(false),
+            dropped: OnceLock::new(),
             deferred: Mutex::default(),
         }
     }
@@ -160,13 +160,18 @@ impl HttpService {
     }
 
     /// Notes that a request is refused without an answer.
-    pub fn drops(&self) {
-        self.has_dropped.store(true, Ordering::Relaxed);
+    pub fn drops(&self, refusal: Refusal) {
+        let end = match refusal {
+            Refusal::Proxy => ConnectionEnd::Proxy,
+            _ => ConnectionEnd::Network,
+        };
+        // The first one counts: nothing is served behind it.
+        let _ = self.dropped.set(end);
     }
 
-    /// Whether a request was refused without an answer.
-    pub fn has_dropped(&self) -> bool {
-        self.has_dropped.load(Ordering::Relaxed)
+    /// How the connection ends, if a request was refused without an answer.
+    pub fn dropped(&self) -> Option<ConnectionEnd> {
+        self.dropped.get().copied()
     }
 
     /// Whether the connection opens no tunnel any more: its listener is gone, or speaks otherwise.

@@ -76,7 +76,7 @@ pub enum ConnectionEnd {
     Pending,
     /// The baseline denies the client at the accept, or a route drops it: [`Refusal::Network`].
     Network,
-    /// A PROXY header was missing, malformed or unexpected: [`Refusal::Proxy`].
+    /// A PROXY header was missing, malformed or unexpected, or counts no more: [`Refusal::Proxy`].
     Proxy,
     /// The TLS handshake failed: [`Refusal::Tls`].
     Tls,

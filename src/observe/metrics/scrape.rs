@@ -318,7 +318,6 @@ fn put_tunnels(exposition: &mut Exposition, name: &str, route: &RouteMetrics) {
 const fn is_of_a_route(refusal: Refusal) -> bool {
     match refusal {
         Refusal::Pending
-        | Refusal::Proxy
         | Refusal::Tls
         | Refusal::Head(_)
         | Refusal::Path
@@ -326,6 +325,7 @@ const fn is_of_a_route(refusal: Refusal) -> bool {
         | Refusal::Misdirected
         | Refusal::Route => false,
         Refusal::Network
+        | Refusal::Proxy
         | Refusal::Origin
         | Refusal::Identity
         | Refusal::Subprotocol
@@ -346,12 +346,12 @@ const fn revokes(refusal: Refusal) -> bool {
     match refusal {
         Refusal::Path
         | Refusal::Network
+        | Refusal::Proxy
         | Refusal::Origin
         | Refusal::Identity
         | Refusal::Subprotocol
         | Refusal::Route => true,
         Refusal::Pending
-        | Refusal::Proxy
         | Refusal::Tls
         | Refusal::Head(_)
         | Refusal::Forwarded
