@@ -11,7 +11,7 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use crate::cli::{check, done, run};
 use crate::harness::wire::lossy;
-use crate::harness::{backend, client, sidegate};
+use crate::harness::{backend, client, process, sidegate};
 
 const POLICY: &str = r#"schema = 1
 
@@ -440,6 +440,31 @@ async fn client_behind_a_peer_is_derived_step_by_step() {
     .await;
     explained_behind(&["--peer", "127.0.0.1"], 0, &["names no address in X-Forwarded-For"]).await;
     explained_behind(&["--client", "127.0.0.5"], 0, &["the socket's peer"]).await;
+}
+
+#[tokio::test]
+async fn explain_by_the_agent_answers_about_users() {
+    let believed = "forwarded = { header = 'x-forwarded-for', from = ['unix:uid=33', '::1'] }";
+    let backend = backend::echo().run().await;
+    let config = sidegate::new().clear().allow("unix:uid=33").allow("127.0.0.5");
+    let folder = config.on_listener(believed).route("/chat", &backend).write();
+    let _running = process::new(folder.path()).run().await;
+    let peer = ["--peer", "unix:uid=33"];
+    for (arguments, code, said) in [
+        (&peer[..], 0, "client      unix:uid=33, peer unix:uid=33 is listed"),
+        (&[&peer[..], &["--forwarded-for", "127.0.0.5"]].concat(), 0, "client      127.0.0.5,"),
+        (&["--peer", "::1"], 1, "client      ::1,"),
+        (&["--peer", "unix:uid=34"], 1, "client      unix:uid=34,"),
+        (&["--peer", "unix:uid=root,gid=7"], 1, "client      unix:uid=0,"),
+        (&["--client", "unix:uid=33,gid=7"], 0, "client      unix:uid=33,"),
+        (&["--client", "unix:uid=root"], 1, "client      unix:uid=0,"),
+    ] {
+        let asked = ["explain", "--config", "sidegate.toml", "--url", "ws://localhost/chat"];
+        let output = done(&[&asked[..], &["--live"], arguments].concat(), folder.path()).await;
+        let text = format!("{}{}", lossy(&output.stdout), lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(said), "{arguments:?}: no {said:?} in {text}");
+    }
 }
 
 #[tokio::test]

@@ -89,15 +89,42 @@ impl AdminRequest for ExplainRequest {
     }
 
     fn is_answered_by(&self, answer: &ExplainAnswer) -> bool {
-        let address =
-            |text: &str| text.parse::<IpAddr>().ok().map(|address| address.to_canonical());
-        let answered = address(&answer.client);
+        let answered = NamedClient::parse(&answer.client);
         let is_same = match self.forwarded_for {
             // The header may name any client.
             Some(_) => answered.is_some(),
-            None => address(&self.client) == answered,
+            None => answered.is_some_and(|answered| answered.is(&self.client)),
         };
         answer.generation.is_some() && is_same
+    }
+}
+
+/// A client as an answer names it.
+#[derive(PartialEq, Eq)]
+enum NamedClient {
+    Address(IpAddr),
+    /// A user of this host, by its number.
+    User(u32),
+}
+
+impl NamedClient {
+    /// `None` means that `text` names none.
+    fn parse(text: &str) -> Option<Self> {
+        let Some(keys) = text.strip_prefix("unix:") else {
+            let address: IpAddr = text.parse().ok()?;
+            return Some(NamedClient::Address(address.to_canonical()));
+        };
+        let uid = keys.split(',').find_map(|key| key.strip_prefix("uid="))?;
+        Some(NamedClient::User(uid.parse().ok()?))
+    }
+
+    /// Whether a request asks about this client by the words `asked`.
+    fn is(&self, asked: &str) -> bool {
+        match NamedClient::parse(asked) {
+            Some(asked) => *self == asked,
+            // The name of a user: the agent alone has looked up its number.
+            None => asked.starts_with("unix:") && matches!(self, NamedClient::User(_)),
+        }
     }
 }
 
