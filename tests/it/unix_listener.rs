@@ -149,6 +149,88 @@ async fn listener_moves_to_another_path_and_removes_its_file() {
     client::new(&sidegate).open("/chat").await.expect_echo("tcp").await;
 }
 
+/// Listeners `a` and `b` on two paths, with these modes.
+async fn pair(folder: &Path, modes: [&str; 2]) -> (Sidegate, Backend, [PathBuf; 2]) {
+    let paths = ["a.sock", "b.sock"].map(|name| folder.join(name));
+    let listener = |name: &str, path: &Path, mode: &str| {
+        let path = path.display();
+        format!("name = '{name}'\nlisten = 'unix:{path}'\nmode = '{mode}'\ntls = false")
+    };
+    let second = format!("[[listener]]\n{}", listener("b", &paths[1], modes[1]));
+    let backend = backend::echo().run().await;
+    let builder = sidegate::new().clear().on_listener(&listener("a", &paths[0], modes[0]));
+    (builder.toml(&second).route("/chat", &backend).run().await, backend, paths)
+}
+
+/// That connections to `path` are those of the listener `name`, whose file has this mode.
+async fn expect_owner(sidegate: &Sidegate, path: &Path, name: &str, wanted: u32) {
+    let accepted = ("sidegate_connections_accepted_total", [("listener", name)]);
+    let before = sidegate.metric(accepted.0, accepted.1).await as u32;
+    client::unix(sidegate, path).open("/chat").await.expect_echo("here").await;
+    sidegate.expect_metric(accepted.0, accepted.1, before + 1).await;
+    assert_eq!(mode(path), wanted, "{}", path.display());
+}
+
+/// The number of files of a folder comes to this one: no temporary name is left.
+async fn expect_files(folder: &Path, count: usize) {
+    within("the end of the old files", async {
+        while fs::read_dir(folder).unwrap().count() != count {
+            sleep(BETWEEN).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn listeners_swap_their_paths_in_one_reload() {
+    for modes in [["0660", "0660"], ["0600", "0666"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let (sidegate, _backend, [a, b]) = pair(folder.path(), modes).await;
+        let [of_a, of_b] = modes.map(|mode| u32::from_str_radix(mode, 8).unwrap());
+        expect_owner(&sidegate, &a, "a", of_a).await;
+        let mut tunnel = client::unix(&sidegate, &a).open("/chat").await;
+        for swapped in [true, false] {
+            sidegate
+                .reconfigure(|config| {
+                    let first = config["listener"][0]["listen"].clone();
+                    config["listener"][0]["listen"] = config["listener"][1]["listen"].clone();
+                    config["listener"][1]["listen"] = first;
+                })
+                .await;
+            let (first, second) = if swapped { (&b, &a) } else { (&a, &b) };
+            expect_owner(&sidegate, first, "a", of_a).await;
+            expect_owner(&sidegate, second, "b", of_b).await;
+        }
+        tunnel.expect_echo("through both").await;
+        expect_files(folder.path(), 2).await;
+    }
+}
+
+#[tokio::test]
+async fn listener_moves_to_the_path_of_one_that_goes() {
+    for modes in [["0660", "0660"], ["0600", "0666"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let (sidegate, _backend, [a, b]) = pair(folder.path(), modes).await;
+        let of_a = u32::from_str_radix(modes[0], 8).unwrap();
+        let mut tunnel = client::unix(&sidegate, &b).open("/chat").await;
+        sidegate
+            .reconfigure(|config| {
+                let gone = config["listener"].as_array_mut().unwrap().remove(1);
+                config["listener"][0]["listen"] = gone["listen"].clone();
+            })
+            .await;
+        expect_owner(&sidegate, &b, "a", of_a).await;
+        tunnel.expect_echo("of the listener that is gone").await;
+        expect_files(folder.path(), 1).await;
+        assert!(!a.exists());
+        // And a listener comes to the path that was left just now.
+        let listen = format!("unix:{}", a.display());
+        relisten(&sidegate, "listen", listen).await;
+        expect_owner(&sidegate, &a, "a", of_a).await;
+        expect_files(folder.path(), 1).await;
+    }
+}
+
 #[tokio::test]
 async fn path_that_cannot_be_bound_rejects_the_reload() {
     let (_folder, path) = place();
