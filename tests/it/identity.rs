@@ -1,5 +1,6 @@
 //! Client certificates: who may connect with which, and what a change of any file does.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,11 +14,12 @@ use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind};
+use tempfile::TempDir;
 
 use crate::cli::check;
 use crate::harness::client::{self, Client};
 use crate::harness::sidegate::{self, Builder, Sidegate};
-use crate::harness::{backend, within};
+use crate::harness::{backend, process, unit, within};
 
 const OPTIONAL: &str = "client_certificates = { ca = 'clients.pem', mode = 'optional', \
                         revoked_serials = 'revoked.serials' }";
@@ -76,20 +78,29 @@ impl Authority {
     }
 
     fn crl_until(&self, revoked: &[u8], year: i32) -> String {
+        self.crl_with(revoked, |params| params.next_update = date_time_ymd(year, 1, 1))
+    }
+
+    fn crl_with(
+        &self,
+        revoked: &[u8],
+        change: impl FnOnce(&mut CertificateRevocationListParams),
+    ) -> String {
         let revoked = revoked.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from_slice(&[*serial]),
             revocation_time: date_time_ymd(2021, 1, 1),
             reason_code: None,
             invalidity_date: None,
         });
-        let params = CertificateRevocationListParams {
+        let mut params = CertificateRevocationListParams {
             this_update: date_time_ymd(2021, 1, 1),
-            next_update: date_time_ymd(year, 1, 1),
+            next_update: date_time_ymd(2040, 1, 1),
             crl_number: SerialNumber::from_slice(&[1]),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
+        change(&mut params);
         params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 }
@@ -200,6 +211,50 @@ async fn revocation_list_takes_effect_on_save() {
     let broken = sidegate.write_rejected("clients.crl", "nothing of the kind\n").await;
     assert!(broken.contains("holds no revocation list"), "{broken}");
     kept.expect_echo("still here").await;
+}
+
+/// The files of a listener whose clients need a certificate, and which has a revocation list.
+async fn with_list(authority: &Authority) -> (TempDir, backend::Backend) {
+    let backend = backend::echo().run().await;
+    let keys = "client_certificates = { ca = 'clients.pem', crl = ['clients.crl'] }";
+    (asking(authority, keys, &backend).write(), backend)
+}
+
+/// Replaces the list by one that expires in two seconds.
+fn let_expire(authority: &Authority, folder: &Path) {
+    let soon = SystemTime::now() + Duration::from_secs(2);
+    let list = authority.crl_with(&[], |params| params.next_update = soon.into());
+    std::fs::write(folder.join("clients.crl"), list).unwrap();
+}
+
+const EXPIRED: &str =
+    "listener public: the revocation list of CN=clients in clients.crl expired at ";
+
+#[tokio::test]
+async fn status_tells_systemd_when_a_revocation_list_expires() {
+    let authority = Authority::new("clients");
+    let (folder, _backend) = with_list(&authority).await;
+    let unit = unit::of(folder.path()).run().await;
+    let_expire(&authority, folder.path());
+    let then = ": new TLS handshakes of its clients fail until a newer one is there";
+    unit.expect_told(&["STATUS=generation 2 (", " on 1 route; ", EXPIRED, then]).await;
+    std::fs::write(folder.path().join("clients.crl"), authority.crl(&[])).unwrap();
+    unit.expect_told(&["STATUS=generation 3 (", " on 1 route\n"]).await;
+}
+
+#[tokio::test]
+async fn expiry_of_a_revocation_list_is_logged_once() {
+    let authority = Authority::new("clients");
+    let (folder, _backend) = with_list(&authority).await;
+    let mut process = process::new(folder.path()).run().await;
+    // Twice: a second list that expires is news again.
+    for _ in 0..2 {
+        let_expire(&authority, folder.path());
+        let line = process.line(&format!("\"message\":\"{EXPIRED}")).await;
+        assert!(line.contains("\"level\":\"WARN\""), "{line}");
+    }
+    let rest = process.ended().await;
+    assert!(!rest.iter().any(|line| line.contains(EXPIRED)), "{rest:?}");
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ from websockets.exceptions import ConnectionClosed
 from harness import (
     HERE, Authority, Place, Sidegate, await_that, echo_backend, figure, free_port, need, note, run, save,
 )  # fmt: skip
+from identity_mtls import Clients
 from mirror import Backend, Wire
 
 MONITORING = HERE.parent.parent / "monitoring"
@@ -77,6 +78,12 @@ class World:
         sidegate.route("dead", "/dead/", f"http://127.0.0.1:{dead}")
         sidegate.route("pair", "/pair/", [f"http://127.0.0.1:{dead}", f"http://127.0.0.1:{echo}"])
         sidegate.settings = '[reload]\nrevoke_spread = "100ms"'
+        # Certificates are optional, and no client here has one: the panel shows when the list expires.
+        clients = Clients(place)
+        place.write("etc/clients.pem", (clients.dir / "ca.pem").read_text())
+        place.write("etc/clients.crl", clients.crl())
+        asked = 'ca = "clients.pem", crl = ["clients.crl"], mode = "optional"'
+        sidegate.public.append(f"client_certificates = {{ {asked} }}")
         self.sidegate = sidegate.run()
 
     @staticmethod
