@@ -7,6 +7,7 @@
 mod coverage;
 mod entries;
 mod location;
+mod loops;
 mod paths;
 mod rules;
 mod sockets;
@@ -35,6 +36,7 @@ pub fn lint(
     remarks.extend(rules::rebinding(loaded, config));
     remarks.extend(rules::unverified(loaded));
     remarks.extend(rules::unidentified(loaded));
+    remarks.extend(loops::looping(loaded, config));
     remarks.extend(coverage::uncovered(loaded, config));
     remarks.extend(paths::differing_in_case(loaded, config));
     remarks.extend(paths::ambiguous(loaded, config));

@@ -55,6 +55,46 @@ fn lints(files: &[(&str, &str)]) -> String {
     text.join("\n\n").replace(&format!("{}/", folder.path().display()), "")
 }
 
+/// Findings about loops where the listener and the backend are these.
+fn loops(listen: &str, backend: &str) -> String {
+    let text = SIDEGATE.replace("127.0.0.1:8443", listen);
+    let text = text.replace("\"http://127.0.0.1:8080\"", backend);
+    let policy = format!("schema = 1\n[client]\nallow = [\"192.0.2.0/24\"]\n{SOUND}");
+    lints(&[("sidegate.toml", &text), ("policies/chat.toml", &policy)])
+}
+
+#[test]
+fn backend_that_is_a_listener_is_a_loop() {
+    let line = "warning: the backend http://127.0.0.1:8080 of the route `chat` is the listener \
+                `public` (0.0.0.0:8080): requests come back to Sidegate";
+    let found = loops("0.0.0.0:8080", "\"http://127.0.0.1:8080\"");
+    assert!(found.contains(line) && found.contains("sidegate.toml:9:"), "{found}");
+    for (listen, backend) in [
+        ("127.0.0.1:80", "\"http://127.0.0.1\""),
+        ("192.0.2.1:8080", "\"http://192.0.2.1:8080\""),
+        ("[::]:8080", "\"http://127.0.0.9:8080\""),
+        ("[::]:8080", "\"http://[::1]:8080\""),
+        ("[::1]:8080", "\"http://localhost:8080\""),
+        ("127.0.0.1:8080", "[\"http://127.0.0.1:8081\", \"http://127.0.0.1:8080\"]"),
+        ("0.0.0.0:8443", "\"https://127.0.0.1:8443\"\nbackend_tls = { name = \"a.example\" }"),
+    ] {
+        let found = loops(listen, backend);
+        assert!(found.contains("come back to Sidegate"), "{listen} {backend}: {found}");
+    }
+    for (listen, backend) in [
+        ("127.0.0.1:8080", "\"http://127.0.0.1:8081\""),
+        ("127.0.0.1:8080", "\"http://127.0.0.2:8080\""),
+        ("0.0.0.0:8080", "\"http://[::1]:8080\""),
+        // Another host, unless this one has the address.
+        ("0.0.0.0:8080", "\"http://192.0.2.1:8080\""),
+        ("0.0.0.0:8080", "\"http://app:8080\""),
+        ("127.0.0.1:0", "\"http://127.0.0.1:8080\""),
+        ("systemd:public", "\"http://127.0.0.1:8080\""),
+    ] {
+        assert_eq!(loops(listen, backend), "", "{listen} {backend}");
+    }
+}
+
 /// Checks the findings about the policy `client`, whose list `feed` has these lines.
 #[track_caller]
 fn check(client: &str, feed: &str, expected: &str) {
