@@ -154,7 +154,7 @@ error: expect: `rate` is not for a policy to say
 6 | expect = "refuse:rate"
   |                  ^^^^
   |
-  = help: what judging gives: path, route, network, origin, identity, subprotocol
+  = help: what judging gives: path, route, network, origin, identity, subprotocol, plain
 "#,
     );
     test(
@@ -166,7 +166,7 @@ error: expect: the reason is missing
 6 | expect = "refuse:"
   |                  ^
   |
-  = help: what judging gives: path, route, network, origin, identity, subprotocol
+  = help: what judging gives: path, route, network, origin, identity, subprotocol, plain
 "#,
     );
     test(
