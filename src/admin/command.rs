@@ -17,10 +17,10 @@ use crate::admin::state::AdminContext;
 use crate::admin::tunnels::TunnelFilter;
 use crate::admin::wire::{
     self, AdminRequest as _, ConfigAnswer, ConfigRequest, DiffAnswer, DiffRequest, DrainAnswer,
-    DrainRequest, Draining, ErrorAnswer, ExplainRequest, PRODUCT, RecentReload, ReloadAnswer,
-    ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest,
+    DrainRequest, Draining, ErrorAnswer, ExplainRequest, LogLevelRequest, PRODUCT, RecentReload,
+    ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest,
 };
-use crate::admin::{diff, status, tunnels};
+use crate::admin::{diff, log_level, status, tunnels};
 use crate::control::config::effective;
 use crate::control::reload::{AcceptedEffects, RecentPublish, ReloadOutcome, Trigger};
 use crate::policy::Policy;
@@ -30,7 +30,7 @@ const MAX_LOGGED_PATH: usize = 128;
 
 /// The error for a request with any other path.
 const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/config and /v1/tunnels, \
-    POST /v1/reload, /v1/drain, /v1/explain and /v1/diff";
+    POST /v1/reload, /v1/drain, /v1/explain, /v1/diff and /v1/log-level";
 
 /// Answers one request of `caller`.
 pub async fn answer(
@@ -59,6 +59,12 @@ pub async fn answer(
             Err(wrong) => wrong.into_answer(),
         },
         DrainRequest::PATH => respond(method, query, |DrainRequest| drain(&admin)),
+        LogLevelRequest::PATH => respond(method, query, |request| {
+            match log_level::answer(&admin, &request, call.caller.as_ref()) {
+                Ok(level) => answer_with(&level),
+                Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
+            }
+        }),
         _ => error_answer(StatusCode::NOT_FOUND, UNKNOWN_PATH),
     };
     answer.headers_mut().insert(SERVER, HeaderValue::from_static(PRODUCT));

@@ -91,7 +91,7 @@ impl Health {
                 .collect(),
             identity_collapsed: admin.metrics.collapsed_identities(),
             crls_expired: live.expired_crls(Timestamp::now()),
-            log_drops: admin.drops.count(),
+            log_drops: admin.log.drops.count(),
             panics: admin.metrics.panics(),
         }
     }

@@ -144,7 +144,7 @@ fn answer<B>(admin: &AdminContext, request: &Request<B>) -> AdminResponse {
     match request.uri().path() {
         "/metrics" => {
             let live = admin.live.load();
-            let (is_draining, log_drops) = (admin.lifecycle.is_draining(), admin.drops.count());
+            let (is_draining, log_drops) = (admin.lifecycle.is_draining(), admin.log.drops.count());
             let budgets = admin.tunnels.budgets();
             let facts = ScrapeFacts { snapshot: &live, budgets, is_draining, log_drops };
             let body = admin.metrics.scrape(&facts, Timestamp::now());

@@ -14,6 +14,7 @@ mod explain;
 mod explain_forwarded;
 mod health;
 mod linger;
+mod log_level;
 mod metrics;
 mod metrics_listener;
 mod rates;

@@ -8,7 +8,7 @@ use crate::admin::rates::RateHistory;
 use crate::control::reload::{ConfigStatus, ReloaderHandle};
 use crate::lifecycle::Lifecycle;
 use crate::observe::heartbeat::Heartbeats;
-use crate::observe::log::DropCounter;
+use crate::observe::log::LogHandle;
 use crate::observe::metrics::Metrics;
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::Tunnels;
@@ -29,8 +29,8 @@ pub struct AdminContext {
     pub lifecycle: Arc<Lifecycle>,
     /// Detects stalled loops, for `/livez`.
     pub heartbeats: Arc<Heartbeats>,
-    /// Number of log lines dropped since the start.
-    pub drops: DropCounter,
+    /// The log: dropped lines, and the filter.
+    pub log: LogHandle,
     /// Path of the agent's `sidegate.toml`.
     pub config: PathBuf,
     /// The addresses that listeners are bound to.

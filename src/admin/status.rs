@@ -317,7 +317,7 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
         );
         warn(WarningKind::OneClient, sentence);
     }
-    let (drops, panics) = (admin.drops.count(), admin.metrics.panics());
+    let (drops, panics) = (admin.log.drops.count(), admin.metrics.panics());
     if drops > 0 {
         let cause = "because standard error was read too slowly";
         warn(WarningKind::LogDrops, format!("{drops} log lines were dropped, {cause}"));

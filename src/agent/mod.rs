@@ -37,7 +37,7 @@ use crate::data::http::head::HeadReader;
 use crate::data::listener::ListeningSocket;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::observe::heartbeat::Heartbeats;
-use crate::observe::log::DropCounter;
+use crate::observe::log::LogHandle;
 use crate::observe::metrics::Metrics;
 use crate::snapshot::{CurrentSnapshot, Snapshot};
 use crate::tunnels::Tunnels;
@@ -76,7 +76,7 @@ impl std::error::Error for StartError {}
 
 impl Agent {
     /// Loads `config`, binds every socket but those `passed` by systemd, and serves once it
-    /// returns. `drops` counts dropped log lines, `heads` reads the first head of each connection,
+    /// returns. `log` is the log of the process, `heads` reads the first head of each connection,
     /// and `lookup` resolves the names of backends.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Agent {
     pub fn start(
         config: &Path,
         passed: PassedSockets,
-        drops: DropCounter,
+        log: LogHandle,
         heads: HeadReader,
         lookup: Lookup,
     ) -> Result<Agent, StartError> {
@@ -109,7 +109,7 @@ impl Agent {
             requests: requests.clone(),
             lifecycle: Arc::clone(&context.lifecycle),
             heartbeats: Arc::clone(&heartbeats),
-            drops,
+            log,
             config: context.config.clone(),
             addresses: Arc::clone(&addresses),
             rates: RateHistory::default(),

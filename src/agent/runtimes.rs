@@ -114,6 +114,8 @@ impl Planes {
             self.tracker.spawn(watch_crls(Arc::clone(&admin.live), stop.clone()));
             let tunnels = Arc::clone(&self.plane.tunnels);
             self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));
+            let (levels, ending) = (Arc::clone(&admin.log.levels), stop.clone());
+            self.tracker.spawn(async move { ending.run_until_cancelled(levels.expire()).await });
             scrapes.start(&self.tracker, &stop);
             asks.start(&self.tracker, &stop);
             let mut stages = lifecycle.subscribe();

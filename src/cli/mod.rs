@@ -13,6 +13,7 @@ mod exit;
 mod explain;
 mod import;
 mod init;
+mod log_level;
 mod manual;
 mod output;
 mod output_files;
@@ -62,6 +63,8 @@ enum Command {
     /// Show the running agent's state: generation, tunnels, rates, certificates, lists and
     /// warnings.
     Status(status::StatusArgs),
+    /// Show or set the filter of the running agent's log.
+    LogLevel(log_level::LogLevelArgs),
     /// Drain the running agent: stop accepting, close the tunnels, then exit.
     Drain(drain::DrainArgs),
 }
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Schema(verb) => schema::schema(&verb),
         Command::Reload(verb) => reload::reload(&verb),
         Command::Status(verb) => status::status(&verb),
+        Command::LogLevel(verb) => log_level::log_level(&verb),
         Command::Drain(verb) => drain::drain(&verb),
     };
     exit.into()

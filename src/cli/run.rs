@@ -76,7 +76,7 @@ pub fn run(verb: &RunArgs) -> Exit {
     if heads == HeadReader::Hyper {
         tracing::warn!("SIDEGATE_HEADS=hyper: hyper reads the first head of each connection too");
     }
-    match Agent::start(&verb.config.config, passed, log.drops(), heads, Lookup::default()) {
+    match Agent::start(&verb.config.config, passed, log.handle(), heads, Lookup::default()) {
         Ok(agent) => serve(agent, || {}),
         Err(error) => start_failed(&error),
     }

@@ -13,6 +13,7 @@ use crate::control::config::{
     self, BackendTlsSettings, ListFeed, LoadOptions, LoadedConfig, PolicySettings, RouteSettings,
     Settings,
 };
+use crate::control::dropped_tests::{DroppedTest, dropped_tests};
 use crate::control::policy_tests::{PolicyTests, run_tests};
 use crate::policy::Policy;
 use crate::policy::route::Routes;
@@ -36,6 +37,8 @@ pub struct CompiledGeneration {
     pub warnings: Vec<Diagnostic>,
     /// The lists that are read from files, each with its policy.
     pub feeds: Vec<(Arc<str>, ListFeed)>,
+    /// The tests that promotions of the candidates would drop.
+    pub dropped_tests: Vec<DroppedTest>,
 }
 
 /// Compiles `loaded`, read from the files that `config` names, as the generation after `before`,
@@ -103,6 +106,22 @@ pub fn promoted_fingerprint(config: &Path, promoted: &str) -> Result<Fingerprint
     Ok(fingerprint)
 }
 
+/// The tests of the policy `name` that its candidate lacks, and the fingerprint of the files that
+/// were compared.
+///
+/// # Errors
+/// Every error in the files.
+pub fn candidate_tests(
+    config: &Path,
+    name: &str,
+) -> Result<(Vec<Diagnostic>, Fingerprint), Vec<Diagnostic>> {
+    let mut files = Files::for_person();
+    let loaded = config::load(&mut files, config, None)?;
+    let dropped = dropped_tests(&loaded).into_iter().filter(|test| *test.policy == *name);
+    let fingerprint = fingerprint(&files, config, &format!("{name}.shadow.toml"));
+    Ok((dropped.map(|test| test.diagnostic).collect(), fingerprint))
+}
+
 /// Fingerprint of the files that `config` names, after `promoted` has replaced its
 /// policy. Does not run the tests again.
 ///
@@ -136,6 +155,7 @@ fn assemble(
     before: Option<&Snapshot>,
     tickets: &TicketKeys,
 ) -> Result<(CompiledGeneration, Vec<PolicyTests>), Vec<Diagnostic>> {
+    let dropped_tests = dropped_tests(&loaded);
     let scripts = PolicyTests::all(&mut loaded);
     let LoadedConfig { settings, mut baseline, mut policies, candidates, lists: _, warnings } =
         loaded;
@@ -148,7 +168,7 @@ fn assemble(
     let pages = PolicySet { policies, candidates, baseline };
     let snapshot = compile(&settings, pages, digest, before, tickets);
     let snapshot = snapshot.map_err(|what| vec![Diagnostic::for_file(config, what, None)])?;
-    Ok((CompiledGeneration { snapshot, settings, warnings, feeds }, scripts))
+    Ok((CompiledGeneration { snapshot, settings, warnings, feeds, dropped_tests }, scripts))
 }
 
 /// The policies of one generation.

@@ -6,6 +6,7 @@
 pub mod compile;
 pub mod config;
 pub mod crl_watch;
+mod dropped_tests;
 pub mod identity_watch;
 pub mod lint;
 pub mod malloc_trim;

@@ -247,3 +247,55 @@ async fn candidate_is_promoted_without_an_agent_with_a_note() {
             && !folder.path().join("policies/default.shadow.toml").exists()
     );
 }
+
+/// A `[[test]]` of 127.0.0.1 under this name.
+fn named_test(name: &str, expect: &str) -> String {
+    let request = "client = '127.0.0.1'\nurl = 'ws://localhost/chat'";
+    format!("[[test]]\nname = '{name}'\n{request}\nexpect = '{expect}'\n")
+}
+
+/// A folder whose policy has `tests`, and whose candidate has `kept`.
+fn tested(tests: &str, kept: &str) -> sidegate::Builder {
+    let page = |tests: &str| format!("schema = 1\nclient.allow = ['any']\n{tests}");
+    let files = sidegate::new().clear().toml("reload.watch = 'off'");
+    let files = files.file("policies/default.toml", &page(tests));
+    files.file("policies/default.shadow.toml", &page(kept))
+}
+
+#[tokio::test]
+async fn promote_refuses_to_drop_a_test() {
+    let backend = backend::echo().run().await;
+    let own = named_test("office", "allow");
+    for kept in ["", &named_test("office", "allow").replace("127.0.0.1", "127.0.0.2")] {
+        let folder = tested(&own, kept).route("/chat", &backend).write();
+        let _running = run(folder.path()).await;
+        let warned = "test \"office\" is missing in policies/default.shadow.toml";
+        let said = [warned, "default is not promoted: its candidate lacks 1 test"];
+        check(PROMOTE, folder.path(), 1, &said).await;
+        assert!(folder.path().join("policies/default.shadow.toml").exists());
+        let diff = done(DIFF, folder.path()).await;
+        assert!(lossy(&diff.stderr).contains(warned), "{diff:?}");
+        let forced = [PROMOTE, &["--drop-tests"]].concat();
+        check(&forced, folder.path(), 0, &["promoted: "]).await;
+    }
+}
+
+#[tokio::test]
+async fn promote_keeps_tests_under_other_names() {
+    let backend = backend::echo().run().await;
+    let own = named_test("office", "allow");
+    let kept = format!("{}{}", named_test("more", "allow"), named_test("all", "allow"));
+    let folder = tested(&own, &kept).route("/chat", &backend).write();
+    check(PROMOTE, folder.path(), 0, &["promoted: "]).await;
+}
+
+#[tokio::test]
+async fn promote_lists_the_names_that_exist() {
+    let backend = backend::echo().run().await;
+    let folder = tested("", "").route("/chat", &backend).write();
+    let promote = |name| ["promote", "--config", "sidegate.toml", name];
+    let said = "policies with a candidate: default; there is no policy `defualt`: default";
+    check(&promote("defualt"), folder.path(), 1, &[said, "did you mean `default`?"]).await;
+    std::fs::remove_file(folder.path().join("policies/default.shadow.toml")).unwrap();
+    check(&promote("default"), folder.path(), 1, &["no policy has a candidate"]).await;
+}

@@ -557,3 +557,33 @@ fn field_scanner_sees_every_form() {
     let call = "route, client = %self.client(a, \"b, c\"), %error, status = x.map(|s| s == 1), \"a {message}, too\", more);";
     assert_eq!(fields(call), ["route", "client", "error", "status"]);
 }
+
+#[tokio::test]
+async fn log_level_changes_at_run_time_and_returns() {
+    let folder = sidegate::new().clear().write();
+    let mut agent = process::new(folder.path()).run().await;
+    let set = async |words: &[&str], code, said: &[&str]| {
+        let command = [&["log-level", "--config", "."], words].concat();
+        crate::cli::check(&command, folder.path(), code, said).await;
+    };
+    set(&[], 0, &["info\n"]).await;
+    set(&["info,sidegate=loud"], 1, &["`sidegate=loud` at character 6 is no directive"]).await;
+    set(&["debgu"], 1, &["`debgu` at character 1 is neither a level nor a target"]).await;
+    set(&["debug", "--for", "soon"], 2, &["is not a duration"]).await;
+    set(&["warn"], 0, &["warn\n"]).await;
+    let line = agent.logged("the log level is set").await;
+    assert_eq!(line["filter"], "warn");
+    assert_eq!(line["uid"], rustix::process::getuid().as_raw());
+    // At `warn`, requests have no line; the next one is that of the change back to `info`.
+    set(&[], 0, &["warn\n"]).await;
+    set(&["info", "--for", "200ms"], 0, &["info, until ", ", then warn\n"]).await;
+    let next = process::json(&agent.line("").await);
+    assert_eq!(
+        (&next["message"], &next["filter"]),
+        (&"the log level is set".into(), &"info".into())
+    );
+    assert!(next["until"].is_string(), "{next}");
+    let back = agent.logged("the log level is back").await;
+    assert_eq!(back["filter"], "warn");
+    set(&[], 0, &["warn\n"]).await;
+}

@@ -14,7 +14,8 @@ use jiff::Timestamp;
 
 use crate::admin::status::reports;
 use crate::admin::wire::{
-    Changes, KeyChange, RevocationCount, RevokedTunnel, StreamChanges, Time, TunnelChanges,
+    Changes, DiagnosticReport, KeyChange, RevocationCount, RevokedTunnel, StreamChanges, Time,
+    TunnelChanges,
 };
 use crate::control::compile::CompiledGeneration;
 use crate::control::config::{Settings, effective};
@@ -58,7 +59,7 @@ pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
         tunnels: tunnels(snapshot, &impact.weight, now),
         streams: streams(snapshot, &impact.weight, now),
         held: reports(&impact.held),
-        diagnostics: reports(&next.warnings),
+        diagnostics: diagnostics(next),
     };
     keys::compare("sidegate.toml", &from, &to, &mut all.keys);
     let (from, to) = (policies_by_name(before), policies_by_name(&next.snapshot));
@@ -88,6 +89,12 @@ pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
         }
     }
     all
+}
+
+/// The warnings about the files, and about the tests that promotions would drop.
+fn diagnostics(next: &CompiledGeneration) -> Vec<DiagnosticReport> {
+    let dropped = next.dropped_tests.iter().map(|test| test.diagnostic.clone());
+    reports(&next.warnings.iter().cloned().chain(dropped).collect::<Vec<_>>())
 }
 
 /// Every policy, the baseline and the candidates, by name and whether it is a candidate.

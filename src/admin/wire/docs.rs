@@ -115,13 +115,15 @@ impl Schemas {
             ExplainAnswer,
             DiffAnswer,
             DrainAnswer,
+            LogLevelAnswer,
             ErrorAnswer,
             LivezAnswer,
             ReadyzAnswer,
             TunnelsRequest,
             ReloadRequest,
             ExplainRequest,
-            DiffRequest
+            DiffRequest,
+            LogLevelRequest
         );
         Schemas { answers, parts: generator.take_definitions(true) }
     }
@@ -354,7 +356,7 @@ fn json_schema_file_matches_the_types() {
     let file = Schemas::new().file();
     check("docs/spec/admin.schema.json", &file);
     let schema: Value = serde_json::from_str(&file).unwrap();
-    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(10), "every answer is in it");
+    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(11), "every answer is in it");
 }
 
 #[test]
@@ -378,6 +380,7 @@ fn admin_page_tables_match_the_types() {
         ("explain", answer("ExplainAnswer", &["explain_refused"])),
         ("diff", answer("DiffAnswer", &["diff_changed", "diff_rejected"])),
         ("drain", answer("DrainAnswer", &["drain"])),
+        ("log_level", answer("LogLevelAnswer", &["log_level"])),
         ("livez", answer("LivezAnswer", &["livez"])),
         ("readyz", answer("ReadyzAnswer", &["readyz"])),
         ("tunnels parameters", request("TunnelsRequest", &["route", "client", "limit", "after"])),
@@ -402,6 +405,7 @@ fn admin_page_tables_match_the_types() {
             ),
         ),
         ("diff parameters", request("DiffRequest", &["promote"])),
+        ("log_level parameters", request("LogLevelRequest", &["filter", "lasting"])),
     ];
     let page = fs::read_to_string(root("docs/admin.md")).unwrap();
     let made = tables.iter().fold(page, |page, (name, table)| {
@@ -455,6 +459,7 @@ fn samples_have_every_field() {
         ("ExplainAnswer", "explain"),
         ("DiffAnswer", "diff"),
         ("DrainAnswer", "drain"),
+        ("LogLevelAnswer", "log_level"),
         ("ErrorAnswer", "error"),
         ("LivezAnswer", "livez"),
         ("ReadyzAnswer", "readyz"),

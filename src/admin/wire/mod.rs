@@ -13,6 +13,7 @@ mod envelope;
 mod explain;
 mod field;
 mod health;
+mod log_level;
 mod message;
 mod query;
 mod reading;
@@ -37,6 +38,7 @@ pub use self::explain::{
 };
 pub use self::field::Time;
 pub use self::health::{LivezAnswer, ReadyState, ReadyzAnswer};
+pub use self::log_level::{LogLevelAnswer, LogLevelRequest};
 pub use self::message::{AdminAnswer, AdminRequest, ErrorAnswer};
 pub use self::query::encode_query;
 pub use self::reading::{ReadError, Received, read};

@@ -41,7 +41,7 @@ pub fn demo(_: &DemoArgs) -> Exit {
         match Agent::start(
             &stage.config(),
             PassedSockets::default(),
-            log.drops(),
+            log.handle(),
             HeadReader::Direct,
             Lookup::default(),
         ) {

@@ -12,7 +12,7 @@ use crate::cli::admin_client;
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::diff::{self, DIFF_TIMEOUT};
 use crate::cli::exit::Exit;
-use crate::cli::output::{print, print_diagnostics, print_error, print_error_lines};
+use crate::cli::output::{count, print, print_diagnostics, print_error, print_error_lines};
 use crate::cli::reload::{self, RELOAD_TIMEOUT};
 use sidegate::admin::wire::{DiffAnswer, DiffRequest, ReloadAnswer, ReloadRequest};
 use sidegate::control::compile::{self, Fingerprint};
@@ -25,6 +25,9 @@ pub struct PromoteArgs {
     /// The policy to replace: its candidate policies/NAME.shadow.toml becomes policies/NAME.toml.
     #[arg(value_name = "NAME")]
     name: String,
+    /// Promote even if the candidate lacks a [[test]] of the policy.
+    #[arg(long)]
+    drop_tests: bool,
     /// Promote even if that closes more tunnels than `[reload] max_revoked` allows.
     #[arg(long)]
     accept_revocations: bool,
@@ -65,6 +68,9 @@ fn run_steps(verb: &PromoteArgs, config: &Path) -> Result<(), String> {
     })?;
     // Its error comes second: faults of the candidate are reported first.
     let swap = swap?;
+    if !verb.drop_tests {
+        check_tests(config, name, &judged)?;
+    }
     let runs = preview(verb, config, &judged)?;
     let placed = swap.place().map_err(because)?;
     // Read again after the swap: between the judgement and the rename another process may have
@@ -89,6 +95,30 @@ fn run_steps(verb: &PromoteArgs, config: &Path) -> Result<(), String> {
             Ok(())
         }
         Err(why) => Err(format!(": {why}\n{}", placed.restore())),
+    }
+}
+
+/// Checks that the candidate of `judged` has all tests of the policy `name`.
+///
+/// # Errors
+/// The rest of the sentence that begins with "is not promoted".
+fn check_tests(config: &Path, name: &str, judged: &Fingerprint) -> Result<(), String> {
+    let (dropped, compared) = compile::candidate_tests(config, name).map_err(|errors| {
+        print_diagnostics(&errors);
+        ": the tests of its present policy are not known; --drop-tests promotes without them"
+            .to_owned()
+    })?;
+    // Another candidate may have been saved since it was judged.
+    if !compared.is_of_same_policy(judged) {
+        return Err(": the candidate was changed during the promotion".into());
+    }
+    match dropped.len() {
+        0 => Ok(()),
+        dropped_len => {
+            print_diagnostics(&dropped);
+            let tests = count(dropped_len, "test");
+            Err(format!(": its candidate lacks {tests} of the policy; --drop-tests permits that"))
+        }
     }
 }
 

@@ -30,22 +30,24 @@ pub(in crate::control) mod source_text;
 mod tests;
 pub mod users;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use self::diagnostic::{Diagnostic, Span};
 use self::disclosure::Disclosure;
 pub use self::document::unit::ShareOrCount;
-use self::document::{Document, typography};
+use self::document::{Document, did_you_mean, typography};
 use self::keys::sidegate::admin;
 use self::list::ListFileBytes;
 pub use self::list::ListFileCache;
 use self::load_context::{LoadContext, about};
 pub use self::load_context::{LoadOptions, LoadedConfig};
 pub use self::policy::policy_source::POLICY_FOLDER as POLICIES;
-use self::policy::policy_source::{self, PolicySource};
+use self::policy::policy_source::{self, PolicyNames, PolicySource};
 pub use self::policy::{lists_named, not_a_policy, policy_files};
 pub use self::policy_settings::{ExpectedVerdict, ListFeed, PolicySettings, PolicyTest};
 pub use self::settings::{
@@ -107,7 +109,7 @@ fn load_with_time(
     if let Some(name) = promoted
         && !names.candidates.contains(name)
     {
-        return Err(vec![no_candidate(folder, name)]);
+        return Err(vec![no_candidate(folder, name, &names)]);
     }
     let names = names.promoting(promoted);
 
@@ -153,15 +155,38 @@ fn unreadable(file: &Arc<str>, fault: &FileError) -> Diagnostic {
         .into_diagnostic(Span::whole_file(Arc::clone(file)))
 }
 
-/// Reports that the policy `name` has no candidate to promote.
-fn no_candidate(folder: &Path, name: &str) -> Diagnostic {
+/// Reports that the policy `name` has no candidate to promote, and lists the names that exist.
+fn no_candidate(folder: &Path, name: &str, names: &PolicyNames) -> Diagnostic {
     let shown = format!("policies/{name}.shadow.toml");
     let file = folder.join(&shown).display().to_string();
-    let remedy =
-        "a candidate is written there, judged beside the policy for a while, and then promoted";
+    let listed = |names: &BTreeSet<Arc<str>>| first_names(names.iter().map(|name| &**name));
+    let mut remedies = Vec::new();
+    remedies.extend(did_you_mean(name, names.candidates.iter().map(|name| &**name)));
+    remedies.push(match names.candidates.is_empty() {
+        true => "no policy has a candidate".to_owned(),
+        false => format!("policies with a candidate: {}", listed(&names.candidates)),
+    });
+    if names.policies.contains(name) {
+        let purpose = "a candidate is written there, judged beside the policy for a while, and \
+                       then promoted";
+        remedies.push(purpose.into());
+    } else if !names.policies.is_empty() {
+        remedies.push(format!("there is no policy `{name}`: {}", listed(&names.policies)));
+    }
     error(format!("{shown} does not exist: there is nothing to promote"))
-        .with_remedy(remedy)
+        .with_remedy(remedies.join("; "))
         .into_diagnostic(Span::whole_file(file.into()))
+}
+
+/// The first names, and how many more there are.
+fn first_names<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
+    const MAX_NAMES: usize = 20;
+    let more = names.len().saturating_sub(MAX_NAMES);
+    let mut text = names.take(MAX_NAMES).collect::<Vec<_>>().join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    text
 }
 
 /// The path of the admin socket in `config`, as far as the file can be read: an error elsewhere
@@ -239,6 +264,14 @@ pub fn listener_path(text: &str) -> Result<Arc<Path>, String> {
 /// The fault, in one sentence for people.
 pub fn host(text: &str) -> Result<HostPattern, String> {
     HostPattern::parse(text)
+}
+
+/// Parses `text` as a time that is not zero, like `10m`.
+///
+/// # Errors
+/// The fault and its remedy, in one sentence for people.
+pub fn time_span(text: &str) -> Result<Duration, String> {
+    document::unit::positive_duration(text).map_err(|finding| finding.sentence())
 }
 
 /// Parses `text` as a share or a number.

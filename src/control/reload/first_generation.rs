@@ -43,7 +43,7 @@ pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, V
     // Made once, and passed to every later generation: a reload must not end the clients' sessions.
     let tickets = fresh_tickets(config)?;
     let (digest, digests) = (files.digest(), files.digests());
-    let CompiledGeneration { snapshot, settings, warnings, feeds } =
+    let CompiledGeneration { snapshot, settings, warnings, feeds, dropped_tests: _ } =
         build(loaded, config, &digest.to_string(), None, &tickets)?;
     let config_status = ConfigStatus {
         settings: ArcSwap::from_pointee(settings),

@@ -76,7 +76,7 @@ impl Reloader {
         built: CompiledGeneration,
         began: Instant,
     ) -> ReloadOutcome {
-        let CompiledGeneration { snapshot, settings, warnings, feeds: _ } = built;
+        let CompiledGeneration { snapshot, settings, warnings, feeds: _, dropped_tests: _ } = built;
         let snapshot = Arc::new(snapshot);
         // Settings first: what a connection of the new generation reads from them must not be older
         // than its snapshot.

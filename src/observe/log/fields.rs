@@ -128,6 +128,8 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("gid", "The group of that user."),
     ("pid", "The process that gave the order."),
     ("outcome", "The outcome of the order."),
+    ("filter", "The filter of the log that holds now."),
+    ("until", "The time at which the earlier filter holds again."),
     ("method", "The method of an order on the admin socket."),
     ("thread", "The thread that panicked."),
     ("cut", "`true` if the line was too long and its last fields are missing."),

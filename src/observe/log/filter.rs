@@ -2,10 +2,72 @@
 //!
 //! Fields and spans cannot be filtered on: no event is inside a span.
 
+use std::fmt;
+
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 /// The name of the environment variable.
 pub const VARIABLE: &str = "SIDEGATE_LOG";
+
+/// Prefix of the targets of this program's own events.
+const OWN_TARGET_PREFIX: &str = "sidegate";
+
+/// The filter if the variable has no valid directive.
+pub const DEFAULT: &str = "info";
+
+/// A text that is no filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterError {
+    /// The directive that is wrong, as written. Empty: the text has none at all.
+    directive: String,
+    /// Its first character's place in the text, from 1.
+    column: usize,
+    fault: &'static str,
+}
+
+impl fmt::Display for FilterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FilterError { directive, column, fault } = self;
+        write!(
+            f,
+            "`{}` at character {column} {fault}: write LEVEL or TARGET=LEVEL, separated by commas, \
+             with the levels off, error, warn, info, debug and trace",
+            directive.escape_debug()
+        )
+    }
+}
+
+impl std::error::Error for FilterError {}
+
+/// Parses a filter like [`parse`], but takes no invalid directive. A single word has to be a level
+/// or a target of this program: a misspelt level would otherwise be a target without events.
+///
+/// # Errors
+/// The first wrong directive, with its place.
+pub fn parse_strictly(directives: &str) -> Result<Targets, FilterError> {
+    let mut column = 1;
+    let mut has_any = false;
+    for directive in directives.split(',') {
+        let blanks = directive.chars().take_while(|c| c.is_whitespace()).count();
+        let text = directive.trim();
+        let error = |fault| FilterError { directive: text.into(), column: column + blanks, fault };
+        if !text.is_empty() {
+            has_any = true;
+            if !is_valid(text) {
+                return Err(error("is no directive"));
+            }
+            let is_word = !text.contains('=') && text.parse::<LevelFilter>().is_err();
+            if is_word && !is_own(text) {
+                return Err(error("is neither a level nor a target of sidegate"));
+            }
+        }
+        column += directive.chars().count() + 1;
+    }
+    match has_any {
+        true => Ok(parse(directives).0),
+        false => Err(FilterError { directive: String::new(), column: 1, fault: "is empty" }),
+    }
+}
 
 /// Parses a comma-separated list of `LEVEL`, `TARGET` and `TARGET=LEVEL`. Invalid directives are
 /// left out and returned; a list without a valid directive means `info`.
@@ -17,6 +79,13 @@ pub fn parse(directives: &str) -> (Targets, Vec<&str>) {
         Ok(targets) if !valid.is_empty() => (targets, invalid),
         _ => (Targets::new().with_default(LevelFilter::INFO), invalid),
     }
+}
+
+/// Whether an event is this program's own. Libraries may trace secrets.
+pub fn is_own(target: &str) -> bool {
+    target
+        .strip_prefix(OWN_TARGET_PREFIX)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 fn is_valid(directive: &str) -> bool {
@@ -43,6 +112,26 @@ mod tests {
         for directives in ["", " ", ",", "sidegate=loud", "[span]=debug,=warn", "a=b=c"] {
             assert!(passes(directives, "sidegate", Level::INFO), "{directives}");
             assert!(!passes(directives, "sidegate", Level::DEBUG), "{directives}");
+        }
+    }
+
+    #[test]
+    fn wrong_filter_is_named_with_its_place() {
+        for (text, place) in [
+            ("", "`` at character 1 is empty"),
+            (" , ", "`` at character 1 is empty"),
+            ("debgu", "`debgu` at character 1 is neither a level nor a target"),
+            ("info, sidegate=loud", "`sidegate=loud` at character 7 is no directive"),
+            ("info,é=debug", "`é=debug` at character 6 is no directive"),
+            ("info,hyper", "`hyper` at character 6 is neither"),
+            ("info,=warn", "`=warn` at character 6 is no"),
+            ("a\u{9b}b", "`a\\u{9b}b` at character 1 is no directive"),
+        ] {
+            let error = parse_strictly(text).unwrap_err().to_string();
+            assert!(error.contains(place), "{text:?}: {error}");
+        }
+        for text in ["off", "DEBUG", "info,sidegate::permitted=off", " warn , sidegate::data "] {
+            assert!(parse_strictly(text).is_ok(), "{text}");
         }
     }
 

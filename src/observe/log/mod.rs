@@ -10,9 +10,13 @@ mod escape;
 pub mod fields;
 mod filter;
 mod journald;
+mod levels;
 mod line;
 mod sink;
 pub mod throttle;
+
+pub use self::filter::FilterError;
+pub use self::levels::{LEVEL_TARGET, LogLevel, LogLevels};
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -37,9 +41,6 @@ const MAX_QUEUED_LINES: usize = 16_384;
 
 /// Time for writing the last lines at exit.
 const FINAL_FLUSH_TIMEOUT: Duration = Duration::from_millis(1200);
-
-/// Prefix of the targets of this program's own events.
-const OWN_TARGET_PREFIX: &str = "sidegate";
 
 /// The format of lines, and where they go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +103,16 @@ impl LogFormat {
 /// The running log. Dropping it writes the lines that still wait.
 pub struct Log {
     guard: Option<WorkerGuard>,
-    drops: DropCounter,
+    handle: LogHandle,
+}
+
+/// What the rest of the process reads and changes of the log. Default: of a process without a log.
+#[derive(Clone, Default)]
+pub struct LogHandle {
+    /// Number of dropped lines.
+    pub drops: DropCounter,
+    /// The filter.
+    pub levels: Arc<LogLevels>,
 }
 
 impl Log {
@@ -140,11 +150,13 @@ impl Log {
         let directives = std::env::var_os(filter::VARIABLE).unwrap_or_default();
         // Text that is not UTF-8 makes its directive invalid, and a warning below names it.
         let directives = directives.to_string_lossy();
-        let (filter, invalid) = filter::parse(&directives);
-        let own = filter_fn(|metadata| is_own(metadata.target()));
+        let (targets, invalid) = filter::parse(&directives);
+        let text = if directives.trim().is_empty() { filter::DEFAULT } else { &directives };
+        let levels = LogLevels::new(text.to_owned(), targets);
+        let own = filter_fn(|metadata| filter::is_own(metadata.target()));
         let lines = LineLayer::new(shape, writer, Timestamp::now);
         tracing_subscriber::registry()
-            .with(filter)
+            .with(levels.layer())
             .with(own)
             .with(lines)
             .try_init()
@@ -158,12 +170,13 @@ impl Log {
                 directive.escape_debug()
             );
         }
-        Ok(Log { guard: Some(guard), drops })
+        let handle = LogHandle { drops, levels: Arc::new(levels) };
+        Ok(Log { guard: Some(guard), handle })
     }
 
-    /// A handle to the number of dropped lines.
-    pub fn drops(&self) -> DropCounter {
-        self.drops.clone()
+    /// A handle to the number of dropped lines and to the filter.
+    pub fn handle(&self) -> LogHandle {
+        self.handle.clone()
     }
 }
 
@@ -184,13 +197,6 @@ impl Drop for Log {
             let _ = waits.recv_timeout(FINAL_FLUSH_TIMEOUT);
         }
     }
-}
-
-/// Whether an event is this program's own. Libraries may trace secrets.
-fn is_own(target: &str) -> bool {
-    target
-        .strip_prefix(OWN_TARGET_PREFIX)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
 /// Starts the thread that writes to `sink`; at most `lines` wait for it.
@@ -228,7 +234,7 @@ impl DropCounter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::filter::is_own;
 
     #[test]
     fn events_of_other_crates_are_not_logged() {

@@ -238,7 +238,7 @@ impl Builder {
         let agent = Agent::start(
             &folder.path().join("sidegate.toml"),
             passed,
-            sidegate::observe::log::DropCounter::default(),
+            sidegate::observe::log::LogHandle::default(),
             heads,
             lookup,
         )?;
