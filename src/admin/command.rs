@@ -16,11 +16,12 @@ use crate::admin::explain::ExplainQuery;
 use crate::admin::state::AdminContext;
 use crate::admin::tunnels::TunnelFilter;
 use crate::admin::wire::{
-    self, AdminRequest as _, ConfigAnswer, ConfigRequest, DiffAnswer, DiffRequest, DrainAnswer,
-    DrainRequest, Draining, ErrorAnswer, ExplainRequest, LogLevelRequest, PRODUCT, RecentReload,
-    ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest,
+    self, AdminRequest as _, ConfigAnswer, ConfigRequest, DecisionsRequest, DiffAnswer,
+    DiffRequest, DrainAnswer, DrainRequest, Draining, ErrorAnswer, ExplainRequest, LogLevelRequest,
+    PRODUCT, RecentReload, RefusedRequest, ReloadAnswer, ReloadRequest, ShutdownTimes,
+    StatusRequest, TunnelsRequest,
 };
-use crate::admin::{diff, log_level, status, tunnels};
+use crate::admin::{decisions, diff, log_level, status, tunnels};
 use crate::control::config::effective;
 use crate::control::reload::{AcceptedEffects, RecentPublish, ReloadOutcome, Trigger};
 use crate::policy::Policy;
@@ -29,8 +30,9 @@ use crate::policy::Policy;
 const MAX_LOGGED_PATH: usize = 128;
 
 /// The error for a request with any other path.
-const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/config and /v1/tunnels, \
-    POST /v1/reload, /v1/drain, /v1/explain, /v1/diff and /v1/log-level";
+const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/config, /v1/tunnels, \
+    /v1/decisions and /v1/refused, POST /v1/reload, /v1/drain, /v1/explain, /v1/diff and \
+    /v1/log-level";
 
 /// Answers one request of `caller`.
 pub async fn answer(
@@ -49,6 +51,12 @@ pub async fn answer(
             respond(method, query, |_: ConfigRequest| answer_with(&config(&admin)))
         }
         TunnelsRequest::PATH => respond(method, query, |request| tunnels(&admin, request)),
+        DecisionsRequest::PATH => respond(method, query, |request| {
+            answer_or_error(decisions::decisions(&admin.recent, &request, Timestamp::now()))
+        }),
+        RefusedRequest::PATH => respond(method, query, |request| {
+            answer_or_error(decisions::refused(&admin.recent, &request, Timestamp::now()))
+        }),
         ExplainRequest::PATH => respond(method, query, |request| explain(&admin, &request)),
         ReloadRequest::PATH => match parse_request(method, query) {
             Ok(request) => reload(&admin, request).await,
@@ -138,6 +146,13 @@ fn answer_with(answer: &impl wire::AdminAnswer) -> LoggedAnswer {
     ("told", json(answer.status(), answer))
 }
 
+fn answer_or_error(answer: Result<impl wire::AdminAnswer, String>) -> LoggedAnswer {
+    match answer {
+        Ok(answer) => answer_with(&answer),
+        Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
+    }
+}
+
 fn error_answer(status: StatusCode, sentence: &str) -> LoggedAnswer {
     ("refused", json(status, &ErrorAnswer { error: sentence.to_owned() }))
 }
@@ -170,10 +185,7 @@ fn config(admin: &AdminContext) -> ConfigAnswer {
 fn tunnels(admin: &AdminContext, request: TunnelsRequest) -> LoggedAnswer {
     let (live, now) = (admin.live.load(), Timestamp::now());
     let page = TunnelFilter::parse(request);
-    match page.and_then(|filter| tunnels::page(&filter, &admin.tunnels, &live, now)) {
-        Ok(page) => answer_with(&page),
-        Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
-    }
+    answer_or_error(page.and_then(|filter| tunnels::page(&filter, &admin.tunnels, &live, now)))
 }
 
 fn explain(admin: &AdminContext, request: &ExplainRequest) -> LoggedAnswer {

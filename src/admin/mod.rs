@@ -8,6 +8,7 @@ mod answer;
 mod command;
 mod connection;
 mod connection_cap;
+mod decisions;
 mod diff;
 mod difference;
 mod explain;

@@ -9,8 +9,10 @@ mod config_arg;
 mod demo;
 mod diff;
 mod drain;
+mod duration_arg;
 mod exit;
 mod explain;
+mod explain_request;
 mod import;
 mod init;
 mod log_level;
@@ -18,6 +20,7 @@ mod manual;
 mod output;
 mod output_files;
 mod promote;
+mod refused;
 mod reload;
 mod run;
 mod schema;
@@ -65,6 +68,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show or set the filter of the running agent's log.
     LogLevel(log_level::LogLevelArgs),
+    /// Show which clients the running agent refused most, for which reasons, and by which rules.
+    Refused(refused::RefusedArgs),
     /// Drain the running agent: stop accepting, close the tunnels, then exit.
     Drain(drain::DrainArgs),
 }
@@ -84,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Reload(verb) => reload::reload(&verb),
         Command::Status(verb) => status::status(&verb),
         Command::LogLevel(verb) => log_level::log_level(&verb),
+        Command::Refused(verb) => refused::refused(&verb),
         Command::Drain(verb) => drain::drain(&verb),
     };
     exit.into()

@@ -111,6 +111,8 @@ impl Schemas {
             StatusAnswer,
             ConfigAnswer,
             TunnelsAnswer,
+            DecisionsAnswer,
+            RefusedAnswer,
             ReloadAnswer,
             ExplainAnswer,
             DiffAnswer,
@@ -120,6 +122,8 @@ impl Schemas {
             LivezAnswer,
             ReadyzAnswer,
             TunnelsRequest,
+            DecisionsRequest,
+            RefusedRequest,
             ReloadRequest,
             ExplainRequest,
             DiffRequest,
@@ -356,7 +360,7 @@ fn json_schema_file_matches_the_types() {
     let file = Schemas::new().file();
     check("docs/spec/admin.schema.json", &file);
     let schema: Value = serde_json::from_str(&file).unwrap();
-    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(11), "every answer is in it");
+    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(13), "every answer is in it");
 }
 
 #[test]
@@ -376,6 +380,8 @@ fn admin_page_tables_match_the_types() {
         ("status", answer("StatusAnswer", &["status"])),
         ("config", answer("ConfigAnswer", &["config"])),
         ("tunnels", answer("TunnelsAnswer", &["tunnels"])),
+        ("decisions", answer("DecisionsAnswer", &["decisions"])),
+        ("refused", answer("RefusedAnswer", &["refused"])),
         ("reload", answer("ReloadAnswer", &reload)),
         ("explain", answer("ExplainAnswer", &["explain_refused"])),
         ("diff", answer("DiffAnswer", &["diff_changed", "diff_rejected"])),
@@ -384,6 +390,8 @@ fn admin_page_tables_match_the_types() {
         ("livez", answer("LivezAnswer", &["livez"])),
         ("readyz", answer("ReadyzAnswer", &["readyz"])),
         ("tunnels parameters", request("TunnelsRequest", &["route", "client", "limit", "after"])),
+        ("decisions parameters", request("DecisionsRequest", &["request"])),
+        ("refused parameters", request("RefusedRequest", &["last", "top"])),
         (
             "reload parameters",
             request("ReloadRequest", &["wait", "accept_shrink", "accept_revocations"]),
@@ -455,6 +463,8 @@ fn samples_have_every_field() {
         ("StatusAnswer", "status"),
         ("ConfigAnswer", "config"),
         ("TunnelsAnswer", "tunnels"),
+        ("DecisionsAnswer", "decisions"),
+        ("RefusedAnswer", "refused"),
         ("ReloadAnswer", "reload"),
         ("ExplainAnswer", "explain"),
         ("DiffAnswer", "diff"),

@@ -5,6 +5,7 @@
 //! a socket or knows how a question is answered.
 
 mod config;
+mod decisions;
 mod diff;
 #[cfg(test)]
 mod docs;
@@ -17,6 +18,7 @@ mod log_level;
 mod message;
 mod query;
 mod reading;
+mod refused;
 mod reload;
 mod report;
 mod status;
@@ -26,6 +28,7 @@ mod tunnels;
 mod words;
 
 pub use self::config::{ConfigAnswer, ConfigRequest};
+pub use self::decisions::{DecisionReport, DecisionsAnswer, DecisionsRequest, MAX_DECISIONS};
 pub use self::diff::{
     Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevocationCount, RevokedTunnel,
     StreamChanges, TunnelChanges,
@@ -42,6 +45,9 @@ pub use self::log_level::{LogLevelAnswer, LogLevelRequest};
 pub use self::message::{AdminAnswer, AdminRequest, ErrorAnswer};
 pub use self::query::encode_query;
 pub use self::reading::{ReadError, Received, read};
+pub use self::refused::{
+    DEFAULT_TOP, MAX_TOP, RefusedAnswer, RefusedClient, RefusedReason, RefusedRequest, RefusedRule,
+};
 pub use self::reload::{RecentReload, ReloadAnswer, ReloadRequest};
 pub use self::report::{DiagnosticReport, Severity};
 pub use self::status::{
@@ -51,5 +57,6 @@ pub use self::status::{
 };
 pub use self::tunnels::{MAX_PAGE_TUNNELS, TunnelStatus, TunnelsAnswer, TunnelsRequest};
 pub use self::words::{
-    DeliveryForm, ExplainedKind, ListenerProtocol, ReloadCause, RuleName, UnknownWord, WarningKind,
+    DecisionResult, DeliveryForm, ExplainedKind, ListenerProtocol, ReloadCause, RuleName,
+    UnknownWord, WarningKind,
 };

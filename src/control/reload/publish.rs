@@ -82,6 +82,8 @@ impl Reloader {
         // than its snapshot.
         self.context.config_status.settings.store(Arc::new(settings));
         self.context.tunnels.publish(&snapshot);
+        let recent = self.context.config_status.settings.load().admin.recent();
+        self.context.recent.set_bounds(recent, Timestamp::now());
         snapshot.names.wake();
         self.context.metrics.forget_identities(&snapshot);
         // Behind the publish: a tunnel that enters meanwhile judges itself again, so none slips
