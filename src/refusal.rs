@@ -59,6 +59,8 @@ pub enum Refusal {
     Draining,
     /// The backend gave no usable answer.
     Backend(BackendError),
+    /// An operator's ban holds the client or its identity.
+    Banned,
 }
 
 /// The fault of a request head, with its status.
@@ -85,7 +87,7 @@ pub enum BackendError {
 
 impl Refusal {
     /// Every refusal once, for tables and metrics; payloads are examples.
-    pub const ALL: [Refusal; 21] = [
+    pub const ALL: [Refusal; 22] = [
         Refusal::Pending,
         Refusal::Network,
         Refusal::Proxy,
@@ -107,6 +109,7 @@ impl Refusal {
         Refusal::Capacity,
         Refusal::Draining,
         Refusal::Backend(BackendError::Failed),
+        Refusal::Banned,
     ];
 
     /// Index in [`Refusal::ALL`], under which it is counted.
@@ -133,6 +136,7 @@ impl Refusal {
             Refusal::Capacity => 18,
             Refusal::Draining => 19,
             Refusal::Backend(_) => 20,
+            Refusal::Banned => 21,
         }
     }
 
@@ -160,6 +164,7 @@ impl Refusal {
             Refusal::Capacity => "capacity",
             Refusal::Draining => "draining",
             Refusal::Backend(_) => "backend",
+            Refusal::Banned => "banned",
         }
     }
 
@@ -173,9 +178,8 @@ impl Refusal {
             Refusal::Head(HeadError::TooLarge) => Some(431),
             Refusal::Misdirected => Some(421),
             Refusal::Route => Some(404),
-            Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol => {
-                Some(403)
-            }
+            Refusal::Network | Refusal::Banned => Some(403),
+            Refusal::Origin | Refusal::Identity | Refusal::Subprotocol => Some(403),
             Refusal::Version | Refusal::Plain => Some(426),
             Refusal::Body => Some(413),
             Refusal::Rate { .. } | Refusal::Connections => Some(429),
@@ -183,6 +187,11 @@ impl Refusal {
             Refusal::Backend(BackendError::Failed) => Some(502),
             Refusal::Backend(BackendError::TimedOut) => Some(504),
         }
+    }
+
+    /// Whether a route with `refuse = "drop"` drops the connection for it.
+    pub const fn is_droppable(self) -> bool {
+        matches!(self, Refusal::Network | Refusal::Banned)
     }
 
     /// One sentence for the client's developer; it reveals nothing of the configuration.
@@ -221,6 +230,7 @@ impl Refusal {
             Refusal::Backend(BackendError::TimedOut) => {
                 "The server behind this address did not answer in time."
             }
+            Refusal::Banned => "You are banned here for the time being.",
         }
     }
 }

@@ -155,6 +155,7 @@ fn kind(word: String) -> ExplainedKind {
 
 fn rule_verdict(said: RuleExplanation) -> RuleVerdict {
     let rule = match &*said.rule {
+        "ban" => RuleName::Ban,
         "baseline" => RuleName::Baseline,
         "path" => RuleName::Path,
         "deny" => RuleName::Deny,

@@ -60,6 +60,8 @@ struct Health {
     identity_collapsed: Vec<String>,
     /// Sentences about revocation lists that have expired.
     crls_expired: Vec<String>,
+    /// Sentences about the file of bans.
+    state_faults: Vec<String>,
     log_drops: u64,
     panics: u64,
 }
@@ -91,6 +93,7 @@ impl Health {
                 .collect(),
             identity_collapsed: admin.metrics.collapsed_identities(),
             crls_expired: live.expired_crls(Timestamp::now()),
+            state_faults: admin.bans.faults(),
             log_drops: admin.log.drops.count(),
             panics: admin.metrics.panics(),
         }
@@ -113,6 +116,7 @@ impl Health {
             names_unresolved: self.names_unresolved.clone(),
             identity_collapsed: self.identity_collapsed.clone(),
             crls_expired: self.crls_expired.clone(),
+            state_faults: self.state_faults.clone(),
             log_drops: self.log_drops,
             panics: self.panics,
         }
@@ -143,7 +147,8 @@ impl Health {
             &self.backends_down,
         );
         let sentences = self.names_unresolved.iter().chain(&self.unwatched);
-        for sentence in sentences.chain(&self.identity_collapsed).chain(&self.crls_expired) {
+        let sentences = sentences.chain(&self.identity_collapsed).chain(&self.crls_expired);
+        for sentence in sentences.chain(&self.state_faults) {
             text.push_str(&format!("{sentence}\n"));
         }
         if self.log_drops > 0 {

@@ -5,10 +5,10 @@
 //! keep slow or frequent callers harmless.
 
 mod answer;
+mod bans;
 mod command;
 mod connection;
 mod connection_cap;
-mod decisions;
 mod diff;
 mod difference;
 mod explain;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::addresses::BoundAddresses;
 use crate::admin::rates::RateHistory;
+use crate::control::bans::BanKeeper;
 use crate::control::reload::{ConfigStatus, ReloaderHandle};
 use crate::lifecycle::Lifecycle;
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::log::LogHandle;
 use crate::observe::metrics::Metrics;
-use crate::observe::recent::RecentDecisions;
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::Tunnels;
 
@@ -22,8 +22,6 @@ pub struct AdminContext {
     pub tunnels: Arc<Tunnels>,
     /// All counters of the process.
     pub metrics: Arc<Metrics>,
-    /// The recent decisions of all threads.
-    pub recent: Arc<RecentDecisions>,
     /// State of the files: outcome of the last reload, warnings, lists.
     pub config_status: Arc<ConfigStatus>,
     /// Requests reloads and previews from the control plane.
@@ -38,6 +36,8 @@ pub struct AdminContext {
     pub config: PathBuf,
     /// The addresses that listeners are bound to.
     pub addresses: Arc<BoundAddresses>,
+    /// Orders, lifts and keeps the bans.
+    pub bans: Arc<BanKeeper>,
     /// Rates of each route over the last minute.
     pub rates: RateHistory,
 }

@@ -52,6 +52,7 @@ pub fn status(admin: &AdminContext) -> StatusAnswer {
         draining: is_draining(admin),
         tunnels: admin.tunnels.len() as u64,
         exchanges: admin.tunnels.exchanges_len() as u64,
+        bans: admin.bans.bans().iter().filter(|ban| !ban.lapsed(now)).count() as u64,
         last_reload: last_reload(config_status),
         listeners: listeners(admin, &live),
         routes: routes(admin, &live),
@@ -296,6 +297,9 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
     }
     for sentence in live.expired_crls(now) {
         warn(WarningKind::CrlExpired, sentence);
+    }
+    for sentence in admin.bans.faults() {
+        warn(WarningKind::State, sentence);
     }
     for sentence in admin.config_status.lists.load().iter().filter_map(|list| list.stale(now)) {
         warn(WarningKind::Stale, sentence);

@@ -25,12 +25,14 @@ use self::socket_binder::{
 };
 use crate::addresses::{BoundAddress, BoundAddresses};
 use crate::admin::{AdminContext, AdminListener, MetricsListener, RateHistory, SwappableListener};
+use crate::control::bans::{BanKeeper, BanState};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::reload::{
     self, AcceptedEffects, ConfigStatus, ReloadContext, ReloadOutcome, Reloader, ReloaderHandle,
     Trigger,
 };
 use crate::control::resolve::{Lookup, Resolver};
+use crate::control::state_dir::StateDir;
 use crate::control::systemd::{self, sockets::PassedSockets};
 use crate::data::context::DataPlane;
 use crate::data::http::head::HeadReader;
@@ -39,7 +41,6 @@ use crate::lifecycle::{Lifecycle, Stage};
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::log::LogHandle;
 use crate::observe::metrics::Metrics;
-use crate::observe::recent::RecentDecisions;
 use crate::snapshot::{CurrentSnapshot, Snapshot};
 use crate::tunnels::Tunnels;
 
@@ -101,12 +102,12 @@ impl Agent {
         let bound = bind(&context, &listeners)?;
 
         let (reloader, requests) = Reloader::new(context.clone(), handover);
+        let bans = keep_bans(&context);
         let heartbeats = Heartbeats::new(systemd::heartbeat_period(systemd::watchdog()));
         let admin = Arc::new(AdminContext {
             live: Arc::clone(&context.live),
             tunnels: Arc::clone(&context.tunnels),
             metrics: Arc::clone(&context.metrics),
-            recent: Arc::clone(&context.recent),
             config_status: Arc::clone(&context.config_status),
             requests: requests.clone(),
             lifecycle: Arc::clone(&context.lifecycle),
@@ -114,6 +115,7 @@ impl Agent {
             log,
             config: context.config.clone(),
             addresses: Arc::clone(&addresses),
+            bans,
             rates: RateHistory::default(),
         });
         let scrapes = SwappableListener::new(Arc::clone(&admin), bound.scrapes);
@@ -212,6 +214,20 @@ impl Drop for Agent {
     }
 }
 
+/// Puts the kept bans in force, before any socket accepts.
+fn keep_bans(context: &ReloadContext) -> Arc<BanKeeper> {
+    let state = context.config_status.settings.load().process.state.clone();
+    let folder = StateDir::find(&state, &context.config);
+    let state = BanState {
+        live: Arc::clone(&context.live),
+        tunnels: Arc::clone(&context.tunnels),
+        metrics: Arc::clone(&context.metrics),
+        config_status: Arc::clone(&context.config_status),
+        tracker: context.tracker.clone(),
+    };
+    BanKeeper::start(state, folder)
+}
+
 /// The state of a process that starts with this generation.
 fn reload_context(
     config: PathBuf,
@@ -228,8 +244,6 @@ fn reload_context(
     }
     let (live, lifecycle) = (Arc::new(CurrentSnapshot::new(snapshot)), Lifecycle::new());
     let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
-    let recent = config_status.settings.load().admin.recent();
-    let recent = RecentDecisions::new(recent, jiff::Timestamp::now());
     let tracker = TaskTracker::new();
     ReloadContext {
         config,
@@ -237,7 +251,6 @@ fn reload_context(
         live,
         tunnels,
         metrics,
-        recent,
         lifecycle,
         config_status,
         resolver,
@@ -252,7 +265,7 @@ fn listeners(
     addresses: &Arc<BoundAddresses>,
     max: usize,
 ) -> (Arc<Listeners>, Vec<UnboundedReceiver<ListeningSocket>>) {
-    let threads = context.config_status.settings.load().threads;
+    let threads = context.config_status.settings.load().process.threads;
     // The number that the process may use, by its CPU affinity and cgroup, not that of the machine.
     let threads = threads.or_else(|| std::thread::available_parallelism().ok());
     let facts = ListenerDeps {
@@ -296,7 +309,6 @@ fn planes(
         Arc::clone(&context.live),
         Arc::clone(&context.tunnels),
         Arc::clone(&context.metrics),
-        Arc::clone(&context.recent),
         Arc::clone(&context.lifecycle),
         max,
         heads,

@@ -111,6 +111,7 @@ impl Planes {
             let metrics = Arc::clone(&self.plane.metrics);
             let looks = watch_identities(metrics, Arc::clone(&admin.live), stop.clone());
             self.tracker.spawn(looks);
+            self.tracker.spawn(Arc::clone(&admin.bans).run(stop.clone()));
             self.tracker.spawn(watch_crls(Arc::clone(&admin.live), stop.clone()));
             let tunnels = Arc::clone(&self.plane.tunnels);
             self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));

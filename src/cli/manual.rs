@@ -6,7 +6,7 @@ use crate::cli::exit::Exit;
 use crate::cli::run;
 
 /// The files that Sidegate reads or creates, each with its meaning.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     (
         "/etc/sidegate/sidegate.toml",
         "the operator's configuration; --config or SIDEGATE_CONFIG name another file or directory",
@@ -18,6 +18,7 @@ const FILES: [(&str, &str); 7] = [
         "[admin] socket",
         "created at the start and removed at the end; status, reload and drain connect to it",
     ),
+    ("[process] state", "directory for what outlasts a restart: the bans, in bans.json"),
     ("/run/sidegate, /run/sidegate-NAME", "the default directories of that socket under systemd"),
     (
         "/proc/self",

@@ -3,16 +3,16 @@
 mod admin_client;
 #[cfg(test)]
 mod answer_mutations;
+mod ban;
+mod bans;
 mod certificate;
 mod check;
 mod config_arg;
 mod demo;
 mod diff;
 mod drain;
-mod duration_arg;
 mod exit;
 mod explain;
-mod explain_request;
 mod import;
 mod init;
 mod log_level;
@@ -20,12 +20,12 @@ mod manual;
 mod output;
 mod output_files;
 mod promote;
-mod refused;
 mod reload;
 mod run;
 mod schema;
 mod status;
 mod trust;
+mod unban;
 
 use std::process::ExitCode;
 
@@ -68,8 +68,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Show or set the filter of the running agent's log.
     LogLevel(log_level::LogLevelArgs),
-    /// Show which clients the running agent refused most, for which reasons, and by which rules.
-    Refused(refused::RefusedArgs),
+    /// Ban a client for a while: it is refused, and its open tunnels are closed.
+    Ban(ban::BanArgs),
+    /// Lift a ban.
+    Unban(unban::UnbanArgs),
+    /// List the bans in force.
+    Bans(bans::BansArgs),
     /// Drain the running agent: stop accepting, close the tunnels, then exit.
     Drain(drain::DrainArgs),
 }
@@ -89,7 +93,9 @@ pub fn main() -> ExitCode {
         Command::Reload(verb) => reload::reload(&verb),
         Command::Status(verb) => status::status(&verb),
         Command::LogLevel(verb) => log_level::log_level(&verb),
-        Command::Refused(verb) => refused::refused(&verb),
+        Command::Ban(verb) => ban::ban(&verb),
+        Command::Unban(verb) => unban::unban(&verb),
+        Command::Bans(verb) => bans::bans(&verb),
         Command::Drain(verb) => drain::drain(&verb),
     };
     exit.into()

@@ -14,7 +14,7 @@ use crate::control::config::{
     Settings,
 };
 use crate::control::dropped_tests::{DroppedTest, dropped_tests};
-use crate::control::policy_tests::{PolicyTests, run_tests};
+use crate::control::policy_tests::{AllowTest, PolicyTests, run_tests};
 use crate::policy::Policy;
 use crate::policy::route::Routes;
 use crate::policy::subject::Ingress;
@@ -39,6 +39,8 @@ pub struct CompiledGeneration {
     pub feeds: Vec<(Arc<str>, ListFeed)>,
     /// The tests that promotions of the candidates would drop.
     pub dropped_tests: Vec<DroppedTest>,
+    /// The tests that a ban must not make fail.
+    pub allow_tests: Vec<AllowTest>,
 }
 
 /// Compiles `loaded`, read from the files that `config` names, as the generation after `before`,
@@ -168,7 +170,10 @@ fn assemble(
     let pages = PolicySet { policies, candidates, baseline };
     let snapshot = compile(&settings, pages, digest, before, tickets);
     let snapshot = snapshot.map_err(|what| vec![Diagnostic::for_file(config, what, None)])?;
-    Ok((CompiledGeneration { snapshot, settings, warnings, feeds, dropped_tests }, scripts))
+    let allow_tests = AllowTest::all(&scripts);
+    let built =
+        CompiledGeneration { snapshot, settings, warnings, feeds, dropped_tests, allow_tests };
+    Ok((built, scripts))
 }
 
 /// The policies of one generation.
@@ -228,6 +233,7 @@ fn compile(
         numbered: numbers.given,
         policies,
         baseline: pages.baseline.map(|page| Arc::new(policy(page, None))),
+        bans: before.map_or_else(Arc::default, |before| Arc::clone(&before.bans)),
     })
 }
 

@@ -3,6 +3,7 @@
 //! Watches, loads, compiles, publishes and reconciles, on a runtime of its own, so that a
 //! million-line list delays no byte. Never touches a connection.
 
+pub mod bans;
 pub mod compile;
 pub mod config;
 pub mod crl_watch;
@@ -11,8 +12,10 @@ pub mod identity_watch;
 pub mod lint;
 pub mod malloc_trim;
 mod policy_tests;
+pub mod reconcile;
 pub mod reload;
 pub mod resolve;
 pub mod revoke;
+pub mod state_dir;
 pub mod systemd;
 pub mod watch;

@@ -10,6 +10,7 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source_text::{error, warning};
 use crate::control::config::{ExpectedVerdict, LoadedConfig, PolicySettings, PolicyTest};
 use crate::policy::request::Request;
+use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::explanation::ExplainInput;
 use crate::snapshot::{Judgement, Snapshot};
@@ -19,6 +20,33 @@ pub struct PolicyTests {
     policy: Arc<str>,
     kind: TestedPage,
     tests: Vec<PolicyTest>,
+}
+
+/// A `[[test]]` of a running policy that expects `allow`.
+#[derive(Debug, Clone)]
+pub struct AllowTest {
+    /// Its name.
+    pub name: Arc<str>,
+    /// File and line of its expectation.
+    pub place: String,
+    /// The client that is to be admitted.
+    pub subject: Subject,
+}
+
+impl AllowTest {
+    /// The tests of `scripts` that expect `allow`, but for those of candidates.
+    pub fn all(scripts: &[PolicyTests]) -> Vec<AllowTest> {
+        let running = scripts.iter().filter(|script| script.kind != TestedPage::Candidate);
+        let tests = running.flat_map(|script| &script.tests);
+        let allow = tests.filter(|test| test.expect == ExpectedVerdict::Allow);
+        allow
+            .map(|test| AllowTest {
+                name: Arc::clone(&test.name),
+                place: test.at_expect.file_and_line(),
+                subject: test.subject.clone(),
+            })
+            .collect()
+    }
 }
 
 /// The kind of page that the tests belong to.

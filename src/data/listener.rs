@@ -30,7 +30,7 @@ use crate::data::connection::{self, AcceptedConnection, Admission};
 use crate::data::context::ThreadContext;
 use crate::data::stream::keepalive;
 use crate::data::stream::listen_socket::{Arrival, ListenSocket};
-use crate::observe::log::decision::LogContext;
+use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
 use crate::policy::subject::Subject;
@@ -461,7 +461,7 @@ impl Acceptor {
     }
 
     /// How a connection of `peer` is admitted. `None` means that it is turned away, which is
-    /// booked: the baseline denies its client, or that client has too many connections that wait
+    /// booked: a ban holds or the baseline denies its client, or that client has too many connections that wait
     /// and none that is idle.
     fn admission(
         &self,
@@ -481,12 +481,16 @@ impl Acceptor {
         let (thread, ListenerState { name, metrics, .. }) = (&self.thread, &self.state);
         let (client, now) = (subject.client, Timestamp::now());
         let turn_away = |refusal, rule, end| {
+            thread.metrics.no_route().refused(refusal);
             let log_context = LogContext { listener: name, client, peer, proxied: None };
-            thread.refuse_connection(log_context, refusal, rule, None);
+            decision::log_refused_connection(log_context, refusal, rule, None, &thread.throttle);
             metrics.closed(end);
             None
         };
-        // A client that the baseline denies gets no TLS handshake.
+        // A client that a ban holds or the baseline denies gets no TLS handshake.
+        if live.bans.find(subject, now).is_some() {
+            return turn_away(Refusal::Banned, None, ConnectionEnd::Banned);
+        }
         if let Some(baseline) = live.denying_baseline(subject, now) {
             let refusal = Refusal::Network;
             let rule = baseline.deciding_rule(subject, false, Err(refusal), now);

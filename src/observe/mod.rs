@@ -6,4 +6,3 @@ pub mod heartbeat;
 pub mod log;
 pub mod metrics;
 pub mod printable;
-pub mod recent;

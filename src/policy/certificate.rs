@@ -274,7 +274,7 @@ impl IdentityPattern {
 
     /// Whether the pattern, in `deny`, matches a name of `certificate`, or may match an ambiguous
     /// name. A name that programs read in different ways must not slip past a wildcard.
-    fn denies(&self, certificate: &ClientCertificate) -> bool {
+    pub fn denies(&self, certificate: &ClientCertificate) -> bool {
         let may_match = match self {
             IdentityPattern::Uri(pattern) if pattern.has_wildcard => {
                 certificate.has_odd_uri || certificate.uris.iter().any(|uri| pattern.may_match(uri))

@@ -160,6 +160,7 @@ const fn without_entry(refusal: Refusal, is_plain: bool) -> Option<Rule> {
         | Refusal::Plain
         | Refusal::Body
         | Refusal::Draining
+        | Refusal::Banned
         | Refusal::Backend(_) => None,
     }
 }

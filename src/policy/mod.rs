@@ -3,6 +3,7 @@
 //! Pure: no sockets, no files, no clock of its own (`now` is passed in). Order
 //! never matters: `deny` beats `allow`, and `allow` is required.
 
+pub mod ban;
 pub mod certificate;
 pub mod deciding_rule;
 pub mod forwarded;

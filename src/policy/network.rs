@@ -218,6 +218,21 @@ impl<T> Networks<T> {
         }
     }
 
+    /// Returns the value of the longest prefix that holds `address` and for which `counts` holds.
+    pub fn narrowest(&self, address: IpAddr, counts: impl Fn(&T) -> bool) -> Option<&T> {
+        // `cover` yields the longest prefix last.
+        match address.to_canonical() {
+            IpAddr::V4(address) => {
+                let host = address.into();
+                self.v4.cover(&host).map(|(_, value)| value).filter(|value| counts(value)).last()
+            }
+            IpAddr::V6(address) => {
+                let host = address.into();
+                self.v6.cover(&host).map(|(_, value)| value).filter(|value| counts(value)).last()
+            }
+        }
+    }
+
     /// Iterates over the networks, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = (IpNet, &T)> {
         let v4 = self.v4.iter().map(|(network, value)| (IpNet::V4(network), value));

@@ -102,7 +102,12 @@ pub struct SubjectRef<'s> {
     pub credentials: Option<&'s Credentials>,
 }
 
-impl SubjectRef<'_> {
+impl<'s> SubjectRef<'s> {
+    /// The client's verified certificate. `None` means that it has none.
+    pub fn certificate(self) -> Option<&'s ClientCertificate> {
+        self.credentials?.certificate.as_deref()
+    }
+
     /// Whether the client is a user of this host and in the group `gid`.
     pub fn is_in_group(self, gid: u32) -> bool {
         let is_listed = || self.credentials.is_some_and(|all| all.groups.contains(&gid));

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::policy::Policy;
 use crate::policy::route::Routes;
 use crate::policy::subject::{Ingress, SubjectRef};
+use crate::snapshot::bans::Bans;
 use crate::snapshot::certificate::Certificates;
 use crate::snapshot::listener::Listener;
 use crate::snapshot::names::Names;
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub policies: HashMap<Arc<str>, Arc<Policy>>,
     /// The policy whose denials precede every other policy. It admits every client it doesn't deny.
     pub baseline: Option<Arc<Policy>>,
+    /// The bans in force, which all generations share. Tests of policies don't see them.
+    pub bans: Arc<Bans>,
 }
 
 /// A listener as configured, with its TLS configuration.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::policy::Policy;
+use crate::policy::ban::Ban;
 use crate::policy::request::{Request, RequestPath};
 use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
@@ -30,6 +31,10 @@ pub struct Judgement {
     pub candidate: Option<Result<(), Refusal>>,
     /// Why the path is refused. `None` if it is not, or if the verdict has another reason.
     pub ambiguity: Option<Ambiguity>,
+    /// The ban that refuses the request. `None` means that no ban does.
+    pub ban: Option<Arc<Ban>>,
+    /// Version of the bans that the verdict takes into account.
+    pub bans: u64,
 }
 
 /// Proof that a request was judged and permitted. Only [`Snapshot::judge`] creates one; dialling a
@@ -39,6 +44,7 @@ pub struct Permit {
     route: Arc<Route>,
     subject: Subject,
     generation: u64,
+    bans: u64,
     at: Timestamp,
 }
 
@@ -56,6 +62,11 @@ impl Permit {
     /// The generation that gave the permit.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Version of the bans that the permit takes into account.
+    pub fn bans(&self) -> u64 {
+        self.bans
     }
 
     /// The time of the verdict.
@@ -97,11 +108,19 @@ impl Snapshot {
         served: Option<&ServedCertificate>,
         now: Timestamp,
     ) -> Judgement {
-        self.judge_by(subject, request, served, now, None)
+        // Read before the set: a swap in between leads to another look, never to a missed ban.
+        let bans = self.bans.version();
+        let ban = self.bans.find(subject, now);
+        let judgement = match ban {
+            Some(_) => self.refused(self.route_to(request), None, Refusal::Banned),
+            None => self.judge_by(subject, request, served, now, None),
+        };
+        let verdict = judgement.verdict.map(|permit| Permit { bans, ..permit });
+        Judgement { verdict, ban, bans, ..judgement }
     }
 
-    /// Like [`Snapshot::judge`], with the candidate of the policy `promoted`, if any, in that
-    /// policy's place.
+    /// Like [`Snapshot::judge`] without the bans, and with the candidate of the policy `promoted`,
+    /// if any, in that policy's place.
     pub fn judge_by(
         &self,
         subject: &Subject,
@@ -155,6 +174,8 @@ impl Snapshot {
             // refuses.
             candidate: candidate.map(|candidate| judged(candidate)),
             ambiguity: None,
+            ban: None,
+            bans: 0,
         }
     }
 
@@ -172,12 +193,14 @@ impl Snapshot {
             verdict: Err(refusal),
             candidate: None,
             ambiguity: None,
+            ban: None,
+            bans: 0,
         }
     }
 
     fn permit(&self, route: &Arc<Route>, subject: &Subject, at: Timestamp) -> Permit {
         let (route, generation) = (Arc::clone(route), self.generation);
-        Permit { route, subject: subject.clone(), generation, at }
+        Permit { route, subject: subject.clone(), generation, bans: 0, at }
     }
 
     /// Finds the route for `request`. A path that is not canonical leads, as sent, only to a route
@@ -210,8 +233,11 @@ impl Snapshot {
     }
 
     /// Whether an entry on which the verdict of `permit` may rest has lapsed since then, up to
-    /// `now`.
+    /// `now`, or the bans have changed.
     pub fn has_lapse(&self, permit: &Permit, now: Timestamp) -> bool {
+        if self.bans.version() != permit.bans {
+            return true;
+        }
         let policies = [Some(&permit.route.policy), self.baseline.as_ref()].into_iter().flatten();
         let mut next = policies.filter_map(|policy| policy.next_expiry(permit.at));
         next.any(|lapses| lapses <= now)

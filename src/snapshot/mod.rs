@@ -6,6 +6,7 @@
 
 pub mod ambiguity;
 pub mod backend_name;
+mod bans;
 pub mod certificate;
 pub mod client_auth;
 pub mod client_certificate;
@@ -23,6 +24,7 @@ pub mod route;
 pub(crate) mod tests;
 pub mod tls;
 
+pub use self::bans::Bans;
 pub use self::current::CurrentSnapshot;
 pub use self::generation::{ListenerRules, Snapshot};
 pub use self::judge::{Judgement, Permit};

@@ -106,7 +106,8 @@ impl RefusalForm {
     /// back-off, and reconnect all the faster.
     pub const fn close_code(refusal: Refusal) -> Option<u16> {
         match refusal {
-            Refusal::Network | Refusal::Origin | Refusal::Identity | Refusal::Subprotocol => {
+            Refusal::Network | Refusal::Banned => Some(code::POLICY_VIOLATION),
+            Refusal::Origin | Refusal::Identity | Refusal::Subprotocol => {
                 Some(code::POLICY_VIOLATION)
             }
             Refusal::Rate { .. } | Refusal::Connections | Refusal::Capacity | Refusal::Draining => {
@@ -132,7 +133,7 @@ impl RefusalForm {
             // A peer that is listed no more: its connection gets no answer on any route.
             _ if refusal.status().is_none() => RefusalForm::Drop,
             RefusalForm::Close if is_attempt && RefusalForm::close_code(refusal).is_some() => self,
-            RefusalForm::Drop if refusal == Refusal::Network && !speaks_for_others => self,
+            RefusalForm::Drop if refusal.is_droppable() && !speaks_for_others => self,
             _ => RefusalForm::Answer,
         }
     }
@@ -342,7 +343,8 @@ mod tests {
 
     #[test]
     fn attempts_are_closed_for_what_a_policy_or_a_limit_says() {
-        let closed = "capacity connections draining identity network origin rate subprotocol";
+        let closed =
+            "banned capacity connections draining identity network origin rate subprotocol";
         for speaks_for_others in [false, true] {
             assert_eq!(taken(RefusalForm::Close, true, speaks_for_others), closed);
             assert_eq!(taken(RefusalForm::Close, false, speaks_for_others), "");
@@ -352,7 +354,10 @@ mod tests {
     #[test]
     fn only_networks_are_dropped_and_no_shared_connection() {
         for is_attempt in [false, true] {
-            assert_eq!(taken(RefusalForm::Drop, is_attempt, false), "network pending proxy tls");
+            assert_eq!(
+                taken(RefusalForm::Drop, is_attempt, false),
+                "banned network pending proxy tls"
+            );
             assert_eq!(taken(RefusalForm::Drop, is_attempt, true), "pending proxy tls");
         }
         for form in [RefusalForm::Answer, RefusalForm::Close] {

@@ -63,6 +63,7 @@ pub fn generation(generation: u64, policy: Policy, baseline: Option<Policy>) -> 
         numbered: 1,
         policies: HashMap::from([(Arc::clone(&policy.name), policy)]),
         baseline: baseline.map(Arc::new),
+        bans: Arc::default(),
     }
 }
 

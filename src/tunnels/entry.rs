@@ -53,6 +53,8 @@ struct EntryOrders {
     rules: TunnelRules,
     /// The generation that judged last.
     generation: u64,
+    /// Version of the bans that it took into account.
+    bans: u64,
     /// Its refusal, if any. A later generation that permits clears it.
     refused: Option<Arc<TunnelRefusal>>,
     end: Option<EndOrder>,
@@ -151,6 +153,7 @@ impl LiveEntry {
             orders: Mutex::new(EntryOrders {
                 rules: TunnelRules::new(permit.route(), permit.subject(), opened),
                 generation: permit.generation(),
+                bans: permit.bans(),
                 refused: None,
                 end: None,
                 waker: None,
@@ -179,11 +182,11 @@ impl LiveEntry {
         now: Timestamp,
     ) -> (Result<(), Refusal>, Option<Arc<str>>) {
         // Judged before the lock is taken: the tunnel's own polls take the same lock.
-        let Judgement { verdict, policy, candidate, .. } = self.judge(snapshot, now);
+        let Judgement { verdict, policy, candidate, bans, .. } = self.judge(snapshot, now);
         let mut orders = lock(&self.orders);
-        // An entering tunnel and a publish may judge at once: an older verdict must not replace a
-        // newer.
-        if snapshot.generation < orders.generation {
+        // An entering tunnel and a publish, or a ban, may judge at once: an older verdict must not
+        // replace a newer.
+        if snapshot.generation < orders.generation || bans < orders.bans {
             // The caller counts nothing of this tunnel: the newer pass has reported its own
             // verdict.
             return (Ok(()), None);
@@ -194,6 +197,7 @@ impl LiveEntry {
         let would_revoke = would_revoke.map(|policy| Arc::clone(&policy.name));
         // Set for a refusal too: the verdict of an older pass must not clear it.
         orders.generation = snapshot.generation;
+        orders.bans = bans;
         orders.refused = verdict
             .as_ref()
             .err()

@@ -186,7 +186,10 @@ const MUTABLE: [&str; 12] = [
 ];
 
 /// Files of a pure module that name such a type, and the reason why no snapshot holds it.
-const NOT_IN_A_SNAPSHOT: [(&str, &str); 7] = [
+const NOT_IN_A_SNAPSHOT: [(&str, &str); 9] = [
+    // The bans, which change beside the generations.
+    ("snapshot/bans.rs", "ArcSwap"),
+    ("snapshot/bans.rs", "Atomic"),
     // A table of the program, made at its first use.
     ("snapshot/client_hello.rs", "LazyLock"),
     // The addresses of a name, which the resolver changes for all generations.

@@ -98,7 +98,8 @@ fn formats_examples_pass_a_strict_check() {
 }
 
 /// Answers by other means than a refusal's status: those before a request is read.
-const OTHERS: [(&str, Option<u16>); 3] = [("head", None), ("tls", Some(400)), ("network", None)];
+const OTHERS: [(&str, Option<u16>); 4] =
+    [("head", None), ("tls", Some(400)), ("network", None), ("banned", None)];
 
 #[test]
 fn wire_page_has_every_refusal_with_its_status() {

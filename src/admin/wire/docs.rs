@@ -111,23 +111,24 @@ impl Schemas {
             StatusAnswer,
             ConfigAnswer,
             TunnelsAnswer,
-            DecisionsAnswer,
-            RefusedAnswer,
             ReloadAnswer,
             ExplainAnswer,
             DiffAnswer,
             DrainAnswer,
             LogLevelAnswer,
+            BanAnswer,
+            UnbanAnswer,
+            BansAnswer,
             ErrorAnswer,
             LivezAnswer,
             ReadyzAnswer,
             TunnelsRequest,
-            DecisionsRequest,
-            RefusedRequest,
             ReloadRequest,
             ExplainRequest,
             DiffRequest,
-            LogLevelRequest
+            LogLevelRequest,
+            BanRequest,
+            UnbanRequest
         );
         Schemas { answers, parts: generator.take_definitions(true) }
     }
@@ -360,7 +361,7 @@ fn json_schema_file_matches_the_types() {
     let file = Schemas::new().file();
     check("docs/spec/admin.schema.json", &file);
     let schema: Value = serde_json::from_str(&file).unwrap();
-    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(13), "every answer is in it");
+    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(14), "every answer is in it");
 }
 
 #[test]
@@ -380,18 +381,17 @@ fn admin_page_tables_match_the_types() {
         ("status", answer("StatusAnswer", &["status"])),
         ("config", answer("ConfigAnswer", &["config"])),
         ("tunnels", answer("TunnelsAnswer", &["tunnels"])),
-        ("decisions", answer("DecisionsAnswer", &["decisions"])),
-        ("refused", answer("RefusedAnswer", &["refused"])),
         ("reload", answer("ReloadAnswer", &reload)),
         ("explain", answer("ExplainAnswer", &["explain_refused"])),
         ("diff", answer("DiffAnswer", &["diff_changed", "diff_rejected"])),
         ("drain", answer("DrainAnswer", &["drain"])),
         ("log_level", answer("LogLevelAnswer", &["log_level"])),
+        ("ban", answer("BanAnswer", &["ban_banned", "ban_refused"])),
+        ("unban", answer("UnbanAnswer", &["unban_unbanned", "unban_not_banned"])),
+        ("bans", answer("BansAnswer", &["bans"])),
         ("livez", answer("LivezAnswer", &["livez"])),
         ("readyz", answer("ReadyzAnswer", &["readyz"])),
         ("tunnels parameters", request("TunnelsRequest", &["route", "client", "limit", "after"])),
-        ("decisions parameters", request("DecisionsRequest", &["request"])),
-        ("refused parameters", request("RefusedRequest", &["last", "top"])),
         (
             "reload parameters",
             request("ReloadRequest", &["wait", "accept_shrink", "accept_revocations"]),
@@ -414,6 +414,14 @@ fn admin_page_tables_match_the_types() {
         ),
         ("diff parameters", request("DiffRequest", &["promote"])),
         ("log_level parameters", request("LogLevelRequest", &["filter", "lasting"])),
+        (
+            "ban parameters",
+            request(
+                "BanRequest",
+                &["client", "identity", "for", "forever", "why", "override", "origin"],
+            ),
+        ),
+        ("unban parameters", request("UnbanRequest", &["client", "identity", "all"])),
     ];
     let page = fs::read_to_string(root("docs/admin.md")).unwrap();
     let made = tables.iter().fold(page, |page, (name, table)| {
@@ -463,13 +471,14 @@ fn samples_have_every_field() {
         ("StatusAnswer", "status"),
         ("ConfigAnswer", "config"),
         ("TunnelsAnswer", "tunnels"),
-        ("DecisionsAnswer", "decisions"),
-        ("RefusedAnswer", "refused"),
         ("ReloadAnswer", "reload"),
         ("ExplainAnswer", "explain"),
         ("DiffAnswer", "diff"),
         ("DrainAnswer", "drain"),
         ("LogLevelAnswer", "log_level"),
+        ("BanAnswer", "ban_"),
+        ("UnbanAnswer", "unban_"),
+        ("BansAnswer", "bans"),
         ("ErrorAnswer", "error"),
         ("LivezAnswer", "livez"),
         ("ReadyzAnswer", "readyz"),

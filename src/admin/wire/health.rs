@@ -36,6 +36,8 @@ pub struct ReadyzAnswer {
     pub identity_collapsed: Vec<String>,
     /// Sentences about revocation lists of client certificates that have expired.
     pub crls_expired: Vec<String>,
+    /// Sentences about bans that are not kept over a restart, or whose file was damaged.
+    pub state_faults: Vec<String>,
     /// Log lines that were dropped since the start.
     pub log_drops: u64,
     /// Connections that a bug ended since the start.

@@ -4,8 +4,9 @@
 //! docs/admin.md and docs/spec/admin.schema.json are generated from these types. Nothing here opens
 //! a socket or knows how a question is answered.
 
+mod ban;
+mod bans;
 mod config;
-mod decisions;
 mod diff;
 #[cfg(test)]
 mod docs;
@@ -18,17 +19,18 @@ mod log_level;
 mod message;
 mod query;
 mod reading;
-mod refused;
 mod reload;
 mod report;
 mod status;
 #[cfg(test)]
 mod tests;
 mod tunnels;
+mod unban;
 mod words;
 
+pub use self::ban::{BanAnswer, BanConflict, BanRequest, BanStatus};
+pub use self::bans::{BansAnswer, BansRequest};
 pub use self::config::{ConfigAnswer, ConfigRequest};
-pub use self::decisions::{DecisionReport, DecisionsAnswer, DecisionsRequest, MAX_DECISIONS};
 pub use self::diff::{
     Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevocationCount, RevokedTunnel,
     StreamChanges, TunnelChanges,
@@ -45,9 +47,6 @@ pub use self::log_level::{LogLevelAnswer, LogLevelRequest};
 pub use self::message::{AdminAnswer, AdminRequest, ErrorAnswer};
 pub use self::query::encode_query;
 pub use self::reading::{ReadError, Received, read};
-pub use self::refused::{
-    DEFAULT_TOP, MAX_TOP, RefusedAnswer, RefusedClient, RefusedReason, RefusedRequest, RefusedRule,
-};
 pub use self::reload::{RecentReload, ReloadAnswer, ReloadRequest};
 pub use self::report::{DiagnosticReport, Severity};
 pub use self::status::{
@@ -56,7 +55,7 @@ pub use self::status::{
     StatusRequest, TrafficCount, TrafficRate, Warning,
 };
 pub use self::tunnels::{MAX_PAGE_TUNNELS, TunnelStatus, TunnelsAnswer, TunnelsRequest};
+pub use self::unban::{UnbanAnswer, UnbanRequest};
 pub use self::words::{
-    DecisionResult, DeliveryForm, ExplainedKind, ListenerProtocol, ReloadCause, RuleName,
-    UnknownWord, WarningKind,
+    DeliveryForm, ExplainedKind, ListenerProtocol, ReloadCause, RuleName, UnknownWord, WarningKind,
 };

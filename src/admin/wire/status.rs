@@ -51,6 +51,8 @@ pub struct StatusAnswer {
     pub tunnels: u64,
     /// Number of open exchanges of plain HTTP.
     pub exchanges: u64,
+    /// Number of bans in force.
+    pub bans: u64,
     /// The last reload. `null`: none since the start.
     #[serde(deserialize_with = "nullable")]
     pub last_reload: Option<LastReload>,

@@ -32,13 +32,14 @@ fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadE
         "/v1/config" => of::<ConfigRequest>(query, &received),
         "/v1/tunnels" if query == "limit=0" => of::<TunnelsRequest>("", &received),
         "/v1/tunnels" => of::<TunnelsRequest>(query, &received),
-        "/v1/decisions" => of::<DecisionsRequest>(query, &received),
-        "/v1/refused" => of::<RefusedRequest>(query, &received),
         "/v1/reload" => of::<ReloadRequest>(query, &received),
         "/v1/explain" => of::<ExplainRequest>(query, &received),
         "/v1/diff" => of::<DiffRequest>(query, &received),
         "/v1/log-level" => of::<LogLevelRequest>(query, &received),
         "/v1/drain" => of::<DrainRequest>(query, &received),
+        "/v1/ban" => of::<BanRequest>(query, &received),
+        "/v1/unban" => of::<UnbanRequest>(query, &received),
+        "/v1/bans" => of::<BansRequest>(query, &received),
         path => panic!("{path} is not of the admin socket"),
     }
 }
@@ -253,12 +254,21 @@ proptest! {
             assert_eq!(R::parse(query), Ok(request));
         }
         check(TunnelsRequest { route: one.clone(), client: two.clone(), limit, after });
-        check(DecisionsRequest { request: one.clone().unwrap_or_default() + "x" });
-        check(RefusedRequest { last: Some(after).filter(|last| *last > 0), top: limit });
+        let names = lists.clone();
         check(ReloadRequest { wait: flags[0], accept_shrink: lists, accept_revocations: flags[1] });
         check(DiffRequest { promote: one.clone().filter(|name| !name.is_empty()) });
         let (client, url) = (one.clone().unwrap_or_default(), two.clone().unwrap_or_default());
         let (origin, subprotocol, at) = (three.clone(), one.clone(), two.clone());
+        check(UnbanRequest { client: one.clone(), identity: two.clone(), all: flags[0] });
+        check(BanRequest {
+            client: one.clone(),
+            identity: two.clone(),
+            period: three.clone(),
+            forever: flags[0],
+            why: one.clone().unwrap_or_default(),
+            overrides: names,
+            origin: three.clone(),
+        });
         let (forwarded_for, listener, identity) = (two.clone(), one.clone(), three.clone());
         check(ExplainRequest {
             client,

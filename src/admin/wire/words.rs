@@ -20,31 +20,7 @@ macro_rules! display {
     )*};
 }
 
-display!(
-    DecisionResult,
-    ReloadCause,
-    ListenerProtocol,
-    DeliveryForm,
-    ExplainedKind,
-    RuleName,
-    WarningKind
-);
-
-/// What became of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub enum DecisionResult {
-    /// A backend answered it, or it was redirected.
-    Permitted,
-    /// Sidegate refused it.
-    Refused,
-    /// The backend gave no usable answer, or the client left.
-    Failed,
-    /// A word of a newer agent.
-    #[serde(untagged)]
-    Other(UnknownWord),
-}
+display!(ReloadCause, ListenerProtocol, DeliveryForm, ExplainedKind, RuleName, WarningKind);
 
 /// What asked for a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +91,8 @@ pub enum ExplainedKind {
 #[serde(rename_all = "snake_case")]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub enum RuleName {
+    /// A ban, which the running agent alone knows.
+    Ban,
     /// The baseline's `deny`.
     Baseline,
     /// The readings of the path.
@@ -157,6 +135,8 @@ pub enum WarningKind {
     Certificate,
     /// A revocation list of client certificates has expired.
     CrlExpired,
+    /// Bans are not kept over a restart, or their file was damaged.
+    State,
     /// A list is older than its `max_age`.
     Stale,
     /// A policy has 90 % of its maximum of tunnels.

@@ -1,8 +1,8 @@
 //! `sidegate status`: the state of the running agent, on one screen or as JSON.
 
-pub mod format;
+mod format;
 mod screen;
-pub mod table;
+mod table;
 
 use std::io;
 use std::time::Duration;

@@ -36,6 +36,9 @@ fn head(status: &StatusAnswer, color: bool) -> String {
     if *exchanges > 0 {
         out.push_str(&line("exchanges", &format!("{} in flight", number(*exchanges))));
     }
+    if status.bans > 0 {
+        out.push_str(&line("bans", &format!("{} in force", number(status.bans))));
+    }
     out.push_str(&line("config", &plain(&status.config)));
     out.push_str(&line("generation", &format!("{generation} ({})", plain(&status.digest))));
     out.push_str(&line("since", &timestamp(status.since, status.now)));

@@ -78,6 +78,11 @@ impl Span {
         Span { file, line: 1, column: 1, excerpt: None, disclosure: Disclosure::Lines }
     }
 
+    /// The place in the form `file:line`.
+    pub fn file_and_line(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
+
     /// The same place, in a file that was read without an error, whose values may be named.
     pub fn with_names_shown(self) -> Span {
         Span { disclosure: Disclosure::Lines, ..self }

@@ -50,7 +50,8 @@ pub fn settings(settings: &Settings) -> Value {
         keys::POLICIES.shown_as(object([policies::LISTS_FROM.shown(&settings.lists_from)])),
         keys::TIMEOUTS.shown_as(timeouts(settings)),
         keys::PROCESS.shown_as(object([
-            process::THREADS.shown(&settings.threads.map(|threads| threads.get()))
+            process::THREADS.shown(&settings.process.threads.map(|threads| threads.get())),
+            process::STATE.shown(&settings.process.state),
         ])),
         keys::LISTENER.shown_as(all(settings.listeners.iter().map(|one| listener(one)).collect())),
         keys::CERTIFICATE.shown_as(all(settings
@@ -99,8 +100,6 @@ fn admin(admin: &AdminSettings) -> Value {
         admin::SOCKET.shown(&admin.socket),
         admin::MODE.shown(&admin.mode),
         admin::GROUP.shown(&admin.group),
-        admin::RECENT_DECISIONS.shown(&u32::try_from(admin.recent.count).unwrap_or(u32::MAX)),
-        admin::RECENT_BYTES.shown(&(admin.recent.bytes as u64)),
     ])
 }
 

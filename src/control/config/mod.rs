@@ -52,14 +52,22 @@ pub use self::policy::{lists_named, not_a_policy, policy_files};
 pub use self::policy_settings::{ExpectedVerdict, ListFeed, PolicySettings, PolicyTest};
 pub use self::settings::{
     AdminSettings, AdminSocket, BackendTlsSettings, MetricsAddress, MetricsSettings,
-    ReloadSettings, RouteDefaults, RouteSettings, SettingSpans, Settings, ShutdownSettings,
-    WatchMode, unwatched_interval,
+    ProcessSettings, ReloadSettings, RouteDefaults, RouteSettings, SettingSpans, Settings,
+    ShutdownSettings, StateSetting, WatchMode, unwatched_interval,
 };
 use self::source::{FileError, Files, MAX_LIST_BYTES, MAX_TOML_BYTES};
 use self::source_text::{Finding, error};
 use crate::control::systemd::sockets::PassedSockets;
 use crate::policy::list::List;
 use crate::policy::route::HostPattern;
+
+/// Parses a duration above zero, as the keys of the files have it.
+///
+/// # Errors
+/// A sentence that says what to write.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    document::unit::positive_duration(text).map_err(|finding| finding.sentence())
+}
 
 /// Reads and checks every file that `config`, the path of `sidegate.toml`, names. `passed` are the
 /// sockets from systemd. `None` means that no agent is to run, and every named socket is assumed to

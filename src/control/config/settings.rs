@@ -14,7 +14,6 @@ use rustls::pki_types::ServerName;
 use crate::control::config::diagnostic::Span;
 use crate::control::config::document::unit::ShareOrCount;
 use crate::lifecycle::DrainOptions;
-use crate::observe::recent::RingBounds;
 use crate::policy::network::Networks;
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificate;
@@ -36,8 +35,8 @@ pub struct Settings {
     pub shutdown: ShutdownSettings,
     /// `[policies] lists_from`, as written: further folders in which lists may lie.
     pub lists_from: Vec<Box<str>>,
-    /// `[process] threads`. `None` means one for each CPU that the process may use.
-    pub threads: Option<NonZeroUsize>,
+    /// Settings that need a restart, from `[process]`.
+    pub process: ProcessSettings,
     /// The listeners, in the order written.
     pub listeners: Vec<Arc<Listener>>,
     /// The certificates, in the order written. The first is the default.
@@ -63,6 +62,7 @@ pub struct SettingSpans {
     pub(super) metrics: Option<Span>,
     pub(super) admin: Option<Span>,
     pub(super) threads: Option<Span>,
+    pub(super) state: Option<Span>,
     pub(super) max_revoked: Option<Span>,
 }
 
@@ -92,9 +92,34 @@ impl SettingSpans {
         self.or_file(self.threads.as_ref())
     }
 
+    /// Place of `state` in `[process]`, or the file.
+    pub fn state(&self) -> Span {
+        self.or_file(self.state.as_ref())
+    }
+
     fn or_file(&self, place: Option<&Span>) -> Span {
         place.unwrap_or(&self.file).clone()
     }
+}
+
+/// Settings of the process, which are taken once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessSettings {
+    /// Number of data-plane threads. `None` means one for each CPU that the process may use.
+    pub threads: Option<NonZeroUsize>,
+    /// Folder for what outlasts a restart.
+    pub state: StateSetting,
+}
+
+/// Where the process keeps what outlasts a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateSetting {
+    /// The first usable folder of those that systemd, the host and the session name.
+    Auto,
+    /// This folder; a relative path begins at the folder of `sidegate.toml`.
+    Path(PathBuf),
+    /// Nowhere.
+    Off,
 }
 
 /// Address of `/metrics`, `/livez` and `/readyz`, and the clients that may use it.
@@ -129,7 +154,7 @@ impl fmt::Display for MetricsAddress {
     }
 }
 
-/// Place and permissions of the admin socket, and what it remembers.
+/// Place and permissions of the admin socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminSettings {
     /// Place of the socket, or off.
@@ -138,18 +163,6 @@ pub struct AdminSettings {
     pub mode: u32,
     /// Group of the socket file. `None` means the process's own.
     pub group: Option<String>,
-    /// The bounds of the recent decisions.
-    pub recent: RingBounds,
-}
-
-impl AdminSettings {
-    /// The bounds of the recent decisions: off where no socket answers from them.
-    pub fn recent(&self) -> RingBounds {
-        match self.socket {
-            AdminSocket::Off => RingBounds::default(),
-            AdminSocket::Auto | AdminSocket::Path(_) | AdminSocket::Systemd(_) => self.recent,
-        }
-    }
 }
 
 /// Place of the admin socket.

@@ -10,6 +10,7 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::effective::duration;
 use crate::control::config::feed::staleness;
 use crate::control::config::{ListFeed, Settings};
+use crate::control::policy_tests::AllowTest;
 use crate::control::reload::request::Trigger;
 use crate::observe::metrics::ReloadResult;
 
@@ -29,6 +30,8 @@ pub struct ConfigStatus {
     pub lists: ArcSwap<Vec<ListFileStatus>>,
     /// Reason why the files are polled instead of watched. `None` means that there is no trouble.
     pub unwatched: ArcSwapOption<String>,
+    /// The tests of the running policies that a ban must not make fail.
+    pub allow_tests: ArcSwap<Vec<AllowTest>>,
 }
 
 impl ConfigStatus {

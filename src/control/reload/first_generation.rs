@@ -43,7 +43,7 @@ pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, V
     // Made once, and passed to every later generation: a reload must not end the clients' sessions.
     let tickets = fresh_tickets(config)?;
     let (digest, digests) = (files.digest(), files.digests());
-    let CompiledGeneration { snapshot, settings, warnings, feeds, dropped_tests: _ } =
+    let CompiledGeneration { snapshot, settings, warnings, feeds, dropped_tests: _, allow_tests } =
         build(loaded, config, &digest.to_string(), None, &tickets)?;
     let config_status = ConfigStatus {
         settings: ArcSwap::from_pointee(settings),
@@ -55,6 +55,7 @@ pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, V
             feeds.iter().map(|(policy, feed)| (policy, feed)),
         )),
         unwatched: ArcSwapOption::empty(),
+        allow_tests: ArcSwap::from_pointee(allow_tests),
     };
     let watch_set = WatchSet::for_files(files.paths(), files.folders());
     Ok(FirstGeneration {

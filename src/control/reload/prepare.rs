@@ -140,7 +140,12 @@ impl RunningState<'_> {
 
     /// Threads are started once: a reload neither starts nor ends one.
     fn check_restart_keys(&self, next: &Settings) -> Result<(), Vec<Diagnostic>> {
-        if self.settings.threads == next.threads {
+        if self.settings.process.state != next.process.state {
+            let fault = "state: bans are kept in the folder that the start has found".into();
+            let remedy = "restart sidegate to change it, or take it back".to_owned();
+            return Err(vec![Diagnostic::error(next.written.state(), fault, Some(remedy))]);
+        }
+        if self.settings.process.threads == next.process.threads {
             return Ok(());
         }
         let fault = "threads: they are started once, and a reload starts and ends none".into();

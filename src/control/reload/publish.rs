@@ -12,13 +12,12 @@ use crate::control::compile::CompiledGeneration;
 use crate::control::config::LoadedConfig;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::policy_tests::{PolicyTests, run_tests};
+use crate::control::reconcile::Reconcile;
 use crate::control::reload::config_status::{LastResult, ListFileStatus};
 use crate::control::reload::prepare::PreparedGeneration;
 use crate::control::reload::request::{RecentPublish, ReloadOutcome, Trigger};
-use crate::control::reload::task::{BoundGeneration, Reloader};
-use crate::control::revoke;
+use crate::control::reload::task::{BoundGeneration, ReloadContext, Reloader};
 use crate::observe::metrics::ReloadResult;
-use crate::tunnels::ReconcileOutcome;
 
 /// Largest age at which an unchanged reload names the publish before it: the watch usually reads a
 /// saved file before an operator's command does.
@@ -76,14 +75,20 @@ impl Reloader {
         built: CompiledGeneration,
         began: Instant,
     ) -> ReloadOutcome {
-        let CompiledGeneration { snapshot, settings, warnings, feeds: _, dropped_tests: _ } = built;
+        let CompiledGeneration {
+            snapshot,
+            settings,
+            warnings,
+            feeds: _,
+            dropped_tests: _,
+            allow_tests,
+        } = built;
         let snapshot = Arc::new(snapshot);
         // Settings first: what a connection of the new generation reads from them must not be older
         // than its snapshot.
         self.context.config_status.settings.store(Arc::new(settings));
+        self.context.config_status.allow_tests.store(Arc::new(allow_tests));
         self.context.tunnels.publish(&snapshot);
-        let recent = self.context.config_status.settings.load().admin.recent();
-        self.context.recent.set_bounds(recent, Timestamp::now());
         snapshot.names.wake();
         self.context.metrics.forget_identities(&snapshot);
         // Behind the publish: a tunnel that enters meanwhile judges itself again, so none slips
@@ -107,21 +112,10 @@ impl Reloader {
     /// present time, and revokes the refused ones. Returns their number.
     pub(super) fn reconcile(&mut self) -> usize {
         self.reconciled = Timestamp::now();
-        let judged = self.context.tunnels.reconcile(&self.context.live.load(), self.reconciled);
-        let ReconcileOutcome { refused, exchanges, would_revoke } = judged;
-        self.context.metrics.candidates_would_revoke(would_revoke);
-        let (tunnels, exchanges_count) = (refused.len(), exchanges.len());
-        // Interleaved, so that neither kind waits for the end of `revoke_spread`.
-        let refused = revoke::interleave(refused, exchanges);
-        let revoked = refused.len();
-        if revoked > 0 {
-            tracing::info!(tunnels, exchanges = exchanges_count, "revoking");
-            self.context.tracker.spawn(revoke::revoke(
-                refused,
-                self.context.config_status.settings.load().reload.revoke_spread,
-            ));
-        }
-        revoked
+        let ReloadContext { live, tunnels, metrics, tracker, config_status, .. } = &self.context;
+        let spread = config_status.settings.load().reload.revoke_spread;
+        let revoked = Reconcile { live, tunnels, metrics, tracker, spread }.run(self.reconciled);
+        revoked.tunnels + revoked.exchanges
     }
 
     /// Counts a finished reload and records it as the last one.

@@ -287,11 +287,12 @@ impl HttpService {
         log: &mut RequestLog,
     ) -> Result<Permit, Refusal> {
         let now = Timestamp::now();
-        let Judgement { generation, route, policy, verdict, candidate, ambiguity } =
+        let Judgement { generation, route, policy, verdict, candidate, ambiguity, ban, .. } =
             live.judge(&log.forwarded.subject, request, self.connection.served.as_ref(), now);
         log.judged = Some((generation, now));
         log.note_route(request, route);
         log.policy = policy;
+        log.ban = ban;
         log.candidate = candidate;
         log.tried.error = ambiguity.map(|ambiguity| ambiguity.to_string());
         if let Err(refusal) = &verdict {

@@ -14,7 +14,7 @@ use crate::data::connection::timers::deadline_or_closing;
 use crate::data::context::ThreadContext;
 use crate::data::proxy_protocol::read::{ReadFault, read_header};
 use crate::data::stream::socket::Socket;
-use crate::observe::log::decision::LogContext;
+use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::ConnectionEnd;
 use crate::policy::network::{Client, Peer};
 use crate::policy::proxied::ProxiedConnection;
@@ -178,9 +178,13 @@ impl Unidentified<'_> {
         is_exempt: bool,
         thread: &ThreadContext,
     ) -> Result<PendingGuard, Unadmitted> {
-        // In the order of the accept: a client that the baseline denies takes no place, and
+        // In the order of the accept: a client that is banned or denied takes no place, and
         // displaces no idle connection.
-        if thread.plane.live.load().denying_baseline(client, Timestamp::now()).is_some() {
+        let (live, now) = (thread.plane.live.load(), Timestamp::now());
+        if live.bans.find(client, now).is_some() {
+            return Err(Unadmitted::Refused(Refusal::Banned, None));
+        }
+        if live.denying_baseline(client, now).is_some() {
             return Err(Unadmitted::Refused(Refusal::Network, None));
         }
         let pending = &thread.plane.pending;
@@ -222,9 +226,11 @@ impl Unidentified<'_> {
         open_guard.end = match refusal {
             Refusal::Pending => ConnectionEnd::Pending,
             Refusal::Network => ConnectionEnd::Network,
+            Refusal::Banned => ConnectionEnd::Banned,
             _ => ConnectionEnd::Proxy,
         };
         let thread = &open_guard.thread;
+        thread.metrics.no_route().refused(refusal);
         let (live, now) = (thread.plane.live.load(), Timestamp::now());
         // A client that the baseline denies gets no TLS handshake.
         let baseline = live.denying_baseline(client, now).filter(|_| refusal == Refusal::Network);
@@ -233,7 +239,7 @@ impl Unidentified<'_> {
         let listener = &*self.rules.listener.name;
         let log_context = LogContext { listener, client, peer: self.peer, proxied };
         let error = error.as_deref();
-        thread.refuse_connection(log_context, refusal, rule, error);
+        decision::log_refused_connection(log_context, refusal, rule, error, &thread.throttle);
         None
     }
 }

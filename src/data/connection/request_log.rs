@@ -3,7 +3,6 @@
 //! A request is booked exactly once. A request that nothing else has booked is booked when it is
 //! dropped: its client left before there was an answer. Nothing is decided here.
 
-use std::cell::LazyCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,8 +24,8 @@ use crate::observe::log::decision::{DecisionRecord, LogContext};
 use crate::observe::metrics::{
     CandidateDifference, ListenerMetrics, RefusalDelivery, RequestKind, RequestResult,
 };
-use crate::observe::recent::RecentDecision;
 use crate::policy::Policy;
+use crate::policy::ban::Ban;
 use crate::policy::forwarded::Derivation;
 use crate::policy::network::Peer;
 use crate::policy::proxied::{Endpoints, ProxiedConnection};
@@ -133,6 +132,8 @@ pub struct RequestLog {
     pub route: Option<Arc<Route>>,
     /// The policy that judged.
     pub policy: Option<Arc<Policy>>,
+    /// The ban that refused. `None` means that no ban did.
+    pub ban: Option<Arc<Ban>>,
     /// What the policy's candidate judged.
     pub candidate: Option<Result<(), Refusal>>,
     /// Under which generation, and when.
@@ -169,6 +170,7 @@ impl RequestLog {
             origin: None,
             route: None,
             policy: None,
+            ban: None,
             candidate: None,
             judged: None,
             tried: DialRecord::default(),
@@ -315,11 +317,7 @@ impl RequestLog {
         }
         self.thread.metrics.route_or_none(self.route.as_ref()).request(self.kind, result);
         let decision = DecisionRecord { failure, ..self.decision(result, status, refusal) };
-        let decisive = LazyCell::new(|| decision.decisive());
-        decision.log(&decisive, &self.thread.throttle);
-        self.thread
-            .recent
-            .keep(|| RecentDecision::of_request(&decision, *decisive, Timestamp::now()));
+        decision.log(&self.thread.throttle);
     }
 
     fn decision(
@@ -349,6 +347,7 @@ impl RequestLog {
             delivery: self.delivery,
             backend: self.tried.backend.as_ref(),
             error: self.tried.error.as_deref(),
+            ban: self.ban.as_deref(),
         }
     }
 
@@ -363,7 +362,8 @@ impl RequestLog {
     fn persistence(&self, refusal: Refusal) -> Persistence {
         let unserved = match refusal {
             Refusal::Head(_) => true,
-            Refusal::Network | Refusal::Route | Refusal::Misdirected => !self.is_shared(),
+            Refusal::Network | Refusal::Banned => !self.is_shared(),
+            Refusal::Route | Refusal::Misdirected => !self.is_shared(),
             // With a route only a second reading of the path is refused: the client is served here.
             Refusal::Path => self.route.is_none(),
             // The connection is closed without an answer.

@@ -15,6 +15,7 @@ use crate::data::http::body::ResponseBody;
 use crate::data::http::deadlines::HttpDeadlines;
 use crate::data::http::in_flight::{BodyKind, InFlightExchange};
 use crate::data::http::reply::Persistence;
+use crate::observe::log::decision;
 use crate::observe::metrics::ConnectionEnd;
 use crate::policy::network::Client;
 use crate::policy::request::Request;
@@ -120,8 +121,14 @@ impl HttpService {
     /// Books a head that hyper refused by itself, or that came too late.
     pub fn malformed(&self, error: &str) -> ConnectionEnd {
         let refusal = Refusal::Head(HeadError::Malformed);
-        let log_context = self.connection.log_context();
-        self.thread.refuse_connection(log_context, refusal, None, Some(error));
+        self.thread.metrics.no_route().refused(refusal);
+        decision::log_refused_connection(
+            self.connection.log_context(),
+            refusal,
+            None,
+            Some(error),
+            &self.thread.throttle,
+        );
         ConnectionEnd::Head
     }
 
@@ -156,6 +163,7 @@ impl HttpService {
     pub fn drops(&self, refusal: Refusal) {
         let end = match refusal {
             Refusal::Proxy => ConnectionEnd::Proxy,
+            Refusal::Banned => ConnectionEnd::Banned,
             _ => ConnectionEnd::Network,
         };
         // The first one counts: nothing is served behind it.

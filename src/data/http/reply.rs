@@ -190,6 +190,7 @@ fn retry_after(refusal: Refusal) -> Option<Duration> {
         | Refusal::Plain
         | Refusal::Body
         | Refusal::Connections
+        | Refusal::Banned
         | Refusal::Backend(_) => None,
     }
 }

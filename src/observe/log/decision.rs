@@ -4,7 +4,6 @@
 //! Callers hand in facts. The names of the fields are written here only, and equal the labels of
 //! the metrics. A refusal beyond its client's cap is counted instead of logged.
 
-use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -15,6 +14,7 @@ use crate::observe::metrics::{
     CandidateDifference, NO_ROUTE, RefusalDelivery, RequestKind, RequestResult,
 };
 use crate::policy::Policy;
+use crate::policy::ban::Ban;
 use crate::policy::deciding_rule::DecidingRule;
 use crate::policy::forwarded::Derivation;
 use crate::policy::network::{Client, Peer};
@@ -89,23 +89,20 @@ pub struct DecisionRecord<'d> {
     pub backend: Option<&'d Endpoint>,
     /// Text of the underlying error, from the code that noticed it.
     pub error: Option<&'d str>,
+    /// The ban that refused the request. `None` means that no ban did.
+    pub ban: Option<&'d Ban>,
 }
 
 impl DecisionRecord<'_> {
-    /// Logs the decision, unless it is a refusal beyond `throttle`. `decisive` is that of
-    /// [`DecisionRecord::decisive`], which is looked up only for a line that is logged.
-    pub fn log<'p>(
-        &self,
-        decisive: &impl Deref<Target = Option<DecidingRule<'p>>>,
-        throttle: &LogThrottle,
-    ) {
+    /// Logs the decision, unless it is a refusal beyond `throttle`.
+    pub fn log(&self, throttle: &LogThrottle) {
         let LogContext { listener, client, peer, .. } = self.log_context;
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
         let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
         if self.is_summarised(throttle, route) || !is_wanted(reason) {
             return;
         }
-        let decisive = **decisive;
+        let decisive = self.decisive();
         let (by, instead) = decisive.map_or((None, None), |rule| (rule.by, rule.instead));
         let result = self.result.word();
         tracing::info!(
@@ -140,6 +137,8 @@ impl DecisionRecord<'_> {
             would_match = instead.map(|instead| display(instead.entry)),
             backend = self.backend.map(|endpoint| display(&endpoint.backend)),
             backend_address = self.backend.and_then(|endpoint| endpoint.resolved).map(display),
+            ban = self.ban.map(|ban| display(&ban.target)),
+            why = self.ban.map(|ban| &*ban.why),
             error = self.error,
             "{result}"
         );
@@ -212,7 +211,7 @@ impl DecisionRecord<'_> {
     }
 
     /// The rule and entry that decided, as of the time of the verdict.
-    pub fn decisive(&self) -> Option<DecidingRule<'_>> {
+    fn decisive(&self) -> Option<DecidingRule<'_>> {
         let (_, judged) = self.judged?;
         let verdict = match self.refusal {
             // The failure came after the verdict, which was to permit.

@@ -86,6 +86,11 @@ pub const FIELDS: &[(&str, &str)] = &[
         "The cause of the failure; for an ambiguous `path` the reading, with the route and policy \
          that it leads to.",
     ),
+    ("ban", "The address, network, user or name of certificates of a ban."),
+    ("why", "The ban's reason, in words of the operator."),
+    ("source", "Where the ban comes from: `operator` or `fail2ban`."),
+    ("bans", "Number of bans that the start has read."),
+    ("overridden", "The override with which a ban was ordered."),
     (
         "left_out",
         "Number of refusals of this client without a line of their own; reason and route are \
@@ -129,7 +134,7 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("pid", "The process that gave the order."),
     ("outcome", "The outcome of the order."),
     ("filter", "The filter of the log that holds now."),
-    ("until", "The time at which the earlier filter holds again."),
+    ("until", "When a ban ends by itself, or the earlier filter of the log holds again."),
     ("method", "The method of an order on the admin socket."),
     ("thread", "The thread that panicked."),
     ("cut", "`true` if the line was too long and its last fields are missing."),

@@ -60,7 +60,7 @@ families! {
          closed for a newer connection of its client at pending_per_client), cut (an exchange on \
          it was cut: see sidegate_exchanges_closed_total), upgraded (its tunnel ended), drain, \
          retired (its listener was removed, moved or reconfigured), panic (a bug in Sidegate), or \
-         a refusal without an answer: pending, network, proxy, tls, head.";
+         a refusal without an answer: banned, pending, network, proxy, tls, head.";
     CONNECTIONS_DISCARDING: Gauge "sidegate_connections_discarding" ["listener"]
         "Open connections after their last answer or a TLS alert whose client still sends, and \
          refused WebSockets until their client has closed. Their input is discarded, so that the \
@@ -193,6 +193,8 @@ families! {
     IDENTITY_COLLAPSED: Gauge "sidegate_identity_collapsed" ["listener"]
         "1 if the clients of the listener cannot be told apart: nearly all share one private or \
          loopback address, or forwarded headers come that nothing reads; else 0.";
+    BANS: Gauge "sidegate_bans" ["origin"]
+        "Bans in force, by origin: operator (sidegate ban) or fail2ban.";
     WATCH_DEGRADED: Gauge "sidegate_watch_degraded" []
         "1 if the files are polled because they cannot be watched, else 0.";
     DRAINING: Gauge "sidegate_draining" []

@@ -84,6 +84,8 @@ pub enum ConnectionEnd {
     Head,
     /// An exchange on the connection was cut: see [`crate::close::ExchangeReason`].
     Cut,
+    /// A ban holds the client at the accept, or a route drops it: [`Refusal::Banned`].
+    Banned,
 }
 
 /// Why the discarding of a client's input behind the last answer ended.
@@ -199,7 +201,7 @@ impl ReloadResult {
 
 impl ConnectionEnd {
     /// All variants, in the order of their numbers.
-    pub const ALL: [ConnectionEnd; 14] = [
+    pub const ALL: [ConnectionEnd; 15] = [
         ConnectionEnd::Client,
         ConnectionEnd::KeepAlive,
         ConnectionEnd::Refused,
@@ -214,6 +216,7 @@ impl ConnectionEnd {
         ConnectionEnd::Tls,
         ConnectionEnd::Head,
         ConnectionEnd::Cut,
+        ConnectionEnd::Banned,
     ];
 
     /// The value that metrics use; if a refusal ended the connection, that refusal's word.
@@ -233,6 +236,7 @@ impl ConnectionEnd {
             ConnectionEnd::Tls => Refusal::Tls.word(),
             ConnectionEnd::Head => Refusal::Head(crate::refusal::HeadError::Malformed).word(),
             ConnectionEnd::Cut => "cut",
+            ConnectionEnd::Banned => Refusal::Banned.word(),
         }
     }
 }

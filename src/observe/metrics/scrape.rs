@@ -17,6 +17,7 @@ use crate::observe::metrics::labels::{
 use crate::observe::metrics::registry::Metrics;
 use crate::observe::metrics::thread::{ListenerMetrics, MetricTotals, RouteMetrics};
 use crate::observe::metrics::{family, process};
+use crate::policy::ban::BanOrigin;
 use crate::policy::limit::{LimiterId, RateLimit};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
@@ -337,6 +338,7 @@ const fn is_of_a_route(refusal: Refusal) -> bool {
         | Refusal::Connections
         | Refusal::Capacity
         | Refusal::Draining
+        | Refusal::Banned
         | Refusal::Backend(_) => true,
     }
 }
@@ -347,6 +349,7 @@ const fn revokes(refusal: Refusal) -> bool {
         Refusal::Path
         | Refusal::Network
         | Refusal::Proxy
+        | Refusal::Banned
         | Refusal::Origin
         | Refusal::Identity
         | Refusal::Subprotocol
@@ -474,6 +477,11 @@ fn put_control(exposition: &mut Exposition, metrics: &Metrics, facts: &ScrapeFac
     }
     for (list, policy, modified) in lock(&metrics.lists_modified).iter() {
         exposition.sample(&family::LIST_MODIFIED, &[list, policy], modified.as_second() as f64);
+    }
+    let bans = snapshot.bans.load();
+    for origin in BanOrigin::ALL {
+        let count = bans.iter().filter(|ban| ban.origin == origin).count();
+        exposition.sample(&family::BANS, &[origin.word()], count as f64);
     }
     exposition.sample(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
     exposition.sample(&family::DRAINING, &[], flag(facts.is_draining));

@@ -71,11 +71,6 @@ impl ListEntry {
         Ok(Some(entry))
     }
 
-    /// The entry without its annotations, which takes no allocation.
-    pub const fn without_notes(&self) -> ListEntry {
-        ListEntry { pattern: self.pattern, admits: self.admits, notes: None }
-    }
-
     /// The first instant at which the entry has lapsed. `None` means never.
     pub fn expires(&self) -> Option<Timestamp> {
         self.notes.as_ref()?.expires
@@ -122,8 +117,7 @@ impl fmt::Display for ListEntry {
 }
 
 /// The first instant at which an entry has lapsed, displayed as the `expires` value that gives it.
-#[derive(Debug, Clone, Copy)]
-pub struct Expiry(pub Timestamp);
+struct Expiry(Timestamp);
 
 impl fmt::Display for Expiry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,7 +5,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::explanation::report::DeliveryExplanation;
 use crate::snapshot::route::{RefusalForm, Route};
 
-/// A connection that the baseline denies before it has a request.
+/// A connection that a ban or the baseline denies before it has a request.
 pub fn at_accept() -> DeliveryExplanation {
     DeliveryExplanation {
         form: RefusalForm::Drop,
@@ -34,10 +34,10 @@ pub fn of(
             RefusalForm::Answer => status.to_string(),
             RefusalForm::Close if is_attempt => format!("{status}, as it is the client's mistake"),
             RefusalForm::Close => format!("{status}, since only a WebSocket can be closed"),
-            RefusalForm::Drop if refusal == Refusal::Network => {
+            RefusalForm::Drop if refusal.is_droppable() => {
                 format!("{status}, since other clients share the connection of the listed peer")
             }
-            RefusalForm::Drop => format!("{status}, since only `network` is dropped"),
+            RefusalForm::Drop => format!("{status}, since only `network` and `banned` are dropped"),
         },
         _ => "the connection is closed without an answer".into(),
     };

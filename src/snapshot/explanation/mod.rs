@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::policy::ban::{Ban, BanTarget};
 use crate::policy::certificate::CertificateFault;
 use crate::policy::deciding_rule::ListedEntry;
 use crate::policy::list::List;
@@ -59,17 +60,27 @@ impl Snapshot {
         let generation = budgets.map(|_| self.generation);
         let mut explanation = Explanation::undecided(subject, generation, at);
         let client = SubjectRef::from(subject);
-        let denied = self.denying_baseline(client, now);
+        // The files alone know no bans.
+        let ban = budgets.and_then(|_| self.bans.find(client, now));
+        explanation.rules.extend(ban.as_deref().map(banned));
+        let denied = self.denying_baseline(client, now).filter(|_| ban.is_none());
         explanation.rules.extend(self.baseline_rule(client, now));
         let request = match request {
             Ok(request) => request,
             Err(refusal) => {
-                // A client that the baseline denies is refused before its head is judged.
-                let refusal = denied.map_or(refusal, |_| Refusal::Network);
+                // A client that is banned or denied is refused before its head is judged.
+                let refusal = match (&ban, denied) {
+                    (Some(_), _) => Refusal::Banned,
+                    (None, Some(_)) => Refusal::Network,
+                    (None, None) => refusal,
+                };
                 // Whether the request is plain matters to rates alone, and these come after the
                 // gate.
                 explanation.decided(denied, subject, false, Err(refusal), now);
-                let is_at_accept = denied.is_some() && !speaks_for_others;
+                explanation.rule =
+                    ban.as_ref().map(|ban| format!("ban {}", ban.target)).or(explanation.rule);
+                let is_at_accept =
+                    (denied.is_some() || by_address(ban.as_deref())) && !speaks_for_others;
                 explanation.delivery = Some(match is_at_accept {
                     true => delivery::at_accept(),
                     false => delivery::of(refusal, None, false, speaks_for_others),
@@ -83,14 +94,22 @@ impl Snapshot {
         let (sent, slashed) = (&request.path, self.with_slash(request));
         let request = slashed.as_ref().unwrap_or(request);
         // Without a connection there is no certificate that could misdirect.
-        let judgement = self.judge_by(subject, request, None, now, candidate).of_forwarded(request);
+        let judgement = match ban.is_some() {
+            true => self.judge(subject, request, None, now),
+            false => self.judge_by(subject, request, None, now, candidate),
+        };
+        let judgement = judgement.of_forwarded(request);
         let forwarded = judgement.route.as_ref().map(|route| route.forwarded(sent));
         let path = forwarded.unwrap_or(sent.forwarded(false));
         explanation.target = format!("{}{path}", request.host);
         explanation.judged(&judgement, subject, request, now);
+        if let Some(ban) = &judgement.ban {
+            explanation.rule = Some(format!("ban {}", ban.target));
+        }
         explanation.delivery = judgement.verdict.as_ref().err().map(|refusal| {
-            // The baseline denies a connection before it has a request.
-            if denied.is_some() && !speaks_for_others {
+            // A ban and the baseline refuse a connection before it has a request.
+            let is_at_accept = denied.is_some() || by_address(ban.as_deref());
+            if is_at_accept && !speaks_for_others {
                 return delivery::at_accept();
             }
             let route = judgement.route.as_deref();
@@ -220,6 +239,18 @@ fn networks(
     let passes = held == matches!(kind, Rule::Allow);
     let says = text::lists(&lists, matches!(kind, Rule::Allow));
     RuleExplanation { rule: rule.into(), place: place(policy, kind), passes, says, lists }
+}
+
+/// Whether `ban` holds clients by what is known at the accept.
+fn by_address(ban: Option<&Ban>) -> bool {
+    ban.is_some_and(|ban| !matches!(ban.target, BanTarget::Identity(_)))
+}
+
+/// The entry for a ban.
+fn banned(ban: &Ban) -> RuleExplanation {
+    let until = ban.until.map_or_else(|| "for ever".into(), |until| format!("until {until}"));
+    let says = format!("{} {until}, by {}: {}", ban.target, ban.origin.word(), ban.why);
+    RuleExplanation { rule: "ban".into(), place: None, passes: false, says, lists: Vec::new() }
 }
 
 /// The entry for an ambiguous path.

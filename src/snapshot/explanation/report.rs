@@ -62,7 +62,7 @@ pub struct DeliveryExplanation {
 /// The verdict of one rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleExplanation {
-    /// Name of the rule: `baseline`, `path`, `deny`, `allow`, `origin`, `certificate`,
+    /// Name of the rule: `ban`, `baseline`, `path`, `deny`, `allow`, `origin`, `certificate`,
     /// `subprotocol` or `http`.
     pub rule: String,
     /// Place of the rule, as `file:line`.

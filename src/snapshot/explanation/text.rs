@@ -65,7 +65,8 @@ impl Explanation {
         match (&self.policy, &self.rule) {
             (Some(policy), Some(rule)) => write!(f, "   policy {policy} ({rule})"),
             (Some(policy), None) => write!(f, "   policy {policy}"),
-            (None, _) => Ok(()),
+            (None, Some(rule)) => write!(f, "   {rule}"),
+            (None, None) => Ok(()),
         }
     }
 }

@@ -57,7 +57,7 @@ pub fn read(
     let shutdown = process::shutdown(root.table(&keys::SHUTDOWN));
     let lists_from = process::lists_from(root.table(&keys::POLICIES));
     let (listener_timeouts, route_timeouts) = read_timeouts(root.table(&keys::TIMEOUTS));
-    let threads = process::threads(process);
+    let process = process::process(process);
 
     root.declare("defaults");
     for key in ["listener", "certificate", "route"] {
@@ -92,7 +92,7 @@ pub fn read(
         reload,
         shutdown,
         lists_from,
-        threads,
+        process,
         listeners,
         certificates,
         routes,
@@ -116,6 +116,7 @@ fn spans(
         metrics: metrics.place("listen"),
         admin: ["socket", "group", "mode"].into_iter().find_map(|key| admin.place(key)),
         threads: process.place("threads"),
+        state: process.place("state"),
         max_revoked: None,
     }
 }

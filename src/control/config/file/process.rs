@@ -1,6 +1,7 @@
-//! Settings of the process as a whole: metrics, admin, reload, shutdown, threads.
+//! Settings of the process as a whole: metrics, admin, reload, shutdown, threads, state.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
 use super::value::{address, socket_path};
@@ -8,11 +9,11 @@ use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::sidegate::{admin, metrics, policies, process, reload, shutdown};
 use crate::control::config::load_context::LoadContext;
 use crate::control::config::settings::{
-    AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, ReloadSettings, ShutdownSettings,
+    AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, ProcessSettings, ReloadSettings,
+    ShutdownSettings, StateSetting,
 };
 use crate::control::config::socket_paths::SocketRole;
 use crate::control::config::source_text::{error, warning};
-use crate::observe::recent::RingBounds;
 use crate::policy::network::Networks;
 
 /// Reads the table `[metrics]`.
@@ -82,12 +83,6 @@ pub fn admin(
             .unwrap_or_else(|| admin::SOCKET.default_value()),
         mode: table.read_or_default(&admin::MODE),
         group: table.read_or_default(&admin::GROUP),
-        recent: RingBounds {
-            count: table.read_or_default(&admin::RECENT_DECISIONS) as usize,
-            // Where an address has fewer than 64 bits, more cannot be allocated anyway.
-            bytes: usize::try_from(table.read_or_default(&admin::RECENT_BYTES))
-                .unwrap_or(usize::MAX),
-        },
     };
     if let (Some(value), AdminSocket::Path(path)) = (&written, &settings.socket) {
         load.sockets.bind(path, SocketRole::Admin, value, load.files);
@@ -135,9 +130,20 @@ pub fn shutdown(mut table: TomlTable<'_>) -> ShutdownSettings {
     settings
 }
 
-/// Reads `[process] threads`. `None` means automatic.
-pub fn threads(mut table: TomlTable<'_>) -> Option<NonZeroUsize> {
+/// Reads `[process]`.
+pub fn process(mut table: TomlTable<'_>) -> ProcessSettings {
     let threads = table.read_or_default(&process::THREADS);
+    let state = table.get(&process::STATE).and_then(|value| {
+        value.parse("\"auto\", a path or \"off\"", |text| match text {
+            "auto" => Ok(StateSetting::Auto),
+            "off" => Ok(StateSetting::Off),
+            "" => Err(error("an empty path")),
+            _ => Ok(StateSetting::Path(PathBuf::from(text))),
+        })
+    });
     table.finish();
-    threads.and_then(NonZeroUsize::new)
+    ProcessSettings {
+        threads: threads.and_then(NonZeroUsize::new),
+        state: state.unwrap_or_else(|| process::STATE.default_value()),
+    }
 }

@@ -163,7 +163,8 @@ mod tests {
             "[process]\n#threads\n#*\n",
             "[process]                     # A change of this \
              table needs a restart\n#threads = \"auto\"             # Number of data-plane threads; \
-             \"auto\": as many as the CPUs that the process may use\n",
+             \"auto\": as many as the CPUs that the process may use\n\
+             #state   = \"auto\"             # Folder for what outlasts a restart, such as bans\n",
         );
     }
 }

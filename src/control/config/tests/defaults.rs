@@ -14,7 +14,6 @@ use crate::control::config::{
     AdminSettings, AdminSocket, ExpectedVerdict, ListFeed, LoadedConfig, MetricsAddress,
     ReloadSettings, ShareOrCount, ShutdownSettings, WatchMode,
 };
-use crate::observe::recent::RingBounds;
 use crate::policy::AllowRule;
 use crate::policy::limit::{ClientLimits, LimitUnit, LimitUnits, Rate, TunnelLimits};
 use crate::policy::network::Client;
@@ -231,12 +230,7 @@ fn omitted_keys_have_the_documented_defaults() {
         assert!(settings.metrics.hosts.is_empty() && settings.lists_from.is_empty());
         assert_eq!(
             settings.admin,
-            AdminSettings {
-                socket: AdminSocket::Auto,
-                mode: 0o660,
-                group: None,
-                recent: RingBounds { count: 10_000, bytes: 8 << 20 },
-            }
+            AdminSettings { socket: AdminSocket::Auto, mode: 0o660, group: None }
         );
         let seconds = Duration::from_secs;
         assert_eq!(
@@ -255,7 +249,7 @@ fn omitted_keys_have_the_documented_defaults() {
             code: 1001,
         };
         assert_eq!(settings.shutdown, shutdown);
-        assert_eq!(settings.threads, None);
+        assert_eq!(settings.process.threads, None);
 
         let [listener] = &settings.listeners[..] else { panic!("{:?}", settings.listeners) };
         assert_eq!(
@@ -484,7 +478,7 @@ timeouts = { response = "5m" }
     assert_eq!((settings.admin.mode, settings.admin.group.as_deref()), (0o600, Some("wheel")));
     assert_eq!((settings.reload.watch, settings.shutdown.code), (WatchMode::Off, 1012));
     assert_eq!(settings.reload.max_revoked, ShareOrCount::Percent(10));
-    assert_eq!(settings.threads.map(usize::from), Some(2));
+    assert_eq!(settings.process.threads.map(usize::from), Some(2));
     assert_eq!(
         settings.listeners[0].protocol,
         Protocol::Redirect(HttpsPorts { public: None, bound: Some(8443) })

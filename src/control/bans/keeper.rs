@@ -1,0 +1,262 @@
+//! The keeper of the bans: changes the set, judges everything live again, and keeps the file.
+//!
+//! A change holds at once, and is written afterwards: a disk that is full or hangs delays no ban.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::control::bans::file::{decode, encode};
+use crate::control::reconcile::{Reconcile, RevokedCount};
+use crate::control::reload::ConfigStatus;
+use crate::control::state_dir::StateDir;
+use crate::observe::metrics::Metrics;
+use crate::policy::ban::{Ban, BanSet};
+use crate::snapshot::{Bans, CurrentSnapshot};
+use crate::sync::lock;
+use crate::tunnels::Tunnels;
+
+/// Name of the file in the state folder.
+const FILE: &str = "bans.json";
+
+/// Time for a write, before an answer says that the ban is not kept.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for the next expiry: the clock may be set meanwhile. Failed writes are repeated as
+/// often.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// A change of the bans.
+#[derive(Debug, Clone)]
+pub enum BanOrder {
+    /// Adds a ban, or replaces that of the same target.
+    Ban(Arc<Ban>),
+    /// Lifts the bans of these targets.
+    Lift(Vec<Arc<Ban>>),
+}
+
+/// What became of a change.
+#[derive(Debug, Clone)]
+pub struct BanOutcome {
+    /// The bans that were replaced or lifted.
+    pub former: Vec<Arc<Ban>>,
+    /// The tunnels and exchanges that it ends.
+    pub revoked: RevokedCount,
+    /// Why the change does not outlast a restart. `None` means that it does.
+    pub not_kept: Option<String>,
+}
+
+/// The parts of the process that a change of the bans acts on.
+#[derive(Clone)]
+pub struct BanState {
+    /// Pointer to the running generation.
+    pub live: Arc<CurrentSnapshot>,
+    /// The live tunnels and exchanges.
+    pub tunnels: Arc<Tunnels>,
+    /// All counters of the process.
+    pub metrics: Arc<Metrics>,
+    /// Settings of the files.
+    pub config_status: Arc<ConfigStatus>,
+    /// Owns the tasks that close revoked tunnels.
+    pub tracker: TaskTracker,
+}
+
+/// Orders, lifts and keeps the bans.
+pub struct BanKeeper {
+    state: BanState,
+    bans: Arc<Bans>,
+    /// The folder of the file. The error says why there is none.
+    folder: Result<StateDir, String>,
+    /// What was wrong with the file at the start. `None` means nothing.
+    damage: Option<String>,
+    /// One change at a time, its write included.
+    turn: tokio::sync::Mutex<()>,
+    changed: Notify,
+    /// Why the last write failed. `None` means that the file has the bans in force.
+    fault: Mutex<Option<String>>,
+    /// Whether a write has not returned yet.
+    is_writing: Arc<AtomicBool>,
+}
+
+impl BanKeeper {
+    /// Reads the file of bans in `folder`, and puts them in force. A damaged file is set aside.
+    pub fn start(state: BanState, folder: Result<StateDir, String>) -> Arc<BanKeeper> {
+        let bans = Arc::clone(&state.live.load().bans);
+        let read = folder.as_ref().map_or(Ok(Vec::new()), read);
+        let damage = read.as_ref().err().cloned();
+        if let Some(damage) = &damage {
+            tracing::error!("{damage}");
+        }
+        let now = Timestamp::now();
+        let kept = read.unwrap_or_default().into_iter().filter(|ban| !ban.lapsed(now));
+        let set = BanSet::new(kept);
+        if !set.is_empty() {
+            tracing::info!(bans = set.len(), "bans of the state folder are in force");
+            bans.replace(set);
+        }
+        let (turn, changed, fault, is_writing) = Default::default();
+        Arc::new(BanKeeper { state, bans, folder, damage, turn, changed, fault, is_writing })
+    }
+
+    /// The bans in force.
+    pub fn bans(&self) -> Arc<BanSet> {
+        self.bans.load()
+    }
+
+    /// The path of the file. `None` means that bans are in memory only.
+    pub fn file(&self) -> Option<String> {
+        self.folder.as_ref().ok().map(|folder| folder.path(FILE).display().to_string())
+    }
+
+    /// Sentences about what is wrong with the file, or with keeping the bans in force.
+    pub fn faults(&self) -> Vec<String> {
+        let not_kept = (!self.bans.load().is_empty()).then(|| self.not_kept()).flatten();
+        let not_kept =
+            not_kept.map(|why| format!("bans are not kept over a restart of sidegate: {why}"));
+        self.damage.iter().cloned().chain(not_kept).collect()
+    }
+
+    fn not_kept(&self) -> Option<String> {
+        self.folder.as_ref().err().cloned().or_else(|| lock(&self.fault).clone())
+    }
+
+    /// Carries out `order`: it holds when this returns, whether it could be written or not.
+    pub async fn carry_out(&self, order: BanOrder) -> BanOutcome {
+        let _turn = self.turn.lock().await;
+        let now = Timestamp::now();
+        let former = match order {
+            BanOrder::Ban(ban) => {
+                let mut next = BanSet::clone(&self.bans.load());
+                let replaced = next.insert(Arc::clone(&ban));
+                self.bans.replace(next);
+                log_ban(&ban, "banned");
+                replaced.into_iter().collect()
+            }
+            BanOrder::Lift(bans) => {
+                let lifts = |ban: &Ban| bans.iter().any(|one| one.target == ban.target);
+                let (next, lifted) = self.bans.load().without(lifts);
+                self.bans.replace(next);
+                lifted.iter().for_each(|ban| log_ban(ban, "unbanned"));
+                lifted
+            }
+        };
+        let revoked = self.reconcile(now);
+        self.changed.notify_one();
+        self.write().await;
+        BanOutcome { former, revoked, not_kept: self.not_kept() }
+    }
+
+    /// Judges everything live again. A tunnel that waits for its end is let go where no ban holds
+    /// it any more.
+    fn reconcile(&self, now: Timestamp) -> RevokedCount {
+        let BanState { live, tunnels, metrics, config_status, tracker } = &self.state;
+        let spread = config_status.settings.load().reload.revoke_spread;
+        Reconcile { live, tunnels, metrics, tracker, spread }.run(now)
+    }
+
+    /// Ends bans whose time is over, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let wait = self.next_wait(Timestamp::now());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.changed.notified() => {}
+                () = sleep(wait) => self.expire().await,
+            }
+        }
+    }
+
+    fn next_wait(&self, now: Timestamp) -> Duration {
+        let Some(next) = self.bans.load().next_expiry() else { return MAX_WAIT };
+        Duration::try_from(next.duration_since(now)).unwrap_or_default().min(MAX_WAIT)
+    }
+
+    /// Removes the bans that have ended, and repeats a write that failed.
+    async fn expire(&self) {
+        let _turn = self.turn.lock().await;
+        let now = Timestamp::now();
+        let (next, ended) = self.bans.load().without(|ban| ban.lapsed(now));
+        let has_failed = lock(&self.fault).is_some();
+        if !ended.is_empty() {
+            self.bans.replace(next);
+            ended.iter().for_each(|ban| log_ban(ban, "ban expired"));
+            self.reconcile(now);
+        }
+        if !ended.is_empty() || has_failed {
+            self.write().await;
+        }
+    }
+
+    /// Writes the bans in force, on a thread of its own: a file system may hang.
+    async fn write(&self) {
+        let Ok(folder) = self.folder.clone() else { return };
+        let written = self.write_to(folder).await;
+        let fault = written.err().map(|fault| format!("{FILE} cannot be written: {fault}"));
+        let mut before = lock(&self.fault);
+        if let Some(fault) = fault.as_ref().filter(|fault| before.as_ref() != Some(fault)) {
+            tracing::error!("bans are not kept over a restart: {fault}");
+        }
+        *before = fault;
+    }
+
+    async fn write_to(&self, folder: StateDir) -> Result<(), String> {
+        if self.is_writing.swap(true, Ordering::SeqCst) {
+            return Err("an earlier write has not returned".into());
+        }
+        // Until the answer comes, the file has not what is in force.
+        *lock(&self.fault) = Some("the write has not ended".into());
+        let (bans, is_writing) = (self.bans.load(), Arc::clone(&self.is_writing));
+        let (tx, rx) = oneshot::channel();
+        let work = move || {
+            let written = folder.write(FILE, encode(bans.iter()).as_bytes());
+            is_writing.store(false, Ordering::SeqCst);
+            // The waiting side may have given up.
+            let _ = tx.send(written);
+        };
+        if let Err(error) = std::thread::Builder::new().name("state".into()).spawn(work) {
+            self.is_writing.store(false, Ordering::SeqCst);
+            return Err(error.to_string());
+        }
+        match timeout(WRITE_TIMEOUT, rx).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) => Err(error.to_string()),
+            Ok(Err(_)) => Err("the write broke off".into()),
+            Err(_) => Err("the file system does not answer".into()),
+        }
+    }
+}
+
+/// Reads the file of bans. The error says what was wrong with it, and where it is now.
+fn read(folder: &StateDir) -> Result<Vec<Arc<Ban>>, String> {
+    let fault = match folder.read(FILE) {
+        Ok(None) => return Ok(Vec::new()),
+        Ok(Some(bytes)) => match decode(&bytes) {
+            Ok(bans) => return Ok(bans),
+            Err(fault) => format!("is damaged ({fault})"),
+        },
+        Err(error) => format!("cannot be read ({error})"),
+    };
+    // Whatever it is, the next write must not replace it.
+    let suffix = Timestamp::now().as_second().to_string();
+    let moved = match folder.set_aside(FILE, &suffix) {
+        Ok(aside) => format!("it is now {}", aside.display()),
+        Err(error) => format!("it cannot be renamed: {error}"),
+    };
+    let path = folder.path(FILE);
+    Err(format!("kept bans are not in force: {} {fault}; {moved}", path.display()))
+}
+
+/// The log line of a ban that begins or ends.
+fn log_ban(ban: &Ban, what: &str) {
+    let Ban { target, until, why, origin, by: uid, .. } = ban;
+    let until = until.map(tracing::field::display);
+    let (source, why) = (origin.word(), &**why);
+    tracing::info!(ban = %target, until, why, source, uid, "{what}");
+}

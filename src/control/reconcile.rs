@@ -1,0 +1,55 @@
+//! The judging of everything live after a publish, a lapse or a ban.
+//!
+//! It only gives orders: refused tunnels and exchanges end themselves, spread over time.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
+
+use crate::control::revoke;
+use crate::observe::metrics::Metrics;
+use crate::snapshot::CurrentSnapshot;
+use crate::tunnels::{ReconcileOutcome, Tunnels};
+
+/// The parts of the process that a reconcile reads and orders.
+pub struct Reconcile<'c> {
+    /// Pointer to the running generation.
+    pub live: &'c CurrentSnapshot,
+    /// The live tunnels and exchanges.
+    pub tunnels: &'c Tunnels,
+    /// Counts the tunnels that candidates would refuse.
+    pub metrics: &'c Metrics,
+    /// Owns the task that closes revoked tunnels.
+    pub tracker: &'c TaskTracker,
+    /// The window over which they are closed.
+    pub spread: Duration,
+}
+
+/// The number of live entries that a reconcile has revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RevokedCount {
+    /// Open tunnels.
+    pub tunnels: usize,
+    /// Exchanges in flight.
+    pub exchanges: usize,
+}
+
+impl Reconcile<'_> {
+    /// Judges the open tunnels and the exchanges in flight by the running generation, the bans and
+    /// the time `now`, and revokes the refused ones.
+    pub fn run(self, now: Timestamp) -> RevokedCount {
+        let judged = self.tunnels.reconcile(&self.live.load(), now);
+        let ReconcileOutcome { refused, exchanges, would_revoke } = judged;
+        self.metrics.candidates_would_revoke(would_revoke);
+        let count = RevokedCount { tunnels: refused.len(), exchanges: exchanges.len() };
+        // Interleaved, so that neither kind waits for the end of `revoke_spread`.
+        let refused = revoke::interleave(refused, exchanges);
+        if !refused.is_empty() {
+            let RevokedCount { tunnels, exchanges } = count;
+            tracing::info!(tunnels, exchanges, "revoking");
+            self.tracker.spawn(revoke::revoke(refused, self.spread));
+        }
+        count
+    }
+}

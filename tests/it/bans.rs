@@ -1,0 +1,287 @@
+//! Bans: whom they refuse, what they end at once, and what outlasts reloads and restarts.
+
+use std::fs;
+
+use ::sidegate::admin::wire::{
+    BanAnswer, BanRequest, BanStatus, BansRequest, ExplainRequest, RuleName, UnbanAnswer,
+    UnbanRequest, WarningKind,
+};
+
+use crate::harness::backend::{self, Backend};
+use crate::harness::client::{self, Client};
+use crate::harness::sidegate::{self, Builder, Sidegate};
+
+const REFUSALS: &str = "sidegate_refusals_total";
+
+/// A listener that believes 127.0.0.1 about its clients, and keeps bans in its own folder.
+fn new(backend: &Backend) -> Builder {
+    let believed = "forwarded = { header = 'x-forwarded-for', from = ['127.0.0.1'] }";
+    own_clients(backend).on_listener(believed)
+}
+
+/// A listener whose peers are its clients.
+fn own_clients(backend: &Backend) -> Builder {
+    sidegate::new()
+        .route("/", backend)
+        .on_route("http = 'forward'")
+        .toml("process.state = 'state'\nreload.revoke_spread = '0s'")
+}
+
+fn named(sidegate: &Sidegate, client: &str) -> Client {
+    client::new(sidegate).header("X-Forwarded-For", client)
+}
+
+fn of(client: &str) -> BanRequest {
+    BanRequest {
+        client: Some(client.into()),
+        why: "probes".into(),
+        overrides: vec!["loopback".into()],
+        ..BanRequest::default()
+    }
+}
+
+/// The ban that holds now, and the number of tunnels that it ends.
+async fn ban(sidegate: &Sidegate, request: BanRequest) -> (BanStatus, u64) {
+    match sidegate.answer_to(&request).await {
+        BanAnswer::Banned { ban, tunnels, not_kept: None, .. } => (*ban, tunnels),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn unban(sidegate: &Sidegate, client: &str) -> UnbanAnswer {
+    let request = UnbanRequest { client: Some(client.into()), ..UnbanRequest::default() };
+    sidegate.answer_to(&request).await
+}
+
+async fn targets(sidegate: &Sidegate) -> Vec<String> {
+    let answer = sidegate.answer_to(&BansRequest).await;
+    answer.bans.into_iter().map(|ban| ban.target).collect()
+}
+
+#[tokio::test]
+async fn ban_ends_live_tunnels_of_its_clients_alone() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    let mut banned = named(&sidegate, "198.51.100.3").open("/").await;
+    let mut neighbour = named(&sidegate, "198.51.100.99").open("/").await;
+    banned.expect_echo("before").await;
+    neighbour.expect_echo("before").await;
+    let (status, tunnels) = ban(&sidegate, of("198.51.100.0/28")).await;
+    assert_eq!((&*status.target, &*status.origin, tunnels), ("198.51.100.0/28", "operator", 1));
+    assert!(status.until.is_some_and(|until| until > status.since), "bounded by default");
+    banned.expect_close_with(1008, "banned").await;
+    neighbour.expect_echo("untouched").await;
+    named(&sidegate, "198.51.100.4").attempt("/").await.expect_refused(403, "banned");
+    named(&sidegate, "198.51.100.4").get("/").await.expect_refused(403, "banned");
+    neighbour.expect_echo("still").await;
+    sidegate.expect_metric(REFUSALS, [("reason", "banned")], 2).await;
+    sidegate.expect_metric("sidegate_bans", [("origin", "operator")], 1).await;
+    assert_eq!(sidegate.status().await.bans, 1);
+    let UnbanAnswer::Unbanned { lifted, .. } = unban(&sidegate, "198.51.100.0/28").await else {
+        panic!("it was banned")
+    };
+    assert_eq!(lifted.len(), 1);
+    named(&sidegate, "198.51.100.3").open("/").await.expect_echo("again").await;
+}
+
+#[tokio::test]
+async fn ban_cuts_an_answer_in_flight() {
+    let backend = backend::manual().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    let client = named(&sidegate, "198.51.100.3");
+    let mut wire = client.connect().await;
+    wire.send(client.request("GET /in HTTP/1.1", "")).await;
+    let mut at_backend = backend.accepted().await;
+    at_backend.head().await;
+    let events = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+                  Transfer-Encoding: chunked\r\n\r\n3\r\none\r\n";
+    at_backend.send(events).await;
+    wire.head().await;
+    ban(&sidegate, of("198.51.100.3")).await;
+    let labels = [("by", "sidegate"), ("reason", "revoked")];
+    sidegate.expect_metric("sidegate_exchanges_closed_total", labels, 1).await;
+}
+
+#[tokio::test]
+async fn banned_peer_gets_no_tls_handshake() {
+    let backend = backend::echo().run().await;
+    let sidegate = own_clients(&backend).tls().run().await;
+    client::new(&sidegate).from("127.0.0.2").open("/").await.expect_echo("before").await;
+    ban(&sidegate, of("127.0.0.2")).await;
+    let client = client::new(&sidegate);
+    assert!(client.clone().from("127.0.0.2").try_connect().await.is_err());
+    client.from("127.0.0.3").open("/").await.expect_echo("neighbour").await;
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "banned")], 1).await;
+}
+
+#[tokio::test]
+async fn bans_outlast_reloads_rejected_ones_and_restarts() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    ban(&sidegate, of("198.51.100.3")).await;
+    ban(&sidegate, BanRequest { forever: true, ..of("2001:db8::1") }).await;
+    sidegate.policy().deny("192.0.2.1").write().await;
+    sidegate.write_rejected("policies/default.toml", "schema = 2").await;
+    assert_eq!(targets(&sidegate).await, ["198.51.100.3", "2001:db8::/64"]);
+    named(&sidegate, "198.51.100.3").attempt("/").await.expect_refused(403, "banned");
+
+    let again = new(&backend).clear().file("state/bans.json", &kept(&sidegate)).run().await;
+    assert_eq!(targets(&again).await, ["198.51.100.3", "2001:db8::/64"]);
+    named(&again, "198.51.100.3").attempt("/").await.expect_refused(403, "banned");
+    named(&again, "198.51.100.4").open("/").await.expect_echo("admitted").await;
+}
+
+/// The file of bans.
+fn kept(sidegate: &Sidegate) -> String {
+    fs::read_to_string(sidegate.folder().join("state/bans.json")).unwrap()
+}
+
+#[tokio::test]
+async fn ban_expires_by_itself() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    let short = BanRequest { period: Some("700ms".into()), ..of("198.51.100.3") };
+    ban(&sidegate, short).await;
+    named(&sidegate, "198.51.100.3").attempt("/").await.expect_refused(403, "banned");
+    sidegate.expect_metric("sidegate_bans", [("origin", "operator")], 0).await;
+    named(&sidegate, "198.51.100.3").open("/").await.expect_echo("again").await;
+    assert_eq!(targets(&sidegate).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn same_target_is_replaced_and_another_is_not_lifted() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    ban(&sidegate, of("198.51.100.0/24")).await;
+    let again = BanRequest { why: "more".into(), ..of("::ffff:198.51.100.0/120") };
+    let BanAnswer::Banned { replaced: Some(former), .. } = sidegate.answer_to(&again).await else {
+        panic!("it replaces nothing")
+    };
+    assert_eq!((&*former.target, &*former.why), ("198.51.100.0/24", "probes"));
+    let UnbanAnswer::NotBanned { around } = unban(&sidegate, "198.51.100.3").await else {
+        panic!("there was no such ban")
+    };
+    assert_eq!((around.len(), &*around[0].why), (1, "more"));
+    let all = UnbanRequest { all: true, ..UnbanRequest::default() };
+    assert!(matches!(sidegate.answer_to(&all).await, UnbanAnswer::Unbanned { .. }));
+    assert_eq!(targets(&sidegate).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn contradicted_test_peer_and_loopback_need_overrides() {
+    let backend = backend::echo().run().await;
+    let test = "[[test]]\nname = 'office'\nclient = '198.51.100.3'\n\
+                url = 'ws://ws.example.com/'\nexpect = 'allow'\n";
+    let sidegate = new(&backend).clear().policy(|page| page.toml(test)).run().await;
+    let conflicts = async |target: &str, words: &[&str]| {
+        let overrides = words.iter().map(|word| (*word).to_owned()).collect();
+        match sidegate.answer_to(&BanRequest { overrides, ..of(target) }).await {
+            BanAnswer::Refused { conflicts } => {
+                let text = conflicts.iter().map(|one| format!("{}: {}", one.word, one.says));
+                text.collect::<Vec<_>>().join("\n")
+            }
+            BanAnswer::Banned { .. } => String::new(),
+        }
+    };
+    let office = conflicts("198.51.100.0/24", &["peers", "other"]).await;
+    let place = "policies/default.toml:8) expects allow";
+    assert!(office.starts_with("office: test") && office.contains(place), "{office}");
+    let peers = conflicts("127.0.0.0/8", &["loopback"]).await;
+    assert!(peers.starts_with("peers: `forwarded` of the listener"), "{peers}");
+    assert!(conflicts("127.0.0.1", &["peers"]).await.starts_with("loopback: "));
+    assert_eq!(targets(&sidegate).await, [""; 0], "nothing was banned");
+    assert_eq!(conflicts("198.51.100.0/24", &["office"]).await, "");
+    assert_eq!(targets(&sidegate).await, ["198.51.100.0/24"]);
+    // The ban fails no test of a later reload.
+    sidegate.policy().deny("192.0.2.1").write().await;
+}
+
+#[tokio::test]
+async fn damaged_file_is_set_aside_and_reported() {
+    let backend = backend::echo().run().await;
+    let new = || new(&backend).clear();
+    let sidegate = new().run().await;
+    ban(&sidegate, of("198.51.100.3")).await;
+    let damaged = kept(&sidegate).replace("198.51.100.3", "198.51.100.4");
+    let again = new().file("state/bans.json", &damaged).run().await;
+    assert_eq!(targets(&again).await, [""; 0]);
+    let warnings = again.status().await.warnings;
+    let warning = warnings.iter().find(|one| one.word == WarningKind::State).unwrap();
+    assert!(warning.sentence.contains("the checksum differs"), "{}", warning.sentence);
+    let (status, body) = again.readyz().await;
+    assert!(status == 200 && body.contains("bans.json is damaged"), "{body}");
+    let names = fs::read_dir(again.folder().join("state")).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.len() == 1 && names[0].to_str().unwrap().contains("damaged"), "{names:?}");
+    ban(&again, of("198.51.100.3")).await;
+    named(&again, "198.51.100.3").attempt("/").await.expect_refused(403, "banned");
+}
+
+#[tokio::test]
+async fn ban_holds_in_memory_where_it_cannot_be_kept() {
+    let backend = backend::echo().run().await;
+    // A file in the place of the folder, which stops root as well.
+    let sidegate = new(&backend).clear().file("state", "").run().await;
+    let BanAnswer::Banned { not_kept: Some(why), .. } =
+        sidegate.answer_to(&of("198.51.100.3")).await
+    else {
+        panic!("it is not kept")
+    };
+    assert!(why.contains("state cannot be written"), "{why}");
+    named(&sidegate, "198.51.100.3").attempt("/").await.expect_refused(403, "banned");
+    let (_, body) = sidegate.readyz().await;
+    assert!(body.contains("bans are not kept"), "{body}");
+}
+
+#[tokio::test]
+async fn explanation_of_the_running_agent_names_the_ban() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    ban(&sidegate, of("198.51.100.3")).await;
+    let request = ExplainRequest {
+        client: "198.51.100.3".into(),
+        url: "ws://ws.example.com/".into(),
+        forwarded_for: None,
+        listener: None,
+        origin: None,
+        subprotocol: None,
+        identity: None,
+        at: None,
+    };
+    let answer = sidegate.answer_to(&request).await;
+    assert_eq!((answer.permitted, answer.reason.as_deref()), (false, Some("banned")));
+    assert_eq!(answer.rule.as_deref(), Some("ban 198.51.100.3"));
+    assert_eq!(answer.rules[0].rule, RuleName::Ban);
+    assert!(answer.text.contains("by operator: probes"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn route_that_drops_its_refusals_drops_the_banned() {
+    let backend = backend::echo().run().await;
+    let sidegate = own_clients(&backend).clear().on_route("refuse = 'drop'").run().await;
+    let client = client::new(&sidegate).from("127.0.0.2");
+    let mut wire = client.connect().await;
+    ban(&sidegate, of("127.0.0.2")).await;
+    wire.send(client.attempt_head("/", "")).await;
+    assert!(wire.rest_unless_reset().await.is_empty());
+    sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "banned")], 1).await;
+    sidegate.expect_metric(REFUSALS, [("reason", "banned")], 1).await;
+}
+
+#[tokio::test]
+async fn wrong_ban_is_refused_with_the_remedy() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    for (target, says) in [
+        ("client=198.51.100.3%2F24&why=x", "write 198.51.100.0/24"),
+        ("client=198.51.100.3", "`why` is the reason"),
+        ("why=x", "exactly one of"),
+        ("client=198.51.100.3&why=x&for=0s", "zero"),
+        ("client=198.51.100.3&why=x&for=1h&forever=true", "exclude each other"),
+        ("client=198.51.100.3&why=x&origin=me", "operator or fail2ban"),
+    ] {
+        let answer = sidegate.reply(&format!("POST /v1/ban?{target}")).await;
+        assert!(answer.status() == 400 && answer.text().contains(says), "{}", answer.text());
+    }
+    assert_eq!(targets(&sidegate).await, [""; 0]);
+}
