@@ -16,12 +16,12 @@ use crate::admin::explain::ExplainQuery;
 use crate::admin::state::AdminContext;
 use crate::admin::tunnels::TunnelFilter;
 use crate::admin::wire::{
-    self, AdminRequest as _, BanRequest, BansRequest, ConfigAnswer, ConfigRequest, DiffAnswer,
-    DiffRequest, DrainAnswer, DrainRequest, Draining, ErrorAnswer, ExplainRequest, LogLevelRequest,
-    PRODUCT, RecentReload, ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest,
-    TunnelsRequest, UnbanRequest,
+    self, AdminRequest as _, BanRequest, BansRequest, ConfigAnswer, ConfigRequest,
+    DecisionsRequest, DiffAnswer, DiffRequest, DrainAnswer, DrainRequest, Draining, ErrorAnswer,
+    ExplainRequest, LogLevelRequest, PRODUCT, RecentReload, RefusedRequest, ReloadAnswer,
+    ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest, UnbanRequest,
 };
-use crate::admin::{bans, diff, log_level, status, tunnels};
+use crate::admin::{bans, decisions, diff, log_level, status, tunnels};
 use crate::control::config::effective;
 use crate::control::reload::{AcceptedEffects, RecentPublish, ReloadOutcome, Trigger};
 use crate::policy::Policy;
@@ -30,8 +30,9 @@ use crate::policy::Policy;
 const MAX_LOGGED_PATH: usize = 128;
 
 /// The error for a request with any other path.
-const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/config, /v1/tunnels and /v1/bans, \
-    POST /v1/reload, /v1/drain, /v1/explain, /v1/diff, /v1/ban, /v1/unban and /v1/log-level";
+const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/config, /v1/tunnels, /v1/bans, \
+    /v1/decisions and /v1/refused, POST /v1/reload, /v1/drain, /v1/explain, /v1/diff, /v1/ban, \
+    /v1/unban and /v1/log-level";
 
 /// Answers one request of `caller`.
 pub async fn answer(
@@ -50,6 +51,12 @@ pub async fn answer(
             respond(method, query, |_: ConfigRequest| answer_with(&config(&admin)))
         }
         TunnelsRequest::PATH => respond(method, query, |request| tunnels(&admin, request)),
+        DecisionsRequest::PATH => respond(method, query, |request| {
+            answer_or_error(decisions::decisions(&admin.recent, &request, Timestamp::now()))
+        }),
+        RefusedRequest::PATH => respond(method, query, |request| {
+            answer_or_error(decisions::refused(&admin.recent, &request, Timestamp::now()))
+        }),
         ExplainRequest::PATH => respond(method, query, |request| explain(&admin, &request)),
         ReloadRequest::PATH => match parse_request(method, query) {
             Ok(request) => reload(&admin, request).await,
@@ -65,12 +72,12 @@ pub async fn answer(
         BanRequest::PATH => match parse_request(method, query) {
             Ok(request) => {
                 let by = call.caller.map(|caller| caller.uid());
-                ban_answer(bans::ban(&admin, request, by).await)
+                answer_or_error(bans::ban(&admin, request, by).await)
             }
             Err(wrong) => wrong.into_answer(),
         },
         UnbanRequest::PATH => match parse_request(method, query) {
-            Ok(request) => ban_answer(bans::unban(&admin, request).await),
+            Ok(request) => answer_or_error(bans::unban(&admin, request).await),
             Err(wrong) => wrong.into_answer(),
         },
         DrainRequest::PATH => respond(method, query, |DrainRequest| drain(&admin)),
@@ -153,9 +160,8 @@ fn answer_with(answer: &impl wire::AdminAnswer) -> LoggedAnswer {
     ("told", json(answer.status(), answer))
 }
 
-/// The answer to an order about bans, or the sentence about its wrong parameter.
-fn ban_answer(outcome: Result<impl wire::AdminAnswer, String>) -> LoggedAnswer {
-    match outcome {
+fn answer_or_error(answer: Result<impl wire::AdminAnswer, String>) -> LoggedAnswer {
+    match answer {
         Ok(answer) => answer_with(&answer),
         Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
     }
@@ -193,10 +199,7 @@ fn config(admin: &AdminContext) -> ConfigAnswer {
 fn tunnels(admin: &AdminContext, request: TunnelsRequest) -> LoggedAnswer {
     let (live, now) = (admin.live.load(), Timestamp::now());
     let page = TunnelFilter::parse(request);
-    match page.and_then(|filter| tunnels::page(&filter, &admin.tunnels, &live, now)) {
-        Ok(page) => answer_with(&page),
-        Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
-    }
+    answer_or_error(page.and_then(|filter| tunnels::page(&filter, &admin.tunnels, &live, now)))
 }
 
 fn explain(admin: &AdminContext, request: &ExplainRequest) -> LoggedAnswer {

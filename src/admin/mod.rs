@@ -9,6 +9,7 @@ mod bans;
 mod command;
 mod connection;
 mod connection_cap;
+mod decisions;
 mod diff;
 mod difference;
 mod explain;

@@ -185,6 +185,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::{UnixDatagram, UnixStream as StdStream};
 
+    use crate::observe::recent::RingBounds;
     use socket2::{Domain, SockAddr, Socket, Type};
 
     fn settings(path: &str, mode: u32, group: Option<&str>) -> AdminSettings {
@@ -192,6 +193,7 @@ mod tests {
             socket: AdminSocket::Path(path.into()),
             mode,
             group: group.map(str::to_owned),
+            recent: RingBounds::default(),
         }
     }
 

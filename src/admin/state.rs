@@ -11,6 +11,7 @@ use crate::lifecycle::Lifecycle;
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::log::LogHandle;
 use crate::observe::metrics::Metrics;
+use crate::observe::recent::RecentDecisions;
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::Tunnels;
 
@@ -22,6 +23,8 @@ pub struct AdminContext {
     pub tunnels: Arc<Tunnels>,
     /// All counters of the process.
     pub metrics: Arc<Metrics>,
+    /// The recent decisions of all threads.
+    pub recent: Arc<RecentDecisions>,
     /// State of the files: outcome of the last reload, warnings, lists.
     pub config_status: Arc<ConfigStatus>,
     /// Requests reloads and previews from the control plane.

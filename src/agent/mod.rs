@@ -41,6 +41,7 @@ use crate::lifecycle::{Lifecycle, Stage};
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::log::LogHandle;
 use crate::observe::metrics::Metrics;
+use crate::observe::recent::RecentDecisions;
 use crate::snapshot::{CurrentSnapshot, Snapshot};
 use crate::tunnels::Tunnels;
 
@@ -108,6 +109,7 @@ impl Agent {
             live: Arc::clone(&context.live),
             tunnels: Arc::clone(&context.tunnels),
             metrics: Arc::clone(&context.metrics),
+            recent: Arc::clone(&context.recent),
             config_status: Arc::clone(&context.config_status),
             requests: requests.clone(),
             lifecycle: Arc::clone(&context.lifecycle),
@@ -244,6 +246,8 @@ fn reload_context(
     }
     let (live, lifecycle) = (Arc::new(CurrentSnapshot::new(snapshot)), Lifecycle::new());
     let tunnels = Tunnels::new(Arc::clone(&live), Arc::clone(&lifecycle));
+    let recent = config_status.settings.load().admin.recent();
+    let recent = RecentDecisions::new(recent, jiff::Timestamp::now());
     let tracker = TaskTracker::new();
     ReloadContext {
         config,
@@ -251,6 +255,7 @@ fn reload_context(
         live,
         tunnels,
         metrics,
+        recent,
         lifecycle,
         config_status,
         resolver,
@@ -309,6 +314,7 @@ fn planes(
         Arc::clone(&context.live),
         Arc::clone(&context.tunnels),
         Arc::clone(&context.metrics),
+        Arc::clone(&context.recent),
         Arc::clone(&context.lifecycle),
         max,
         heads,

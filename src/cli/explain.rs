@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::cli::admin_client;
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
+use crate::cli::explain_request::explain_request;
 use crate::cli::output::{print, print_diagnostics, print_error, print_json};
 use sidegate::admin::ExplainQuery;
 use sidegate::admin::wire::{ExplainAnswer, ExplainRequest};
@@ -20,8 +21,14 @@ const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArg,
+    /// The id of a request that the running agent decided, as in a refusal's body, instead of a
+    /// client and a URL.
+    #[arg(long, value_name = "ID", conflicts_with_all = [
+        "client", "peer", "url", "origin", "subprotocol", "identity", "at",
+    ])]
+    request: Option<String>,
     /// The address of the client, or a user of this host: unix:uid=33,gid=33.
-    #[arg(long, value_name = "CLIENT", required_unless_present = "peer")]
+    #[arg(long, value_name = "CLIENT", required_unless_present_any = ["peer", "request"])]
     client: Option<String>,
     /// A peer that connects for the client, as a balancer does; instead of --client.
     #[arg(long, value_name = "PEER", conflicts_with = "client")]
@@ -34,8 +41,8 @@ pub struct ExplainArgs {
     listener: Option<String>,
     /// The URL that the client opens: ws:// or wss:// for a WebSocket, http:// or https:// for
     /// plain HTTP.
-    #[arg(long)]
-    url: String,
+    #[arg(long, required_unless_present = "request")]
+    url: Option<String>,
     /// The Origin header that the client sends; absent by default.
     #[arg(long)]
     origin: Option<String>,
@@ -61,12 +68,15 @@ pub struct ExplainArgs {
 /// Prints the explanation. Ends with 1 if it is a refusal, or if the agent gives none, and with 78
 /// if the files have errors.
 pub fn explain(verb: &ExplainArgs) -> Exit {
+    if let Some(id) = &verb.request {
+        return explain_request(&verb.config.config, id, verb.json);
+    }
     let request = ExplainRequest {
         client: verb.peer.clone().or(verb.client.clone()).unwrap_or_default(),
         // Without a header a listed peer is the client itself, as in a health check.
         forwarded_for: verb.peer.as_ref().map(|_| verb.forwarded_for.clone().unwrap_or_default()),
         listener: verb.listener.clone(),
-        url: verb.url.clone(),
+        url: verb.url.clone().unwrap_or_default(),
         origin: verb.origin.clone(),
         subprotocol: verb.subprotocol.clone(),
         identity: verb.identity.clone(),

@@ -11,8 +11,10 @@ mod config_arg;
 mod demo;
 mod diff;
 mod drain;
+mod duration_arg;
 mod exit;
 mod explain;
+mod explain_request;
 mod import;
 mod init;
 mod log_level;
@@ -20,6 +22,7 @@ mod manual;
 mod output;
 mod output_files;
 mod promote;
+mod refused;
 mod reload;
 mod run;
 mod schema;
@@ -74,6 +77,8 @@ enum Command {
     Unban(unban::UnbanArgs),
     /// List the bans in force.
     Bans(bans::BansArgs),
+    /// Show which clients the running agent refused most, for which reasons, and by which rules.
+    Refused(refused::RefusedArgs),
     /// Drain the running agent: stop accepting, close the tunnels, then exit.
     Drain(drain::DrainArgs),
 }
@@ -96,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Ban(verb) => ban::ban(&verb),
         Command::Unban(verb) => unban::unban(&verb),
         Command::Bans(verb) => bans::bans(&verb),
+        Command::Refused(verb) => refused::refused(&verb),
         Command::Drain(verb) => drain::drain(&verb),
     };
     exit.into()

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
 use crate::data::admission::cap::ConnectionCap;
@@ -12,8 +13,12 @@ use crate::data::admission::refused_upgrades::RefusedUpgrades;
 use crate::data::backend::{BackendClient, BackendTable};
 use crate::data::http::head::HeadReader;
 use crate::lifecycle::Lifecycle;
+use crate::observe::log::decision::{self, LogContext};
 use crate::observe::log::throttle::{LineKind, LogThrottle};
 use crate::observe::metrics::{Metrics, ThreadMetrics};
+use crate::observe::recent::{RecentDecision, RecentDecisions, ThreadDecisions};
+use crate::policy::deciding_rule::DecidingRule;
+use crate::refusal::Refusal;
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::Tunnels;
 
@@ -25,6 +30,8 @@ pub struct DataPlane {
     pub tunnels: Arc<Tunnels>,
     /// The metrics of the process, of which each thread has its part.
     pub metrics: Arc<Metrics>,
+    /// The recent decisions, of which each thread has its part.
+    pub recent: Arc<RecentDecisions>,
     /// The cap on the connections of the whole process.
     pub total: ConnectionCap,
     /// The stage of the process: at `closing`, accepting stops and plain connections finish their
@@ -46,6 +53,7 @@ impl DataPlane {
         live: Arc<CurrentSnapshot>,
         tunnels: Arc<Tunnels>,
         metrics: Arc<Metrics>,
+        recent: Arc<RecentDecisions>,
         lifecycle: Arc<Lifecycle>,
         connections: usize,
         heads: HeadReader,
@@ -55,6 +63,7 @@ impl DataPlane {
             live,
             tunnels,
             metrics,
+            recent,
             total: ConnectionCap::new(connections),
             lifecycle,
             heads,
@@ -70,6 +79,8 @@ impl DataPlane {
 pub struct ThreadContext {
     pub(super) plane: Arc<DataPlane>,
     pub(super) metrics: Arc<ThreadMetrics>,
+    /// The recent decisions of the thread.
+    pub(super) recent: Arc<ThreadDecisions>,
     pub(super) backend_client: Arc<BackendClient>,
     pub(super) tracker: TaskTracker,
     /// Which refusals the log shows.
@@ -89,11 +100,28 @@ impl ThreadContext {
         Arc::new(ThreadContext {
             plane: Arc::clone(plane),
             metrics,
+            recent: plane.recent.thread(),
             backend_client: Arc::new(backend_client),
             tracker,
             throttle: LogThrottle::default(),
             differences: LogThrottle::default(),
             delays: LogThrottle::new(LineKind::Delays),
         })
+    }
+
+    /// Counts, logs and keeps the refusal of a connection before its first request. `decisive`
+    /// explains it; `None` means that no rule of a policy decided.
+    pub(super) fn refuse_connection(
+        &self,
+        log_context: LogContext<'_>,
+        refusal: Refusal,
+        decisive: Option<DecidingRule<'_>>,
+        error: Option<&str>,
+    ) {
+        self.metrics.no_route().refused(refusal);
+        decision::log_refused_connection(log_context, refusal, decisive, error, &self.throttle);
+        self.recent.keep(|| {
+            RecentDecision::of_connection(&log_context, refusal, decisive, Timestamp::now())
+        });
     }
 }

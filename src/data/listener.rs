@@ -30,7 +30,7 @@ use crate::data::connection::{self, AcceptedConnection, Admission};
 use crate::data::context::ThreadContext;
 use crate::data::stream::keepalive;
 use crate::data::stream::listen_socket::{Arrival, ListenSocket};
-use crate::observe::log::decision::{self, LogContext};
+use crate::observe::log::decision::LogContext;
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
 use crate::policy::subject::Subject;
@@ -481,9 +481,8 @@ impl Acceptor {
         let (thread, ListenerState { name, metrics, .. }) = (&self.thread, &self.state);
         let (client, now) = (subject.client, Timestamp::now());
         let turn_away = |refusal, rule, end| {
-            thread.metrics.no_route().refused(refusal);
             let log_context = LogContext { listener: name, client, peer, proxied: None };
-            decision::log_refused_connection(log_context, refusal, rule, None, &thread.throttle);
+            thread.refuse_connection(log_context, refusal, rule, None);
             metrics.closed(end);
             None
         };

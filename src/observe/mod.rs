@@ -6,3 +6,4 @@ pub mod heartbeat;
 pub mod log;
 pub mod metrics;
 pub mod printable;
+pub mod recent;

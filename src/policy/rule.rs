@@ -21,6 +21,22 @@ pub enum Rule {
     Connections,
 }
 
+impl Rule {
+    /// The table and key that write the rule.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Rule::Allow => "client.allow",
+            Rule::Deny => "client.deny",
+            Rule::Origins => "client.origins",
+            Rule::Subprotocols => "client.subprotocols",
+            Rule::Certificate => "client.certificate",
+            Rule::Upgrades => "limits.upgrades",
+            Rule::Requests => "limits.requests",
+            Rule::Connections => "limits.connections",
+        }
+    }
+}
+
 /// The line of each rule in the policy's file, from 1; 0 where the rule isn't written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RuleLines {

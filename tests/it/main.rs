@@ -56,6 +56,7 @@ mod proxy_protocol;
 mod readers;
 mod readme;
 mod rebind;
+mod recent;
 mod reference;
 mod refuse;
 mod reload;

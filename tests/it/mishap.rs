@@ -13,6 +13,7 @@ use ::sidegate::control::systemd::PassedSockets;
 use ::sidegate::lifecycle::Lifecycle;
 use ::sidegate::observe::heartbeat::Heartbeats;
 use ::sidegate::observe::metrics::Metrics;
+use ::sidegate::observe::recent::{RecentDecisions, RingBounds};
 use ::sidegate::snapshot::CurrentSnapshot;
 use ::sidegate::tunnels::Tunnels;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,7 @@ async fn reloading(bind: BindFn, then: impl AsyncFnOnce(Changes)) {
         live,
         tunnels,
         metrics: counts,
+        recent: RecentDecisions::new(RingBounds::default(), jiff::Timestamp::now()),
         lifecycle,
         config_status,
         resolver: Resolver::new(Lookup::default(), Arc::default()),

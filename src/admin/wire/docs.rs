@@ -111,6 +111,8 @@ impl Schemas {
             StatusAnswer,
             ConfigAnswer,
             TunnelsAnswer,
+            DecisionsAnswer,
+            RefusedAnswer,
             ReloadAnswer,
             ExplainAnswer,
             DiffAnswer,
@@ -123,6 +125,8 @@ impl Schemas {
             LivezAnswer,
             ReadyzAnswer,
             TunnelsRequest,
+            DecisionsRequest,
+            RefusedRequest,
             ReloadRequest,
             ExplainRequest,
             DiffRequest,
@@ -361,7 +365,7 @@ fn json_schema_file_matches_the_types() {
     let file = Schemas::new().file();
     check("docs/spec/admin.schema.json", &file);
     let schema: Value = serde_json::from_str(&file).unwrap();
-    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(14), "every answer is in it");
+    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(16), "every answer is in it");
 }
 
 #[test]
@@ -381,6 +385,8 @@ fn admin_page_tables_match_the_types() {
         ("status", answer("StatusAnswer", &["status"])),
         ("config", answer("ConfigAnswer", &["config"])),
         ("tunnels", answer("TunnelsAnswer", &["tunnels"])),
+        ("decisions", answer("DecisionsAnswer", &["decisions"])),
+        ("refused", answer("RefusedAnswer", &["refused"])),
         ("reload", answer("ReloadAnswer", &reload)),
         ("explain", answer("ExplainAnswer", &["explain_refused"])),
         ("diff", answer("DiffAnswer", &["diff_changed", "diff_rejected"])),
@@ -392,6 +398,8 @@ fn admin_page_tables_match_the_types() {
         ("livez", answer("LivezAnswer", &["livez"])),
         ("readyz", answer("ReadyzAnswer", &["readyz"])),
         ("tunnels parameters", request("TunnelsRequest", &["route", "client", "limit", "after"])),
+        ("decisions parameters", request("DecisionsRequest", &["request"])),
+        ("refused parameters", request("RefusedRequest", &["last", "top"])),
         (
             "reload parameters",
             request("ReloadRequest", &["wait", "accept_shrink", "accept_revocations"]),
@@ -471,6 +479,8 @@ fn samples_have_every_field() {
         ("StatusAnswer", "status"),
         ("ConfigAnswer", "config"),
         ("TunnelsAnswer", "tunnels"),
+        ("DecisionsAnswer", "decisions"),
+        ("RefusedAnswer", "refused"),
         ("ReloadAnswer", "reload"),
         ("ExplainAnswer", "explain"),
         ("DiffAnswer", "diff"),

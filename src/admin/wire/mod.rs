@@ -7,6 +7,7 @@
 mod ban;
 mod bans;
 mod config;
+mod decisions;
 mod diff;
 #[cfg(test)]
 mod docs;
@@ -19,6 +20,7 @@ mod log_level;
 mod message;
 mod query;
 mod reading;
+mod refused;
 mod reload;
 mod report;
 mod status;
@@ -31,6 +33,7 @@ mod words;
 pub use self::ban::{BanAnswer, BanConflict, BanRequest, BanStatus};
 pub use self::bans::{BansAnswer, BansRequest};
 pub use self::config::{ConfigAnswer, ConfigRequest};
+pub use self::decisions::{DecisionReport, DecisionsAnswer, DecisionsRequest, MAX_DECISIONS};
 pub use self::diff::{
     Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevocationCount, RevokedTunnel,
     StreamChanges, TunnelChanges,
@@ -47,6 +50,9 @@ pub use self::log_level::{LogLevelAnswer, LogLevelRequest};
 pub use self::message::{AdminAnswer, AdminRequest, ErrorAnswer};
 pub use self::query::encode_query;
 pub use self::reading::{ReadError, Received, read};
+pub use self::refused::{
+    DEFAULT_TOP, MAX_TOP, RefusedAnswer, RefusedClient, RefusedReason, RefusedRequest, RefusedRule,
+};
 pub use self::reload::{RecentReload, ReloadAnswer, ReloadRequest};
 pub use self::report::{DiagnosticReport, Severity};
 pub use self::status::{
@@ -57,5 +63,6 @@ pub use self::status::{
 pub use self::tunnels::{MAX_PAGE_TUNNELS, TunnelStatus, TunnelsAnswer, TunnelsRequest};
 pub use self::unban::{UnbanAnswer, UnbanRequest};
 pub use self::words::{
-    DeliveryForm, ExplainedKind, ListenerProtocol, ReloadCause, RuleName, UnknownWord, WarningKind,
+    DecisionResult, DeliveryForm, ExplainedKind, ListenerProtocol, ReloadCause, RuleName,
+    UnknownWord, WarningKind,
 };

@@ -32,6 +32,8 @@ fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadE
         "/v1/config" => of::<ConfigRequest>(query, &received),
         "/v1/tunnels" if query == "limit=0" => of::<TunnelsRequest>("", &received),
         "/v1/tunnels" => of::<TunnelsRequest>(query, &received),
+        "/v1/decisions" => of::<DecisionsRequest>(query, &received),
+        "/v1/refused" => of::<RefusedRequest>(query, &received),
         "/v1/reload" => of::<ReloadRequest>(query, &received),
         "/v1/explain" => of::<ExplainRequest>(query, &received),
         "/v1/diff" => of::<DiffRequest>(query, &received),
@@ -254,6 +256,8 @@ proptest! {
             assert_eq!(R::parse(query), Ok(request));
         }
         check(TunnelsRequest { route: one.clone(), client: two.clone(), limit, after });
+        check(DecisionsRequest { request: one.clone().unwrap_or_default() + "x" });
+        check(RefusedRequest { last: Some(after).filter(|last| *last > 0), top: limit });
         let names = lists.clone();
         check(ReloadRequest { wait: flags[0], accept_shrink: lists, accept_revocations: flags[1] });
         check(DiffRequest { promote: one.clone().filter(|name| !name.is_empty()) });

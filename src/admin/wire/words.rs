@@ -20,7 +20,31 @@ macro_rules! display {
     )*};
 }
 
-display!(ReloadCause, ListenerProtocol, DeliveryForm, ExplainedKind, RuleName, WarningKind);
+display!(
+    DecisionResult,
+    ReloadCause,
+    ListenerProtocol,
+    DeliveryForm,
+    ExplainedKind,
+    RuleName,
+    WarningKind
+);
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum DecisionResult {
+    /// A backend answered it, or it was redirected.
+    Permitted,
+    /// Sidegate refused it.
+    Refused,
+    /// The backend gave no usable answer, or the client left.
+    Failed,
+    /// A word of a newer agent.
+    #[serde(untagged)]
+    Other(UnknownWord),
+}
 
 /// What asked for a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,8 +1,8 @@
 //! `sidegate status`: the state of the running agent, on one screen or as JSON.
 
-mod format;
+pub mod format;
 mod screen;
-mod table;
+pub mod table;
 
 use std::io;
 use std::time::Duration;

@@ -44,12 +44,18 @@ pub fn paint(text: &str, tone: Tone, color: bool) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Formats `rows` under `heads`. A head that begins with `>` makes its column right-aligned.
+/// Formats the first rows of `rows` under `heads`. A head that begins with `>` makes its column
+/// right-aligned.
 pub fn table(heads: &[&str], rows: &[Row], color: bool) -> String {
+    table_of(heads, rows, color, MAX_ROWS)
+}
+
+/// Formats the first `max` rows, like [`table`].
+pub fn table_of(heads: &[&str], rows: &[Row], color: bool, max: usize) -> String {
     let width = |column: usize| {
         let cells = rows
             .iter()
-            .take(MAX_ROWS)
+            .take(max)
             .filter_map(|row| row.cells.get(column))
             .map(|(text, _)| text.chars().count());
         cells
@@ -74,14 +80,14 @@ pub fn table(heads: &[&str], rows: &[Row], color: bool) -> String {
     };
     let mut out =
         line(heads.iter().map(|head| (head.trim_start_matches('>'), Tone::Head)).collect());
-    for row in rows.iter().take(MAX_ROWS) {
+    for row in rows.iter().take(max) {
         out.push_str(&line(row.cells.iter().map(|(text, tone)| (text.as_str(), *tone)).collect()));
         if !row.note.is_empty() {
             out.push_str(&format!("  {}\n", row.note));
         }
     }
-    if rows.len() > MAX_ROWS {
-        out.push_str(&format!("… and {} more, which --json has\n", rows.len() - MAX_ROWS));
+    if rows.len() > max {
+        out.push_str(&format!("… and {} more, which --json has\n", rows.len() - max));
     }
     out
 }

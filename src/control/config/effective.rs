@@ -100,6 +100,8 @@ fn admin(admin: &AdminSettings) -> Value {
         admin::SOCKET.shown(&admin.socket),
         admin::MODE.shown(&admin.mode),
         admin::GROUP.shown(&admin.group),
+        admin::RECENT_DECISIONS.shown(&u32::try_from(admin.recent.count).unwrap_or(u32::MAX)),
+        admin::RECENT_BYTES.shown(&(admin.recent.bytes as u64)),
     ])
 }
 

@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 use crate::control::config::diagnostic::Span;
 use crate::control::config::document::unit::ShareOrCount;
 use crate::lifecycle::DrainOptions;
+use crate::observe::recent::RingBounds;
 use crate::policy::network::Networks;
 use crate::policy::route::{HostPattern, PathPattern};
 use crate::snapshot::certificate::Certificate;
@@ -154,7 +155,7 @@ impl fmt::Display for MetricsAddress {
     }
 }
 
-/// Place and permissions of the admin socket.
+/// Place and permissions of the admin socket, and what it remembers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminSettings {
     /// Place of the socket, or off.
@@ -163,6 +164,18 @@ pub struct AdminSettings {
     pub mode: u32,
     /// Group of the socket file. `None` means the process's own.
     pub group: Option<String>,
+    /// The bounds of the recent decisions.
+    pub recent: RingBounds,
+}
+
+impl AdminSettings {
+    /// The bounds of the recent decisions: off where no socket answers from them.
+    pub fn recent(&self) -> RingBounds {
+        match self.socket {
+            AdminSocket::Off => RingBounds::default(),
+            AdminSocket::Auto | AdminSocket::Path(_) | AdminSocket::Systemd(_) => self.recent,
+        }
+    }
 }
 
 /// Place of the admin socket.

@@ -89,6 +89,8 @@ impl Reloader {
         self.context.config_status.settings.store(Arc::new(settings));
         self.context.config_status.allow_tests.store(Arc::new(allow_tests));
         self.context.tunnels.publish(&snapshot);
+        let recent = self.context.config_status.settings.load().admin.recent();
+        self.context.recent.set_bounds(recent, Timestamp::now());
         snapshot.names.wake();
         self.context.metrics.forget_identities(&snapshot);
         // Behind the publish: a tunnel that enters meanwhile judges itself again, so none slips

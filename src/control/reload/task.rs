@@ -23,6 +23,7 @@ use crate::control::systemd::sockets::PassedSockets;
 use crate::control::watch::FileWatch;
 use crate::lifecycle::Lifecycle;
 use crate::observe::metrics::Metrics;
+use crate::observe::recent::RecentDecisions;
 use crate::snapshot::CurrentSnapshot;
 use crate::snapshot::tls::TicketKeys;
 use crate::tunnels::Tunnels;
@@ -52,6 +53,8 @@ pub struct ReloadContext {
     pub tunnels: Arc<Tunnels>,
     /// Counts reloads by result, and reports list files and the watch.
     pub metrics: Arc<Metrics>,
+    /// The recent decisions, whose bounds a reload may change.
+    pub recent: Arc<RecentDecisions>,
     /// Stage of the process: a draining process reloads nothing.
     pub lifecycle: Arc<Lifecycle>,
     /// Settings and diagnostics of the files, published to the rest of the process.

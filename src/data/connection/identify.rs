@@ -14,7 +14,7 @@ use crate::data::connection::timers::deadline_or_closing;
 use crate::data::context::ThreadContext;
 use crate::data::proxy_protocol::read::{ReadFault, read_header};
 use crate::data::stream::socket::Socket;
-use crate::observe::log::decision::{self, LogContext};
+use crate::observe::log::decision::LogContext;
 use crate::observe::metrics::ConnectionEnd;
 use crate::policy::network::{Client, Peer};
 use crate::policy::proxied::ProxiedConnection;
@@ -230,7 +230,6 @@ impl Unidentified<'_> {
             _ => ConnectionEnd::Proxy,
         };
         let thread = &open_guard.thread;
-        thread.metrics.no_route().refused(refusal);
         let (live, now) = (thread.plane.live.load(), Timestamp::now());
         // A client that the baseline denies gets no TLS handshake.
         let baseline = live.denying_baseline(client, now).filter(|_| refusal == Refusal::Network);
@@ -239,7 +238,7 @@ impl Unidentified<'_> {
         let listener = &*self.rules.listener.name;
         let log_context = LogContext { listener, client, peer: self.peer, proxied };
         let error = error.as_deref();
-        decision::log_refused_connection(log_context, refusal, rule, error, &thread.throttle);
+        thread.refuse_connection(log_context, refusal, rule, error);
         None
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::data::admission::cap::CapGuards;
 use crate::data::context::ThreadContext;
-use crate::observe::log::decision::{self, LogContext};
+use crate::observe::log::decision::LogContext;
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::refusal::Refusal;
 
@@ -38,6 +38,5 @@ pub fn log_refused_connection(
     refusal: Refusal,
     error: Option<&str>,
 ) {
-    thread.metrics.no_route().refused(refusal);
-    decision::log_refused_connection(log_context, refusal, None, error, &thread.throttle);
+    thread.refuse_connection(log_context, refusal, None, error);
 }

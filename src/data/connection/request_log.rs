@@ -3,6 +3,7 @@
 //! A request is booked exactly once. A request that nothing else has booked is booked when it is
 //! dropped: its client left before there was an answer. Nothing is decided here.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use crate::observe::log::decision::{DecisionRecord, LogContext};
 use crate::observe::metrics::{
     CandidateDifference, ListenerMetrics, RefusalDelivery, RequestKind, RequestResult,
 };
+use crate::observe::recent::RecentDecision;
 use crate::policy::Policy;
 use crate::policy::ban::Ban;
 use crate::policy::forwarded::Derivation;
@@ -317,7 +319,11 @@ impl RequestLog {
         }
         self.thread.metrics.route_or_none(self.route.as_ref()).request(self.kind, result);
         let decision = DecisionRecord { failure, ..self.decision(result, status, refusal) };
-        decision.log(&self.thread.throttle);
+        let decisive = LazyCell::new(|| decision.decisive());
+        decision.log(&decisive, &self.thread.throttle);
+        self.thread
+            .recent
+            .keep(|| RecentDecision::of_request(&decision, *decisive, Timestamp::now()));
     }
 
     fn decision(

@@ -15,7 +15,6 @@ use crate::data::http::body::ResponseBody;
 use crate::data::http::deadlines::HttpDeadlines;
 use crate::data::http::in_flight::{BodyKind, InFlightExchange};
 use crate::data::http::reply::Persistence;
-use crate::observe::log::decision;
 use crate::observe::metrics::ConnectionEnd;
 use crate::policy::network::Client;
 use crate::policy::request::Request;
@@ -121,14 +120,8 @@ impl HttpService {
     /// Books a head that hyper refused by itself, or that came too late.
     pub fn malformed(&self, error: &str) -> ConnectionEnd {
         let refusal = Refusal::Head(HeadError::Malformed);
-        self.thread.metrics.no_route().refused(refusal);
-        decision::log_refused_connection(
-            self.connection.log_context(),
-            refusal,
-            None,
-            Some(error),
-            &self.thread.throttle,
-        );
+        let log_context = self.connection.log_context();
+        self.thread.refuse_connection(log_context, refusal, None, Some(error));
         ConnectionEnd::Head
     }
 

@@ -4,6 +4,7 @@
 //! Callers hand in facts. The names of the fields are written here only, and equal the labels of
 //! the metrics. A refusal beyond its client's cap is counted instead of logged.
 
+use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -94,15 +95,20 @@ pub struct DecisionRecord<'d> {
 }
 
 impl DecisionRecord<'_> {
-    /// Logs the decision, unless it is a refusal beyond `throttle`.
-    pub fn log(&self, throttle: &LogThrottle) {
+    /// Logs the decision, unless it is a refusal beyond `throttle`. `decisive` is that of
+    /// [`DecisionRecord::decisive`], which is looked up only for a line that is logged.
+    pub fn log<'p>(
+        &self,
+        decisive: &impl Deref<Target = Option<DecidingRule<'p>>>,
+        throttle: &LogThrottle,
+    ) {
         let LogContext { listener, client, peer, .. } = self.log_context;
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
         let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
         if self.is_summarised(throttle, route) || !is_wanted(reason) {
             return;
         }
-        let decisive = self.decisive();
+        let decisive = **decisive;
         let (by, instead) = decisive.map_or((None, None), |rule| (rule.by, rule.instead));
         let result = self.result.word();
         tracing::info!(
@@ -211,7 +217,7 @@ impl DecisionRecord<'_> {
     }
 
     /// The rule and entry that decided, as of the time of the verdict.
-    fn decisive(&self) -> Option<DecidingRule<'_>> {
+    pub fn decisive(&self) -> Option<DecidingRule<'_>> {
         let (_, judged) = self.judged?;
         let verdict = match self.refusal {
             // The failure came after the verdict, which was to permit.

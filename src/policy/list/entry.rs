@@ -71,6 +71,11 @@ impl ListEntry {
         Ok(Some(entry))
     }
 
+    /// The entry without its annotations, which takes no allocation.
+    pub const fn without_notes(&self) -> ListEntry {
+        ListEntry { pattern: self.pattern, admits: self.admits, notes: None }
+    }
+
     /// The first instant at which the entry has lapsed. `None` means never.
     pub fn expires(&self) -> Option<Timestamp> {
         self.notes.as_ref()?.expires
@@ -117,7 +122,8 @@ impl fmt::Display for ListEntry {
 }
 
 /// The first instant at which an entry has lapsed, displayed as the `expires` value that gives it.
-struct Expiry(Timestamp);
+#[derive(Debug, Clone, Copy)]
+pub struct Expiry(pub Timestamp);
 
 impl fmt::Display for Expiry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -20,7 +20,7 @@ use crate::policy::list::pattern::ClientPattern;
 use crate::policy::list::user_index::{UserIndex, UserMatch};
 use crate::policy::subject::SubjectRef;
 
-pub use self::entry::{EntryError, ListEntry};
+pub use self::entry::{EntryError, Expiry, ListEntry};
 pub use self::serial::{RevokedSerials, SerialEntry};
 
 /// Entries under the name that a policy gives them.

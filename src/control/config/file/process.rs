@@ -14,6 +14,7 @@ use crate::control::config::settings::{
 };
 use crate::control::config::socket_paths::SocketRole;
 use crate::control::config::source_text::{error, warning};
+use crate::observe::recent::RingBounds;
 use crate::policy::network::Networks;
 
 /// Reads the table `[metrics]`.
@@ -83,6 +84,12 @@ pub fn admin(
             .unwrap_or_else(|| admin::SOCKET.default_value()),
         mode: table.read_or_default(&admin::MODE),
         group: table.read_or_default(&admin::GROUP),
+        recent: RingBounds {
+            count: table.read_or_default(&admin::RECENT_DECISIONS) as usize,
+            // Where an address has fewer than 64 bits, more cannot be allocated anyway.
+            bytes: usize::try_from(table.read_or_default(&admin::RECENT_BYTES))
+                .unwrap_or(usize::MAX),
+        },
     };
     if let (Some(value), AdminSocket::Path(path)) = (&written, &settings.socket) {
         load.sockets.bind(path, SocketRole::Admin, value, load.files);

@@ -14,6 +14,7 @@ use crate::control::config::{
     AdminSettings, AdminSocket, ExpectedVerdict, ListFeed, LoadedConfig, MetricsAddress,
     ReloadSettings, ShareOrCount, ShutdownSettings, WatchMode,
 };
+use crate::observe::recent::RingBounds;
 use crate::policy::AllowRule;
 use crate::policy::limit::{ClientLimits, LimitUnit, LimitUnits, Rate, TunnelLimits};
 use crate::policy::network::Client;
@@ -230,7 +231,12 @@ fn omitted_keys_have_the_documented_defaults() {
         assert!(settings.metrics.hosts.is_empty() && settings.lists_from.is_empty());
         assert_eq!(
             settings.admin,
-            AdminSettings { socket: AdminSocket::Auto, mode: 0o660, group: None }
+            AdminSettings {
+                socket: AdminSocket::Auto,
+                mode: 0o660,
+                group: None,
+                recent: RingBounds { count: 10_000, bytes: 8 << 20 },
+            }
         );
         let seconds = Duration::from_secs;
         assert_eq!(

@@ -1054,6 +1054,22 @@ error: head: not per route
 }
 
 #[test]
+fn recent_decisions_have_bounds_in_count_and_bytes() {
+    with(
+        "[admin]\nrecent_decisions = 1000001",
+        r#"
+error: recent_decisions: 1000001 is out of range
+  --> sidegate.toml:16:20
+   |
+16 | recent_decisions = 1000001
+   |                    ^^^^^^^
+   |
+   = help: 0 to 1000000
+"#,
+    );
+}
+
+#[test]
 fn the_admin_socket_is_a_path_with_a_mode_and_a_group() {
     with(
         "[admin]\nsocket = \"unix:/run/x\"\nmode = \"0999\"\ngroup = \"a b\"",

@@ -1,15 +1,20 @@
 //! `[admin]`.
 
+use crate::control::config::document::unit::{self, format_size};
 use crate::control::config::keys::key::{
     Key, KeyTable, KeyWithDefault, ValueForm, ValueKind, ValueSchema,
 };
+use crate::control::config::keys::kind::count;
 use crate::control::config::keys::parse::{group, mode};
 use crate::control::config::settings::AdminSocket;
 
+/// Most decisions that are kept: more take longer to search than a command waits.
+const MAX_RECENT: u32 = 1_000_000;
+
 pub static TABLE: KeyTable = KeyTable {
-    keys: &[&SOCKET, &MODE, &GROUP],
+    keys: &[&SOCKET, &MODE, &GROUP, &RECENT_DECISIONS, &RECENT_BYTES],
     reload: "A changed socket is made before the reload is published; where that fails, the \
-             reload is rejected.",
+             reload is rejected. Smaller bounds of recent decisions drop the oldest at once.",
     ..KeyTable::EMPTY
 };
 
@@ -40,6 +45,37 @@ pub static GROUP: KeyWithDefault<Option<String>> = Key::new(
      process.",
 )
 .default(|| None);
+
+pub static RECENT_DECISIONS: KeyWithDefault<u32> = Key::new(
+    "recent_decisions",
+    count(0, MAX_RECENT),
+    "Most decisions that are kept in memory for `explain --request` and `refused`, half of them \
+     for refusals; 0: none.",
+)
+.default(|| 10_000);
+
+pub static RECENT_BYTES: KeyWithDefault<u64> = Key::new(
+    "recent_bytes",
+    size_or_zero(),
+    "Most memory of these decisions, which take some 500 bytes each; 0: none.",
+)
+.default(|| 8 << 20);
+
+/// A size; zero is one.
+const fn size_or_zero() -> ValueKind<u64> {
+    ValueKind {
+        words: "size",
+        form: ValueForm::Number { expected: "a size like \"8MiB\"", parse: unit::size },
+        schema: ValueSchema::Members(&[(
+            "anyOf",
+            r#"[
+  { "type": "string", "pattern": "^(0+|[0-9]+(B|KiB|MiB|GiB))$" },
+  { "const": 0 }
+]"#,
+        )]),
+        write: |_, size| format_size(*size).into(),
+    }
+}
 
 /// Permissions of a socket's file.
 pub const fn file_mode() -> ValueKind<u32> {
