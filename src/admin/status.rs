@@ -304,22 +304,8 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
     for sentence in admin.config_status.lists.load().iter().filter_map(|list| list.stale(now)) {
         warn(WarningKind::Stale, sentence);
     }
-    for policy in sorted(live) {
-        let open = admin.tunnels.budgets().tunnels(&policy.name);
-        if let Some(limit) = policy.limits.total
-            // Nine tenths without fractions, and in 64 bits, since ten times a `u32` may overflow.
-            && u64::from(open) * 10 >= u64::from(limit) * 9
-        {
-            let sentence = format!("policy {} has {open} of at most {limit} tunnels", policy.name);
-            warn(WarningKind::Capacity, sentence);
-        }
-    }
-    if let Some((client, tunnels)) = sole_client(admin) {
-        let sentence = format!(
-            "all {tunnels} tunnels come from the client {client}: if that is a proxy, its clients \
-             share one budget"
-        );
-        warn(WarningKind::OneClient, sentence);
+    for Warning { word, sentence } in crowding_warnings(admin, live) {
+        warn(word, sentence);
     }
     let (drops, panics) = (admin.log.drops.count(), admin.metrics.panics());
     if drops > 0 {
@@ -331,6 +317,30 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
             "{panics} connections were ended by a bug in sidegate: please report it, with the log"
         );
         warn(WarningKind::Panics, sentence);
+    }
+    warnings
+}
+
+/// Collects what is wrong with the share of tunnels: a policy that is nearly full, and one client
+/// that has them all.
+fn crowding_warnings(admin: &AdminContext, live: &Snapshot) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for policy in sorted(live) {
+        let open = admin.tunnels.budgets().tunnels(&policy.name);
+        if let Some(limit) = policy.limits.total
+            // Nine tenths without fractions, and in 64 bits, since ten times a `u32` may overflow.
+            && u64::from(open) * 10 >= u64::from(limit) * 9
+        {
+            let sentence = format!("policy {} has {open} of at most {limit} tunnels", policy.name);
+            warnings.push(Warning { word: WarningKind::Capacity, sentence });
+        }
+    }
+    if let Some((client, tunnels)) = sole_client(admin) {
+        let sentence = format!(
+            "all {tunnels} tunnels come from the client {client}: if that is a proxy, its clients \
+             share one budget"
+        );
+        warnings.push(Warning { word: WarningKind::OneClient, sentence });
     }
     warnings
 }

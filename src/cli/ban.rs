@@ -12,7 +12,7 @@ use sidegate::admin::wire::{BanAnswer, BanConflict, BanRequest};
 /// Time for the agent's answer, which may wait for a slow disk.
 pub const BAN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The arguments.
+/// Arguments of `sidegate ban`.
 #[derive(clap::Args)]
 pub struct BanArgs {
     #[command(flatten)]
@@ -100,7 +100,7 @@ fn text(asked: Option<&str>, answer: &BanAnswer) -> String {
     let mut text = format!("banned: {}\n  {ends}", line(ban));
     let is_widened = asked.is_some_and(|asked| asked.contains(':') && !asked.contains('/'));
     if is_widened && ban.target.ends_with("/64") {
-        text.push_str("\n  an IPv6 address stands for its /64; write /128 for it alone");
+        text.push_str("\n  an IPv6 address bans its /64; write /128 for the address alone");
     }
     if let Some(former) = replaced {
         text.push_str(&format!("\n  replaces: {}", line(former)));

@@ -11,7 +11,7 @@ use sidegate::admin::wire::{BanStatus, BansRequest};
 /// Time for the agent's answer.
 const BANS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The arguments.
+/// Arguments of `sidegate bans`.
 #[derive(clap::Args)]
 pub struct BansArgs {
     #[command(flatten)]

@@ -18,7 +18,7 @@ use sidegate::observe::printable;
 /// Time for the agent's answer, for which it reads all of its files.
 pub const DIFF_TIMEOUT: Duration = Duration::from_secs(70);
 
-/// The arguments.
+/// Arguments of `sidegate diff`.
 #[derive(clap::Args)]
 pub struct DiffArgs {
     #[command(flatten)]

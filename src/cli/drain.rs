@@ -11,7 +11,7 @@ use sidegate::admin::wire::{DrainAnswer, DrainRequest, Draining};
 /// Time for the agent's answer, which comes before the drain.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The arguments.
+/// Arguments of `sidegate drain`.
 #[derive(clap::Args)]
 pub struct DrainArgs {
     #[command(flatten)]

@@ -16,7 +16,7 @@ use sidegate::control::compile;
 /// Time for the agent's answer, which needs one look at its snapshot.
 const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The arguments.
+/// Arguments of `sidegate explain`.
 #[derive(clap::Args)]
 pub struct ExplainArgs {
     #[command(flatten)]

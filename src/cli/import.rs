@@ -17,7 +17,7 @@ use crate::import::write;
 use crate::output_file::OutputFile;
 use sidegate::control::config::{self, source::Files};
 
-/// The arguments.
+/// Arguments of `sidegate import`.
 #[derive(clap::Args)]
 pub struct ImportArgs {
     #[command(subcommand)]

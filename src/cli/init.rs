@@ -65,7 +65,7 @@ const METRICS_PORT: u16 = 10464;
 /// Validity of the certificate, in days: below the strictest client's limit (Apple: 825).
 const CERTIFICATE_DAYS: i32 = 820;
 
-/// The arguments.
+/// Arguments of `sidegate init`.
 #[derive(clap::Args)]
 pub struct InitArgs {
     /// The backend server: http://HOST:PORT on this machine, https://HOST:PORT, or unix:/PATH.

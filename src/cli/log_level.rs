@@ -13,7 +13,7 @@ use sidegate::observe::printable;
 /// Time for the agent's answer, which needs no file.
 const LOG_LEVEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The arguments.
+/// Arguments of `sidegate log-level`.
 #[derive(clap::Args)]
 pub struct LogLevelArgs {
     #[command(flatten)]

@@ -73,7 +73,7 @@ enum Command {
     LogLevel(log_level::LogLevelArgs),
     /// Ban a client for a while: it is refused, and its open tunnels are closed.
     Ban(ban::BanArgs),
-    /// Lift a ban.
+    /// Lift a ban before it expires.
     Unban(unban::UnbanArgs),
     /// List the bans in force.
     Bans(bans::BansArgs),

@@ -12,7 +12,7 @@ use sidegate::observe::printable;
 /// Time for the agent's answer. The agent itself allows a reload 60 s.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(70);
 
-/// The arguments.
+/// Arguments of `sidegate reload`.
 #[derive(clap::Args)]
 pub struct ReloadArgs {
     #[command(flatten)]

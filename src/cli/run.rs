@@ -25,7 +25,7 @@ pub const HANDLED_SIGNALS: [(&str, &str); 3] = [
     ("SIGINT", "same as SIGTERM"),
 ];
 
-/// The arguments.
+/// Arguments of `sidegate run`.
 #[derive(clap::Args)]
 pub struct RunArgs {
     #[command(flatten)]

@@ -5,7 +5,7 @@ use crate::cli::output::print;
 use sidegate::admin::wire;
 use sidegate::control::config::schema;
 
-/// The arguments.
+/// Arguments of `sidegate schema`.
 #[derive(clap::Args)]
 pub struct SchemaArgs {
     /// Which schema to print; without it, one schema for `sidegate.toml` and policies.

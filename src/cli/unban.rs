@@ -8,7 +8,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{print, print_error, print_error_lines, print_json};
 use sidegate::admin::wire::{UnbanAnswer, UnbanRequest};
 
-/// The arguments.
+/// Arguments of `sidegate unban`.
 #[derive(clap::Args)]
 pub struct UnbanArgs {
     #[command(flatten)]
@@ -23,7 +23,7 @@ pub struct UnbanArgs {
     /// The name of client certificates that was banned.
     #[arg(long, value_name = "ID", conflicts_with = "all")]
     identity: Option<String>,
-    /// Lift all bans.
+    /// Lift all bans at once.
     #[arg(long)]
     all: bool,
     /// Print the admin socket's answer as JSON.

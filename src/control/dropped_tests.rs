@@ -11,7 +11,7 @@ use crate::control::config::{ExpectedVerdict, LoadedConfig, PolicySettings, Poli
 
 /// A test that a promotion would drop.
 pub struct DroppedTest {
-    /// The policy.
+    /// The policy of the test.
     pub policy: Arc<str>,
     /// A warning with the place of the test.
     pub diagnostic: Diagnostic,

@@ -17,7 +17,7 @@ use crate::policy::peers::PeerPattern;
 use crate::policy::subject::SubjectRef;
 use crate::policy::unix::UnixPattern;
 
-/// Length of the network that an IPv6 address without a length stands for.
+/// Length of the network that an IPv6 address without a length means.
 const HOST_V6: u8 = 64;
 
 /// The clients that a ban holds.
@@ -82,7 +82,7 @@ impl BanTarget {
         })
     }
 
-    /// The target that stands for one address.
+    /// The target that holds one address.
     pub fn of_address(address: IpAddr) -> BanTarget {
         BanTarget::Network(match address.to_canonical() {
             IpAddr::V4(address) => IpNet::from(IpAddr::V4(address)),
@@ -144,14 +144,14 @@ impl fmt::Display for BanTarget {
 /// Where a ban comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BanOrigin {
-    /// `sidegate ban`.
+    /// An operator, by `sidegate ban`.
     Operator,
     /// `sidegate ban --origin fail2ban`.
     Fail2ban,
 }
 
 impl BanOrigin {
-    /// All variants.
+    /// All variants, in the order of the enum.
     pub const ALL: [BanOrigin; 2] = [BanOrigin::Operator, BanOrigin::Fail2ban];
 
     /// The value that metrics, logs and files use.
@@ -168,7 +168,7 @@ impl BanOrigin {
     }
 }
 
-/// One ban.
+/// One ban of the set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ban {
     /// The clients that it holds.

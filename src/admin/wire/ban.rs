@@ -11,9 +11,9 @@ use crate::admin::wire::query::{pairs, unknown};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BanRequest {
-    /// An address, a network or `unix:uid=33`. `None` means that `identity` says whom.
+    /// An address, a network or `unix:uid=33`. `None` means a ban of `identity`.
     pub client: Option<String>,
-    /// A name of client certificates. `None` means that `client` says whom.
+    /// A name of client certificates. `None` means a ban of `client`.
     pub identity: Option<String>,
     /// How long it lasts, like `90s` or `24h`. `None` means one hour.
     #[cfg_attr(test, schemars(rename = "for"))]

@@ -35,7 +35,7 @@ pub struct BansAnswer {
     /// The file that keeps them. `null`: they are in memory only.
     #[serde(deserialize_with = "nullable")]
     pub file: Option<String>,
-    /// Sentences about what is wrong with that file.
+    /// Sentences that name the faults of that file.
     pub faults: Vec<String>,
 }
 

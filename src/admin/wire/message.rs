@@ -52,6 +52,6 @@ pub trait AdminAnswer: Serialize + DeserializeOwned {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ErrorAnswer {
-    /// A sentence that says what is wrong, and what to write.
+    /// A sentence that names the fault and the remedy.
     pub error: String,
 }

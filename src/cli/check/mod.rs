@@ -12,7 +12,7 @@ use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
 use sidegate::control::config::diagnostic::Diagnostic;
 
-/// The arguments.
+/// Arguments of `sidegate check`.
 #[derive(clap::Args)]
 pub struct CheckArgs {
     /// Configuration files, directories with a `sidegate.toml`, `policies` directories, files in

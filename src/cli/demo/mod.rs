@@ -19,7 +19,7 @@ use sidegate::{Agent, StartError};
 /// Attempts to find ports: another process may take one between the look and the bind.
 const MAX_PORT_ATTEMPTS: usize = 5;
 
-/// The arguments: none.
+/// Arguments of `sidegate demo`: none.
 #[derive(clap::Args)]
 pub struct DemoArgs {}
 

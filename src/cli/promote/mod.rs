@@ -17,7 +17,7 @@ use crate::cli::reload::{self, RELOAD_TIMEOUT};
 use sidegate::admin::wire::{DiffAnswer, DiffRequest, ReloadAnswer, ReloadRequest};
 use sidegate::control::compile::{self, Fingerprint};
 
-/// The arguments.
+/// Arguments of `sidegate promote`.
 #[derive(clap::Args)]
 pub struct PromoteArgs {
     #[command(flatten)]

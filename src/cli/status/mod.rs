@@ -16,7 +16,7 @@ use sidegate::admin::wire::StatusRequest;
 /// Time for the agent's answer. A status is made at once: an agent that takes longer hangs.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The arguments.
+/// Arguments of `sidegate status`.
 #[derive(clap::Args)]
 pub struct StatusArgs {
     #[command(flatten)]

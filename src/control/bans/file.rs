@@ -15,7 +15,7 @@ use crate::policy::ban::{Ban, BanOrigin, BanTarget};
 /// Number of the form of the file.
 const SCHEMA: u64 = 1;
 
-/// The file.
+/// Path of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BanFile {

@@ -115,7 +115,7 @@ impl BanKeeper {
         self.folder.as_ref().ok().map(|folder| folder.path(FILE).display().to_string())
     }
 
-    /// Sentences about what is wrong with the file, or with keeping the bans in force.
+    /// Sentences that name the faults of the file, and of writing it.
     pub fn faults(&self) -> Vec<String> {
         let not_kept = (!self.bans.load().is_empty()).then(|| self.not_kept()).flatten();
         let not_kept =
@@ -210,7 +210,7 @@ impl BanKeeper {
         if self.is_writing.swap(true, Ordering::SeqCst) {
             return Err("an earlier write has not returned".into());
         }
-        // Until the answer comes, the file has not what is in force.
+        // Until the answer comes, the file lacks the newest change.
         *lock(&self.fault) = Some("the write has not ended".into());
         let (bans, is_writing) = (self.bans.load(), Arc::clone(&self.is_writing));
         let (tx, rx) = oneshot::channel();

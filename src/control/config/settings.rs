@@ -115,7 +115,7 @@ pub struct ProcessSettings {
 /// Where the process keeps what outlasts a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StateSetting {
-    /// The first usable folder of those that systemd, the host and the session name.
+    /// The first usable folder among the names of systemd, the host and the session.
     Auto,
     /// This folder; a relative path begins at the folder of `sidegate.toml`.
     Path(PathBuf),

@@ -72,7 +72,7 @@ pub enum ReloadOutcome {
 pub struct RecentPublish {
     /// The event that triggered it.
     pub trigger: Trigger,
-    /// Time since it.
+    /// Time since that publish.
     pub age: Duration,
 }
 

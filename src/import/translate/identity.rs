@@ -61,7 +61,7 @@ pub struct IdentityNote {
 pub enum NoteExtent {
     /// The requests that come to the location.
     Location,
-    /// All requests of connections to the server, also those that nginx answers by itself.
+    /// All requests of connections to the server, also requests that nginx answers by itself.
     Server,
 }
 

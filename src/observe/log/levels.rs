@@ -54,11 +54,11 @@ pub struct LogLevel {
 /// The filter of a process, which requests change.
 pub struct LogLevels {
     targets: Arc<ArcSwap<Targets>>,
-    state: Mutex<FilterState>,
+    state: Mutex<LevelState>,
     changed: Notify,
 }
 
-struct FilterState {
+struct LevelState {
     filter: String,
     /// `None` means that `filter` stays.
     limited: Option<LimitedChange>,
@@ -83,7 +83,7 @@ impl LogLevels {
     pub(super) fn new(filter: String, targets: Targets) -> LogLevels {
         LogLevels {
             targets: Arc::new(ArcSwap::from_pointee(targets)),
-            state: Mutex::new(FilterState { filter, limited: None }),
+            state: Mutex::new(LevelState { filter, limited: None }),
             changed: Notify::new(),
         }
     }
@@ -172,7 +172,7 @@ impl LogLevels {
 }
 
 impl LogLevel {
-    fn of(state: &FilterState) -> LogLevel {
+    fn of(state: &LevelState) -> LogLevel {
         let limited = state.limited.as_ref();
         LogLevel {
             filter: state.filter.clone(),

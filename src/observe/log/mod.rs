@@ -111,7 +111,7 @@ pub struct Log {
 pub struct LogHandle {
     /// Number of dropped lines.
     pub drops: DropCounter,
-    /// The filter.
+    /// The filter of the level.
     pub levels: Arc<LogLevels>,
 }
 

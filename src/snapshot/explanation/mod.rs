@@ -241,7 +241,7 @@ fn networks(
     RuleExplanation { rule: rule.into(), place: place(policy, kind), passes, says, lists }
 }
 
-/// Whether `ban` holds clients by what is known at the accept.
+/// Whether `ban` holds clients by facts of the accept.
 fn by_address(ban: Option<&Ban>) -> bool {
     ban.is_some_and(|ban| !matches!(ban.target, BanTarget::Identity(_)))
 }
