@@ -55,6 +55,8 @@ pub enum CloseReason {
     Framing,
     /// A new generation, or an entry that expired, no longer permits the tunnel.
     Revoked,
+    /// An operator closed it: `sidegate close`.
+    Operator,
     /// Sidegate is shutting down.
     Drain,
     /// A deadline or a second SIGTERM ended the tunnel without a Close frame.
@@ -98,6 +100,8 @@ pub enum ExchangeReason {
     Streams,
     /// A stream of events reached the policy's `lifetime`.
     Lifetime,
+    /// An operator closed it: `sidegate close`.
+    Operator,
     /// Sidegate is shutting down.
     Drain,
     /// A deadline or a second SIGTERM ended the exchange at once.
@@ -118,7 +122,7 @@ impl ExchangePhase {
 
 impl ExchangeReason {
     /// Every reason once, for tables and metrics, in the order of their numbers.
-    pub const ALL: [ExchangeReason; 14] = [
+    pub const ALL: [ExchangeReason; 15] = [
         ExchangeReason::Complete,
         ExchangeReason::ClientLeft,
         ExchangeReason::ClientBody,
@@ -130,6 +134,7 @@ impl ExchangeReason {
         ExchangeReason::Revoked,
         ExchangeReason::Streams,
         ExchangeReason::Lifetime,
+        ExchangeReason::Operator,
         ExchangeReason::Drain,
         ExchangeReason::Cut,
         ExchangeReason::Panic,
@@ -149,6 +154,7 @@ impl ExchangeReason {
             ExchangeReason::Revoked => "revoked",
             ExchangeReason::Streams => "streams",
             ExchangeReason::Lifetime => "lifetime",
+            ExchangeReason::Operator => "operator",
             ExchangeReason::Drain => "drain",
             ExchangeReason::Cut => "cut",
             ExchangeReason::Panic => "panic",
@@ -181,6 +187,7 @@ impl ExchangeReason {
                 "It lasted 5 s, and the `streams` limit of the policy or of its client was reached."
             }
             ExchangeReason::Lifetime => "A stream of events reached the policy's `lifetime`.",
+            ExchangeReason::Operator => "An operator closed it: `sidegate close`.",
             ExchangeReason::Drain => "Sidegate is shutting down.",
             ExchangeReason::Cut => "A deadline or a second SIGTERM ended it at once.",
             ExchangeReason::Panic => {
@@ -228,6 +235,13 @@ pub mod code {
     pub const POLICY_VIOLATION: u16 = 1008;
     /// A message larger than `message.max`.
     pub const MESSAGE_TOO_BIG: u16 = 1009;
+
+    /// Whether a server may send `code` in a Close: the codes of RFC 6455 §7.4 and of IANA that are
+    /// for endpoints, those of libraries (3000 on) and of applications (4000 on). 1010 is a
+    /// client's, and 1004 to 1006 and 1015 never go over the wire.
+    pub const fn may_be_sent(code: u16) -> bool {
+        matches!(code, 1000..=1003 | 1007..=1009 | 1011..=1014 | 3000..=4999)
+    }
 }
 
 impl Initiator {
@@ -259,7 +273,7 @@ impl TunnelPhase {
 
 impl CloseReason {
     /// Every reason once, for tables and metrics, in the order of their numbers.
-    pub const ALL: [CloseReason; 16] = [
+    pub const ALL: [CloseReason; 17] = [
         CloseReason::ClientClosed,
         CloseReason::BackendClosed,
         CloseReason::ClientGone,
@@ -273,6 +287,7 @@ impl CloseReason {
         CloseReason::FrameRate,
         CloseReason::Framing,
         CloseReason::Revoked,
+        CloseReason::Operator,
         CloseReason::Drain,
         CloseReason::Cut,
         CloseReason::Panic,
@@ -294,6 +309,7 @@ impl CloseReason {
             CloseReason::FrameRate => "frame_rate",
             CloseReason::Framing => "framing",
             CloseReason::Revoked => "revoked",
+            CloseReason::Operator => "operator",
             CloseReason::Drain => "drain",
             CloseReason::Cut => "cut",
             CloseReason::Panic => "panic",
@@ -337,6 +353,9 @@ impl CloseReason {
                 "A side violated the framing (RFC 6455 §5): 1002 to it, 1001 to the other."
             }
             CloseReason::Revoked => "The policy no longer permits it; `refusal` has the reason.",
+            CloseReason::Operator => {
+                "An operator closed it: `sidegate close`, with the code and the reason given there."
+            }
             CloseReason::Drain => "Sidegate is shutting down: `[shutdown] code`, 1001 unless set.",
             CloseReason::Cut => "A deadline or a second SIGTERM ended it without a Close.",
             CloseReason::Panic => {
@@ -362,6 +381,7 @@ impl CloseReason {
             | CloseReason::Stalled
             | CloseReason::TooBig
             | CloseReason::Framing
+            | CloseReason::Operator
             | CloseReason::Drain
             | CloseReason::Cut
             | CloseReason::Panic => None,
@@ -394,6 +414,16 @@ mod tests {
         assert_eq!(words.len(), CloseReason::ALL.len());
         let words: HashSet<_> = ExchangeReason::ALL.iter().map(|reason| reason.word()).collect();
         assert_eq!(words.len(), ExchangeReason::ALL.len());
+    }
+
+    #[test]
+    fn reserved_codes_may_not_be_sent() {
+        for code in [1000, 1001, 1003, 1007, 1009, 1011, 1014, 3000, 4999] {
+            assert!(code::may_be_sent(code), "{code}");
+        }
+        for code in [0, 999, 1004, 1005, 1006, 1010, 1015, 1016, 2999, 5000, u16::MAX] {
+            assert!(!code::may_be_sent(code), "{code}");
+        }
     }
 
     #[test]

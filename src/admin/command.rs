@@ -14,14 +14,14 @@ use tokio::net::unix::UCred;
 use crate::admin::answer::{AdminResponse, json};
 use crate::admin::explain::ExplainQuery;
 use crate::admin::state::AdminContext;
-use crate::admin::tunnels::TunnelFilter;
 use crate::admin::wire::{
-    self, AdminRequest as _, BanRequest, BansRequest, ConfigAnswer, ConfigRequest,
-    DecisionsRequest, DiffAnswer, DiffRequest, DrainAnswer, DrainRequest, Draining, ErrorAnswer,
-    ExplainRequest, LogLevelRequest, PRODUCT, RecentReload, RefusedRequest, ReloadAnswer,
-    ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest, UnbanRequest,
+    self, AdminRequest as _, BanRequest, BansRequest, CloseAnswer, CloseRequest, ConfigAnswer,
+    ConfigRequest, DecisionsRequest, DiffAnswer, DiffRequest, DrainAnswer, DrainRequest, Draining,
+    ErrorAnswer, ExplainRequest, LapsingRequest, LogLevelRequest, PRODUCT, RecentReload,
+    RefusedRequest, ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest,
+    UnbanRequest,
 };
-use crate::admin::{bans, decisions, diff, log_level, status, tunnels};
+use crate::admin::{bans, close, decisions, diff, lapsing, log_level, status, tunnels};
 use crate::control::config::effective;
 use crate::control::reload::{AcceptedEffects, RecentPublish, ReloadOutcome, Trigger};
 use crate::policy::Policy;
@@ -30,9 +30,9 @@ use crate::policy::Policy;
 const MAX_LOGGED_PATH: usize = 128;
 
 /// The error for a request with any other path.
-const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/config, /v1/tunnels, /v1/bans, \
-    /v1/decisions and /v1/refused, POST /v1/reload, /v1/drain, /v1/explain, /v1/diff, /v1/ban, \
-    /v1/unban and /v1/log-level";
+const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/config, /v1/tunnels, \
+    /v1/decisions, /v1/refused, /v1/lapsing and /v1/bans, POST /v1/reload, /v1/close, /v1/drain, \
+    /v1/explain, /v1/diff, /v1/ban, /v1/unban and /v1/log-level";
 
 /// Answers one request of `caller`.
 pub async fn answer(
@@ -57,6 +57,10 @@ pub async fn answer(
         RefusedRequest::PATH => respond(method, query, |request| {
             answer_or_error(decisions::refused(&admin.recent, &request, Timestamp::now()))
         }),
+        LapsingRequest::PATH => respond(method, query, |request| {
+            answer_with(&lapsing::lapsing(&request, &admin.live.load(), Timestamp::now()))
+        }),
+        CloseRequest::PATH => respond(method, query, |request| close(&admin, request, caller)),
         ExplainRequest::PATH => respond(method, query, |request| explain(&admin, &request)),
         ReloadRequest::PATH => match parse_request(method, query) {
             Ok(request) => reload(&admin, request).await,
@@ -198,8 +202,18 @@ fn config(admin: &AdminContext) -> ConfigAnswer {
 
 fn tunnels(admin: &AdminContext, request: TunnelsRequest) -> LoggedAnswer {
     let (live, now) = (admin.live.load(), Timestamp::now());
-    let page = TunnelFilter::parse(request);
-    answer_or_error(page.and_then(|filter| tunnels::page(&filter, &admin.tunnels, &live, now)))
+    answer_or_error(tunnels::page(request, &admin.tunnels, &live, now))
+}
+
+/// Closes what `request` selects. A line of its own has the caller and the counts.
+fn close(admin: &AdminContext, request: CloseRequest, caller: Option<UCred>) -> LoggedAnswer {
+    let answer = close::close(admin, request);
+    let Ok(CloseAnswer { dry_run: false, tunnels, exchanges, code, reason, .. }) = &answer else {
+        return answer_or_error(answer);
+    };
+    let (uid, pid) = (caller.map(|caller| caller.uid()), caller.and_then(|caller| caller.pid()));
+    tracing::info!(uid, pid, tunnels, exchanges, code, reason, "closing by order");
+    ("closing", answer_or_error(answer).1)
 }
 
 fn explain(admin: &AdminContext, request: &ExplainRequest) -> LoggedAnswer {

@@ -6,6 +6,7 @@
 
 mod answer;
 mod bans;
+mod close;
 mod command;
 mod connection;
 mod connection_cap;
@@ -15,6 +16,7 @@ mod difference;
 mod explain;
 mod explain_forwarded;
 mod health;
+pub mod lapsing;
 mod linger;
 mod log_level;
 mod metrics;
@@ -25,6 +27,7 @@ mod socket_path;
 mod state;
 mod status;
 mod swappable;
+mod tunnel_filter;
 mod tunnels;
 pub mod wire;
 

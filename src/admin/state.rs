@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio_util::task::TaskTracker;
+
 use crate::addresses::BoundAddresses;
 use crate::admin::rates::RateHistory;
 use crate::control::bans::BanKeeper;
@@ -25,6 +27,8 @@ pub struct AdminContext {
     pub metrics: Arc<Metrics>,
     /// The recent decisions of all threads.
     pub recent: Arc<RecentDecisions>,
+    /// Owns the tasks that close tunnels.
+    pub tracker: TaskTracker,
     /// State of the files: outcome of the last reload, warnings, lists.
     pub config_status: Arc<ConfigStatus>,
     /// Requests reloads and previews from the control plane.

@@ -3,98 +3,72 @@
 //! Pages are ordered by id, which only grows. A tunnel that is open from the first page to the last
 //! appears exactly once, whatever opens and closes meanwhile.
 
-use std::sync::Arc;
+use std::cmp::Reverse;
 
 use jiff::Timestamp;
 
-use crate::admin::wire::{Time, TrafficCount, TunnelStatus, TunnelsAnswer, TunnelsRequest};
+use crate::admin::tunnel_filter::{SelectedEntry, TunnelFilter, seconds_open};
+use crate::admin::wire::{
+    Time, TrafficCount, TunnelOrder, TunnelStatus, TunnelsAnswer, TunnelsRequest,
+};
 use crate::close::Traffic;
-use crate::control::config::users;
-use crate::policy::list::ListEntry as Line;
-use crate::policy::list::pattern::ClientPattern;
 use crate::snapshot::Snapshot;
-use crate::tunnels::{LiveEntry, Tunnels};
+use crate::tunnels::Tunnels;
 
-/// A [`TunnelsRequest`] with parsed parameters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TunnelFilter {
-    route: Option<String>,
-    client: Option<ClientPattern>,
-    limit: usize,
-    after: u64,
-}
-
-impl TunnelFilter {
-    /// Parses the parameters of `request`.
-    ///
-    /// # Errors
-    /// A sentence that names the wrong parameter and a valid value.
-    pub fn parse(request: TunnelsRequest) -> Result<TunnelFilter, String> {
-        let TunnelsRequest { route, client, limit, after } = request;
-        let client = client.as_deref().map(pattern).transpose()?;
-        Ok(TunnelFilter { route, client, limit, after })
-    }
-
-    fn admits(&self, entry: &LiveEntry) -> bool {
-        let holds = |pattern: ClientPattern| match pattern {
-            ClientPattern::Network(network) => {
-                entry.subject.client.ip().is_some_and(|ip| network.contains(&ip))
-            }
-            ClientPattern::Unix(users) => users.matches(&entry.subject),
-        };
-        self.client.is_none_or(holds)
-            && self.route.as_ref().is_none_or(|route| *route == *entry.route().name)
-    }
-}
-
-/// The page of tunnels that `filter` selects.
+/// The page that `request` asks for.
 ///
 /// # Errors
-/// A sentence, if no such route exists and no tunnel has it.
+/// A sentence about a wrong filter, or a name that nothing has.
 pub fn page(
-    filter: &TunnelFilter,
+    request: TunnelsRequest,
     tunnels: &Tunnels,
     snapshot: &Snapshot,
     now: Timestamp,
 ) -> Result<TunnelsAnswer, String> {
-    let entries = tunnels.entries().into_iter();
-    let mut found: Vec<_> = entries.filter(|entry| filter.admits(entry)).collect();
-    if let Some(route) = &filter.route
-        && found.is_empty()
-        && !snapshot.route_list.iter().any(|one| *one.name == **route)
-    {
-        return Err(format!("there is no route `{}`", route.escape_debug()));
-    }
+    let TunnelsRequest { selector, sort, limit, after } = request;
+    let mut found = TunnelFilter::parse(selector)?.select(tunnels, snapshot, now)?;
     let matching = found.len() as u64;
-    // Ids only grow, so a page continues behind the last one although tunnels come and go.
-    found.retain(|entry| entry.id > filter.after);
-    found.sort_unstable_by_key(|entry| entry.id);
-    let more = found.len() > filter.limit;
-    found.truncate(filter.limit);
-    let next = found.last().filter(|_| more).map(|entry| entry.id);
-    let tunnels = found.iter().map(|entry| tunnel(entry, now)).collect();
+    match sort {
+        // Ids only grow, so a page continues behind the last one although tunnels come and go.
+        TunnelOrder::Id => found.retain(|one| one.entry.id > after),
+        // Stable: entries with equal keys stay in the order of their ids. Keys are read once each,
+        // since the bytes grow meanwhile.
+        TunnelOrder::Bytes => found.sort_by_cached_key(|one| {
+            let (from_client, from_backend) = one.entry.traffic.totals();
+            Reverse(from_client.bytes.saturating_add(from_backend.bytes))
+        }),
+        TunnelOrder::Client => found.sort_by_cached_key(|one| {
+            let client = one.entry.subject.client;
+            (client.ip(), client.user().map(|user| user.uid))
+        }),
+    }
+    let more = found.len() > limit && sort == TunnelOrder::Id;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|one| one.entry.id);
+    let tunnels = found.iter().map(|one| tunnel(one, now)).collect();
     Ok(TunnelsAnswer { matching, tunnels, next })
 }
 
-fn tunnel(entry: &Arc<LiveEntry>, now: Timestamp) -> TunnelStatus {
+fn tunnel(SelectedEntry { entry, kind }: &SelectedEntry, now: Timestamp) -> TunnelStatus {
     let route = entry.route();
     let (from_client, from_backend) = entry.traffic.totals();
-    // Wall-clock time: negative, and then shown as 0, if the clock was set back.
-    let seconds = now.duration_since(entry.opened).as_secs();
+    let identity = entry.subject.certificate().map(|own| own.identity().to_string());
     TunnelStatus {
         id: entry.id,
+        kind: kind.clone(),
         route: route.name.to_string(),
         policy: route.policy.name.to_string(),
         generation: entry.generation(),
         client: entry.subject.client.to_string(),
         peer: entry.peer.to_string(),
+        identity,
         host: entry.request.host.to_string(),
         path: route.forwarded(&entry.request.path).to_string(),
         origin: entry.request.origin.as_deref().map(str::to_owned),
         subprotocol: entry.subprotocol.as_deref().map(str::to_owned),
         request_id: entry.request_id.to_string(),
         opened: Time(entry.opened),
-        seconds: u64::try_from(seconds).unwrap_or_default(),
+        seconds: seconds_open(entry, now),
         from_client: traffic(from_client),
         from_backend: traffic(from_backend),
     }
@@ -102,17 +76,6 @@ fn tunnel(entry: &Arc<LiveEntry>, now: Timestamp) -> TunnelStatus {
 
 fn traffic(Traffic { messages, bytes }: Traffic) -> TrafficCount {
     TrafficCount { messages, bytes }
-}
-
-/// Parses a network, an address or users of this host, in the syntax of a list's entry.
-fn pattern(value: &str) -> Result<ClientPattern, String> {
-    let line = Line::parse_with(value, Some(&users::resolve))
-        .map_err(|fault| format!("`client`: {}: {}", fault.fault, fault.remedy))?;
-    // A list's line may also be a carve-out or have annotations, which select nothing here.
-    let plain = line.filter(|line| line.admits && !value.contains(char::is_whitespace));
-    plain.map(|line| line.pattern).ok_or_else(|| {
-        "`client` is a network, an address or users, like 192.0.2.0/24 or unix:uid=33".into()
-    })
 }
 
 #[cfg(test)]
@@ -125,35 +88,26 @@ mod tests {
     use crate::tunnels::tests::{charge, enter, table};
 
     fn read(query: &str) -> Result<TunnelFilter, String> {
-        TunnelsRequest::parse(query).and_then(TunnelFilter::parse)
+        TunnelFilter::parse(TunnelsRequest::parse(query)?.selector)
     }
 
-    /// What `query` is read as, or what the sentence holds.
-    fn check(query: &str, expected: Result<(Option<&str>, Option<&str>, usize, u64), &str>) {
-        match (read(query), expected) {
-            (Ok(filter), Ok((route, client, limit, after))) => {
-                let client = client.map(|client| pattern(client).unwrap());
-                assert_eq!(
-                    filter,
-                    TunnelFilter { route: route.map(str::to_owned), client, limit, after },
-                    "{query}"
-                );
-            }
-            (Err(sentence), Err(part)) => assert!(sentence.contains(part), "{query}: {sentence}"),
-            (found, expected) => panic!("{query}: {found:?}, not {expected:?}"),
-        }
+    fn check(query: &str, said: &str) {
+        let sentence = read(query).unwrap_err();
+        assert!(sentence.contains(said), "{query}: {sentence}");
     }
 
     #[test]
     fn parameters_may_be_left_out_and_escaped() {
-        check("", Ok((None, None, MAX_PAGE_TUNNELS, 0)));
-        check("route=chat&after=41&limit=1", Ok((Some("chat"), None, 1, 41)));
-        check("client=192.0.2.0%2F24", Ok((None, Some("192.0.2.0/24"), MAX_PAGE_TUNNELS, 0)));
-        check("client=2001:db8::1&", Ok((None, Some("2001:db8::1/128"), MAX_PAGE_TUNNELS, 0)));
-        check(
-            "client=::ffff:10.0.0.0/104&limit=1000",
-            Ok((None, Some("10.0.0.0/8"), MAX_PAGE_TUNNELS, 0)),
-        );
+        let parsed = |query: &str| TunnelsRequest::parse(query).unwrap();
+        let all = parsed("");
+        assert_eq!((all.limit, all.after, all.sort), (MAX_PAGE_TUNNELS, 0, TunnelOrder::Id));
+        let one = parsed("route=chat&after=41&limit=1");
+        assert_eq!((one.selector.route.as_deref(), one.after, one.limit), (Some("chat"), 41, 1));
+        let same = |one: &str, other: &str| assert_eq!(read(one).unwrap(), read(other).unwrap());
+        same("client=192.0.2.0%2F24", "client=192.0.2.0/24");
+        same("client=2001:db8::1&", "client=2001:db8::1/128");
+        same("client=::ffff:10.0.0.0/104&limit=1000", "client=10.0.0.0/8");
+        assert_ne!(read("client=10.0.0.0/8").unwrap(), read("").unwrap());
     }
 
     #[test]
@@ -170,10 +124,16 @@ mod tests {
             ("client=10.0.0.0/8%20owner=acme", "like 192.0.2.0/24"),
             ("client=", "like 192.0.2.0/24"),
             ("route=a&route=b", "`route` is given twice"),
-            ("router=a", "there is no `router`: route, client, limit and after"),
+            ("router=a", "there is no `router`: route, client, identity, policy, older, bytes"),
+            ("older=1h", "`older` is a whole number"),
+            ("bytes=-1", "`bytes` is a whole number"),
+            ("kind=stream", "`kind` is tunnel or exchange"),
+            ("identity=cn:a", "`identity`: `cn:a`: the common name"),
+            ("sort=age", "`sort` is id, bytes or client"),
+            ("sort=bytes&after=3", "leave `sort` out"),
             ("route=%ff", "`route` is not UTF-8"),
         ] {
-            check(query, Err(said));
+            check(query, said);
         }
     }
 
@@ -184,14 +144,14 @@ mod tests {
         let mut staying: Vec<_> = (0..4000).map(open).collect();
         let mut leaving: Vec<_> = (0..2000).map(open).collect();
         let stay: BTreeSet<u64> = staying.iter().map(|(_, entry)| entry.id).collect();
-        let (mut told, mut filter) = (Vec::new(), read("limit=1000").unwrap());
+        let (mut told, mut request) = (Vec::new(), TunnelsRequest::default());
         loop {
-            let page = page(&filter, &tunnels, &live.load(), Timestamp::now()).unwrap();
+            let page = page(request.clone(), &tunnels, &live.load(), Timestamp::now()).unwrap();
             let ids: Vec<_> = page.tunnels.iter().map(|one| one.id).collect();
             assert!(ids.len() <= MAX_PAGE_TUNNELS && !ids.is_empty());
             told.extend(ids);
             let Some(next) = page.next else { break };
-            filter.after = next;
+            request.after = next;
             leaving.truncate(leaving.len() - 300);
             staying.extend((0..100).map(open));
         }

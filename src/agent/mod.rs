@@ -110,6 +110,7 @@ impl Agent {
             tunnels: Arc::clone(&context.tunnels),
             metrics: Arc::clone(&context.metrics),
             recent: Arc::clone(&context.recent),
+            tracker: context.tracker.clone(),
             config_status: Arc::clone(&context.config_status),
             requests: requests.clone(),
             lifecycle: Arc::clone(&context.lifecycle),

@@ -7,6 +7,7 @@ mod ban;
 mod bans;
 mod certificate;
 mod check;
+mod close;
 mod config_arg;
 mod demo;
 mod diff;
@@ -17,6 +18,7 @@ mod explain;
 mod explain_request;
 mod import;
 mod init;
+mod lapsing;
 mod log_level;
 mod manual;
 mod output;
@@ -28,6 +30,8 @@ mod run;
 mod schema;
 mod status;
 mod trust;
+mod tunnel_args;
+mod tunnels;
 mod unban;
 
 use std::process::ExitCode;
@@ -79,6 +83,12 @@ enum Command {
     Bans(bans::BansArgs),
     /// Show which clients the running agent refused most, for which reasons, and by which rules.
     Refused(refused::RefusedArgs),
+    /// List the open tunnels and exchanges of the running agent, by filter.
+    Tunnels(tunnels::TunnelsArgs),
+    /// Close tunnels and exchanges of the running agent, by filter; --dry-run counts them first.
+    Close(close::CloseArgs),
+    /// List the entries of lists that lapse soon, with owner and ticket.
+    Lapsing(lapsing::LapsingArgs),
     /// Drain the running agent: stop accepting, close the tunnels, then exit.
     Drain(drain::DrainArgs),
 }
@@ -102,6 +112,9 @@ pub fn main() -> ExitCode {
         Command::Unban(verb) => unban::unban(&verb),
         Command::Bans(verb) => bans::bans(&verb),
         Command::Refused(verb) => refused::refused(&verb),
+        Command::Tunnels(verb) => tunnels::tunnels(&verb),
+        Command::Close(verb) => close::close(&verb),
+        Command::Lapsing(verb) => lapsing::lapsing(&verb),
         Command::Drain(verb) => drain::drain(&verb),
     };
     exit.into()

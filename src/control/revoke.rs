@@ -8,12 +8,21 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::tunnels::{LiveEntry, Tunnels};
+use crate::tunnels::{CloseOrder, EndOrder, LiveEntry, Tunnels};
 
 /// Revokes `refused` evenly over `spread`. Skips tunnels that a later generation permits again.
 pub async fn revoke(refused: Vec<Arc<LiveEntry>>, spread: Duration) {
     spread_over(refused, spread, |entry: &Arc<LiveEntry>| {
         entry.revoke_if_refused();
+    })
+    .await;
+}
+
+/// Closes `all` as an operator orders, evenly over `spread`. Those that are ending already keep
+/// their reason.
+pub async fn close(all: Vec<Arc<LiveEntry>>, order: Arc<CloseOrder>, spread: Duration) {
+    spread_over(all, spread, |entry: &Arc<LiveEntry>| {
+        entry.end(EndOrder::Close(Arc::clone(&order)));
     })
     .await;
 }

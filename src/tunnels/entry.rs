@@ -121,11 +121,22 @@ pub struct LatestVerdict {
     pub refused: Option<Arc<TunnelRefusal>>,
 }
 
+/// How an operator closes tunnels: one order for all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseOrder {
+    /// The close code that clients get.
+    pub code: u16,
+    /// The reason behind it, at most 123 bytes.
+    pub reason: Box<str>,
+}
+
 /// An order to end, given from outside the tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndOrder {
     /// No longer permitted: close code 1008 with the refusal's word.
     Revoke(Refusal),
+    /// An operator closes it.
+    Close(Arc<CloseOrder>),
     /// Sidegate is shutting down: this close code.
     Drain(u16),
     /// End at once, without a Close frame.
@@ -260,7 +271,7 @@ impl LiveEntry {
 
     /// The order to end. `None` means that none was given.
     pub fn ordered_end(&self) -> Option<EndOrder> {
-        lock(&self.orders).end
+        lock(&self.orders).end.clone()
     }
 
     /// Marks the answer of the exchange as a stream of events.
@@ -311,7 +322,7 @@ impl LiveEntry {
         // Relaxed suffices, since the lock orders this store with those of `notify`.
         self.ordered.store(false, Ordering::Relaxed);
         orders.waker.get_or_insert_with(|| waker.clone());
-        Some((orders.rules.clone(), orders.end))
+        Some((orders.rules.clone(), orders.end.clone()))
     }
 
     /// Notifies the tunnel. The flag is set under the lock, so that no change is reported twice or

@@ -19,7 +19,8 @@ mod traffic;
 
 pub use self::charge::{Registration, Slot};
 pub use self::entry::{
-    EndOrder, LatestVerdict, LiveEntry, MIN_STREAM_AGE, RequestSource, TunnelRefusal, TunnelRules,
+    CloseOrder, EndOrder, LatestVerdict, LiveEntry, MIN_STREAM_AGE, RequestSource, TunnelRefusal,
+    TunnelRules,
 };
 pub use self::exchange::ExchangeRegistration;
 pub use self::reconcile::{ReconcileImpact, ReconcileOutcome};

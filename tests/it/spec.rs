@@ -139,7 +139,7 @@ fn wire_page_has_every_close_reason_with_its_codes() {
         let first = to_client.split([' ', ',']).next().unwrap();
         // Codes that `client_close_code` does not have: they are configured, or go to either side.
         let told = match reason {
-            CloseReason::Drain => Some(code::GOING_AWAY),
+            CloseReason::Drain | CloseReason::Operator => Some(code::GOING_AWAY),
             CloseReason::TooBig => Some(code::MESSAGE_TOO_BIG),
             CloseReason::Framing => Some(code::PROTOCOL_ERROR),
             _ => reason.client_close_code(),

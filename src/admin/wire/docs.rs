@@ -113,6 +113,8 @@ impl Schemas {
             TunnelsAnswer,
             DecisionsAnswer,
             RefusedAnswer,
+            CloseAnswer,
+            LapsingAnswer,
             ReloadAnswer,
             ExplainAnswer,
             DiffAnswer,
@@ -127,6 +129,8 @@ impl Schemas {
             TunnelsRequest,
             DecisionsRequest,
             RefusedRequest,
+            CloseRequest,
+            LapsingRequest,
             ReloadRequest,
             ExplainRequest,
             DiffRequest,
@@ -365,7 +369,7 @@ fn json_schema_file_matches_the_types() {
     let file = Schemas::new().file();
     check("docs/spec/admin.schema.json", &file);
     let schema: Value = serde_json::from_str(&file).unwrap();
-    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(16), "every answer is in it");
+    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(18), "every answer is in it");
 }
 
 #[test]
@@ -380,6 +384,10 @@ fn admin_page_tables_match_the_types() {
         let order = fields.iter().map(|field| ((*field).to_owned(), OrderedJson::Other)).collect();
         schemas.table(name, &[&OrderedJson::Object(order)])
     };
+    let selected = |own: &[&'static str]| -> Vec<&'static str> {
+        let shared = ["route", "client", "identity", "policy", "older", "bytes", "kind"];
+        shared.iter().chain(own).copied().collect()
+    };
     let reload = ["reload_published", "reload_unchanged", "reload_rejected", "reload_asked"];
     let tables = [
         ("status", answer("StatusAnswer", &["status"])),
@@ -387,6 +395,8 @@ fn admin_page_tables_match_the_types() {
         ("tunnels", answer("TunnelsAnswer", &["tunnels"])),
         ("decisions", answer("DecisionsAnswer", &["decisions"])),
         ("refused", answer("RefusedAnswer", &["refused"])),
+        ("close", answer("CloseAnswer", &["close"])),
+        ("lapsing", answer("LapsingAnswer", &["lapsing"])),
         ("reload", answer("ReloadAnswer", &reload)),
         ("explain", answer("ExplainAnswer", &["explain_refused"])),
         ("diff", answer("DiffAnswer", &["diff_changed", "diff_rejected"])),
@@ -397,7 +407,12 @@ fn admin_page_tables_match_the_types() {
         ("bans", answer("BansAnswer", &["bans"])),
         ("livez", answer("LivezAnswer", &["livez"])),
         ("readyz", answer("ReadyzAnswer", &["readyz"])),
-        ("tunnels parameters", request("TunnelsRequest", &["route", "client", "limit", "after"])),
+        ("tunnels parameters", request("TunnelsRequest", &selected(&["sort", "limit", "after"]))),
+        (
+            "close parameters",
+            request("CloseRequest", &selected(&["all", "code", "reason", "dry_run"])),
+        ),
+        ("lapsing parameters", request("LapsingRequest", &["within"])),
         ("decisions parameters", request("DecisionsRequest", &["request"])),
         ("refused parameters", request("RefusedRequest", &["last", "top"])),
         (
@@ -481,6 +496,8 @@ fn samples_have_every_field() {
         ("TunnelsAnswer", "tunnels"),
         ("DecisionsAnswer", "decisions"),
         ("RefusedAnswer", "refused"),
+        ("CloseAnswer", "close"),
+        ("LapsingAnswer", "lapsing"),
         ("ReloadAnswer", "reload"),
         ("ExplainAnswer", "explain"),
         ("DiffAnswer", "diff"),

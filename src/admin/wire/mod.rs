@@ -6,6 +6,7 @@
 
 mod ban;
 mod bans;
+mod close;
 mod config;
 mod decisions;
 mod diff;
@@ -16,6 +17,7 @@ mod envelope;
 mod explain;
 mod field;
 mod health;
+mod lapsing;
 mod log_level;
 mod message;
 mod query;
@@ -26,12 +28,14 @@ mod report;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tunnel_selector;
 mod tunnels;
 mod unban;
 mod words;
 
 pub use self::ban::{BanAnswer, BanConflict, BanRequest, BanStatus};
 pub use self::bans::{BansAnswer, BansRequest};
+pub use self::close::{CloseAnswer, CloseRequest, DEFAULT_CLOSE_REASON, close_code, close_reason};
 pub use self::config::{ConfigAnswer, ConfigRequest};
 pub use self::decisions::{DecisionReport, DecisionsAnswer, DecisionsRequest, MAX_DECISIONS};
 pub use self::diff::{
@@ -46,6 +50,7 @@ pub use self::explain::{
 };
 pub use self::field::Time;
 pub use self::health::{LivezAnswer, ReadyState, ReadyzAnswer};
+pub use self::lapsing::{LapsingAnswer, LapsingEntry, LapsingRequest, MAX_LAPSING};
 pub use self::log_level::{LogLevelAnswer, LogLevelRequest};
 pub use self::message::{AdminAnswer, AdminRequest, ErrorAnswer};
 pub use self::query::encode_query;
@@ -60,9 +65,12 @@ pub use self::status::{
     ListenerStatus, PolicyStatus, RouteCounts, RouteRates, RouteStatus, StatusAnswer,
     StatusRequest, TrafficCount, TrafficRate, Warning,
 };
-pub use self::tunnels::{MAX_PAGE_TUNNELS, TunnelStatus, TunnelsAnswer, TunnelsRequest};
+pub use self::tunnel_selector::TunnelSelector;
+pub use self::tunnels::{
+    MAX_PAGE_TUNNELS, TunnelOrder, TunnelStatus, TunnelsAnswer, TunnelsRequest,
+};
 pub use self::unban::{UnbanAnswer, UnbanRequest};
 pub use self::words::{
-    DecisionResult, DeliveryForm, ExplainedKind, ListenerProtocol, ReloadCause, RuleName,
-    UnknownWord, WarningKind,
+    DecisionResult, DeliveryForm, EntryKind, ExplainedKind, ListenerProtocol, ReloadCause,
+    RuleName, UnknownWord, WarningKind,
 };

@@ -34,6 +34,8 @@ fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadE
         "/v1/tunnels" => of::<TunnelsRequest>(query, &received),
         "/v1/decisions" => of::<DecisionsRequest>(query, &received),
         "/v1/refused" => of::<RefusedRequest>(query, &received),
+        "/v1/close" => of::<CloseRequest>(query, &received),
+        "/v1/lapsing" => of::<LapsingRequest>(query, &received),
         "/v1/reload" => of::<ReloadRequest>(query, &received),
         "/v1/explain" => of::<ExplainRequest>(query, &received),
         "/v1/diff" => of::<DiffRequest>(query, &received),
@@ -255,7 +257,21 @@ proptest! {
             assert!(target.is_ascii() && http::Uri::try_from(&target).is_ok(), "{target}");
             assert_eq!(R::parse(query), Ok(request));
         }
-        check(TunnelsRequest { route: one.clone(), client: two.clone(), limit, after });
+        let selector = TunnelSelector {
+            route: one.clone(),
+            client: two.clone(),
+            identity: three.clone(),
+            policy: one.clone(),
+            older: Some(after),
+            bytes: Some(limit as u64),
+            kind: Some(if flags[0] { EntryKind::Tunnel } else { EntryKind::Exchange }),
+        };
+        let sort = if after == 0 { TunnelOrder::Bytes } else { TunnelOrder::Id };
+        check(TunnelsRequest { selector: selector.clone(), sort, limit, after });
+        let reason = one.clone().filter(|text| text.len() <= 123).unwrap_or_default();
+        let dry_run = flags[1];
+        check(CloseRequest { selector, all: false, code: 4001, reason, dry_run });
+        check(LapsingRequest { within: after.max(1) });
         check(DecisionsRequest { request: one.clone().unwrap_or_default() + "x" });
         check(RefusedRequest { last: Some(after).filter(|last| *last > 0), top: limit });
         let names = lists.clone();

@@ -1,4 +1,4 @@
-//! `GET /v1/tunnels`: the open tunnels, page by page.
+//! `GET /v1/tunnels`: the open tunnels and exchanges, page by page.
 
 use http::Method;
 use serde::{Deserialize, Serialize};
@@ -7,27 +7,60 @@ use crate::admin::wire::field::{Time, nullable};
 use crate::admin::wire::message::{AdminAnswer, AdminRequest};
 use crate::admin::wire::query::{pairs, unknown};
 use crate::admin::wire::status::TrafficCount;
+use crate::admin::wire::tunnel_selector::{SELECTOR_NAMES, TunnelSelector};
+use crate::admin::wire::words::EntryKind;
 
 /// The most tunnels on a page, and as many where the request has no `limit`.
 pub const MAX_PAGE_TUNNELS: usize = 1000;
 
-/// A request for one page of the open tunnels.
+/// A request for one page of the open tunnels and exchanges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TunnelsRequest {
-    /// Only tunnels of this route. `None` means of all routes.
-    pub route: Option<String>,
-    /// Only tunnels of clients in this network, or of this address. `None` means of all clients.
-    pub client: Option<String>,
+    /// Which are listed.
+    #[cfg_attr(test, schemars(flatten))]
+    pub selector: TunnelSelector,
+    /// The order. The default is `id`.
+    pub sort: TunnelOrder,
     /// Maximum number of tunnels on the page, 1 to 1000. The default is 1000.
     pub limit: usize,
-    /// Only tunnels with ids above this one: the `next` of the page before.
+    /// Only those with ids above this one: the `next` of the page before. Only with `sort=id`.
     pub after: u64,
+}
+
+/// The order of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename_all = "snake_case"))]
+pub enum TunnelOrder {
+    /// By number: the longest open first.
+    #[default]
+    Id,
+    /// The most bytes in both directions first.
+    Bytes,
+    /// By the address of the client.
+    Client,
+}
+
+impl TunnelOrder {
+    /// Every order with its word.
+    pub const ALL: [(&'static str, TunnelOrder); 3] =
+        [("id", TunnelOrder::Id), ("bytes", TunnelOrder::Bytes), ("client", TunnelOrder::Client)];
+
+    /// The word on the wire.
+    pub fn word(self) -> &'static str {
+        TunnelOrder::ALL.iter().find(|(_, order)| *order == self).map_or("id", |(word, _)| word)
+    }
 }
 
 impl Default for TunnelsRequest {
     fn default() -> Self {
-        TunnelsRequest { route: None, client: None, limit: MAX_PAGE_TUNNELS, after: 0 }
+        TunnelsRequest {
+            selector: TunnelSelector::default(),
+            sort: TunnelOrder::Id,
+            limit: MAX_PAGE_TUNNELS,
+            after: 0,
+        }
     }
 }
 
@@ -37,30 +70,42 @@ impl AdminRequest for TunnelsRequest {
     type Answer = TunnelsAnswer;
 
     fn parameters(&self) -> Vec<(&'static str, String)> {
-        let TunnelsRequest { route, client, limit, after } = self;
-        let limit = (*limit != MAX_PAGE_TUNNELS).then(|| limit.to_string());
-        let after = (*after != 0).then(|| after.to_string());
-        let all = [("route", route.clone()), ("client", client.clone())];
-        let all = all.into_iter().chain([("limit", limit), ("after", after)]);
-        all.filter_map(|(name, value)| Some((name, value?))).collect()
+        let TunnelsRequest { selector, sort, limit, after } = self;
+        let own = [
+            (*sort != TunnelOrder::Id).then(|| ("sort", sort.word().to_owned())),
+            (*limit != MAX_PAGE_TUNNELS).then(|| ("limit", limit.to_string())),
+            (*after != 0).then(|| ("after", after.to_string())),
+        ];
+        selector.parameters().chain(own.into_iter().flatten()).collect()
     }
 
     fn parse(query: &str) -> Result<Self, String> {
         let mut request = TunnelsRequest::default();
         for (name, value) in pairs(query)? {
+            if request.selector.take(name, &value)? {
+                continue;
+            }
             match name {
-                "route" => request.route = Some(value),
-                "client" => request.client = Some(value),
+                "sort" => {
+                    let known = TunnelOrder::ALL.iter().find(|(word, _)| *word == value);
+                    request.sort = known.ok_or("`sort` is id, bytes or client")?.1;
+                }
                 "limit" => request.limit = limit(&value)?,
                 "after" => {
                     let number = value.parse();
                     request.after =
                         number.map_err(|_| "`after` is the `next` of the page before")?;
                 }
-                _ => return Err(unknown(name, "route, client, limit and after")),
+                _ => {
+                    let known = format!("{SELECTOR_NAMES}, sort, limit and after");
+                    return Err(unknown(name, &known));
+                }
             }
         }
-        Ok(request)
+        match request.after != 0 && request.sort != TunnelOrder::Id {
+            true => Err("`after` needs the order of ids: leave `sort` out".into()),
+            false => Ok(request),
+        }
     }
 }
 
@@ -69,27 +114,29 @@ fn limit(value: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("`limit` is a number from 1 to {MAX_PAGE_TUNNELS}"))
 }
 
-/// One page of the open tunnels, in the order of their ids.
+/// One page of the open tunnels and exchanges.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TunnelsAnswer {
-    /// Number of tunnels that match the filters now, on all pages.
+    /// Number of tunnels and exchanges that match the filters now, on all pages.
     pub matching: u64,
-    /// The tunnels of this page.
+    /// The tunnels and exchanges of this page.
     pub tunnels: Vec<TunnelStatus>,
-    /// The `after` of the next page. `null`: this is the last page.
+    /// The `after` of the next page. `null`: this is the last page, or another order.
     #[serde(deserialize_with = "nullable")]
     pub next: Option<u64>,
 }
 
 impl AdminAnswer for TunnelsAnswer {}
 
-/// An open tunnel.
+/// An open tunnel or exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TunnelStatus {
     /// Its number, never used again while the agent runs.
     pub id: u64,
+    /// Whether it is a tunnel or an exchange.
+    pub kind: EntryKind,
     /// Its route.
     pub route: String,
     /// Its policy.
@@ -100,6 +147,9 @@ pub struct TunnelStatus {
     pub client: String,
     /// The address of the socket's remote end.
     pub peer: String,
+    /// The name of the client's certificate. `null`: none.
+    #[serde(deserialize_with = "nullable")]
+    pub identity: Option<String>,
     /// The host that was requested.
     pub host: String,
     /// The requested path, without the query.

@@ -22,6 +22,7 @@ macro_rules! display {
 
 display!(
     DecisionResult,
+    EntryKind,
     ReloadCause,
     ListenerProtocol,
     DeliveryForm,
@@ -29,6 +30,20 @@ display!(
     RuleName,
     WarningKind
 );
+
+/// A tunnel or an exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum EntryKind {
+    /// A WebSocket.
+    Tunnel,
+    /// A plain request and its answer, such as a stream of events.
+    Exchange,
+    /// A word of a newer agent.
+    #[serde(untagged)]
+    Other(UnknownWord),
+}
 
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -202,9 +202,13 @@ impl InFlightExchange {
     fn due(&mut self, now: Instant) -> Result<Option<Instant>, ExchangeEnd> {
         let mut next: Option<Instant> = None;
         let mut due = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
-        match self.end {
+        match &self.end {
             Some(EndOrder::Revoke(refusal)) => {
-                return Err(ExchangeEnd::refused(ExchangeReason::Revoked, refusal));
+                return Err(ExchangeEnd::refused(ExchangeReason::Revoked, *refusal));
+            }
+            // The close code is for WebSockets; HTTP has no such frame.
+            Some(EndOrder::Close(_)) => {
+                return Err(ExchangeEnd::new(Initiator::Sidegate, ExchangeReason::Operator));
             }
             Some(EndOrder::Cut) => {
                 return Err(ExchangeEnd::new(Initiator::Sidegate, ExchangeReason::Cut));

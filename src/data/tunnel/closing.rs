@@ -2,6 +2,7 @@
 //!
 //! Nothing here runs for a tunnel that only relays.
 
+use std::borrow::Cow;
 use std::task::Context;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ impl Tunnel {
         // What comes after a violation has no frames any more.
         from.discard();
         if was_free {
-            to.request_close(code::GOING_AWAY, "");
+            to.request_close(code::GOING_AWAY, "".into());
             // Paused and not discarded: a flood stays in the kernel, and costs nothing (decision
             // 026).
             from.pause();
@@ -116,7 +117,7 @@ impl Tunnel {
             return;
         };
         let from = self.sides(flow).0;
-        from.request_close(code, word);
+        from.request_close(code, word.into());
         from.resume();
         self.close_state = CloseState::ViolatorClosed(flow);
         // The grace begins with the code and not with the violation (decision 026).
@@ -141,6 +142,18 @@ impl Tunnel {
     /// Ends the tunnel for a reason of ours. A tunnel that is ending already keeps its reason, and
     /// has no longer than the grace from now on.
     pub(super) fn end(&mut self, ending: EndCause, cx: &mut Context<'_>, now: Instant) {
+        let word = ending.refusal.map_or_else(|| ending.reason.word(), Refusal::word);
+        self.end_with(ending, word.into(), cx, now);
+    }
+
+    /// As [`Tunnel::end`], with this text in the Closes.
+    pub(super) fn end_with(
+        &mut self,
+        ending: EndCause,
+        text: Cow<'static, str>,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) {
         if !self.is_open() {
             // A client that the policy no longer permits gets no more answers, and no more than the
             // grace to read bytes that are on their way to it.
@@ -158,10 +171,9 @@ impl Tunnel {
             may_read && (self.client.has_unacked() || !self.backend.scanner.at_boundary()),
             self.backend.has_unacked() || !self.client.scanner.at_boundary(),
         ];
-        let word = ending.refusal.map_or_else(|| ending.reason.word(), Refusal::word);
         if let Some(code) = ending.code {
-            self.client.request_close(code, word);
-            self.backend.request_close(ending.reason.backend_close_code(), word);
+            self.client.request_close(code, text.clone());
+            self.backend.request_close(ending.reason.backend_close_code(), text);
         }
         self.ending.get_or_insert(ending);
         self.restart_grace(now);

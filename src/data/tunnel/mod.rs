@@ -415,6 +415,12 @@ impl Tunnel {
             Some(EndOrder::Revoke(refusal)) => {
                 self.end(EndCause::by_sidegate(CloseReason::Revoked, Some(refusal)), cx, now);
             }
+            Some(EndOrder::Close(order)) => {
+                let code = Some(order.code);
+                let ending =
+                    EndCause { code, ..EndCause::by_sidegate(CloseReason::Operator, None) };
+                self.end_with(ending, order.reason.to_string().into(), cx, now);
+            }
             Some(EndOrder::Drain(code)) => {
                 self.end(
                     EndCause {

@@ -1,5 +1,6 @@
 //! One side of a tunnel: what it sends, what goes out to it, and how far either has ended.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::task::Context;
 
@@ -49,16 +50,24 @@ enum IncomingState {
 }
 
 /// The state of what goes out to this side.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum OutgoingState {
     /// Frames of the other side pass.
     Relayed,
     /// A Close of ours follows the frame that is on its way.
-    CloseDue { code: u16, word: &'static str },
+    /// Boxed: few tunnels wait for it, and each one has two of these states.
+    CloseDue(Box<DueClose>),
     /// A Close has gone out, relayed or ours. Nothing follows it (RFC 6455 §5.5.1).
     Closed,
     /// Nothing can be sent any more: the socket failed, or was given up.
     Failed { was_closed: bool },
+}
+
+/// A Close of ours that waits for the end of a frame.
+#[derive(PartialEq, Eq)]
+struct DueClose {
+    code: u16,
+    word: Cow<'static, str>,
 }
 
 impl Side {
@@ -130,13 +139,13 @@ impl Side {
     /// Whether bytes may go out to this side.
     #[inline]
     pub fn is_writable(&self) -> bool {
-        matches!(self.outgoing, OutgoingState::Relayed | OutgoingState::CloseDue { .. })
+        matches!(self.outgoing, OutgoingState::Relayed | OutgoingState::CloseDue(_))
     }
 
     /// Whether a Close of ours waits for the end of a frame.
     #[inline]
     pub fn has_close_due(&self) -> bool {
-        matches!(self.outgoing, OutgoingState::CloseDue { .. })
+        matches!(self.outgoing, OutgoingState::CloseDue(_))
     }
 
     /// Whether a Close has gone out to this side, also where its socket has failed since.
@@ -151,10 +160,10 @@ impl Side {
     }
 
     /// Sends a Close once no frame is on its way, unless the stream to this side has ended.
-    pub fn request_close(&mut self, code: u16, word: &'static str) {
+    pub fn request_close(&mut self, code: u16, word: Cow<'static, str>) {
         // The first Close counts, and behind FIN or close_notify nothing can be sent.
         if self.outgoing == OutgoingState::Relayed && !self.stream.is_finishing() {
-            self.outgoing = OutgoingState::CloseDue { code, word };
+            self.outgoing = OutgoingState::CloseDue(Box::new(DueClose { code, word }));
         }
     }
 
@@ -183,11 +192,12 @@ impl Side {
     /// Writes the Close that is due, if any. `flow` leads to this side, and says
     /// whether the frame is masked.
     pub fn close_if_due(&mut self, flow: Flow, cx: &mut Context<'_>) {
-        let OutgoingState::CloseDue { code, word } = self.outgoing else { return };
+        let OutgoingState::CloseDue(due) = &self.outgoing else { return };
         // Every frame to a backend has a new random mask (RFC 6455 §5.3), and none to a client has
         // any.
         let mask = (flow == Flow::FromClient).then(rand::random);
-        self.write(cx, frame::close_frame(code, word, mask).as_slice());
+        let close = frame::close_frame(due.code, &due.word, mask);
+        self.write(cx, close.as_slice());
         // Also where that write has failed: a second Close would fail as well.
         self.on_closed();
     }
@@ -366,13 +376,13 @@ mod tests {
     async fn close_goes_out_once_and_nothing_follows_it() {
         let (mut side, peer) = side();
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        side.request_close(1001, "drain");
-        side.request_close(1008, "network");
+        side.request_close(1001, "drain".into());
+        side.request_close(1008, "network".into());
         assert!(side.has_close_due() && side.is_writable() && !side.was_closed());
         side.close_if_due(Flow::FromBackend, &mut cx);
         side.close_if_due(Flow::FromBackend, &mut cx);
         assert_eq!(side.write(&mut cx, b"late"), 0);
-        side.request_close(1008, "network");
+        side.request_close(1008, "network".into());
         assert!(side.was_closed() && !side.has_close_due());
         let mut came = [0; 64];
         peer.readable().await.unwrap();
@@ -387,10 +397,10 @@ mod tests {
         side.fail();
         assert!(side.has_failed() && side.was_closed());
         let (mut side, _peer) = self::side();
-        side.request_close(1001, "");
+        side.request_close(1001, "".into());
         side.fail();
         assert!(!side.has_close_due() && !side.was_closed() && !side.is_writable());
-        side.request_close(1001, "");
+        side.request_close(1001, "".into());
         side.on_closed();
         side.fail();
         assert!(!side.has_close_due() && side.was_closed(), "its peer's Close was relayed");
