@@ -77,7 +77,7 @@ pub fn run(verb: &RunArgs) -> Exit {
         tracing::warn!("SIDEGATE_HEADS=hyper: hyper reads the first head of each connection too");
     }
     match Agent::start(&verb.config.config, passed, log.handle(), heads, Lookup::default()) {
-        Ok(agent) => serve(agent, || {}),
+        Ok(agent) => serve(agent, log_addresses),
         Err(error) => start_failed(&error),
     }
 }
@@ -97,8 +97,18 @@ pub fn start_failed(error: &StartError) -> Exit {
     }
 }
 
-/// Handles signals until the agent has ended. `greet` is called as soon as they are handled.
-pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
+/// Logs the addresses that the agent listens on.
+fn log_addresses(agent: &Agent) {
+    if let Some(address) = agent.metrics() {
+        tracing::info!(%address, "serving metrics");
+    }
+    for BoundAddress { listener, address } in agent.listeners().iter() {
+        tracing::info!(%listener, %address, "listening");
+    }
+}
+
+/// Handles signals until the agent has ended. `announce` is called as soon as they are handled.
+pub fn serve(mut agent: Agent, announce: impl FnOnce(&Agent)) -> Exit {
     let runtime = match Builder::new_current_thread().enable_io().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -110,13 +120,7 @@ pub fn serve(mut agent: Agent, greet: impl FnOnce()) -> Exit {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        greet();
-        if let Some(address) = agent.metrics() {
-            tracing::info!(%address, "serving metrics");
-        }
-        for BoundAddress { listener, address } in agent.listeners().iter() {
-            tracing::info!(%listener, %address, "listening");
-        }
+        announce(&agent);
         // After the handlers above: from here on systemd may send SIGHUP or SIGTERM.
         agent.ready();
         loop {

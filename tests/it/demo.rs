@@ -99,10 +99,37 @@ async fn demo_serves_its_page_and_names_its_policy() {
 }
 
 #[tokio::test]
+async fn demo_greeting_ends_with_url_and_steps_on_80x24() {
+    let demo = demo().await;
+    let rows: Vec<String> = demo.said.lines().flat_map(wrapped).collect();
+    // The line before the log and the cursor have a row each.
+    let screen = rows[rows.len() - 22..].concat();
+    let page = format!("https://localhost:{}", demo.named("https://localhost:"));
+    for step in [&*page, "export SIDEGATE_CONFIG=", " status", " explain --live ", ">> "] {
+        assert!(screen.contains(step), "no {step:?} in {screen}");
+    }
+    // The steps work as they are printed.
+    for step in demo.said.lines().map(str::trim).filter(|line| line.contains(" explain --live ")) {
+        let mut shell = Command::new("sh");
+        let folder = demo.named("export SIDEGATE_CONFIG=").to_owned();
+        shell.args(["-c", step]).env("SIDEGATE_CONFIG", folder);
+        let output = spawn_blocking(move || shell.output()).await.unwrap().unwrap();
+        assert!(output.stdout.starts_with(b"ALLOW"), "{output:?}");
+    }
+}
+
+/// The rows of `line` on a terminal of 80 columns.
+fn wrapped(line: &str) -> Vec<String> {
+    let cells: Vec<char> = line.chars().collect();
+    let rows: Vec<String> = cells.chunks(80).map(|row| row.iter().collect()).collect();
+    if rows.is_empty() { vec![String::new()] } else { rows }
+}
+
+#[tokio::test]
 async fn demo_files_pass_check() {
     let demo = demo().await;
     let folder = demo.list().ancestors().nth(3).unwrap().to_owned();
-    cli::check(&["check", "--strict", "."], &folder, 0, &["fine: 2 routes, 1 policy"]).await;
+    cli::check(&["check", "--strict", "."], &folder, 0, &["fine: 2 routes, 2 policies"]).await;
 }
 
 #[tokio::test]
@@ -129,6 +156,10 @@ async fn edit_of_the_demo_list_closes_the_tunnel_with_1008() {
     lock_out(&demo.list());
     tunnel.expect_close_with(1008, "network").await;
     demo.client().attempt("/websocket").await.expect_refused(403, "network");
+    // Its reader is locked out, and the page still says how to get in again.
+    let page = demo.client().get("/").await;
+    page.expect(200);
+    assert!(page.text().contains("Take the lines out"), "{}", page.text());
     let metrics = demo.client().at_clear(demo.metrics()).get("/metrics").await.text();
     assert!(
         metrics.contains("sidegate_tunnels_opened_total{route=\"websocket\"} 1\n"),

@@ -99,9 +99,14 @@ async function main() {
   const saved = Date.now();
   fs.appendFileSync(list, '!127.0.0.1\n!::1\n');
   await shows(page, '#state', /\b1008\b/, 6);
+  await shows(page, '#state', /1008 network: the list does not admit your address/);
   figure(`1008 shown ${Date.now() - saved} ms after the list was saved`);
+  // Locked out, its reader reloads the page, which still says how to get in again.
+  const again = await page.reload();
+  assert.equal(again.status(), 200);
+  assert.match(await text(page, 'body'), /Take the lines out/);
   await page.click('#open');
-  await shows(page, '#state', /\b1006\b/);
+  await shows(page, '#state', /\b1006\b.*take the two lines out again/);
   fs.writeFileSync(list, admitting);
   for (const deadline = Date.now() + 6000; !/\bopen\b/.test(await text(page, '#state')); ) {
     assert.ok(Date.now() < deadline, 'let in again once the lines are taken out');

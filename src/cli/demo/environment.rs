@@ -22,6 +22,9 @@ pub const LIST: &str = include_str!("../../../policies/lists/demo.cidr");
 const CONFIG: &str = include_str!("sidegate.toml");
 const PAGE: &str = include_str!("page.html");
 
+/// The policy of the page, which the list of the demo does not affect.
+const PAGE_POLICY: &str = include_str!("page.toml");
+
 /// The preferred ports, and how many further ones are tried.
 const HTTPS_PORT: u16 = 8443;
 const METRICS_PORT: u16 = 10464;
@@ -60,6 +63,7 @@ impl DemoEnvironment {
         fs::write(path.join(".schema/config.json"), schema::CONFIG)?;
         fs::write(path.join(".schema/policy.json"), schema::POLICY)?;
         fs::write(list(path), LIST)?;
+        fs::write(path.join("policies/page.toml"), PAGE_POLICY)?;
         let (authority, pair) =
             issue("Sidegate demo", CERTIFICATE_DAYS).map_err(io::Error::other)?;
         fs::write(authority_of(path), authority)?;

@@ -6,6 +6,8 @@
 mod echo;
 mod environment;
 
+use std::path::Path;
+
 use crate::cli::demo::environment::{DemoEnvironment, DemoPorts};
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, print_error, shell_quoted};
@@ -45,7 +47,7 @@ pub fn demo(_: &DemoArgs) -> Exit {
             HeadReader::Direct,
             Lookup::default(),
         ) {
-            Ok(agent) => return serve(agent, || print(greeting(&stage, &ports))),
+            Ok(agent) => return serve(agent, |_| print(greeting(&stage, &ports))),
             // Mostly a port that was taken since `write` found it free: the next turn finds others.
             Err(StartError::Unavailable(what)) => {
                 tracing::debug!(error = what, "looking for other ports");
@@ -61,56 +63,80 @@ fn fail(what: impl std::fmt::Display) -> Exit {
     Exit::Unavailable
 }
 
-/// The text that says what runs and what to try.
+/// The text that says what runs and what to try. Its end, the page and the next steps, fits on a
+/// screen of 80×24.
 fn greeting(stage: &DemoEnvironment, ports: &DemoPorts) -> String {
+    let facts = facts(stage, ports);
+    let DemoPorts { https, .. } = ports;
+    let (folder, list) = (shell_quoted(stage.folder()), shell_quoted(&stage.list()));
+    let (program, version) = (program(), env!("CARGO_PKG_VERSION"));
+    format!(
+        "\
+{facts}
+Sidegate {version}, a demo. Open this page; the browser warns, go on all the same:
+
+  https://localhost:{https}/
+
+Next steps, to paste into another terminal:
+
+  export SIDEGATE_CONFIG={folder}
+  {program} status
+  {program} explain --live --client ::1 --url wss://localhost:{https}/websocket
+
+Lock yourself out while the page is connected. Its tunnel ends with 1008, and
+the log below names the line. Ask `explain` again; then take the lines out:
+
+  printf '!127.0.0.1\\n!::1\\n' >> {list}
+  sed -i '/^!/d' {list}
+
+Ctrl-C drains: open tunnels are closed with 1001, then the demo ends.
+The log:
+"
+    )
+}
+
+/// The files, addresses and policy of the demo, above the next steps.
+fn facts(stage: &DemoEnvironment, ports: &DemoPorts) -> String {
     let DemoPorts { https, metrics, .. } = ports;
-    let folder = stage.folder().display();
-    let backend = stage.backend();
-    let (authority, list) = (shell_quoted(&stage.authority()), shell_quoted(&stage.list()));
+    let (folder, list, backend) =
+        (stage.folder().display(), stage.list().display().to_string(), stage.backend());
+    let authority = shell_quoted(&stage.authority());
     let taken = ports.taken_notice();
     let policy = indented(&ports.policy());
     let entries = indented(environment::LIST);
-    let version = env!("CARGO_PKG_VERSION");
     format!(
         "\
-{taken}Sidegate {version}, a demo:
-
-  page       https://localhost:{https}/
+{taken}  page       https://localhost:{https}/
   WebSocket  wss://localhost:{https}/websocket, an echo: the backend is at http://{backend}
   metrics    http://127.0.0.1:{metrics}/metrics
   files      {folder} (removed at the end)
+  list       {list}
+  authority  made a moment ago; its key was never written down, so it signs nothing else
 
-Try this:
+The browser warns because it does not know that authority. Another client trusts it like this
+(`pip install websockets`):
 
-  1. Open https://localhost:{https}/ in a browser. It warns, because it doesn't know the demo's own
-     authority. Go on all the same, or have it trust {authority}
-     (made a moment ago; its key was never written down, so it signs nothing else).
+  SSL_CERT_FILE={authority} python3 -m websockets wss://localhost:{https}/websocket
 
-  2. Talk to the echo from another terminal (`pip install websockets`; or any client that trusts that file):
-
-     SSL_CERT_FILE={authority} python3 -m websockets wss://localhost:{https}/websocket
-
-  3. Lock yourself out while a tunnel is open: add these two lines to the list, in an editor or like this:
-
-     printf '!127.0.0.1\\n!::1\\n' >> {list}
-
-     The tunnel is closed with 1008 at once, and the log below says why; new ones are refused with 403.
-     Take the lines out again, and you are let in again.
-
-  4. Break that file, or {folder}/policies/demo.toml:
-     what runs is kept, and the log says where the mistake is.
-
-  Ctrl-C drains: open tunnels are closed with 1001, then it ends.
-
-The policy, policies/demo.toml:
+The policy of the WebSocket, policies/demo.toml. Break it, and what runs is kept; the log says where
+the mistake is:
 
 {policy}
 and its list, policies/lists/demo.cidr:
 
-{entries}
-The log:
-"
+{entries}"
     )
+}
+
+/// The name of this program, as another terminal finds it.
+fn program() -> String {
+    // A name without a slash was found by PATH (execvp(3)).
+    let name = std::env::args_os().next().unwrap_or_default();
+    let is_named = Path::new(&name).components().count() == 1;
+    match std::env::current_exe() {
+        Ok(path) if !is_named => shell_quoted(&path),
+        _ => "sidegate".into(),
+    }
 }
 
 fn indented(text: &str) -> String {
