@@ -19,6 +19,7 @@ mod explain_request;
 mod import;
 mod init;
 mod lapsing;
+mod list;
 mod log_level;
 mod manual;
 mod output;
@@ -57,6 +58,8 @@ enum Command {
     Init(init::InitArgs),
     /// Translate an nginx configuration, and report the result for each of its lines.
     Import(import::ImportArgs),
+    /// Write a list of networks from a database.
+    List(list::ListArgs),
     /// Report all errors and warnings of a configuration, and run its tests.
     Check(check::CheckArgs),
     /// Explain why a client is admitted or refused, down to the line of the list.
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Demo(verb) => demo::demo(&verb),
         Command::Init(verb) => init::init(&verb),
         Command::Import(verb) => import::import(&verb),
+        Command::List(verb) => list::list(&verb),
         Command::Check(verb) => check::check(&verb),
         Command::Explain(verb) => explain::explain(&verb),
         Command::Diff(verb) => diff::diff(&verb),
