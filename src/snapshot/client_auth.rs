@@ -25,6 +25,7 @@ use webpki::{Cert, EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::policy::list::RevokedSerials;
 use crate::snapshot::client_certificate::{key_pin, serial};
+use crate::snapshot::revocation::{ChainCheck, SharedLists};
 
 /// Trust settings for the certificates of a listener's clients.
 #[derive(Debug, Clone)]
@@ -71,6 +72,9 @@ pub struct ClientAuth {
     /// As `webpki`, and uses expired revocation lists: what clients were granted is not taken back
     /// because a list is late (`docs/decisions/045-expired-crl.md`).
     webpki_of_open: Arc<dyn ClientCertVerifier>,
+    /// The revocation lists, if issuers have several: the two above then know none. `None` means
+    /// that they know all.
+    shared: Option<SharedLists>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -93,12 +97,14 @@ impl ClientAuth {
     /// There is no authority, or a revocation list cannot be read.
     pub fn new(options: ClientAuthOptions) -> Result<Self, ClientAuthError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let shared = fenced(|| SharedLists::read(&options.crls))?;
+        let crls = if shared.is_some() { &[][..] } else { &options.crls[..] };
         let build = |enforces_expiry: bool| {
             let roots = Arc::clone(&options.roots);
             // rustls' defaults hold: each certificate of the path is checked, and an unknown
             // revocation status is a refusal (`docs/decisions/040-certificates.md`).
             let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
-                .with_crls(options.crls.iter().cloned());
+                .with_crls(crls.iter().cloned());
             let builder = match options.mode {
                 ClientAuthMode::Required => builder,
                 ClientAuthMode::Optional => builder.allow_unauthenticated(),
@@ -114,7 +120,7 @@ impl ClientAuth {
             false => Arc::clone(&webpki),
         };
         let id = LAST_ID.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(ClientAuth { id, options, webpki, webpki_of_open, provider })
+        Ok(ClientAuth { id, options, webpki, webpki_of_open, shared, provider })
     }
 
     /// Whether the verifier has the same `options`, by value: then sessions that it has verified
@@ -148,11 +154,33 @@ impl ClientAuth {
         chain: &[CertificateDer<'_>],
         now: Timestamp,
     ) -> Result<(), ClientAuthError> {
+        self.verify_chain(chain, now, false)
+    }
+
+    /// Verifies the chain of a session that a client resumes, as at a full handshake: an expired
+    /// revocation list refuses it.
+    ///
+    /// # Errors
+    /// The chain is not valid at `now`, or verifying it has panicked.
+    pub fn verify_resumed(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> Result<(), ClientAuthError> {
+        self.verify_chain(chain, now, self.options.enforces_crl_expiry)
+    }
+
+    fn verify_chain(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: Timestamp,
+        enforces_expiry: bool,
+    ) -> Result<(), ClientAuthError> {
         let seconds = now.as_second().try_into().unwrap_or_default();
         let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         fenced(|| {
             let (own, others) = chain.split_first().ok_or("there is no certificate")?;
-            self.verify_by(&self.webpki_of_open, own, others, now)
+            self.verify_by(own, others, now, enforces_expiry)
                 .map(|_| ())
                 .map_err(|error| error.to_string())
         })
@@ -160,13 +188,24 @@ impl ClientAuth {
 
     fn verify_by(
         &self,
-        webpki: &Arc<dyn ClientCertVerifier>,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
+        enforces_expiry: bool,
     ) -> Result<ClientCertVerified, Error> {
+        let webpki = if enforces_expiry { &self.webpki } else { &self.webpki_of_open };
         // In this order: `check_serials` takes the lack of a path for a revocation.
         let verified = webpki.verify_client_cert(end_entity, intermediates, now)?;
+        if let Some(lists) = &self.shared {
+            lists.check(&ChainCheck {
+                end_entity,
+                intermediates,
+                roots: &self.options.roots.roots,
+                algorithms: self.provider.signature_verification_algorithms.all,
+                now,
+                enforces_expiry,
+            })?;
+        }
         self.check_serials(end_entity, intermediates, now)?;
         Ok(verified)
     }
@@ -255,7 +294,7 @@ impl ClientCertVerifier for ClientAuth {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify_by(&self.webpki, end_entity, intermediates, now)
+        self.verify_by(end_entity, intermediates, now, self.options.enforces_crl_expiry)
     }
 
     fn verify_tls12_signature(
@@ -303,9 +342,9 @@ pub(crate) mod tests {
     use super::*;
 
     use rcgen::{
-        BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
-        ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
-        RevokedCertParams, SerialNumber, date_time_ymd,
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+        CrlIssuingDistributionPoint, CrlScope, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+        KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
     };
 
     use crate::policy::list::SerialEntry;
@@ -352,13 +391,23 @@ pub(crate) mod tests {
 
         /// A list that revokes these serial numbers, and expires on the first day of `year`.
         pub fn crl(&self, revoked: &[u8], year: i32) -> CertificateRevocationListDer<'static> {
+            self.crl_with(revoked, year, |_| ())
+        }
+
+        /// As [`Authority::crl`], with other changes.
+        pub fn crl_with(
+            &self,
+            revoked: &[u8],
+            year: i32,
+            change: impl FnOnce(&mut CertificateRevocationListParams),
+        ) -> CertificateRevocationListDer<'static> {
             let revoked = revoked.iter().map(|number| RevokedCertParams {
                 serial_number: SerialNumber::from_slice(&[*number]),
                 revocation_time: date_time_ymd(2021, 1, 1),
                 reason_code: None,
                 invalidity_date: None,
             });
-            let params = CertificateRevocationListParams {
+            let mut params = CertificateRevocationListParams {
                 this_update: date_time_ymd(2021, 1, 1),
                 next_update: date_time_ymd(year, 1, 1),
                 crl_number: SerialNumber::from_slice(&[1]),
@@ -366,10 +415,12 @@ pub(crate) mod tests {
                 revoked_certs: revoked.collect(),
                 key_identifier_method: KeyIdMethod::Sha256,
             };
+            change(&mut params);
             params.signed_by(&self.issuer).unwrap().der().clone()
         }
 
-        fn pin(&self) -> String {
+        /// The SHA-256 of its public key, in hexadecimal.
+        pub fn pin(&self) -> String {
             use x509_parser::prelude::FromDer;
             let (_, certificate) =
                 x509_parser::certificate::X509Certificate::from_der(&self.der).unwrap();
@@ -420,6 +471,8 @@ pub(crate) mod tests {
         let verified = verifier.verify_client_cert(own, others, at);
         verified.err().map(|error| error.to_string()).unwrap_or_default()
     }
+
+    type Crl = CertificateRevocationListDer<'static>;
 
     const CLIENT: ExtendedKeyUsagePurpose = ExtendedKeyUsagePurpose::ClientAuth;
     const REVOKED: &str = "invalid peer certificate: Revoked";
@@ -478,6 +531,8 @@ pub(crate) mod tests {
         let now = "2026-06-01T00:00:00Z".parse().unwrap();
         let fault = at_handshake(&verifier, &good, now);
         assert!(fault.contains("revocation list expired"), "{fault}");
+        let fault = verifier.verify_resumed(&good, now).unwrap_err().to_string();
+        assert!(fault.contains("revocation list expired"), "{fault}");
         assert_eq!(verifier.verify(&good, now), Ok(()));
         let revoked = verifier.verify(&bad, now).unwrap_err();
         assert_eq!(revoked.to_string(), REVOKED);
@@ -500,6 +555,72 @@ pub(crate) mod tests {
         // A list of another authority says nothing about this one.
         assert!(with(vec![other.crl(&[8], 2027)], true, 2026).contains("UnknownRevocationStatus"));
         assert_eq!(with(vec![other.crl(&[], 2027), root.crl(&[7], 2027)], true, 2026), REVOKED);
+    }
+
+    /// A partition of the authority's list.
+    fn part(authority: &Authority, revoked: &[u8], year: i32, of: CrlScope) -> Crl {
+        authority.crl_with(revoked, year, |params| {
+            let uris = vec![format!("http://crl.example/{of:?}")];
+            let distribution_point = CrlDistributionPoint { uris };
+            let point = CrlIssuingDistributionPoint { distribution_point, scope: Some(of) };
+            params.issuing_distribution_point = Some(point);
+        })
+    }
+
+    #[test]
+    fn each_list_of_one_issuer_refuses_in_any_order() {
+        let root = Authority::root("root");
+        let (leaf, other) = (root.client(7, CLIENT), root.client(9, CLIENT));
+        let users = |revoked: &[u8], year| part(&root, revoked, year, CrlScope::UserCertsOnly);
+        for (one, two, expected, is_open_refused) in [
+            (root.crl(&[8], 2027), root.crl(&[7], 2027), "Revoked", true),
+            (root.crl(&[8], 2027), root.crl(&[7], 2025), "expired", true),
+            (root.crl(&[], 2027), users(&[7], 2027), "Revoked", true),
+            (users(&[8], 2027), users(&[7], 2027), "Revoked", true),
+            (root.crl(&[7], 2027), users(&[], 2025), "e", true),
+            (root.crl(&[8], 2027), users(&[], 2025), "expired", false),
+        ] {
+            for crls in [vec![one.clone(), two.clone()], vec![two, one]] {
+                let options = ClientAuthOptions { crls, ..options(&[&root]) };
+                let auth = ClientAuth::new(options).unwrap();
+                let now = "2026-06-01T00:00:00Z".parse().unwrap();
+                let found = at_handshake(&auth, std::slice::from_ref(&leaf), now);
+                assert!(found.contains(expected), "{expected}: {found:?}");
+                let open = auth.verify(std::slice::from_ref(&leaf), now);
+                assert_eq!(open.is_err(), is_open_refused, "{open:?}");
+            }
+        }
+        let with = |crls: Vec<_>| {
+            verdict(ClientAuthOptions { crls, ..options(&[&root]) }, &[&other], 2026)
+        };
+        assert_eq!(with(vec![root.crl(&[7], 2027), users(&[8], 2027)]), "");
+        // A list of authorities alone covers no client.
+        let of_authorities = || part(&root, &[], 2027, CrlScope::CaCertsOnly);
+        let unknown = with(vec![of_authorities(), part(&root, &[9], 2027, CrlScope::CaCertsOnly)]);
+        assert!(unknown.contains("UnknownRevocationStatus"), "{unknown}");
+        assert_eq!(with(vec![of_authorities(), users(&[8], 2027)]), "");
+    }
+
+    #[test]
+    fn authorities_of_one_name_have_a_list_each() {
+        let (old, new) = (Authority::root("root"), Authority::root("root"));
+        let (third, fourth) = (Authority::root("other"), Authority::root("other"));
+        let lists = [old.crl(&[7], 2027), new.crl(&[8], 2027), third.crl(&[7], 2027)];
+        for turn in 0..3 {
+            let mut crls = lists.to_vec();
+            crls.rotate_left(turn);
+            let with = |authority: &Authority, number| {
+                let all = options(&[&old, &new, &third, &fourth]);
+                let options = ClientAuthOptions { crls: crls.clone(), ..all };
+                verdict(options, &[&authority.client(number, CLIENT)], 2026)
+            };
+            assert_eq!(with(&old, 7), REVOKED);
+            assert_eq!(with(&new, 7), "");
+            assert_eq!(with(&old, 8), "");
+            assert_eq!(with(&new, 8), REVOKED);
+            assert_eq!(with(&third, 7), REVOKED);
+            assert_ne!(with(&fourth, 9), "");
+        }
     }
 
     #[test]

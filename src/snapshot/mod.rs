@@ -19,6 +19,7 @@ mod judge;
 pub mod key_type;
 pub mod listener;
 pub mod names;
+pub mod revocation;
 pub mod route;
 #[cfg(test)]
 pub(crate) mod tests;

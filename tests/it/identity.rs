@@ -326,6 +326,29 @@ async fn ticket_does_not_outlive_what_it_rests_on() {
 }
 
 #[tokio::test]
+async fn ticket_is_no_way_around_an_expired_list() {
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let authority = Authority::new("clients");
+        let backend = backend::echo().run().await;
+        let keys = "client_certificates = { ca = 'clients.pem', crl = ['clients.crl'] }";
+        let due = SystemTime::now() + Duration::from_secs(5);
+        let list = authority.crl_with(&[], |params| params.next_update = due.into());
+        let sidegate = asking(&authority, keys, &backend).file("clients.crl", &list).run().await;
+        let client = client::new(&sidegate).tls_version(version);
+        let client = client.tls_with(authority.client("spiffe://a/ws/1", 1));
+        let client =
+            client.tls_with(|config| config.resumption = Resumption::in_memory_sessions(8));
+        let mut open = client.open("/chat").await;
+        let resumed = client.open_wire("/chat").await;
+        assert_eq!(resumed.tls().handshake_kind(), Some(HandshakeKind::Resumed));
+        let expired = async { while !sidegate.readyz().await.1.contains("expired at") {} };
+        within("an expired list", expired).await;
+        expect_no_answer(&client).await;
+        open.expect_echo("granted before").await;
+    }
+}
+
+#[tokio::test]
 async fn tunnels_are_judged_again_by_mode_and_authority() {
     let (authority, other) = (Authority::new("clients"), Authority::new("others"));
     let backend = backend::echo().run().await;

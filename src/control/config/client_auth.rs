@@ -10,10 +10,10 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateRevocationListDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
-use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::X509Version;
 
 use super::certificate;
+use super::crl::{self, CrlFacts, CrlSigner, facts};
 use super::diagnostic::Diagnostic;
 use super::document::TomlValue;
 use super::encoding;
@@ -22,6 +22,7 @@ use super::source::MAX_LIST_BYTES;
 use super::source_text::{Finding, SourceText, error, warning};
 use crate::policy::list::{EntryError, RevokedSerials, SerialEntry};
 use crate::snapshot::client_auth::{ClientAuthError, fenced};
+use crate::snapshot::client_certificate::key_pin;
 use crate::snapshot::listener::CrlDue;
 
 /// Most errors in a file of serial numbers that are shown.
@@ -46,14 +47,15 @@ pub struct RevocationList {
     pub due: Option<CrlDue>,
 }
 
-/// Facts of a revocation list.
-pub struct CrlFacts {
-    /// The issuer's name in DER, without its outer tag and length.
-    issuer: Box<[u8]>,
-    /// The issuer's name for people.
-    shown: String,
-    /// The list's `nextUpdate`. `None` means that it has none.
-    next_update: Option<Timestamp>,
+/// A list that was read, and its place.
+struct FoundList<'v> {
+    value: TomlValue<'v>,
+    file: &'v str,
+    /// Number of the list in its file, from 1.
+    number: usize,
+    der: CertificateRevocationListDer<'static>,
+    facts: CrlFacts,
+    signer: CrlSigner,
 }
 
 /// Reads the authorities that sign client certificates. `None` means that an error was reported.
@@ -119,66 +121,119 @@ pub fn revocation_lists_by(
     expired: ExpiredCrl,
     parse: &dyn Fn(&[u8]) -> Result<CrlFacts, String>,
 ) -> Option<Vec<RevocationList>> {
-    let (mut all, mut issuers, mut is_sound) = (Vec::new(), Vec::new(), true);
+    let (mut all, mut is_sound) = (Vec::new(), true);
     for value in values {
-        let Some(name) = value.string() else {
-            is_sound = false;
-            continue;
-        };
-        let lists = match certificate::revocation_lists(load, name) {
-            Ok(lists) => lists,
-            Err(finding) => {
-                value.report(finding);
-                is_sound = false;
-                continue;
-            }
-        };
-        for (number, list) in (1..).zip(lists) {
-            match fenced(|| parse(&list)) {
-                Ok(facts) => {
-                    if let Some(finding) = expiry(&facts, name, expired, load) {
-                        is_sound &= expired == ExpiredCrl::Warn || !load.rejects_expired_crls;
-                        value.report(finding);
-                    }
-                    let due = facts.next_update.map(|at| CrlDue {
-                        issuer: facts.shown.into(),
-                        file: name.into(),
-                        at,
-                    });
-                    issuers.push(facts.issuer);
-                    all.push(RevocationList { der: list, due });
-                }
-                Err(fault) => {
-                    value.report(unreadable(name, number, &fault));
-                    is_sound = false;
-                }
-            }
+        match lists_of_file(load, value, roots, parse) {
+            Some(lists) => all.extend(lists),
+            None => is_sound = false,
         }
     }
     if !is_sound {
         return None;
     }
-    let has_list = |subject: &[u8]| issuers.iter().any(|issuer| **issuer == *subject);
+    let lists = without_replaced(all);
+    for list in &lists {
+        let FoundList { value, facts, file, .. } = list;
+        if let Some(finding) = expiry(facts, file, expired, load) {
+            is_sound &= expired == ExpiredCrl::Warn || !load.rejects_expired_crls;
+            value.report(finding);
+        }
+        let begins_later = facts.this_update.filter(|at| *at > load.now);
+        if let Some(at) = begins_later {
+            let what = format!("the revocation list of {} in {file} is dated {at}", facts.shown);
+            value.report(warning(what).with_remedy("is the clock of this host right?"));
+        }
+    }
+    if !is_sound {
+        return None;
+    }
+    let has_list = |subject: &[u8]| lists.iter().any(|list| *list.facts.issuer == *subject);
     let lacking = roots.roots.iter().position(|root| !has_list(&root.subject));
     if let (Some(index), Some(value)) = (lacking, values.first()) {
         let number = index + 1;
         let what = format!("authority {number} of `ca` has no revocation list");
         value.report(warning(what).with_remedy("its clients are refused: add its list"));
     }
-    Some(all)
+    let due = |list: FoundList<'_>| {
+        let FoundList { der, file, facts, .. } = list;
+        let (issuer, file) = (facts.shown.into(), file.into());
+        RevocationList { der, due: facts.next_update.map(|at| CrlDue { issuer, file, at }) }
+    };
+    Some(lists.into_iter().map(due).collect())
 }
 
-/// Reads a revocation list, in the ways of webpki, which checks clients, and of x509-parser.
-fn facts(der: &[u8]) -> Result<CrlFacts, String> {
-    let list = webpki::OwnedCertRevocationList::from_der(der).map_err(|error| error.to_string())?;
-    let issuer = webpki::CertRevocationList::from(list).issuer().into();
-    let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
-    let next_update = list.next_update();
-    Ok(CrlFacts {
-        issuer,
-        shown: list.issuer().to_string(),
-        next_update: next_update.and_then(|time| Timestamp::from_second(time.timestamp()).ok()),
-    })
+/// Reads the lists of the file that `value` names. `None` means that an error was reported.
+fn lists_of_file<'v>(
+    load: &mut LoadContext<'_>,
+    value: &'v TomlValue<'v>,
+    roots: &RootCertStore,
+    parse: &dyn Fn(&[u8]) -> Result<CrlFacts, String>,
+) -> Option<Vec<FoundList<'v>>> {
+    let file = value.string()?;
+    let lists = certificate::revocation_lists(load, file);
+    let lists = lists.map_err(|finding| value.report(finding)).ok()?;
+    let (mut found, mut is_sound) = (Vec::new(), true);
+    for (number, der) in (1..).zip(lists) {
+        let read = fenced(|| {
+            let facts = parse(&der)?;
+            let signer = crl::signer(&der, &facts.issuer, roots);
+            Ok((facts, signer))
+        });
+        match read {
+            Ok((facts, Some(signer))) => {
+                found.push(FoundList { value: *value, file, number, der, facts, signer });
+            }
+            Ok((facts, None)) => {
+                value.report(signed_by_another(&facts, file, number));
+                is_sound = false;
+            }
+            Err(fault) => {
+                value.report(unreadable(file, number, &fault));
+                is_sound = false;
+            }
+        }
+    }
+    is_sound.then_some(found)
+}
+
+/// The lists without copies and without those that newer ones replace. Each of the latter is
+/// reported.
+fn without_replaced(all: Vec<FoundList<'_>>) -> Vec<FoundList<'_>> {
+    let is_newer = |one: &FoundList<'_>, other: &FoundList<'_>| {
+        one.facts.replaces(one.signer, &other.facts, other.signer)
+    };
+    let mut kept = Vec::new();
+    for (index, list) in all.iter().enumerate() {
+        let is_copy = all[..index].iter().any(|before| before.der == list.der);
+        let mut newer = all.iter().filter(|other| is_newer(other, list));
+        // The newest of all, since the warning says which list counts.
+        let first = newer.next();
+        let newest = first.map(|first| {
+            newer.fold(first, |best, other| if is_newer(other, best) { other } else { best })
+        });
+        if let Some(newest) = newest.filter(|_| !is_copy) {
+            list.value.report(replaced(list, newest));
+        }
+        kept.push(!is_copy && newest.is_none());
+    }
+    all.into_iter().zip(kept).filter_map(|(list, is_kept)| is_kept.then_some(list)).collect()
+}
+
+fn replaced(list: &FoundList<'_>, newest: &FoundList<'_>) -> Finding {
+    let place = |list: &FoundList<'_>| format!("list {} in {}", list.number, list.file);
+    let (old, new) = (place(list), place(newest));
+    let what = format!("{old} is older than {new}, of the same authority ({})", list.facts.shown);
+    warning(what).with_remedy(format!("only {new} counts: remove the older one"))
+}
+
+fn signed_by_another(facts: &CrlFacts, name: &str, number: usize) -> Finding {
+    let what = format!(
+        "revocation list {number} in {name} is not signed by the authority of its name in `ca` ({})",
+        facts.shown
+    );
+    error(what).with_remedy(
+        "fetch the list of the authority in `ca`, or add the certificate of the key that signs it",
+    )
 }
 
 /// The finding about a list that has expired. An agent publishes in spite of it: its clients fail
@@ -246,7 +301,31 @@ pub fn revoked_serials(
         };
         value.report(warning(what).with_remedy("a lapsed line is as if absent: remove it"));
     }
+    report_unknown_issuers(&entries, value, name, roots);
     (Some(Arc::new(RevokedSerials::new(entries))), source_text.into_diagnostics())
+}
+
+/// Warns of entries whose issuer is no authority of `ca`: a wrong digest revokes nothing.
+fn report_unknown_issuers(
+    entries: &[SerialEntry],
+    value: TomlValue<'_>,
+    name: &str,
+    roots: &RootCertStore,
+) {
+    let known: Vec<_> =
+        roots.roots.iter().map(|root| key_pin(&webpki::spki_for_anchor(root))).collect();
+    let is_unknown =
+        |entry: &&SerialEntry| entry.issuer.as_ref().is_some_and(|issuer| !known.contains(issuer));
+    let mut unknown = entries.iter().filter(is_unknown);
+    let Some(first) = unknown.next() else { return };
+    let what = match unknown.count() {
+        0 => format!("the issuer of {first} in {name} is no authority of `ca`"),
+        more => format!("the issuers of {} lines in {name} are no authorities of `ca`", more + 1),
+    };
+    value.report(warning(what).with_remedy(
+        "such a line only revokes what an authority between `ca` and the clients has signed: is \
+         ISSUER the SHA-256 of the right key?",
+    ));
 }
 
 /// Every entry of a file; faults are reported.

@@ -5,6 +5,7 @@
 
 mod certificate;
 mod client_auth;
+mod crl;
 pub mod diagnostic;
 pub(in crate::control) mod disclosure;
 mod document;

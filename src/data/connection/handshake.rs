@@ -173,8 +173,8 @@ fn secured(
     Ok(SecuredStream { stream, served, certificate, verified_by: verifier.id() })
 }
 
-/// Reads the certificate of a client. A resumed session is verified again: its certificate may have
-/// expired since, and rustls asks no verifier. `None` means that the client has shown none.
+/// Reads the certificate of a client. A resumed session is verified again, as a new one: its certificate
+/// or a revocation list may have expired since, and rustls asks no verifier. `None` means that the client has shown none.
 ///
 /// # Errors
 /// The certificate is not valid any more, or its names cannot be read.
@@ -186,7 +186,7 @@ fn client_certificate(
         return Ok(None);
     }
     if facts.resumed {
-        let fault = verifier.verify(&facts.client_chain, Timestamp::now());
+        let fault = verifier.verify_resumed(&facts.client_chain, Timestamp::now());
         fault.map_err(|fault| format!("the certificate of a resumed session: {fault}"))?;
     }
     let certificate = client_certificate::read(&facts.client_chain)?;

@@ -178,6 +178,99 @@ fn expired_revocation_list_is_an_error_or_a_warning() {
 }
 
 #[test]
+fn serial_of_an_unknown_issuer_is_a_warning() {
+    let (one, two) = (Authority::root("one"), Authority::root("two"));
+    let line = format!("{}:01\n", two.pin());
+    let folder = folder(&[("serials", line.into())]);
+    for (known, is_warned) in [(&[&one][..], true), (&[&two], false), (&[&one, &two], false)] {
+        let (read, found) = reading(folder.path(), "key = \"serials\"\n", |load, value| {
+            revoked_serials(load, value, &roots(known))
+        });
+        assert!(read.is_some());
+        assert_eq!(found.contains(" in serials is no authority of `ca`"), is_warned, "{found}");
+    }
+}
+
+/// A list with this number, dated the first day of `year`.
+fn dated(authority: &Authority, number: u8, year: i32, expires: i32) -> Vec<u8> {
+    let list = authority.crl_with(&[number], expires, |params| {
+        params.crl_number = rcgen::SerialNumber::from_slice(&[number]);
+        params.this_update = rcgen::date_time_ymd(year, 1, 1);
+    });
+    list.to_vec()
+}
+
+#[test]
+fn newest_list_of_an_authority_counts_in_any_order() {
+    let (one, two) = (Authority::root("one"), Authority::root("two"));
+    let inter = Authority::root("inter");
+    let roots = roots(&[&one, &two]);
+    let joined =
+        [pem("X509 CRL", &dated(&one, 2, 2023, 2027)), pem("X509 CRL", &two.crl(&[], 2027))];
+    let folder = folder(&[
+        ("old", dated(&one, 1, 2022, 2026)),
+        ("middle", dated(&one, 2, 2023, 2027)),
+        ("new", dated(&one, 3, 2024, 2027)),
+        // A higher number with an older date.
+        ("odd", dated(&one, 9, 2021, 2027)),
+        ("two", two.crl(&[], 2027).to_vec()),
+        ("joined", joined.concat()),
+        ("inter1", dated(&inter, 1, 2022, 2027)),
+        ("inter2", dated(&inter, 2, 2023, 2027)),
+    ]);
+    let older = |old: &str, new: &str| {
+        format!("list 1 in {old} is older than list 1 in {new}, of the same authority (CN=")
+    };
+    for (files, kept, replaced) in [
+        ("old new two", 2, vec![older("old", "new")]),
+        ("new old two", 2, vec![older("old", "new")]),
+        ("old middle new two", 2, vec![older("old", "new"), older("middle", "new")]),
+        ("joined new", 2, vec![older("joined", "new")]),
+        ("new odd two", 3, vec![]),
+        ("new new two", 2, vec![]),
+        ("two new inter2 inter1", 3, vec![older("inter1", "inter2")]),
+    ] {
+        let names: Vec<_> = files.split(' ').map(|name| format!("{name:?}")).collect();
+        let (read, found) = lists(folder.path(), &names.join(","), &roots, ExpiredCrl::Reject);
+        assert_eq!(read, Some(kept), "{files}: {found}");
+        assert_eq!(found.matches("is older than").count(), replaced.len(), "{files}: {found}");
+        replaced.iter().for_each(|what| assert!(found.contains(what), "{what}: {found}"));
+    }
+}
+
+#[test]
+fn list_that_its_authority_has_not_signed_is_an_error() {
+    let (one, twin) = (Authority::root("one"), Authority::root("one"));
+    let whole = one.crl(&[7], 2027).to_vec();
+    let mut changed = whole.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    let folder = folder(&[("one.crl", whole), ("changed.crl", changed)]);
+    for (file, root, is_good) in
+        [("one.crl", &one, true), ("one.crl", &twin, false), ("changed.crl", &one, false)]
+    {
+        let (read, found) =
+            lists(folder.path(), &format!("{file:?}"), &roots(&[root]), ExpiredCrl::Warn);
+        assert_eq!(read.is_some(), is_good, "{file}: {found}");
+        let what = format!("error: key: revocation list 1 in {file} is not signed by");
+        assert_eq!(found.starts_with(&what), !is_good, "{file}: {found}");
+    }
+    // Authorities may share a name: one of their keys is enough.
+    let both = roots(&[&twin, &one]);
+    let read = lists(folder.path(), "\"one.crl\"", &both, ExpiredCrl::Warn);
+    assert_eq!(read, (Some(1), String::new()));
+}
+
+#[test]
+fn list_dated_in_the_future_is_a_warning() {
+    let one = Authority::root("one");
+    let folder = folder(&[("one.crl", dated(&one, 1, 2030, 2031))]);
+    let (read, found) = lists(folder.path(), "\"one.crl\"", &roots(&[&one]), ExpiredCrl::Reject);
+    assert_eq!(read, Some(1));
+    let what = "the revocation list of CN=one in one.crl is dated 2030-01-01T00:00:00Z";
+    assert!(found.starts_with(&format!("warning: key: {what}\n")), "{found}");
+}
+
+#[test]
 fn broken_revocation_lists_are_errors_each() {
     let one = Authority::root("one");
     let whole = one.crl(&[7], 2027).to_vec();
@@ -236,6 +329,8 @@ fn revoked_serials_are_read_with_each_fault_at_its_place() {
     let (good, found) = read("good", &both);
     assert_eq!(good, Some(2));
     assert!(found.starts_with("warning: key: a serial number in good has lapsed"), "{found}");
+    let what = "warning: key: the issuers of 2 lines in good are no authorities of `ca`\n";
+    assert!(found.contains(what), "{found}");
     let (bad, found) = read("bad", &both);
     assert_eq!(bad, None);
     let placed = "error: which authority's? `ca` has several\n--> bad:4:1\n";
