@@ -171,15 +171,51 @@ fn family(rules: &[AccessRule], root: IpNet) -> Vec<NetworkDecision> {
     decided
 }
 
+/// Returns rules about IPv4 that judge as nginx judges IPv4-mapped addresses where no rule is about
+/// IPv4: by the rules about IPv6. Empty means that a rule is, and then judges these as well.
+pub fn rules_for_mapped(rules: &[AccessRule]) -> Vec<AccessRule> {
+    let is_v4 = |rule: &AccessRule| {
+        matches!(rule.whom, AccessSubject::All | AccessSubject::Network(IpNet::V4(_)))
+    };
+    if rules.iter().any(is_v4) {
+        return Vec::new();
+    }
+    let folded = |rule: &AccessRule| {
+        Some(AccessRule { whom: AccessSubject::Network(unmapped(rule.whom)?), ..*rule })
+    };
+    rules.iter().filter_map(folded).collect()
+}
+
+/// Returns the rules by which nginx refuses IPv4-mapped addresses, while it admits the same clients
+/// by their IPv4 addresses.
+pub fn mapped_refusals(rules: &[AccessRule]) -> Vec<DirectiveId> {
+    let folded = rules_for_mapped(rules);
+    decide(&folded).iter().filter(|one| !one.admits).filter_map(|one| one.by).collect()
+}
+
+/// Returns the IPv4 clients whose mapped addresses are in a network of IPv6.
+fn unmapped(whom: AccessSubject) -> Option<IpNet> {
+    let AccessSubject::Network(IpNet::V6(network)) = whom else { return None };
+    if mapped().is_some_and(|mapped| network.contains(&mapped)) {
+        return Some(all_v4());
+    }
+    let address = network.network().to_ipv4_mapped()?;
+    IpNet::new(address.into(), network.prefix_len().checked_sub(96)?).ok()
+}
+
+/// The IPv4-mapped addresses: ::ffff:0:0/96.
+fn mapped() -> Option<Ipv6Net> {
+    Ipv6Net::new(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96).ok()
+}
+
 fn same_family(one: IpNet, other: IpNet) -> bool {
     matches!((one, other), (IpNet::V4(_), IpNet::V4(_)) | (IpNet::V6(_), IpNet::V6(_)))
 }
 
-/// Returns whether `network` holds only IPv4-mapped addresses. No client has one, neither here nor
-/// in nginx.
+/// Returns whether `network` holds only IPv4-mapped addresses. Sidegate folds those of clients to
+/// IPv4; nginx folds those of `set_real_ip_from`, and judges clients by [`rules_for_mapped`].
 pub fn is_mapped(network: IpNet) -> bool {
-    let mapped = Ipv6Net::new(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
-    matches!((network, mapped), (IpNet::V6(network), Ok(mapped)) if mapped.contains(&network))
+    matches!((network, mapped()), (IpNet::V6(network), Some(all)) if all.contains(&network))
 }
 
 #[cfg(test)]
@@ -288,6 +324,8 @@ mod tests {
             "::/0",
             "192.0.0.0/16",
             "::ffff:192.0.2.0/120",
+            "::ffff:192.0.2.8/125",
+            "::/64",
         ]);
         let whom = prop_oneof![4 => v4, 3 => v6, 1 => wide.prop_map(String::from)];
         prop::collection::vec((any::<bool>(), whom), 0..10).prop_map(|words| {
@@ -321,6 +359,42 @@ mod tests {
         rules.iter().find(matches).is_none_or(|rule| rule.admits)
     }
 
+    /// Reference implementation: `ngx_http_access_handler` for a mapped address.
+    fn admitted_mapped(rules: &[AccessRule], client: Ipv4Addr) -> bool {
+        let is_v4 = |rule: &AccessRule| {
+            matches!(rule.whom, AccessSubject::All | AccessSubject::Network(IpNet::V4(_)))
+        };
+        match rules.iter().any(is_v4) {
+            true => admitted(rules, client.into()),
+            false => admitted(rules, client.to_ipv6_mapped().into()),
+        }
+    }
+
+    #[test]
+    fn mapped_clients_meet_ipv6_rules_where_no_rule_is_about_ipv4() {
+        for (text, expected) in [
+            ("+2001:db8::/32 -::/0", "-0.0.0.0/0"),
+            ("-::ffff:127.2.0.0/112", "+0.0.0.0/0 -127.2.0.0/16"),
+            ("-::/1", "-0.0.0.0/0"),
+            ("-::/64", "-0.0.0.0/0"),
+            ("-::/96", "+0.0.0.0/0"),
+            ("+::ffff:192.0.2.7 -::ffff:0:0/96", "-0.0.0.0/0 +192.0.2.7/32"),
+            ("-::/0 +10.0.0.0/8", "+0.0.0.0/0"),
+            ("-::/0 +all", "+0.0.0.0/0"),
+            ("-unix:", "+0.0.0.0/0"),
+        ] {
+            let folded = rules_for_mapped(&rules(text));
+            let sign = |one: &NetworkDecision| {
+                format!("{}{}", if one.admits { "+" } else { "-" }, one.network)
+            };
+            let v4 = family(&folded, all_v4());
+            let shown: Vec<_> = v4.iter().map(sign).collect();
+            assert_eq!(shown.join(" "), expected, "{text}");
+            let refuses = v4.iter().any(|one| !one.admits);
+            assert_eq!(!mapped_refusals(&rules(text)).is_empty(), refuses, "{text}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1000))]
 
@@ -339,6 +413,15 @@ mod tests {
             let shown = clients.iter().any(|client| admitted(&one, *client) && !admitted(&other, *client));
             prop_assert!(!shown || admits_beyond(&one, &other));
             prop_assert!(!admits_beyond(&one, &one));
+        }
+
+        #[test]
+        fn mapped_rules_decide_as_the_first_match_did(rules in some_rules(), last in 0..64_u8) {
+            let client = Ipv4Addr::new(192, 0, 2, last);
+            let all = [rules.clone(), rules_for_mapped(&rules)].concat();
+            prop_assert_eq!(admitted(&all, client.into()), admitted_mapped(&rules, client));
+            let refused = admitted(&rules, client.into()) && !admitted_mapped(&rules, client);
+            prop_assert!(!refused || !mapped_refusals(&rules).is_empty());
         }
 
         #[test]

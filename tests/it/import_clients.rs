@@ -400,3 +400,55 @@ fn forwarded_of_a_unix_socket_lists_its_users() {
                 server { listen unix:/run/a.sock; CLIENTS PASS }";
     assert!(!import(http).opens());
 }
+
+#[test]
+fn ipv6_rules_judge_the_ipv4_clients_of_a_shared_socket() {
+    for listen in ["listen [::]:8080 ipv6only=off;", "listen [::]:8080;"] {
+        for (rules, expected) in [
+            ("allow 2001:db8::/32; deny ::/0;", "[\"2001:db8::/32\"] -"),
+            ("deny ::ffff:127.2.0.0/112;", "[\"any\"] [\"127.2.0.0/16\"]"),
+            ("deny ::/64;", "[\"::/0\", \"!::/64\"] -"),
+            ("allow ::ffff:127.2.0.9; deny ::/0;", "[\"127.2.0.9\"] -"),
+            ("deny ::/0; allow 10.0.0.0/8;", "[\"0.0.0.0/0\"] -"),
+        ] {
+            let open = "location /open { allow all; proxy_pass http://127.0.0.1:1; }";
+            let imported = import(&format!("server {{ {listen} {rules} PASS {open} }}"));
+            assert!(!imported.opens(), "{listen} {rules}");
+            assert_eq!(imported.clients("default"), expected, "{listen} {rules}");
+        }
+    }
+}
+
+#[test]
+fn mapped_addresses_that_only_ipv6_rules_refuse_open() {
+    let real = "set_real_ip_from 10.0.0.1;";
+    for socket in [
+        format!("listen 8080; {real} {XFF}"),
+        format!("listen [::]:8080 ipv6only=off; {real} {XFF}"),
+        format!("listen 8080 proxy_protocol; {real} real_ip_header proxy_protocol;"),
+        "listen [::]:8080 ipv6only=off; listen 127.0.0.1:8081;".to_owned(),
+    ] {
+        for (rules, opens) in [
+            ("allow 2001:db8::/32; deny ::/0;", true),
+            ("deny ::ffff:127.2.0.0/112;", true),
+            ("deny ::/1;", true),
+            ("deny 2001:db8::/32;", false),
+            ("allow 2001:db8::/32; deny ::/0; deny 0.0.0.0/0;", false),
+            ("allow 2001:db8::/32; deny all;", false),
+        ] {
+            let http = format!("server {{ {socket} {rules} PASS }}");
+            let open = "location /open { allow all; proxy_pass http://127.0.0.1:1; }";
+            let http = http.replace("PASS", &format!("PASS {open}"));
+            let words = import(&http);
+            let words = words.words("deny");
+            assert_eq!(words.contains(&"opens"), opens, "{http}: {words:?}");
+        }
+    }
+    // Without a socket of IPv6 and a header, no client has such an address.
+    for listen in ["8080", "127.0.0.1:8080", "[::1]:8080", "unix:/run/a.sock"] {
+        let http = format!("server {{ listen {listen}; allow 2001:db8::/32; deny ::/0; PASS }}");
+        assert!(!import(&http).opens(), "{http}");
+    }
+    let both = "server { listen 8080; listen [::]:8080; allow 2001:db8::/32; deny ::/0; PASS }";
+    assert!(!import(both).opens());
+}

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::import::access::{AccessRule, AccessSubject, all_v4, decide, decide_users};
+use crate::import::access::{
+    AccessRule, AccessSubject, all_v4, decide, decide_users, mapped_refusals,
+};
 use crate::import::nginx::import_context::ImportContext;
 use crate::import::nginx::limit::{ConnLimit, ReqLimit};
 use crate::import::nginx::real_ip::{RealIpHeader, RealIpSettings, TrustedPeer};
@@ -280,8 +282,12 @@ impl ContextSettings {
             // A whole family that no rule decides: nginx admits it by default.
             .filter(|one| one.network.prefix_len() == 0 && one.by.is_none())
             .collect();
+        let has_v6 = !mapped_refusals(&self.access).is_empty();
         let clients = match &open[..] {
             [] => return,
+            [one] if one.network == all_v4() && has_v6 => {
+                "every other IPv4 client but those whom nginx knows by an IPv6 address"
+            }
             [one] if one.network == all_v4() => "every other IPv4 client",
             [_] => "every other IPv6 client",
             _ => "everyone else",

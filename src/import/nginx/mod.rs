@@ -11,6 +11,7 @@ pub mod limit;
 pub mod listen;
 pub mod location;
 pub mod location_pattern;
+pub mod mapped;
 pub mod model;
 pub mod name;
 pub mod real_ip;
@@ -108,10 +109,11 @@ fn http(version: Version, directives: &[&Directive], context: &mut ImportContext
     let settings = ContextSettings::default().inside(directives.iter().copied(), context);
     let servers: Vec<_> =
         directives.iter().filter(|directive| directive.name == "server").collect();
-    let servers = servers
+    let mut servers: Vec<_> = servers
         .into_iter()
         .map(|directive| Server::read(directive, &settings, &upstreams, context))
         .collect();
+    mapped::add_rules(&mut servers);
     HttpBlock { servers, zones, upgrades, version }
 }
 

@@ -8,7 +8,7 @@
 use ipnet::IpNet;
 
 use crate::import::access::{
-    AccessRule, AccessSubject, admits_beyond, admits_some, decide, decide_users,
+    AccessRule, AccessSubject, admits_beyond, admits_some, decide, decide_users, mapped_refusals,
 };
 use crate::import::nginx::limit::{ZoneKey, Zones};
 use crate::import::nginx::location::{Location, LocationHandler};
@@ -33,6 +33,8 @@ pub struct ListenerIdentity {
     ids: Vec<DirectiveId>,
     /// Kind of its peers, and whether they send PROXY headers.
     kind: ListenTraits,
+    /// Whether nginx knows IPv4 peers by IPv4-mapped addresses.
+    mapped: bool,
     /// Whether nginx asks each peer for a PROXY header. `None` means: of one address family only.
     proxy_protocol: Option<bool>,
     /// From where nginx takes the address. `None` means that servers or locations differ.
@@ -106,6 +108,7 @@ impl ListenerIdentity {
             listener,
             ids: socket.ids.clone(),
             kind,
+            mapped: socket.mapped,
             proxy_protocol: socket.proxy_protocol,
             source,
             proxies,
@@ -123,6 +126,7 @@ impl ListenerIdentity {
         let outer = source(&at.server.settings.real_ip);
         let inner = source(&at.location.settings.real_ip);
         let from = outer.from().and(inner.from());
+        self.note_mapped(at, &from, &mut notes);
         let ids = at.directives();
         match &self.source {
             _ if from.is_empty() => self.note_unused(at, &mut notes),
@@ -178,6 +182,27 @@ impl ListenerIdentity {
         for id in &self.ids {
             context.notes.add(*id, word, text.clone());
         }
+    }
+
+    /// Notes rules about IPv6 that refuse IPv4 clients by IPv4-mapped addresses, which the listener
+    /// folds to IPv4. `from` are the peers that may name such an address.
+    fn note_mapped(
+        &self,
+        at: JudgedLocation<'_>,
+        from: &TrustedPeers,
+        notes: &mut Vec<IdentityNote>,
+    ) {
+        if !self.mapped && from.is_empty() {
+            return;
+        }
+        let ids = mapped_refusals(at.rules());
+        let text = format!(
+            "no rule is about IPv4, so nginx refuses IPv4-mapped addresses (::ffff:0:0/96) by this \
+             one. The listener `{}` judges those as IPv4 clients, and admits them. Write a rule \
+             about IPv4, such as `deny 0.0.0.0/0`, and import again",
+            self.listener
+        );
+        notes.extend(graded(ids, true, false, &text));
     }
 
     /// Notes which connections need a PROXY header.

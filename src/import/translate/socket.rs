@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::import::nginx::listen::{Listen, NginxAddress};
+use crate::import::nginx::mapped::takes_mapped;
 use crate::import::nginx::{HttpBlock, ImportContext};
 use crate::import::report::DirectiveOutcome;
 use crate::import::tree::DirectiveId;
@@ -28,6 +29,8 @@ pub struct NginxSocket {
     pub proxy_protocol: Option<bool>,
     /// Whether an IPv6 socket also accepts IPv4 clients.
     pub both_families: bool,
+    /// Whether nginx knows its IPv4 clients by IPv4-mapped addresses, or has none there.
+    pub mapped: bool,
     /// The `listen` directives behind it.
     pub ids: Vec<DirectiveId>,
 }
@@ -43,6 +46,7 @@ impl NginxSocket {
             tls: false,
             proxy_protocol: Some(false),
             both_families: false,
+            mapped: false,
             ids: Vec::new(),
         }
     }
@@ -149,6 +153,10 @@ fn sockets(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<NginxSocke
                 socket.default = place;
             }
         }
+    }
+    let all: Vec<_> = nginx.servers.iter().flat_map(|server| server.listens.clone()).collect();
+    for socket in &mut sockets {
+        socket.mapped = takes_mapped(&socket.address, &all);
     }
     sockets
 }
