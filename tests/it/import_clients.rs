@@ -452,3 +452,58 @@ fn mapped_addresses_that_only_ipv6_rules_refuse_open() {
     let both = "server { listen 8080; listen [::]:8080; allow 2001:db8::/32; deny ::/0; PASS }";
     assert!(!import(both).opens());
 }
+
+#[test]
+fn socket_inside_of_a_wider_one_opens_unless_its_servers_are_alike() {
+    let pass = "location / { proxy_pass http://127.0.0.1:9000; }";
+    for (wide, narrow, inner, word) in [
+        ("8080", "127.0.0.1:8080", "location / { return 403; }", "opens"),
+        ("*:8080", "127.0.0.1:8080", "return 403;", "opens"),
+        ("8080", "127.0.0.1:8080", "deny all; PASS", "opens"),
+        ("8080", "127.0.0.1:8080", "PASS", "opens"),
+        ("[::]:8080", "127.0.0.1:8080", "return 403;", "opens"),
+        ("[::]:8080", "[::1]:8080", "return 403;", "opens"),
+        ("[::]:8080", "8080", "return 403;", "opens"),
+        ("[::]:8080", "8080", "PASS", "opens"),
+        ("8080", "127.0.0.1:8080", "return 301 https://$host$request_uri;", "opens"),
+        ("8080", "127.0.0.1:8081", "return 403;", "dropped"),
+        ("8080", "[::1]:8080", "return 403;", "dropped"),
+        ("127.0.0.2:8080", "127.0.0.1:8080", "return 403;", "dropped"),
+    ] {
+        let http =
+            format!("server {{ listen {wide}; {pass} }} server {{ listen {narrow}; {inner} }}");
+        let imported = import(&http);
+        assert_eq!(imported.words(&format!("listen {narrow}")), [word], "{http}");
+        // The wider server alone serves nothing else.
+        let turned =
+            format!("server {{ listen {wide}; return 403; }} server {{ listen {narrow}; PASS }}");
+        assert!(!import(&turned).words(&format!("listen {wide}")).contains(&"opens"), "{turned}");
+    }
+    let alike = "server { listen 8080; listen 127.0.0.1:8080; listen [::1]:8080; PASS }";
+    let imported = import(alike);
+    assert!(!imported.opens());
+    let addresses: Vec<_> = imported.listeners("listen").into_keys().collect();
+    assert_eq!(addresses, ["0.0.0.0:8080", "[::1]:8080"]);
+    let other = "server { listen 8080; listen 127.0.0.1:8080 proxy_protocol; PASS }";
+    let imported = import(other);
+    assert_eq!(imported.words("listen 127.0.0.1"), ["opens"]);
+    assert_eq!(imported.listeners("listen").len(), 1);
+}
+
+#[test]
+fn redirect_gives_way_to_a_socket_at_its_port() {
+    let tls = "server { listen 8443; PASS }";
+    let redirect = "return 301 https://$host$request_uri;";
+    for (one, other) in [("80", "127.0.0.1:80"), ("127.0.0.1:80", "80"), ("[::]:80", "80")] {
+        let http = format!(
+            "server {{ listen 8443; listen {one}; PASS }} \
+             server {{ listen {other}; {redirect} }}"
+        );
+        let listens = import(&http).listeners("listen").len();
+        assert_eq!(listens, 2, "{http}");
+    }
+    let both = format!(
+        "{tls} server {{ listen 80; {redirect} }} server {{ listen 127.0.0.1:80; {redirect} }}"
+    );
+    assert!(!import(&both).opens());
+}

@@ -5,12 +5,11 @@
 //! get one of their own.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use crate::import::nginx::listen::{Listen, NginxAddress};
 use crate::import::nginx::mapped::takes_mapped;
 use crate::import::nginx::{HttpBlock, ImportContext};
-use crate::import::report::DirectiveOutcome;
+use crate::import::report::{DirectiveOutcome, NoteScope};
 use crate::import::tree::DirectiveId;
 
 /// A socket that nginx listens on.
@@ -76,7 +75,7 @@ impl SocketGroup {
 /// Returns all groups, in the order of nginx' files.
 pub fn groups(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<SocketGroup> {
     let sockets = sockets(nginx, context);
-    note_overlaps(&sockets, context);
+    note_overlaps(nginx, &sockets, context);
     let (mut groups, mut redirects) = (Vec::<SocketGroup>::new(), Vec::new());
     for socket in sockets {
         let servers = || socket.servers.iter().map(|server| &nginx.servers[*server]);
@@ -112,6 +111,7 @@ pub fn groups(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<SocketG
     for group in &mut groups {
         merge(&mut group.sockets, context);
         merge(&mut group.redirects, context);
+        remove_covered(group, context);
     }
     groups
 }
@@ -203,23 +203,95 @@ fn merge(sockets: &mut Vec<NginxSocket>, context: &mut ImportContext<'_>) {
     }
 }
 
-/// Notes sockets that nginx serves through a wildcard socket and that Sidegate can't bind beside
-/// it.
-fn note_overlaps(sockets: &[NginxSocket], context: &mut ImportContext<'_>) {
-    let bound = |socket: &NginxSocket| socket.address.tcp();
+/// Notes a socket whose address a wider one of the same port has as well. nginx binds the wider one
+/// alone, and asks each connection for its address; Sidegate's listener serves all of them alike.
+fn note_overlaps(nginx: &HttpBlock, sockets: &[NginxSocket], context: &mut ImportContext<'_>) {
     for socket in sockets {
-        let Some(own) = bound(socket).filter(|own| !own.ip().is_unspecified()) else { continue };
-        // `[::]` takes clients of both families, `0.0.0.0` those of IPv4 alone.
-        let holds = |ip: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || own.is_ipv4());
-        let around = sockets
-            .iter()
-            .filter_map(bound)
-            .find(|other| other.port() == own.port() && holds(other.ip()));
-        let Some(around) = around else { continue };
-        for id in &socket.ids {
-            let text =
-                format!("{around} and {own} can't both be bound: give one of them another port");
-            context.notes.add(*id, DirectiveOutcome::Closes, text);
+        for wide in sockets.iter().filter(|other| is_around(other, socket)) {
+            note_overlap(nginx, wide, socket, context);
         }
     }
+}
+
+/// Returns whether a listener at the address of `wide` gets the connections to that of `socket`.
+fn is_around(wide: &NginxSocket, socket: &NginxSocket) -> bool {
+    let (Some(wide), Some(own)) = (wide.address.tcp(), socket.address.tcp()) else { return false };
+    let (all, ip) = (wide.ip().to_canonical(), own.ip().to_canonical());
+    // `[::]` takes clients of both families, `0.0.0.0` those of IPv4 alone.
+    let holds = all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+    wide != own && wide.port() == own.port() && (holds || all == ip)
+}
+
+fn note_overlap(
+    nginx: &HttpBlock,
+    wide: &NginxSocket,
+    socket: &NginxSocket,
+    context: &mut ImportContext<'_>,
+) {
+    let passes = |one: &NginxSocket| one.servers.iter().any(|at| nginx.servers[*at].proxies());
+    let leads = |at: &usize| nginx.servers[*at].to_https.is_some();
+    let redirects = |one: &NginxSocket| !one.tls && one.servers.iter().any(leads);
+    let alike = wide.servers == socket.servers && wide.default == socket.default;
+    let speaks = |one: &NginxSocket| (one.tls, one.proxy_protocol);
+    let (wider, own) = (&wide.address, &socket.address);
+    let (word, text) = match (passes(wide), passes(socket)) {
+        // `merge` makes one listener of them.
+        (true, true) if alike && is_any(wide) && is_any(socket) => return,
+        (true, true) if alike && speaks(wide) == speaks(socket) => {
+            let text = format!("the listener at {wider} takes its clients as well");
+            (DirectiveOutcome::Carried, text)
+        }
+        (true, _) => {
+            let text = format!(
+                "a listener at {wider} serves the clients of {own} too, by the servers of \
+                 {wider}, and both can't be bound. Give one of them another port"
+            );
+            (DirectiveOutcome::Opens, text)
+        }
+        (false, true) if redirects(wide) => {
+            let text =
+                format!("{wider} and {own} can't both be bound: give one of them another port");
+            (DirectiveOutcome::Closes, text)
+        }
+        (false, _) => return, // at most a redirect for more addresses
+    };
+    let scopes = match word {
+        DirectiveOutcome::Carried => Vec::new(),
+        _ => vec![NoteScope::everything()],
+    };
+    for id in &socket.ids {
+        context.notes.add_scoped(*id, word, text.clone(), scopes.clone());
+    }
+}
+
+fn is_any(socket: &NginxSocket) -> bool {
+    socket.address.tcp().is_some_and(|address| address.ip().is_unspecified())
+}
+
+/// Removes the sockets that can't be bound beside another one of the same configuration.
+fn remove_covered(group: &mut SocketGroup, context: &mut ImportContext<'_>) {
+    let around =
+        |all: &[NginxSocket], own: &NginxSocket| all.iter().any(|wide| is_around(wide, own));
+    let addresses = |all: &[NginxSocket], own: &NginxSocket| {
+        all.iter().find(|other| is_around(own, other)).map(|other| other.address.to_string())
+    };
+    let covered: Vec<_> = group.sockets.iter().map(|one| around(&group.sockets, one)).collect();
+    let mut covered = covered.into_iter();
+    group.sockets.retain(|_| covered.next() != Some(true));
+    let covered: Vec<_> = group.redirects.iter().map(|one| around(&group.redirects, one)).collect();
+    let mut covered = covered.into_iter();
+    group.redirects.retain(|_| covered.next() != Some(true));
+    let sockets = &group.sockets;
+    group.redirects.retain(|redirect| {
+        if let Some(inner) = addresses(sockets, redirect) {
+            let text = format!(
+                "not carried over: {inner} can't be bound beside it. Give one of them another port"
+            );
+            for id in &redirect.ids {
+                context.notes.add(*id, DirectiveOutcome::Closes, text.clone());
+            }
+            return false;
+        }
+        !around(sockets, redirect)
+    });
 }
