@@ -97,7 +97,13 @@ pub fn import(verb: &ImportArgs) -> Exit {
     // The check loads the files from disk, so they are written first.
     if !loads_cleanly(&pages) {
         written.remove();
-        return fail_with(&["nothing was written".to_owned()]);
+        print_report(verb, &tree, &notes, &configs, &[]);
+        return fail_with(&[
+            "nothing was written: the translated configuration has the errors above. Their \
+             places are those in the files that would have been written; the report names the \
+             lines of nginx behind them"
+                .to_owned(),
+        ]);
     }
     print_report(verb, &tree, &notes, &configs, &pages);
     Exit::Success

@@ -168,6 +168,13 @@ fn header_without_an_equivalent_is_graded_by_the_rules() {
 fn peers_that_forwarded_cannot_list_are_told() {
     for (from, kept, word, part) in [
         ("set_real_ip_from 0.0.0.0/0;", "", "opens", "takes no 0.0.0.0/0"),
+        (
+            "set_real_ip_from 0.0.0.0/1; set_real_ip_from 128.0.0.0/1;",
+            "",
+            "opens",
+            "takes no 0.0.0.0/0",
+        ),
+        ("set_real_ip_from 8000::/1; set_real_ip_from ::/1;", "", "closes", "takes no ::/0"),
         ("set_real_ip_from proxy.example;", "", "opens", "names of peers are not looked up"),
         (
             "set_real_ip_from proxy.example; set_real_ip_from 10.0.0.1;",

@@ -98,7 +98,7 @@ impl ListenerIdentity {
             Some(ClientSource::Field { header, from, .. })
                 if is_x_forwarded_for(header)
                     && socket.proxy_protocol == Some(false)
-                    && !from.listed.iter().any(is_everyone) =>
+                    && everyone(&from.listed).is_none() =>
             {
                 forwarders = from.listed.clone();
             }
@@ -337,7 +337,7 @@ impl ListenerIdentity {
             _ if self.proxy_protocol != Some(false) => {
                 "`forwarded` begins at the client that the PROXY header names".into()
             }
-            _ => match from.listed.iter().find(|peer| is_everyone(peer)) {
+            _ => match everyone(&from.listed) {
                 Some(everyone) => format!(
                     "`forwarded` takes no {everyone}, which would let every client name any \
                      address. List the proxies alone"
@@ -449,10 +449,6 @@ impl JudgedLocation<'_> {
 
 /// Returns rules that admit or refuse the networks of `peers`.
 fn rules_for(peers: &[PeerPattern], admits: bool) -> Vec<AccessRule> {
-    let network = |peer: &PeerPattern| match peer {
-        PeerPattern::Network(network) => Some(*network),
-        PeerPattern::Unix | PeerPattern::UnixUid(_) => None,
-    };
     let rule = |network: IpNet| AccessRule {
         id: DirectiveId::default(),
         admits,
@@ -487,7 +483,16 @@ fn is_one(from: &TrustedPeers) -> bool {
     }
 }
 
-/// Returns whether all addresses of a family are in it, which `forwarded` refuses.
-fn is_everyone(peer: &PeerPattern) -> bool {
-    matches!(peer, PeerPattern::Network(network) if network.prefix_len() == 0)
+/// Returns the family whose addresses are all in `peers`, which `forwarded` refuses. Two halves are
+/// a whole.
+fn everyone(peers: &[PeerPattern]) -> Option<IpNet> {
+    let networks: Vec<_> = peers.iter().filter_map(network).collect();
+    IpNet::aggregate(&networks).into_iter().find(|network| network.prefix_len() == 0)
+}
+
+fn network(peer: &PeerPattern) -> Option<IpNet> {
+    match peer {
+        PeerPattern::Network(network) => Some(*network),
+        PeerPattern::Unix | PeerPattern::UnixUid(_) => None,
+    }
 }
