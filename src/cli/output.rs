@@ -72,9 +72,11 @@ pub fn rendered(diagnostic: &Diagnostic, color: bool) -> String {
     }
 }
 
-/// Quotes a path for a shell, if necessary.
+/// Quotes a path for a shell, if necessary. A path that begins with a dash gets `./` in front, so
+/// that no command takes it for an option.
 pub fn shell_quoted(path: &Path) -> String {
     let text = path.display().to_string();
+    let text = if text.starts_with('-') { format!("./{text}") } else { text };
     let plain =
         text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+@%:,".contains(&byte));
     if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
@@ -93,6 +95,20 @@ pub fn count_u64(number: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quoted_path_is_one_word_and_no_option() {
+        for (path, expected) in [
+            ("etc/sidegate.toml", "etc/sidegate.toml"),
+            ("-dash/sidegate.toml", "./-dash/sidegate.toml"),
+            ("--", "./--"),
+            ("-a b", "'./-a b'"),
+            ("/-a", "/-a"),
+            ("a'b", r"'a'\''b'"),
+        ] {
+            assert_eq!(shell_quoted(Path::new(path)), expected, "{path}");
+        }
+    }
 
     #[test]
     fn diagnostic_has_no_terminal_controls_with_or_without_color() {
