@@ -102,7 +102,7 @@ class Answer:
 
 def connected(probe, port, unix):
     if not probe.unix:
-        return socket.create_connection(("127.0.0.1", port), 10, source_address=(probe.client, 0))
+        return socket.create_connection((probe.to, port), 10, source_address=(probe.client, 0))
     wire = socket.socket(socket.AF_UNIX)
     wire.settimeout(10)
     wire.connect(str(unix))

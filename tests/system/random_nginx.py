@@ -61,9 +61,15 @@ HOSTS = ["one.example", "a.one.example", "a.b.one.example", "two.example", "a.tw
 # Peers whose word counts for a client's address, and where that word is.
 TRUSTED = [
     "127.1.0.0/16", "127.1.0.0/16", "127.1.0.7", "127.2.0.0/16", "127.0.0.0/8", "unix:", "unix:", "0.0.0.0/0", "::1",
-    "::ffff:127.0.0.0/104", "localhost",
+    "::ffff:127.0.0.0/104", "localhost", "0.0.0.0/1", "128.0.0.0/1", "64.0.0.0/2",
 ]  # fmt: skip
 NAMED_BY = ["X-Forwarded-For"] * 6 + ["proxy_protocol"] * 3 + ["x-forwarded-for", "X-Real-IP", "Forwarded", "X-Key"]
+
+# Networks of IPv6: all of them, some with IPv4-mapped addresses, and one without.
+NETWORKS6 = ["::/0", "::/0", "::/1", "::/64", "::ffff:127.2.0.0/112", "::ffff:127.1.0.7", "::ffff:0:0/96", "2001:db8::/32", "::1"]
+
+# An address that a narrower `listen` has beside a wildcard.
+NARROW = "127.0.0.9"
 
 PORT = "PORT"
 BACKEND = "BACKEND"
@@ -110,6 +116,7 @@ class Probe:
     times: int
     unix: bool = False
     proxied: str = ""
+    to: str = "127.0.0.1"
 
 
 class Generator:
@@ -122,6 +129,9 @@ class Generator:
         self.twice = False
         # Both kinds of sockets lead to the same servers.
         self.unix, self.proxied, self.named = self.often(25), self.often(15), self.often(45)
+        # Sockets whose IPv4 clients have IPv4-mapped addresses, and rules about IPv6.
+        self.wide = self.pick(["127.0.0.1:"] * 6 + ["", "[::]:", "[::]:"])
+        self.v6, self.narrow = self.often(20) or self.wide == "[::]:", self.wide == "" and self.often(70)
 
     def often(self, percent):
         return self.random.random() * 100 < percent
@@ -133,6 +143,8 @@ class Generator:
         servers = [self.server(number) for number in range(self.pick([1, 1, 1, 2, 3]))]
         if self.proxied and not any(node.text.endswith("proxy_protocol") for server in servers for node in server.inside):
             servers[0].inside[0].text += " proxy_protocol"
+        if self.narrow:
+            servers.append(self.beside())
         level = [node for node in self.access() if self.often(20)]
         if self.named and self.often(50):
             level += self.trust()
@@ -146,7 +158,8 @@ class Generator:
         return [Node("http", tables + [Node(zone) for zone in ZONES] + files + recipe + level + servers)]
 
     def server(self, number):
-        inside = [Node(f"listen 127.0.0.1:{PORT}{self.pick(['', ' proxy_protocol']) if self.proxied else ''}")]
+        shared = " ipv6only=off" if self.wide == "[::]:" and number == 0 else ""
+        inside = [Node(f"listen {self.wide}{PORT}{shared}{self.pick(['', ' proxy_protocol']) if self.proxied else ''}")]
         if self.unix:
             inside.append(Node(f"listen unix:{SOCKET}"))
         if self.named and self.often(60):
@@ -173,6 +186,14 @@ class Generator:
                 seen.add(node.text)
                 inside.append(node)
         return Node("server", inside)
+
+    def beside(self):
+        """A server at an address that the socket of the others has as well."""
+        inside = [Node(f"listen {NARROW}:{PORT}")]
+        if self.often(50):
+            inside.append(Node(f"server_name {self.pick(NAMES)}"))
+        shut = self.pick(["return 403", "return 404", "root /nowhere", "return 200", "auth_basic staff"])
+        return Node("server", [*inside, Node("location /", [Node(shut)])])
 
     def path(self, outer):
         start = outer if outer.startswith("/") else "/"
@@ -255,6 +276,11 @@ class Generator:
     def access(self):
         networks = ["127.1.0.0/16", "127.2.0.0/16", "127.0.0.0/9", "127.1.0.7", "all", "all"]
         networks += ["unix:", "unix:"] if self.unix else []
+        if self.v6:
+            # Mostly without a rule about IPv4: nginx then judges IPv4-mapped addresses by these.
+            networks = NETWORKS6 if self.often(70) else networks + NETWORKS6
+            if self.often(80):
+                return [Node(f"{self.pick(['allow', 'deny'])} {self.pick(networks)}") for _ in range(self.pick([1, 2, 2, 3]))]
         rules = [Node(f"{self.pick(['allow', 'deny'])} {self.pick(networks)}") for _ in range(self.pick([1, 2, 2, 3]))]
         return rules + ([Node("deny all")] if self.often(50) else [])
 
@@ -318,6 +344,7 @@ class Generator:
                 # All users of this host are one client, who would come twice.
                 self.unix and not self.twice and self.often(40),
                 self.header(low),
+                NARROW if self.narrow and self.often(30) else "127.0.0.1",
             )
 
     def claims(self, low):
@@ -325,7 +352,9 @@ class Generator:
         if not self.named or self.often(20):
             return ()
         # No element of ",A": nginx reads the comma as a part of the address.
-        one = lambda: f"127.{self.pick([1, 1, 2, 2, 9, 200])}.{low}" + self.pick(["", "", "", "", "", ":80"])
+        mapped = lambda: "::ffff:" if self.v6 and self.often(40) else ""
+        plain = lambda: f"127.{self.pick([1, 1, 2, 2, 9, 200])}.{low}"
+        one = lambda: mapped() + plain() if self.often(70) else plain() + self.pick(["", ":80"])
         # An address of IPv6 is that of many probes.
         odd = ["unknown"] if self.twice else ["unknown", "::1", "[::1]:80"]
         element = lambda: one() if self.often(75) else self.pick(odd)
@@ -338,7 +367,9 @@ class Generator:
         if not self.often(80 if self.proxied else 3):
             return ""
         source = f"127.{self.pick([1, 2, 9, 200])}.{low}"
-        return self.pick([f"PROXY TCP4 {source} 127.0.0.1 4000 80\r\n"] * 4 + ["PROXY UNKNOWN\r\n"])
+        named = f"PROXY TCP4 {source} 127.0.0.1 4000 80\r\n"
+        mapped = f"PROXY TCP6 ::ffff:{source} ::1 4000 80\r\n"
+        return self.pick([named] * 4 + ["PROXY UNKNOWN\r\n"] + [mapped] * (4 if self.v6 else 0))
 
     def crooked(self, path):
         """The path, or another one near it. A line feed stays where a pattern has it: docs/decisions/018-import-opens.md."""
