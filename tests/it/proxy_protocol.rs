@@ -102,9 +102,12 @@ async fn local_and_unknown_keep_the_address_of_the_peer() {
     let sidegate = behind(&backend).allow("127.0.0.1").run().await;
     let unix = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x31\0\xd8"[..], &[b'/'; 216]].concat();
     let unspecified = b"\r\n\r\n\0\r\nQUIT\n\x21\x00\0\0";
+    // As LOCAL below, for a client of datagrams.
+    let datagrams = b"\r\n\r\n\0\r\nQUIT\n\x21\x12\0\x0c\xc0\0\x02\x07\xc0\0\x02\x07\0\x01\0\x02";
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x11\0\x0c\xc0\0\x02\x07\xc0\0\x02\x07\0\x01\0\x02";
-    for header in [LOCAL, local, unspecified, &unix, b"PROXY UNKNOWN\r\n", b"PROXY UNKNOWN ::1\r\n"]
-    {
+    let unknown = [&b"PROXY UNKNOWN\r\n"[..], b"PROXY UNKNOWN ::1\r\n"];
+    let binary = [LOCAL, local, unspecified, datagrams, &unix];
+    for header in [&binary[..], &unknown].concat() {
         of(&sidegate, header).open("/chat").await.expect_echo("hello").await;
         let head = backend.heads().pop().unwrap();
         assert_eq!(head.header("x-forwarded-for"), Some("127.0.0.1"));

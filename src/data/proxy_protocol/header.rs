@@ -5,7 +5,7 @@
 //! refuses a `LOCAL` header for the family that a receiver has to ignore. This module decides all
 //! of that before the crate sees a byte.
 
-use proxy_header::{ParseConfig, ProxyHeader};
+use proxy_header::{ParseConfig, Protocol, ProxyHeader};
 
 use crate::data::proxy_protocol::fault::{HeaderFault, MAX_HEADER_BYTES, MAX_V1_BYTES, Opening};
 use crate::data::proxy_protocol::tlv;
@@ -141,8 +141,7 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(ProxiedConnection, usize)>, HeaderFa
 
 /// The contents of a whole header with the command `PROXY`.
 fn proxied(header: &[u8], family: u8) -> Result<(Option<Endpoints>, ProxyDetails), HeaderFault> {
-    // Section 2.2: UNSPEC, IPv4, IPv6 and Unix, each over a stream or datagrams. QUIC comes as
-    // datagrams.
+    // Section 2.2: UNSPEC, IPv4, IPv6 and Unix, each over a stream or datagrams.
     let addresses = match family {
         0x00 => 0,
         0x11 | 0x12 => 2 * 4 + 2 * 2,
@@ -156,7 +155,10 @@ fn proxied(header: &[u8], family: u8) -> Result<(Option<Endpoints>, ProxyDetails
     let details = tlv::read(header, tlvs)?;
     let config = ParseConfig { include_tlvs: false, ..ParseConfig::default() };
     let parsed = ProxyHeader::parse(header, config).map_err(|_| HeaderFault::V2TooShort)?;
-    let endpoints = parsed.0.proxied_address().map(|addresses| Endpoints {
+    // A listener takes streams alone. A receiver treats what it doesn't support as UNSPEC.
+    let named =
+        parsed.0.proxied_address().filter(|addresses| addresses.protocol == Protocol::Stream);
+    let endpoints = named.map(|addresses| Endpoints {
         source: addresses.source,
         destination: addresses.destination,
     });
@@ -272,9 +274,6 @@ mod tests {
     fn v2_header_is_read() {
         let named = Some(endpoints(SOURCE, DESTINATION));
         assert_eq!(check(&ipv4(&[]), named).version, HeaderVersion::V2);
-        let mut datagrams = ipv4(&[]);
-        datagrams[13] = 0x12;
-        check(&datagrams, named);
         let addresses = [&[0; 15][..], &[1], &[0; 15], &[2], &[0, 1, 0, 2]].concat();
         check(&v2(0x21, 0x21, &addresses), Some(endpoints("[::1]:1", "[::2]:2")));
     }
@@ -287,6 +286,17 @@ mod tests {
         for family in [0x00, 0x11, 0x21, 0x31, 0x55, 0xFF] {
             check(&v2(0x20, family, b"xyz"), None);
             check(&v2(0x20, family, &[0xFF; 300]), None);
+        }
+    }
+
+    #[test]
+    fn v2_datagrams_have_no_endpoints() {
+        for (family, length) in [(0x12, 12), (0x22, 36), (0x32, 216)] {
+            check(&v2(0x21, family, &vec![1; length]), None);
+            // The TLVs behind are those of the connection all the same.
+            let whole = [&vec![1; length][..], b"\x02\x00\x01a"].concat();
+            let read = check(&v2(0x21, family, &whole), None);
+            assert_eq!(read.details.authority.as_deref(), Some("a"));
         }
     }
 
