@@ -139,7 +139,8 @@ impl ListenerIdentity {
             Some(ClientSource::Field { header, recursive, .. }) if !self.forwarders.is_empty() => {
                 let text = format!(
                     "`forwarded` of the listener `{}`; an element of the header that is no address \
-                     is answered 400, where nginx judged the peer",
+                     is answered 400, and some that nginx can't read, as `[2001:db8::5]`, are \
+                     addresses, where nginx judged the peer",
                     self.listener
                 );
                 let word = DirectiveOutcome::Differs;
