@@ -57,8 +57,7 @@ pub fn tunnels(verb: &TunnelsArgs) -> Exit {
 }
 
 fn order(text: &str) -> Result<TunnelOrder, String> {
-    let known = TunnelOrder::ALL.iter().find(|(word, _)| *word == text);
-    known.map(|(_, order)| *order).ok_or_else(|| "write id, bytes or client".into())
+    TunnelOrder::parse(text).ok_or_else(|| "write id, bytes or client".into())
 }
 
 fn screen(answer: &TunnelsAnswer, color: bool) -> String {

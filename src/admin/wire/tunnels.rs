@@ -43,13 +43,21 @@ pub enum TunnelOrder {
 }
 
 impl TunnelOrder {
-    /// Every order with its word.
-    pub const ALL: [(&'static str, TunnelOrder); 3] =
-        [("id", TunnelOrder::Id), ("bytes", TunnelOrder::Bytes), ("client", TunnelOrder::Client)];
+    /// All orders, in the sequence of the help text.
+    pub const ALL: [TunnelOrder; 3] = [TunnelOrder::Id, TunnelOrder::Bytes, TunnelOrder::Client];
 
     /// The word on the wire.
-    pub fn word(self) -> &'static str {
-        TunnelOrder::ALL.iter().find(|(_, order)| *order == self).map_or("id", |(word, _)| word)
+    pub const fn word(self) -> &'static str {
+        match self {
+            TunnelOrder::Id => "id",
+            TunnelOrder::Bytes => "bytes",
+            TunnelOrder::Client => "client",
+        }
+    }
+
+    /// The order with this word.
+    pub fn parse(word: &str) -> Option<TunnelOrder> {
+        TunnelOrder::ALL.into_iter().find(|order| order.word() == word)
     }
 }
 
@@ -87,8 +95,8 @@ impl AdminRequest for TunnelsRequest {
             }
             match name {
                 "sort" => {
-                    let known = TunnelOrder::ALL.iter().find(|(word, _)| *word == value);
-                    request.sort = known.ok_or("`sort` is id, bytes or client")?.1;
+                    let known = TunnelOrder::parse(&value);
+                    request.sort = known.ok_or("`sort` is id, bytes or client")?;
                 }
                 "limit" => request.limit = limit(&value)?,
                 "after" => {

@@ -219,7 +219,7 @@ fn without_a_candidate_there_is_nothing_to_promote() {
         r#"
 error: policies/chat.shadow.toml does not exist: there is nothing to promote
 --> policies/chat.shadow.toml:1:1
- = help: a candidate is written there, judged beside the policy for a while, and then promoted
+ = help: policies with a candidate: desk; a candidate is written there, judged beside the policy for a while, and then promoted
 "#
         .trim_matches('\n')
     );
