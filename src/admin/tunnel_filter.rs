@@ -64,9 +64,11 @@ impl TunnelFilter {
         let of = |entries: Vec<Arc<LiveEntry>>, kind: EntryKind| {
             entries.into_iter().map(move |entry| SelectedEntry { entry, kind: kind.clone() })
         };
+        // The tables are read one after the other, so a selection is no snapshot of one moment.
         let all = of(tunnels.entries(), EntryKind::Tunnel)
             .chain(of(tunnels.exchanges(), EntryKind::Exchange));
         let mut found: Vec<_> = all.filter(|one| self.admits(one, now)).collect();
+        // A removed route may still have tunnels, so its name is wrong only if nothing open has it.
         if found.is_empty() {
             self.check_names(snapshot)?;
         }

@@ -43,6 +43,7 @@ pub struct CloseArgs {
 /// the filters, and with 2 where nothing selects any.
 pub fn close(verb: &CloseArgs) -> Exit {
     let selector = verb.filter.selector();
+    // The agent checks this too. Here it ends with the status for wrong usage, and needs no agent.
     match (verb.all, selector.is_empty()) {
         (false, true) => {
             print_error("nothing is selected: give a filter, or --all");
@@ -71,6 +72,7 @@ fn sentence(answer: &CloseAnswer) -> String {
     let CloseAnswer { dry_run, tunnels, exchanges, code, reason, spread } = answer;
     let counts =
         format!("{} and {}", count_u64(*tunnels, "tunnel"), count_u64(*exchanges, "exchange"));
+    // Escaped, since a terminal would obey control characters of a reason.
     let reason = reason.escape_debug();
     match dry_run {
         true => format!("would close {counts}, with {code} \"{reason}\" over {spread}"),

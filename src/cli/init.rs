@@ -147,6 +147,7 @@ pub fn init(verb: &InitArgs) -> Exit {
         return Exit::Failure;
     }
     print(next_steps(&site, &pages));
+    // Findings do not fail `init`: the files exist now, and a second run would refuse to write.
     let found = check::found(&verb.dir);
     if !found.is_empty() {
         print("\n`sidegate check` reports:\n");
@@ -208,6 +209,7 @@ impl InitSite<'_> {
 
     /// The site's name, with the port unless it is the scheme's default.
     fn authority(&self) -> String {
+        // Browsers leave the default port of a scheme out of `Origin` (RFC 6454 §6.2).
         let own = if self.verb.plain { 80 } else { 443 };
         match self.verb.listen.tcp().map(|at| at.port()) {
             Some(port) if port != own => format!("{}:{port}", self.name()),
@@ -223,6 +225,7 @@ impl InitSite<'_> {
 
     /// The certificate's names besides `localhost` and the loopback addresses.
     fn certificate_names(&self) -> Vec<String> {
+        // The brackets of an IPv6 host belong to URLs (RFC 3986 §3.2.2), not to certificates.
         let host = Some(self.host.to_string())
             .filter(|host| host != "*")
             .map(|host| host.replace(['[', ']'], ""));
@@ -238,6 +241,7 @@ impl InitSite<'_> {
     fn metrics(&self) -> u16 {
         let backend = authority(&self.verb.backend).map(|at| at.port());
         let own = self.verb.listen.tcp().map(|at| at.port());
+        // Ports alone are compared: a listener at a wildcard address has that of loopback as well.
         let is_free = |port: &u16| Some(*port) != own && Some(*port) != backend;
         (METRICS_PORT..).find(is_free).unwrap_or(METRICS_PORT)
     }
@@ -321,6 +325,7 @@ fn host(verb: &InitArgs) -> Result<HostPattern, String> {
         (None, true) => verb.listen.tcp().map(|at| at.ip()),
     };
     match ip {
+        // No client sends a wildcard address as its `Host`, so no default would match.
         Some(ip) if ip.is_unspecified() => {
             Err("--plain on a wildcard address needs a host name: add --host NAME".into())
         }
@@ -344,6 +349,7 @@ fn listen(text: &str) -> Result<ListenArg, String> {
         "not an address with a port: write one like 0.0.0.0:8443 or [::]:8443, or unix:/PATH"
             .to_owned()
     })?;
+    // A link-local address means nothing without its zone (RFC 4007 §6), which URLs do not carry.
     let is_of_a_link = matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
     match address.port() {
         0 => Err("port 0 is a different port at each start: name one, like 8443".to_owned()),
@@ -358,6 +364,7 @@ fn listen(text: &str) -> Result<ListenArg, String> {
 fn authority(backend: &str) -> Option<SocketAddr> {
     let (scheme, at) = backend.split_once("://")?;
     let port = if scheme == "https" { 443 } else { 80 };
+    // `init` resolves no other name, so that its result does not depend on the network.
     let at = at.replace("localhost", "127.0.0.1");
     at.parse()
         .ok()
@@ -367,6 +374,7 @@ fn authority(backend: &str) -> Option<SocketAddr> {
 /// Fails if the backend is the listener itself.
 fn check_backend_differs(verb: &InitArgs) -> Result<(), String> {
     let Some(own) = verb.listen.tcp() else {
+        // Compared as written: loading the files finds links and other spellings (`socket_paths`).
         return match verb.listen.to_string() == verb.backend {
             true => Err(format!(
                 "the listener and the backend would both use {}: name another path with --listen",
@@ -376,6 +384,7 @@ fn check_backend_differs(verb: &InitArgs) -> Result<(), String> {
         };
     };
     let is_itself = |at: SocketAddr| {
+        // Other addresses of this host are not known here: interfaces come and go.
         let is_here = own.ip() == at.ip() || own.ip().is_unspecified() && at.ip().is_loopback();
         at.port() == own.port() && is_here
     };
@@ -510,6 +519,7 @@ fn curl_address_options(site: &InitSite<'_>) -> String {
         (ListenArg::Tcp(_), None) => return String::new(),
         (ListenArg::Tcp(address), Some(target)) => (address.port(), bracketed(target)),
     };
+    // `--resolve` fills curl's DNS cache, which curl does not consult for a literal address.
     match site.name().trim_matches(['[', ']']).parse::<IpAddr>() {
         Ok(_) => format!("--connect-to {} ", quoted(format!("::{target}:{port}"))),
         Err(_) => format!("--resolve {} ", quoted(format!("{}:{port}:{target}", site.name()))),

@@ -46,6 +46,7 @@ pub fn lapsing(verb: &LapsingArgs) -> Exit {
             Exit::Failure
         })
     } else {
+        // Without the policies' tests: a failing test must not hide the entries that lapse.
         let built = compile::compile_untested(config).map_err(|errors| {
             print_diagnostics(&errors);
             Exit::Config
@@ -82,6 +83,7 @@ fn row(entry: &LapsingEntry) -> Row {
     let policy = format!("{}{candidate}", entry.policy);
     let [owner, ticket] = [&entry.owner, &entry.ticket].map(|text| text.as_deref().unwrap_or("-"));
     let cells = [&entry.expires, &policy, &entry.list, &entry.entry, &entry.place, owner, ticket];
+    // Owner and ticket are free text of a list, in which a terminal would obey control characters.
     let cell = |text: &str| (printable::line(text).into_owned(), Tone::Plain);
     Row { cells: cells.into_iter().map(cell).collect(), note: String::new() }
 }

@@ -90,6 +90,7 @@ fn row(tunnel: &TunnelStatus) -> Row {
         bytes(tunnel.from_client.bytes as f64),
         bytes(tunnel.from_backend.bytes as f64),
     ];
+    // Routes and identities may hold control characters, which a terminal would obey.
     let cell = |text: String| (printable::line(&text).into_owned(), Tone::Plain);
     Row { cells: cells.into_iter().map(cell).collect(), note: String::new() }
 }

@@ -64,11 +64,13 @@ pub fn network(text: &str) -> Option<IpNet> {
     }
     let network = match length {
         None => address.into(),
+        // `parse` alone would accept a plus sign, which `ngx_atoi` refuses.
         Some(digits) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
             IpNet::new(address, digits.parse().ok()?).ok()?
         }
         Some(_) => return None,
     };
+    // nginx warns about host bits ("low address bits are meaningless"), and clears them.
     Some(network.trunc())
 }
 
@@ -102,6 +104,7 @@ pub struct UserDecision {
 
 /// Returns what `rules` decide for users of this host; nginx doesn't tell one from another.
 pub fn decide_users(rules: &[AccessRule]) -> UserDecision {
+    // nginx keeps a list of its own for Unix peers (`rules_un`), which `all` and `unix:` enter.
     let first = rules.iter().find(|rule| !matches!(rule.whom, AccessSubject::Network(_)));
     UserDecision { admits: first.is_none_or(|rule| rule.admits), by: first.map(|rule| rule.id) }
 }
@@ -140,6 +143,7 @@ pub fn all_v6() -> IpNet {
 fn family(rules: &[AccessRule], root: IpNet) -> Vec<NetworkDecision> {
     let mut first: HashMap<IpNet, usize> = HashMap::new();
     for (at, rule) in rules.iter().enumerate() {
+        // Mapped networks are left out: such clients are folded to IPv4 before they are looked up.
         if let Some(network) = rule.whom.covers(root).filter(|network| !is_mapped(*network)) {
             first.entry(network).or_insert(at);
         }
@@ -190,6 +194,7 @@ pub fn rules_for_mapped(rules: &[AccessRule]) -> Vec<AccessRule> {
 /// by their IPv4 addresses.
 pub fn mapped_refusals(rules: &[AccessRule]) -> Vec<DirectiveId> {
     let folded = rules_for_mapped(rules);
+    // By their IPv4 addresses the clients match no rule, and are admitted: only refusals differ.
     decide(&folded).iter().filter(|one| !one.admits).filter_map(|one| one.by).collect()
 }
 
@@ -199,6 +204,7 @@ fn unmapped(whom: AccessSubject) -> Option<IpNet> {
     if mapped().is_some_and(|mapped| network.contains(&mapped)) {
         return Some(all_v4());
     }
+    // The IPv4 address is the last 32 bits (RFC 4291 §2.5.5.2), so its prefix is 96 shorter.
     let address = network.network().to_ipv4_mapped()?;
     IpNet::new(address.into(), network.prefix_len().checked_sub(96)?).ok()
 }

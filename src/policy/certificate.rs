@@ -132,6 +132,7 @@ impl ClientCertificate {
     /// The name by which logs and limits know the client: its first URI name, else its first DNS
     /// name, else its key.
     pub fn identity(&self) -> Identity<'_> {
+        // The first name suffices: an X.509-SVID has exactly one URI name (SPIFFE X509-SVID §2).
         match (self.uris.first(), self.dns_names.first()) {
             (Some(uri), _) => Identity::Uri(uri),
             (None, Some(name)) => Identity::Dns(name),
@@ -233,9 +234,11 @@ impl IdentityPattern {
             let pin = KeyPin::parse(digits);
             return pin.map(IdentityPattern::Key).ok_or("behind `sha256:` come 64 hex digits");
         }
+        // A scheme is case-insensitive (RFC 3986 §3.1), unlike the two words above.
         let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
         match scheme.as_deref() {
             Some("dns" | "sha256") => Err("its first word is written in lower case"),
+            // A common name is text without a type, which RFC 9525 rules out as an identifier.
             Some("cn") => Err("the common name matches no pattern"),
             Some(scheme) if NO_SCHEMES.contains(&scheme) => {
                 Err("it begins with a kind that no pattern has")
@@ -277,6 +280,7 @@ impl IdentityPattern {
     pub fn denies(&self, certificate: &ClientCertificate) -> bool {
         let may_match = match self {
             IdentityPattern::Uri(pattern) if pattern.has_wildcard => {
+                // A name that was left out may be the denied name, so `deny` fails closed.
                 certificate.has_odd_uri || certificate.uris.iter().any(|uri| pattern.may_match(uri))
             }
             _ => false,
@@ -398,6 +402,7 @@ fn matches_segments(pattern: &[&str], name: &[&str]) -> bool {
             Some(segment) if matches_glob(segment.as_bytes(), name[n].as_bytes()) => {
                 (p, n) = (p + 1, n + 1);
             }
+            // The last `**` takes one more segment, and the rest of the pattern is tried again.
             _ => {
                 let Some((at, taken)) = last else { return false };
                 last = Some((at, taken + 1));
@@ -408,6 +413,7 @@ fn matches_segments(pattern: &[&str], name: &[&str]) -> bool {
             }
         }
     }
+    // A `**` at the end needs a segment of its own, so no part of the pattern may be left.
     p == pattern.len()
 }
 

@@ -83,6 +83,8 @@ impl AdminRequest for CloseRequest {
                 }
             }
         }
+        // An empty selection must not mean everything: a script whose variable is empty would
+        // otherwise close all tunnels.
         match (request.all, request.selector.is_empty()) {
             (false, true) => Err(format!("nothing is selected: {SELECTOR_NAMES}, or all=true")),
             (true, false) => Err("`all` and a filter contradict each other".into()),
@@ -91,6 +93,7 @@ impl AdminRequest for CloseRequest {
     }
 
     fn is_answered_by(&self, answer: &CloseAnswer) -> bool {
+        // An agent that ignored `dry_run` has closed tunnels: its answer must not pass for a count.
         self.dry_run == answer.dry_run && self.code == answer.code && self.reason == answer.reason
     }
 }
@@ -102,6 +105,7 @@ impl AdminRequest for CloseRequest {
 pub fn close_code(text: &str) -> Result<u16, String> {
     let wrong = "`code` is a close code that may be sent: 1000 to 1003, 1007 to 1009, 1011 to \
                  1014, or 3000 to 4999";
+    // 1005, 1006 and 1015 never go on the wire, and 1010 is sent by clients only (RFC 6455 §7.4.1).
     text.parse().ok().filter(|code| code::may_be_sent(*code)).ok_or_else(|| wrong.into())
 }
 

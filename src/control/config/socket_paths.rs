@@ -114,6 +114,7 @@ pub fn check_length(path: &Path) -> Result<(), Finding> {
 fn real_path(path: &Path, files: &mut Files) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let asked = absolute.clone();
+    // Through `files`, since `canonicalize` can hang on a network file system that is gone.
     let found = files.call(move || resolved(&asked, &|path| path.canonicalize().ok()));
     found.unwrap_or_else(|_| resolved(&absolute, &|_| None))
 }
@@ -123,10 +124,12 @@ fn resolved(path: &Path, canonical: &impl Fn(&Path) -> Option<PathBuf>) -> PathB
     if let Some(found) = canonical(path) {
         return found;
     }
+    // The socket need not exist before the start, while the folder above it mostly does.
     let Some(parent) = path.parent() else { return path.to_owned() };
     let folder = resolved(parent, canonical);
     match path.components().next_back() {
         Some(Component::Normal(name)) => folder.join(name),
+        // As in the kernel, `..` behind a symbolic link is the parent of the link's target.
         Some(Component::ParentDir) => folder.parent().map_or(folder.clone(), Path::to_owned),
         _ => folder,
     }

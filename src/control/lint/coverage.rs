@@ -18,6 +18,7 @@ pub fn uncovered(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
     // Loading has reported equal routes already.
     let Ok(routes) = Routes::new(table.collect()) else { return Vec::new() };
     let tests = loaded.policies.iter().chain(&loaded.baseline).flat_map(|page| &page.tests);
+    // A test with an invalid URL has an error of its own, and leads to no route.
     let asked = tests.filter_map(|test| test.request.as_ref().ok());
     let covered: HashSet<_> = asked
         .filter_map(|request| routes.find(request.host.name(), request.path.forwarded(false)))

@@ -45,6 +45,7 @@ pub fn denied_entries(
     baseline: Option<&PolicySettings>,
     now: Timestamp,
 ) -> Vec<Lint> {
+    // `deny` of the baseline holds under every policy, whatever that policy allows.
     let deny = page.deny.iter().chain(baseline.into_iter().flat_map(|baseline| &baseline.deny));
     let denying: Vec<_> = deny.map(|list| DenyIndex::new(list)).collect();
     let remark = |list: &List| {

@@ -60,6 +60,8 @@ impl LintLocation {
         let path = folder.join(&*self.file);
         let file = Arc::from(path.display().to_string());
         let number = self.line as usize;
+        // The file may have changed since it was loaded. A line or a word that is gone only makes
+        // the underlined part wider.
         let bytes = files.read(&path, MAX_LIST_BYTES).ok();
         let text =
             bytes.as_ref().and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
@@ -89,6 +91,7 @@ fn word_in(line: &str, word: &str) -> Option<Range<usize>> {
 
 /// Finds `entry` in `line`: a line of a list file, or one with strings between quotes.
 fn entry_in(line: &str, entry: &ListEntry) -> Option<Range<usize>> {
+    // A byte order mark may precede the first entry of a list file.
     let bare = line.trim_start_matches('\u{feff}');
     let mut pieces = std::iter::once(bare).chain(line.split(['"', '\'']));
     let is_it = |piece: &&str| {

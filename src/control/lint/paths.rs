@@ -14,6 +14,7 @@ pub fn differing_in_case(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
     let mut known: HashMap<Vec<u8>, Vec<&RouteSettings>> = HashMap::new();
     let mut pairs = Vec::new();
     for page in &loaded.settings.routes {
+        // Decoded, since backends decode before they compare: `/%41` and `/a` differ in case only.
         let earlier = known.entry(decoded(page.path.as_str()).to_ascii_lowercase()).or_default();
         let twin = earlier
             .iter()
@@ -70,6 +71,7 @@ pub fn ambiguous(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
     let Ok(routes) = Routes::new(table.collect()) else { return Vec::new() };
     let elsewhere = |page: &RouteSettings| {
         let host = a_host_of(&page.host);
+        // Under the same policy either reading gets the same verdict.
         let differs = |path: &[u8]| {
             routes.find_decoded(&host, path).filter(|other| other.policy != page.policy).copied()
         };

@@ -161,10 +161,12 @@ fn requires_certificate(page: &PolicySettings) -> bool {
 /// without TLS. A page under any name that resolves to this host is then of the same origin.
 pub fn rebinding(loaded: &LoadedConfig, config: &Path) -> Vec<Lint> {
     let settings = &loaded.settings;
+    // With TLS a rebound name fails earlier: the certificate is not valid for the attacker's host.
     if !settings.listeners.iter().any(|listener| listener.protocol == Protocol::Plain) {
         return Vec::new();
     }
     let pages = || loaded.policies.iter().chain(&loaded.candidates);
+    // `same` compares `Origin` with `Host`, and after rebinding both name the attacker's site.
     let admits_same = |page: &PolicySettings| {
         page.origins
             .as_ref()

@@ -67,15 +67,18 @@ fn look(path: &Path) -> Option<(String, &'static str)> {
     if !found.is_dir() {
         return Some((format!("{shown} is no directory"), "a socket is a file of a directory"));
     }
+    // Without the sticky bit, write permission lets any user unlink the socket and bind another.
     let mode = found.permissions().mode();
     if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
         let what = format!("all users may write to {shown}, and so put a socket of theirs there");
         return Some((what, "a directory that only the user that runs sidegate may write to"));
     }
+    // access(2), since the mode alone says nothing of ACLs and read-only mounts.
     if access(folder, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         let what = format!("this user cannot create a socket in {shown}");
         return Some((what, "the user that runs sidegate needs write permission there"));
     }
+    // Links are not followed: bind(2) fails at a symbolic link, wherever it leads.
     let there = fs::symlink_metadata(&absolute).ok()?;
     (!there.file_type().is_socket()).then(|| {
         let what = format!("something other than a socket is at {}", absolute.display());

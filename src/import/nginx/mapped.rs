@@ -14,6 +14,8 @@ use crate::import::nginx::server::Server;
 pub fn takes_mapped(address: &NginxAddress, all: &[Listen]) -> bool {
     let Some(SocketAddr::V6(own)) = address.tcp() else { return false };
     let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), own.port());
+    // `ipv6only` is on by default, so IPv4 clients of the port come to a twin at `0.0.0.0`, where
+    // nginx knows them by their IPv4 addresses.
     let is_shared = || all.iter().any(|one| one.address == *address && one.both_families);
     let has_twin = || all.iter().any(|one| one.address.tcp() == Some(any));
     let is_any = own.ip().is_unspecified() && (is_shared() || !has_twin());
@@ -35,6 +37,7 @@ pub fn add_rules(servers: &mut [Server]) {
             continue;
         }
         for level in &mut levels {
+            // Appended, which overrides nothing: rules are added only where none is about IPv4.
             let more = rules_for_mapped(&level.access);
             level.access.extend(more);
         }

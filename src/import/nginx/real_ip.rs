@@ -26,6 +26,8 @@ impl RealIpSettings {
     /// by itself.
     pub fn inherit(self, outer: &RealIpSettings) -> RealIpSettings {
         RealIpSettings {
+            // An array in nginx: a level with one directive of its own inherits none of the outer
+            // ones (`ngx_http_realip_merge_loc_conf`).
             from: if self.from.is_empty() { outer.from.clone() } else { self.from },
             header: self.header.or_else(|| outer.header.clone()),
             recursive: self.recursive.or(outer.recursive),
@@ -54,6 +56,7 @@ pub enum TrustedPeer {
 impl TrustedPeer {
     /// Parses the word after `set_real_ip_from`.
     pub fn parse(text: &str) -> TrustedPeer {
+        // nginx tries the word as a network (`ngx_ptocidr`) before it resolves it as a name.
         match network(text) {
             Some(network) if is_mapped(network) => TrustedPeer::Nobody,
             Some(network) => TrustedPeer::Listed(PeerPattern::Network(network)),
@@ -84,6 +87,8 @@ impl RealIpHeader {
 
     /// Parses the word after `real_ip_header`.
     pub fn parse(text: &str) -> RealIpHeader {
+        // nginx compares by `strcmp`, so only this spelling selects the reader of all lines.
+        // Another spelling makes it a generic header, of which the first line counts.
         match text {
             "X-Forwarded-For" => RealIpHeader::XForwardedFor,
             "proxy_protocol" => RealIpHeader::ProxyProtocol,
@@ -129,9 +134,11 @@ impl ClientSource {
         let set = settings.header.as_ref().map(|set| set.value.clone());
         let header = set.unwrap_or_else(RealIpHeader::default_header);
         let recursive = settings.recursive.is_some_and(|set| set.value);
+        // Without a trusted peer the handler declines, whatever `real_ip_header` says.
         match header {
             _ if from.is_empty() => ClientSource::Peer,
             RealIpHeader::ProxyProtocol if socket.proxy_protocol => ClientSource::ProxyHeader(from),
+            // Without `proxy_protocol` on the socket no header is read, and the handler declines.
             RealIpHeader::ProxyProtocol => ClientSource::Peer,
             header => ClientSource::Field { header, recursive, from },
         }
@@ -168,6 +175,8 @@ impl TrustedPeers {
     /// Returns the peers of these that can connect to a socket. An address is no peer at a Unix
     /// socket, and may still lie in a header.
     fn at(mut self, socket: ListenTraits) -> TrustedPeers {
+        // The peer of a Unix socket matches `unix:` alone. Once it is trusted, addresses matter
+        // again: the recursive walk through the header passes over them.
         let has_users = self.listed.contains(&PeerPattern::Unix);
         if !socket.is_unix {
             self.listed.retain(|peer| *peer != PeerPattern::Unix);

@@ -89,12 +89,16 @@ impl ListenerIdentity {
         // A catch-all that answers by itself judges no client. At a socket of redirects all do so.
         let passes = servers().any(Server::proxies);
         let judging = servers().filter(|server| server.proxies() || !passes);
+        // The level of the server counts too: `ngx_http_realip_module` runs in the POST_READ phase,
+        // before a location is chosen, and again in PREACCESS.
         let mut sources = judging.flat_map(levels).map(|level| ClientSource::of(level, kind));
         let first = sources.next().unwrap_or(ClientSource::Peer);
         let source = sources.all(|other| other == first).then_some(first);
         let (mut proxies, mut forwarders) = (Vec::new(), Vec::new());
         match &source {
             Some(ClientSource::ProxyHeader(from)) => proxies = from.listed.clone(),
+            // Left out where PROXY headers come as well: Sidegate's walk begins at the client of
+            // the PROXY header, that of nginx at the peer of the connection.
             Some(ClientSource::Field { header, from, .. })
                 if is_x_forwarded_for(header)
                     && socket.proxy_protocol == Some(false)
@@ -119,6 +123,7 @@ impl ListenerIdentity {
     /// Returns what differs for the clients of a location.
     pub fn notes(&self, at: JudgedLocation<'_>) -> Vec<IdentityNote> {
         let mut notes = Vec::new();
+        // `None` as well: in one of the two families nginx waits for a header.
         if self.proxy_protocol != Some(false) {
             self.note_header(at, &mut notes);
         }
@@ -193,6 +198,7 @@ impl ListenerIdentity {
         from: &TrustedPeers,
         notes: &mut Vec<IdentityNote>,
     ) {
+        // A rule sees a mapped address as the peer of an IPv6 socket, or out of a header.
         if !self.mapped && from.is_empty() {
             return;
         }
@@ -213,6 +219,8 @@ impl ListenerIdentity {
             notes.push(IdentityNote { ids, word, text, extent });
         };
         if self.proxies.is_empty() {
+            // nginx closes a connection without a valid PROXY header before any rule is judged.
+            // Where the rules refuse every peer, serving such a connection opens nothing.
             if self.admits_peer(at, &[]) {
                 let text = "nginx asks each peer for a PROXY header, and here a connection without \
                             one is served";
@@ -289,6 +297,8 @@ impl ListenerIdentity {
         let is_address = |peer: &&PeerPattern| matches!(peer, PeerPattern::Network(_));
         let listed: Vec<_> = from.listed.iter().filter(is_address).copied().collect();
         if !recursive && !listed.is_empty() {
+            // Only chains that end at a listed proxy differ: nginx takes their last element, and
+            // Sidegate walks on to the left of it.
             let from = &TrustedPeers { listed, named: Vec::new() };
             let opens = at.admits_some() && (at.refuses_some_of(from) || at.counts_clients());
             let closes = at.refuses_some() && at.admits_some_of(from);
@@ -367,6 +377,7 @@ fn not_carried(
     ids: Vec<DirectiveId>,
     why: &str,
 ) -> Option<IdentityNote> {
+    // A name may resolve to any address, so its peer counts as admitted and as refused.
     let is_unsure = !from.named.is_empty();
     // The clients of one peer share its budget, and a client has one behind each peer.
     let (shares, spreads) = (at.counts_clients(), at.counts_clients() && !is_one(from));
@@ -425,6 +436,8 @@ impl JudgedLocation<'_> {
 
     /// Returns whether one of these peers is admitted by its own address.
     fn admits_some_of(self, from: &TrustedPeers) -> bool {
+        // The first match decides, so a leading rule for these peers overrides all others. If
+        // refusing them shuts out a client, the rules admitted that client.
         let without = [rules_for(&from.listed, false), self.rules().to_vec()].concat();
         admits_beyond(self.rules(), &without)
             || from.listed.contains(&PeerPattern::Unix) && decide_users(self.rules()).admits
@@ -442,6 +455,7 @@ impl JudgedLocation<'_> {
         let settings = &self.location.settings;
         let rates = settings.rates.iter().filter_map(|rate| self.zones.rate(&rate.zone));
         let counts = settings.counts.iter().filter_map(|count| self.zones.count(&count.zone));
+        // `dry_run` only logs what a limit would refuse, so its zone divides no budget.
         let rates = rates.filter(|_| settings.dry_rates != Some(true));
         let counts = counts.filter(|_| settings.dry_counts != Some(true));
         rates.chain(counts).any(|zone| zone.key == ZoneKey::Client)
@@ -461,6 +475,7 @@ fn rules_for(peers: &[PeerPattern], admits: bool) -> Vec<AccessRule> {
 /// Yields the levels of a server at which nginx may take an address for a request that it passes
 /// on.
 fn levels(server: &Server) -> impl Iterator<Item = &RealIpSettings> {
+    // Other locations answer without a backend, and none of their rules becomes a policy.
     let passes = |location: &&Location| {
         matches!(location.serves, LocationHandler::Proxy(_) | LocationHandler::Named(..))
     };

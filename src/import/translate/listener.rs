@@ -41,6 +41,8 @@ pub fn listeners(
 /// Returns the protocol of a socket whose servers pass requests on.
 fn protocol(nginx: &HttpBlock, socket: &NginxSocket) -> OutputProtocol {
     let server = &nginx.servers[socket.default];
+    // OpenSSL negotiates the version before nginx chooses a server by SNI, so `ssl_protocols` of
+    // the default server hold for the whole socket.
     match socket.tls {
         true => OutputProtocol::Tls {
             only_13: server.settings.only_13.is_some_and(|set| set.value),
@@ -62,6 +64,7 @@ fn note(
     if speaks == OutputProtocol::Redirect {
         said.push_str(", which answers everything with a redirect to https");
     }
+    // `ngx_open_listening_sockets` sets mode 0666 on each Unix socket, whatever the umask.
     if socket.address.is_unix() {
         said.push_str(
             ", with `mode = \"0666\"` as in nginx: every user of this host may connect. Limits \

@@ -79,6 +79,7 @@ pub fn groups(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<SocketG
     let (mut groups, mut redirects) = (Vec::<SocketGroup>::new(), Vec::new());
     for socket in sockets {
         let servers = || socket.servers.iter().map(|server| &nginx.servers[*server]);
+        // If all servers of a socket answer by themselves, its listener would have no route.
         if !servers().any(|server| server.proxies()) {
             if !socket.tls && servers().any(|server| server.to_https.is_some()) {
                 redirects.push(socket);
@@ -93,6 +94,8 @@ pub fn groups(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<SocketG
             }
             continue;
         }
+        // Routes hold on all listeners of a configuration. The default server has to agree as well,
+        // or requests for unknown names would reach another server than in nginx.
         let same = groups.iter_mut().find(|group| {
             group.servers() == socket.servers && group.default() == Some(socket.default)
         });
@@ -109,6 +112,8 @@ pub fn groups(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<SocketG
         group.redirects = redirects;
     }
     for group in &mut groups {
+        // `merge` comes first: `remove_covered` would drop `0.0.0.0` without a note, and with it
+        // the settings that `[::]` has to take over.
         merge(&mut group.sockets, context);
         merge(&mut group.redirects, context);
         remove_covered(group, context);
@@ -140,6 +145,7 @@ fn sockets(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<NginxSocke
                 socket.proxy_protocol = Some(true);
             }
             if listen.default {
+                // nginx does not start with two default servers, so there is nothing to carry over.
                 if let Some(first) = explicit.insert(listen.address.clone(), listen.id) {
                     let first = context.tree.place(first).clone();
                     context.fault(
@@ -154,6 +160,7 @@ fn sockets(nginx: &HttpBlock, context: &mut ImportContext<'_>) -> Vec<NginxSocke
             }
         }
     }
+    // Only after the loop: a twin in the other family may be a `listen` of a later server.
     let all: Vec<_> = nginx.servers.iter().flat_map(|server| server.listens.clone()).collect();
     for socket in &mut sockets {
         socket.mapped = takes_mapped(&socket.address, &all);
@@ -185,6 +192,7 @@ fn merge(sockets: &mut Vec<NginxSocket>, context: &mut ImportContext<'_>) {
             sockets.iter_mut().find(|socket| wildcard(socket).is_some_and(|at| at.port() == port))
         {
             v6.tls |= v4.tls;
+            // Disagreement becomes `None`: one listener cannot ask one family alone for a header.
             v6.proxy_protocol =
                 v6.proxy_protocol.filter(|_| v4.proxy_protocol == v6.proxy_protocol);
             v6.both_families = true;
@@ -216,6 +224,7 @@ fn note_overlaps(nginx: &HttpBlock, sockets: &[NginxSocket], context: &mut Impor
 /// Returns whether a listener at the address of `wide` gets the connections to that of `socket`.
 fn is_around(wide: &NginxSocket, socket: &NginxSocket) -> bool {
     let (Some(wide), Some(own)) = (wide.address.tcp(), socket.address.tcp()) else { return false };
+    // The kernel gives IPv4 connections to a socket that is bound to an IPv4-mapped address.
     let (all, ip) = (wide.ip().to_canonical(), own.ip().to_canonical());
     // `[::]` takes clients of both families, `0.0.0.0` those of IPv4 alone.
     let holds = all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
@@ -281,6 +290,8 @@ fn remove_covered(group: &mut SocketGroup, context: &mut ImportContext<'_>) {
     let covered: Vec<_> = group.redirects.iter().map(|one| around(&group.redirects, one)).collect();
     let mut covered = covered.into_iter();
     group.redirects.retain(|_| covered.next() != Some(true));
+    // Serving sockets win: a wider redirect cannot be bound beside them, and losing a redirect
+    // closes less than losing a service.
     let sockets = &group.sockets;
     group.redirects.retain(|redirect| {
         if let Some(inner) = addresses(sockets, redirect) {

@@ -107,12 +107,14 @@ impl IdentityCounts {
     /// Moves the counts into `window`. Of the suspects of two threads, the window keeps the one with
     /// more requests, and counts the other's requests as those of other peers.
     pub(super) fn take(&self, window: &mut IdentityWindow) {
+        // `swap` loses no request: an addition that comes later is part of the next window.
         let take = |count: &AtomicU64| count.swap(0, Ordering::Relaxed);
         window.requests += take(&self.requests);
         window.unread += take(&self.unread);
         window.unread_forwarded += take(&self.unread_forwarded);
         let (shared, unread) = (take(&self.shared), take(&self.shared_unread));
         let suspect = take(&self.suspect);
+        // Cleared with the suspect, or the next peer would have to outvote a peer that is gone.
         take(&self.votes);
         if window.suspect == suspect {
             window.shared += shared;
@@ -228,6 +230,7 @@ fn suspect_key(client: Client) -> Option<u64> {
 
 /// Whether a carrier's NAT, or a cloud's balancer, has the address (RFC 6598).
 fn is_shared(ip: Ipv4Addr) -> bool {
+    // 100.64.0.0/10: `Ipv4Addr::is_shared` of the standard library is unstable.
     ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64
 }
 

@@ -91,11 +91,13 @@ impl From<ClientKey> for LimitKey {
 impl IdentityKey {
     /// The key of `identity`.
     pub fn of(identity: Identity<'_>) -> IdentityKey {
+        // The kind is hashed too: a URI name may equal a DNS name, and must not share its budget.
         let (kind, name) = match &identity {
             Identity::Uri(uri) => (b"u", uri.as_bytes()),
             Identity::Dns(name) => (b"d", name.as_bytes()),
             Identity::Key(pin) => (b"k", pin.0.as_slice()),
         };
+        // Each kind is one byte, so that no kind and name together equal those of another identity.
         let digest = Sha256::new().chain_update(kind).chain_update(name).finalize();
         let mut key = [0; 16];
         key.copy_from_slice(&digest[..16]);

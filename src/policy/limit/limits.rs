@@ -145,6 +145,7 @@ impl LimitException {
     /// does.
     pub fn pattern_of(&self, subject: &Subject) -> Option<&IdentityPattern> {
         let certificate = subject.certificate()?;
+        // A certificate with several names may match several patterns, each by another name.
         let matching = self.patterns().iter().filter(|pattern| pattern.matches(certificate));
         matching.max_by_key(|pattern| pattern.narrowness())
     }
@@ -159,6 +160,7 @@ impl Limits {
 
     /// The exception with the narrowest pattern for the certificate of `subject`.
     fn identity_exception(&self, subject: &Subject) -> Option<usize> {
+        // Clients without a certificate skip the walk over all exceptions.
         subject.certificate()?;
         let named =
             self.exceptions.iter().enumerate().filter_map(|(at, exception)| {
@@ -171,6 +173,7 @@ impl Limits {
     /// The exception with the longest network for `subject`, or with the narrowest pattern of
     /// users.
     fn client_exception(&self, subject: &Subject, now: Timestamp) -> Option<usize> {
+        // An exception may name several lists: its longest network competes with other exceptions.
         let longest = |exception: &LimitException| {
             exception.lists().iter().filter_map(|list| list.holds(subject, now)).max()
         };

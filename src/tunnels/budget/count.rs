@@ -133,11 +133,13 @@ impl Counts {
         // Under the client's lock: a concurrent `enter` of that client sees both places taken, or
         // none.
         let within = |open| (open < total.unwrap_or(u32::MAX)).then(|| open + 1);
+        // Relaxed is enough: the number guards no other memory, and each update is atomic.
         self.total
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
             .map_err(|_| Full::Total)?;
         *place(clients.entry(key).or_default(), other) += 1;
         // Released first: the other key may be of the same shard.
+        // Two shards are never locked at once, so there is no order of locks to get wrong.
         drop(clients);
         if let Some(other) = other {
             self.clients(other).entry(other).or_default().other += 1;
@@ -159,6 +161,7 @@ impl Counts {
             (LimitKey::Client(_), LimitUnit::Address) => bare + certified + other,
             // Only clients without a certificate are counted by their address.
             (LimitKey::Client(_), LimitUnit::Identity) => bare,
+            // Clients without a certificate have no identity: `bare` is 0 in this tally.
             (LimitKey::Identity(_), _) => certified + other,
         }
     }
@@ -174,6 +177,8 @@ impl Counts {
 
     fn leave(&self, keys: &PlaceKeys) {
         let (key, other) = (keys.key(), keys.other());
+        // The reverse of `enter`: at every moment, a place in the tally of its other key is also in
+        // the tally of its own key.
         if let Some(other) = other {
             give_back(&mut self.clients(other), other, |tally| &mut tally.other);
         }

@@ -25,6 +25,7 @@ pub fn read(mut table: TomlTable<'_>, list_table: &mut ListTable, now: Timestamp
     let total = connections.read(&keys::TOTAL);
     let mut streams = table.table(&keys::STREAMS);
     let streams_total = streams.read(&keys::TOTAL);
+    // Read before the exceptions, which take their omitted values from it.
     let own = OwnLimits { base: ClientLimits::default(), unit: None };
     let common = own.read(&mut table, connections, streams);
     let mut taken = EarlierExceptions::default();
@@ -48,6 +49,7 @@ impl EarlierExceptions {
     /// Registers a table for `scope`, which `value` names. Reports the first network or name that an
     /// earlier table has too.
     fn enter(&mut self, value: &TomlValue<'_>, scope: &ExceptionScope) {
+        // Counts from 1: the place of this table is already among `places`.
         let number = self.places.len();
         let again = match scope {
             ExceptionScope::Clients(lists) => {
@@ -82,6 +84,7 @@ fn exception(
     taken: &mut EarlierExceptions,
 ) -> Option<LimitException> {
     let (client, identity) = (table.get(&keys::CLIENT), table.get(&keys::IDENTITY));
+    // After a syntax error keys may be missing or misplaced, and only the parser's finding helps.
     if identity.is_some() && !table.document().has_syntax_errors() {
         let finding = error("`client` beside `identity`");
         table.refuse("client", finding.with_remedy("write two [[limits.for]], one for each"));
@@ -96,6 +99,7 @@ fn exception(
     // others may share.
     let unit = identity.map(|_| LimitUnit::Identity);
     let share = OwnLimits { base: common, unit }.read(&mut table, connections, streams);
+    // A misspelt `identity` has its own finding, and a demand for `client` beside it would mislead.
     if client.is_none() && identity.is_none() && !table.misspells("identity") {
         table.require(
             &keys::CLIENT,
@@ -103,6 +107,7 @@ fn exception(
         );
     }
     table.finish();
+    // Only after `finish`, so that unknown keys are reported in either case.
     let value = identity.or(client)?;
     taken.places.push(value.place());
     let scope = match identity {
@@ -183,6 +188,7 @@ impl ClientCount {
     /// Reads a count from `table`, whose omitted values are those of `self`. `unit` is the unit of
     /// a written count without `per`. `None` means that of `self`.
     fn overridden(self, mut table: TomlTable<'_>, unit: Option<LimitUnit>) -> ClientCount {
+        // A `per_client` with a wrong type reads as `None`, and must not be reported as missing.
         let is_written = table.has(keys::PER_CLIENT.name);
         let max = table.read(&keys::PER_CLIENT).or(self.max);
         let per = table.get(&keys::PER);
@@ -192,6 +198,7 @@ impl ClientCount {
         }
         let per = per.and_then(|per| per.read(&keys::PER.kind.form));
         table.finish();
+        // A table for identities sets the unit of the counts that it has, not of inherited ones.
         let unit = per.or(unit.filter(|_| is_written)).unwrap_or(self.unit);
         ClientCount { max, unit }
     }
@@ -201,6 +208,7 @@ fn tunnel(table: &mut TomlTable<'_>, base: TunnelLimits) -> TunnelLimits {
     let mut messages = table.table(&keys::MESSAGE);
     let message_max = messages.get(&message::MAX).and_then(|value| {
         let max = value.read(&message::MAX.kind.form)?;
+        // Zero would refuse every message that has a payload.
         if max == 0 {
             value
                 .report(error("zero makes no sense here").with_remedy("leave it out for no limit"));
@@ -210,6 +218,7 @@ fn tunnel(table: &mut TomlTable<'_>, base: TunnelLimits) -> TunnelLimits {
     let message_rate = messages.read(&message::RATE);
     let message_rate = message_rate.map(|(tokens, per)| Rate { tokens, per, burst: tokens });
     messages.finish();
+    // Omitted means a default here, unlike for most limits, so off needs a word of its own.
     let frames = match table.get(&keys::FRAMES) {
         Some(value) if value.as_str() == Some("off") => None,
         Some(value) if value.is_table() => value.table("`frames`".into()).and_then(|mut table| {
