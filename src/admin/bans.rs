@@ -32,9 +32,13 @@ pub async fn ban(
 ) -> Result<BanAnswer, String> {
     let ban = parse(&request, by, Timestamp::now())?;
     let needed = {
+        // Released before the write is awaited: a slow disk must not keep an old generation alive.
+        // A reload after this point is not seen. The gate guards against mistakes, and is no lock.
         let (live, tests) = (admin.live.load(), admin.config_status.allow_tests.load());
         needed_overrides(&ban.target, &live, &tests)
     };
+    // Each conflict is named by its own word: one override for all would also cover conflicts
+    // that have come up since the operator looked.
     let is_named = |one: &&NeededOverride| request.overrides.contains(&one.word);
     if needed.iter().any(|one| !is_named(&one)) {
         let missing = needed.iter().filter(|one| !is_named(one));
@@ -61,11 +65,14 @@ pub async fn ban(
 /// A sentence that names the wrong parameter and says what to write.
 pub async fn unban(admin: &AdminContext, request: UnbanRequest) -> Result<UnbanAnswer, String> {
     let bans = admin.bans.bans();
+    // `all` is a word of its own: a script whose variable is empty must not lift every ban.
     let target = match (&request.client, &request.identity, request.all) {
         (None, None, true) => None,
         (client, identity, false) => Some(target(client.as_deref(), identity.as_deref())?),
         _ => return Err("`all` goes with no other parameter".into()),
     };
+    // Exactly this target. To unban an address must not open the network around it, which the
+    // answer lists instead.
     let is_meant = |ban: &&Arc<Ban>| target.as_ref().is_none_or(|target| ban.target == *target);
     let meant: Vec<_> = bans.iter().filter(is_meant).cloned().collect();
     if let Some(target) = target.filter(|_| meant.is_empty()) {
@@ -117,6 +124,7 @@ fn parse(request: &BanRequest, by: Option<u32>, now: Timestamp) -> Result<Ban, S
 
 fn end(now: Timestamp, period: Duration) -> Result<Timestamp, String> {
     let period = SignedDuration::try_from(period).ok();
+    // Timestamps end with the year 9999. A ban without an end has to be asked for by `forever`.
     let end = period.and_then(|period| now.checked_add(period).ok());
     end.ok_or_else(|| "`for` is too long".into())
 }

@@ -32,7 +32,9 @@ pub fn decisions(
 ) -> Result<DecisionsAnswer, String> {
     let found = recent.recall(|one| one.has_id(&request.request)).ok_or(OFF)?;
     let mut all: Vec<_> = found.denied.into_iter().chain(found.permitted).collect();
+    // Stable: of decisions at the same instant, refusals come first.
     all.sort_by_key(|one| Reverse(one.at));
+    // Counted before the cut, so that the answer shows how many decisions it leaves out.
     let matching = all.len() as u64;
     all.truncate(MAX_DECISIONS);
     Ok(DecisionsAnswer {
@@ -98,6 +100,7 @@ fn verdict(entry: &DecidedEntry<'_>, at: Timestamp) -> EntryVerdict {
         owner: entry.owner.map(str::to_owned),
         ticket: entry.ticket.map(str::to_owned),
         expires: entry.expires.map(|expires| Expiry(expires).to_string()),
+        // By the time of the decision: an entry that has lapsed since then was in force.
         lapsed: entry.expires.is_some_and(|expires| expires <= at),
     }
 }
@@ -111,12 +114,15 @@ pub fn refused(
     request: &RefusedRequest,
     now: Timestamp,
 ) -> Result<RefusedAnswer, String> {
+    // Failures share the ring of the refusals, but no rule has refused them.
     let is_refused = |one: &RecentDecision| one.result == RequestResult::Refused;
     let found = recent.recall(is_refused).ok_or(OFF)?;
+    // A period that goes back beyond the first timestamp asks for all.
     let asked = request.last.and_then(|seconds| {
         let last = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
         now.checked_sub(last).ok()
     });
+    // Counts never reach into a time whose decisions were partly dropped: they would be too low.
     let since = asked.map_or(found.denied_since, |asked| asked.max(found.denied_since));
     // Where a ring has dropped decisions of one instant, it may lack others of the same.
     let all: Vec<_> = found.denied.into_iter().filter(|one| one.at > since).collect();
@@ -183,6 +189,7 @@ impl RuleKey {
         let entry = |entry: DecidedEntry<'_>| {
             [entry.list.to_owned(), entry.entry.to_string(), entry_at(&entry)]
         };
+        // Bans, limits and unknown routes have no rule. The reasons alone count such refusals.
         Some(RuleKey {
             policy: decision.policy()?.to_owned(),
             rule_at: rule_at(decision)?,

@@ -31,8 +31,10 @@ fn set(
     caller: Option<&UCred>,
 ) -> Result<LogLevel, String> {
     let lasting = lasting.map(config::time_span).transpose()?;
+    // From the kernel (SO_PEERCRED), so that a caller cannot name another.
     let (uid, gid) = (caller.map(UCred::uid), caller.map(UCred::gid));
     let pid = caller.and_then(UCred::pid);
+    // `levels` calls it before or after the swap, whichever filter lets the line pass.
     let say = |level: &LogLevel| {
         let until = level.until.map(tracing::field::display);
         let filter = &*level.filter;

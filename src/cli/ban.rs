@@ -61,6 +61,7 @@ pub fn ban(verb: &BanArgs) -> Exit {
             return Exit::Failure;
         }
     };
+    // Decided before the output, so that `--json` has the same exit codes.
     let exit = match &answer {
         BanAnswer::Banned { .. } => Exit::Success,
         BanAnswer::Refused { .. } => Exit::Failure,
@@ -72,6 +73,7 @@ pub fn ban(verb: &BanArgs) -> Exit {
     match &answer {
         BanAnswer::Banned { not_kept, .. } => {
             print(text(verb.client.as_deref(), &answer));
+            // No failure: the ban is in force, and a script would order it again for nothing.
             not_kept.iter().for_each(|why| print_error(not_kept_sentence(why)));
         }
         BanAnswer::Refused { conflicts } => print_error_lines(&refusal(conflicts)),
@@ -89,6 +91,7 @@ fn text(asked: Option<&str>, answer: &BanAnswer) -> String {
     let BanAnswer::Banned { ban, replaced, tunnels, exchanges, overridden, .. } = answer else {
         return String::new();
     };
+    // The agent spreads the closing over `revoke_spread`, so that nothing need be closed yet.
     let ends = match (tunnels, exchanges) {
         (0, 0) => "nothing of it is open".to_owned(),
         _ => {
@@ -98,6 +101,7 @@ fn text(asked: Option<&str>, answer: &BanAnswer) -> String {
         }
     };
     let mut text = format!("banned: {}\n  {ends}", line(ban));
+    // The answer has only the network. Whether its length was asked for, the argument shows.
     let is_widened = asked.is_some_and(|asked| asked.contains(':') && !asked.contains('/'));
     if is_widened && ban.target.ends_with("/64") {
         text.push_str("\n  an IPv6 address bans its /64; write /128 for the address alone");

@@ -38,6 +38,8 @@ pub fn explain_request(config: &Path, id: &str, json: bool) -> Exit {
 
 /// The exit code for an answer.
 pub fn exit(answer: &DecisionsAnswer) -> Exit {
+    // Peers may use an id again, so the newest decision counts. A script must not take a missing
+    // decision for a permission.
     match answer.decisions.first().map(|newest| &newest.result) {
         Some(DecisionResult::Permitted) => Exit::Success,
         _ => Exit::Failure,
@@ -46,6 +48,7 @@ pub fn exit(answer: &DecisionsAnswer) -> Exit {
 
 /// The sentence about an id without a decision.
 fn unknown(answer: &DecisionsAnswer) -> String {
+    // A wrong id and a dropped decision look the same here. The times tell which is likelier.
     let since = |at: Time| timestamp(at, answer.now);
     format!(
         "no decision on the request `{}` is kept\n  refusals are kept since {}\n  \
@@ -74,6 +77,7 @@ fn decision(one: &DecisionReport, now: Time) -> String {
     let mut line = |name: &str, value: String| {
         let _ = write!(lines, "\n  {name:<8}  {value}");
     };
+    // They differ behind a trusted proxy, which may be wrong about the client.
     let by = match one.peer == one.client {
         true => one.client.clone(),
         false => format!("{}, named by the peer {}", one.client, one.peer),

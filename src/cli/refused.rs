@@ -55,6 +55,7 @@ fn screen(answer: &RefusedAnswer, last: Option<u64>, color: bool) -> String {
         count_u64(answer.refused_clients, "client"),
         timestamp(answer.since, answer.now),
     );
+    // Both times are of the agent's clock: the clock of this command may differ.
     let asked = last.and_then(|seconds| i64::try_from(seconds).ok());
     if asked.is_some_and(|asked| answer.now.0.duration_since(answer.since.0).as_secs() < asked) {
         text.push_str("this is less than was asked for: older refusals are not kept\n");
@@ -70,6 +71,7 @@ fn screen(answer: &RefusedAnswer, last: Option<u64>, color: bool) -> String {
 
 /// A cell of text from elsewhere, without controls.
 fn cell(text: &str) -> (String, Tone) {
+    // Peers choose request ids, and a terminal obeys the escape sequences in them.
     (printable::line(text).into_owned(), Tone::Plain)
 }
 
@@ -84,6 +86,7 @@ fn clients(answer: &RefusedAnswer, color: bool) -> String {
         let last = timestamp(client.last, answer.now);
         row([&client.client, &number(client.refused), &client.reason, &last, id])
     };
+    // The agent has cut the rows to `top`; the table's own bound must not cut them again.
     table_of(&heads, &answer.clients.iter().map(one).collect::<Vec<_>>(), color, MAX_TOP)
 }
 

@@ -31,6 +31,8 @@ impl StateDir {
         match setting {
             StateSetting::Off => Err("[process] state is \"off\"".into()),
             StateSetting::Path(path) => {
+                // Relative to the configuration, since the working directory depends on the start.
+                // A folder that was named is never replaced by a default.
                 let folder = config.parent().unwrap_or(Path::new("")).join(path);
                 match is_usable(&folder) {
                     true => Ok(StateDir(folder)),
@@ -61,6 +63,8 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        // The length from `stat` may change before the read, so the read itself is bounded. One
+        // byte more than allowed tells a file that is too large.
         let mut bytes = Vec::new();
         file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         match bytes.len() as u64 {
@@ -75,11 +79,14 @@ impl StateDir {
     /// The folder or the file cannot be written; the old file is still there.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         if !self.0.exists() {
+            // The files name clients and the reasons for bans, which other users need not see.
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         }
         // Readable by its owner alone, as tempfile makes it.
+        // Beside the old file: a rename is atomic only within one file system (rename(2)).
         let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.0)?;
         file.write_all(bytes)?;
+        // Before the rename: a crash could otherwise leave the name of a file without its contents.
         file.as_file().sync_all()?;
         file.persist(self.path(name)).map_err(|failed| failed.error)?;
         // The rename itself is on the disk only once the folder is.
@@ -106,12 +113,14 @@ fn candidate_dirs(config: &Path) -> Vec<PathBuf> {
     let unit = from("STATE_DIRECTORY").and_then(|all| std::env::split_paths(&all).next());
     let session = from("XDG_STATE_HOME").map(|folder| folder.join("sidegate"));
     let own = own_name(config);
+    // systemd's folder belongs to one unit. Only the others need a name for each configuration.
     let shared = [PathBuf::from(HOST_FOLDER)].into_iter().chain(session);
     unit.into_iter().chain(shared.map(|folder| folder.join(&own))).collect()
 }
 
 /// The name of a configuration's own folder.
 fn own_name(config: &Path) -> String {
+    // Links are not resolved: a deployment that swaps a link must keep its folder.
     let path = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
     let digest = Sha256::digest(path.as_os_str().as_encoded_bytes());
     digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
@@ -126,6 +135,8 @@ fn is_usable(folder: &Path) -> bool {
             _ => return false,
         }
     }
+    // `access` knows of read-only mounts, which the mode does not show. It is a forecast: the
+    // disk may be full by the time of the write, which then reports that itself.
     nearest.is_dir() && access(nearest, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 

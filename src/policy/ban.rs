@@ -50,6 +50,8 @@ impl BanTarget {
     pub fn parse_client(text: &str) -> Result<BanTarget, BanTargetFault> {
         let fault = |what: &str| BanTargetFault(format!("`{}` {what}", text.escape_debug()));
         if UnixPattern::is_meant(text) {
+            // Names are not resolved: a lookup may block on a directory server, and a kept ban
+            // would move to another user once the name gets another number.
             return match UnixPattern::parse(text, &|_, _| None) {
                 Ok(UnixPattern::Uid(uid)) => Ok(BanTarget::UnixUid(uid)),
                 _ => Err(fault("is no user of this host: write its number, like unix:uid=33")),
@@ -60,6 +62,7 @@ impl BanTarget {
         }
         let form = "is neither an address nor a network: write 192.0.2.7 or 2001:db8::/48";
         let network: IpNet = text.parse().map_err(|_| fault(form))?;
+        // Host bits hint at a mistyped length. To cut them would ban more clients than were meant.
         if network.trunc() != network {
             let whole = network.trunc();
             let what = format!("has bits behind its length: write {whole}, or a longer length");
@@ -84,6 +87,7 @@ impl BanTarget {
 
     /// The target that holds one address.
     pub fn of_address(address: IpAddr) -> BanTarget {
+        // A mapped address is one of IPv4. Its /64 would be `::/64`, which holds all of them.
         BanTarget::Network(match address.to_canonical() {
             IpAddr::V4(address) => IpNet::from(IpAddr::V4(address)),
             IpAddr::V6(address) => {
@@ -100,6 +104,7 @@ impl BanTarget {
                 subject.client.ip().is_some_and(|address| network.contains(&address))
             }
             BanTarget::UnixUid(uid) => UnixPattern::Uid(*uid).matches(subject),
+            // As in `deny`: a name that programs read in different ways counts as a match.
             BanTarget::Identity(pattern) => {
                 subject.certificate().is_some_and(|certificate| pattern.denies(certificate))
             }
@@ -125,6 +130,7 @@ impl BanTarget {
             IpNet::V4(_) => IpNet::new([127, 0, 0, 0].into(), 8),
             IpNet::V6(_) => IpNet::new(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST), 128),
         };
+        // Either may hold the other: 127.0.0.1 is a part of loopback, and 0.0.0.0/0 has all of it.
         loopback.is_ok_and(|loopback| network.contains(&loopback) || loopback.contains(network))
     }
 }
@@ -215,12 +221,14 @@ impl BanSet {
         match &ban.target {
             BanTarget::Network(network) => self.networks.insert(*network, ban),
             BanTarget::UnixUid(uid) => self.users.insert(*uid, ban),
+            // By the canonical text: `dns:A.example` and `dns:a.example` are one target.
             BanTarget::Identity(pattern) => self.identities.insert(pattern.to_string(), ban),
         }
     }
 
     /// Returns the set without the bans for which `removes` holds, and these.
     pub fn without(&self, removes: impl Fn(&Ban) -> bool) -> (BanSet, Vec<Arc<Ban>>) {
+        // Makes a new set, since decisions may read this one meanwhile. Both share the bans.
         let all = self.iter().cloned();
         let (removed, kept): (Vec<_>, Vec<_>) = all.partition(|ban| removes(ban));
         (BanSet::new(kept), removed)
@@ -233,10 +241,13 @@ impl BanSet {
         now: Timestamp,
     ) -> Option<&Arc<Ban>> {
         let subject = subject.into();
+        // A ban that has ended stays in the set until its keeper removes it. It must not hide a
+        // wider ban that still holds, so it is left out before the longest prefix is chosen.
         let counts = |ban: &&Arc<Ban>| !ban.lapsed(now);
         let client = subject.client;
         let network =
             client.ip().and_then(|address| self.networks.narrowest(address, |ban| counts(&ban)));
+        // Closures, since most subjects need neither: identities are compared one after the other.
         let user = || client.user().and_then(|user| self.users.get(&user.uid)).filter(counts);
         let identity = || {
             let certificate = subject.certificate().filter(|_| !self.identities.is_empty())?;

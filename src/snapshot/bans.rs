@@ -29,11 +29,13 @@ impl Bans {
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
+        // `load` leaves the reference count of the set alone, which all threads would contend for.
         self.set.load().find(subject, now).cloned()
     }
 
     /// The number of swaps so far. A verdict that was given under an older one may be out of date.
     pub fn version(&self) -> u64 {
+        // Pairs with the increment in `replace`: after a new version, the new set is visible.
         self.version.load(Ordering::SeqCst)
     }
 
@@ -49,6 +51,8 @@ impl Bans {
         self.count.fetch_max(count, Ordering::SeqCst);
         self.set.store(Arc::new(next));
         self.count.store(count, Ordering::SeqCst);
+        // Advanced last. A verdict between the swap and this line has the new set and the old
+        // version, and is given once more; the reverse would let a banned client in.
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 }

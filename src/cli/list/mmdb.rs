@@ -76,6 +76,7 @@ struct Facts {
 impl From<Record> for Facts {
     fn from(record: Record) -> Facts {
         let country = match record.country {
+            // IPinfo has the code itself in this place; MaxMind and DB-IP have a table.
             Some(CountryField::Code(code)) => Some(code),
             Some(CountryField::Table { iso_code }) => iso_code,
             None => None,
@@ -83,6 +84,7 @@ impl From<Record> for Facts {
         let field = record.autonomous_system_number.or(record.asn);
         let system = field.and_then(|field| match field {
             SystemField::Number(number) => Some(number),
+            // IPinfo writes `AS64500`.
             SystemField::Text(text) => asn(&text).ok(),
         });
         Facts {
@@ -104,6 +106,7 @@ impl Query {
     fn matches(&self, facts: &Facts, seen: &mut Seen) -> bool {
         let country = facts.country.as_ref().filter(|code| self.countries.contains(code));
         let system = facts.system.filter(|number| self.systems.contains(number));
+        // Both parts are noted even where one of them decides, since `check` asks for each.
         seen.countries.extend(country.cloned());
         seen.systems.extend(system);
         country.is_some() || system.is_some()
@@ -138,9 +141,12 @@ pub fn list(bytes: Vec<u8>, name: &str, query: &Query, made_by: &str) -> Result<
     let reader = Reader::from_source(bytes).map_err(|error| damaged(&error))?;
     let networks = networks(&reader, query)?;
     let metadata = reader.metadata();
+    // The date of the database and not of this run: the same input makes the same list, so that
+    // version control shows a change only where networks have changed.
     let built = i64::try_from(metadata.build_epoch).ok();
     let built = built.and_then(|second| Timestamp::from_second(second).ok());
     let built = built.ok_or("the database is damaged: its build date is out of range")?;
+    // Neither can be trusted: a newline in it would end the comment and begin an entry.
     let (kind, name) = (printable::line(&metadata.database_type), printable::line(name));
     let v4 = networks.iter().filter(|network| matches!(network, IpNet::V4(_))).count();
     let mut text = format!(
@@ -161,6 +167,8 @@ pub fn list(bytes: Vec<u8>, name: &str, query: &Query, made_by: &str) -> Result<
 
 /// The networks that match, merged and in order.
 fn networks(reader: &Reader<Vec<u8>>, query: &Query) -> Result<Vec<IpNet>, String> {
+    // Empty leaves are included, since the reader would skip any number of them by itself and
+    // the bound below would not count them.
     let options = WithinOptions::default().include_networks_without_data();
     let all = reader.networks(options).map_err(|error| damaged(&error))?;
     // A tree of n nodes has n + 1 leaves. More of them mean that branches meet again.
@@ -204,6 +212,7 @@ fn list_networks(ip: IpAddr, prefix: u8) -> Vec<IpNet> {
     let bits = ip.to_bits();
     let own = Ipv6Net::new(ip, prefix).map(|network| IpNet::V6(network.trunc()));
     match prefix {
+        // Clients of IPv4 are judged by IPv4 entries: as IPv6 the network would match none of them.
         96.. if bits >> 32 == 0 => {
             let v4 = Ipv4Net::new(Ipv4Addr::from_bits(bits as u32), prefix - 96);
             v4.map(IpNet::V4).into_iter().collect()

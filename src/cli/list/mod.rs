@@ -54,6 +54,7 @@ pub fn list(verb: &ListArgs) -> Exit {
     let text = read(&verb.file)
         .and_then(|bytes| mmdb::list(bytes, &name, &query, MADE_BY))
         .map_err(|fault| format!("{}: {fault}", verb.file.display()));
+    // The text is complete by now: a damaged database leaves the old list as it was.
     let written = text.and_then(|text| match &verb.out {
         None => {
             print(text.trim_end());
@@ -85,6 +86,8 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 /// Writes the list by a rename, so that no reader sees a part of it.
 fn replace(path: &Path, text: &str) -> Result<(), String> {
     let said = |error: io::Error| error.to_string();
+    // The mode is kept, since the agent may run as another user and tempfile's files are 0600. A
+    // file that is not UTF-8 is an error: this command did not make it.
     let mode = match fs::read_to_string(path) {
         Ok(there) if there.lines().nth(1) != Some(MADE_BY) => {
             return Err("the file exists, and was not made by this command: move it away".into());
@@ -99,6 +102,7 @@ fn replace(path: &Path, text: &str) -> Result<(), String> {
         tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(said)?;
     file.write_all(text.as_bytes()).map_err(said)?;
     file.as_file().set_permissions(mode).map_err(said)?;
+    // Before the rename: a crash must not leave a list that is cut short.
     file.as_file().sync_all().map_err(said)?;
     file.persist(path).map(|_| ()).map_err(|error| said(error.error))
 }

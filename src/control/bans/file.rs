@@ -54,6 +54,7 @@ impl fmt::Display for FileFault {
 pub fn encode<'b>(bans: impl IntoIterator<Item = &'b Arc<Ban>>) -> String {
     let bans: Vec<BanEntry> = bans.into_iter().map(|ban| entry(ban)).collect();
     let sha256 = checksum(&bans);
+    // Strings, numbers and options always serialize. `decode` would refuse an empty text.
     let mut text =
         serde_json::to_string(&BanFile { schema: SCHEMA, sha256, bans }).unwrap_or_default();
     text.push('\n');
@@ -71,9 +72,11 @@ pub fn decode(text: &[u8]) -> Result<Vec<Arc<Ban>>, FileFault> {
     if file.schema != SCHEMA {
         return Err(fault(format!("schema {}: this version reads schema {SCHEMA}", file.schema)));
     }
+    // Covers the values. The spelling of the text is compared below, byte for byte.
     if file.sha256 != checksum(&file.bans) {
         return Err(fault("the checksum differs".into()));
     }
+    // One unreadable ban refuses the whole file: a part of the bans would look like all of them.
     let bans = file.bans.iter().enumerate().map(|(at, entry)| {
         ban(entry).ok_or_else(|| fault(format!("ban {} cannot be read", at + 1)))
     });
@@ -107,6 +110,7 @@ fn entry(ban: &Ban) -> BanEntry {
 }
 
 fn ban(entry: &BanEntry) -> Option<Arc<Ban>> {
+    // The parsers of requests: a file cannot hold a target that an operator could not order.
     let target = match (&entry.client, &entry.identity) {
         (Some(client), None) => BanTarget::parse_client(client).ok()?,
         (None, Some(identity)) => BanTarget::parse_identity(identity).ok()?,

@@ -28,6 +28,7 @@ pub fn needed_overrides(
     live: &Snapshot,
     tests: &[AllowTest],
 ) -> Vec<NeededOverride> {
+    // Bans are looked up before any policy, so that no rule can save these tests.
     let mut needed: Vec<_> = tests
         .iter()
         .filter(|test| target.holds(&test.subject))
@@ -37,10 +38,12 @@ pub fn needed_overrides(
         })
         .collect();
     let mut listeners: Vec<_> = live.listeners.values().map(|rules| &rules.listener).collect();
+    // The map has no order, and the same ban must be refused with the same text each time.
     listeners.sort_by(|one, other| one.name.cmp(&other.name));
     for listener in listeners {
         let forwarded = listener.forwarded.as_ref().map(|rules| ("forwarded", &rules.from));
         let proxies = listener.proxy_protocol.as_ref().map(|peers| ("proxy_protocol", peers));
+        // The first peer of each key is enough: the word `peers` overrides all of them at once.
         for (key, peers) in forwarded.into_iter().chain(proxies) {
             needed.extend(met(target, peers).map(|peer| NeededOverride {
                 word: PEERS.into(),
@@ -52,6 +55,7 @@ pub fn needed_overrides(
         }
     }
     if target.holds_loopback() {
+        // Health checks and proxies of the same host connect from there.
         let says = "it holds a loopback address: programs of this host itself".into();
         needed.push(NeededOverride { word: LOOPBACK.into(), says });
     }

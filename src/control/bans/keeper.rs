@@ -91,10 +91,12 @@ impl BanKeeper {
         let bans = Arc::clone(&state.live.load().bans);
         let read = folder.as_ref().map_or(Ok(Vec::new()), read);
         let damage = read.as_ref().err().cloned();
+        // No reason to stop: an agent that is down enforces no policy either. `faults` repeats it.
         if let Some(damage) = &damage {
             tracing::error!("{damage}");
         }
         let now = Timestamp::now();
+        // Bans may have ended while no agent ran. The file loses them at its next write.
         let kept = read.unwrap_or_default().into_iter().filter(|ban| !ban.lapsed(now));
         let set = BanSet::new(kept);
         if !set.is_empty() {
@@ -129,6 +131,8 @@ impl BanKeeper {
 
     /// Carries out `order`: it holds when this returns, whether it could be written or not.
     pub async fn carry_out(&self, order: BanOrder) -> BanOutcome {
+        // Held from the load to the end of the write: two orders at once would each drop the change
+        // of the other, and their files could be written in the wrong order.
         let _turn = self.turn.lock().await;
         let now = Timestamp::now();
         let former = match order {
@@ -140,6 +144,7 @@ impl BanKeeper {
                 replaced.into_iter().collect()
             }
             BanOrder::Lift(bans) => {
+                // By target: a ban that was renewed since the request looked is lifted too.
                 let lifts = |ban: &Ban| bans.iter().any(|one| one.target == ban.target);
                 let (next, lifted) = self.bans.load().without(lifts);
                 self.bans.replace(next);
@@ -147,8 +152,12 @@ impl BanKeeper {
                 lifted
             }
         };
+        // After the swap. A tunnel that enters meanwhile compares the version of its verdict, so it
+        // is judged again either there or here.
         let revoked = self.reconcile(now);
+        // The new ban may end before `run` wakes. The permit is stored if `run` does not wait yet.
         self.changed.notify_one();
+        // Last, so that a slow disk delays the answer and not the ban.
         self.write().await;
         BanOutcome { former, revoked, not_kept: self.not_kept() }
     }
@@ -165,6 +174,7 @@ impl BanKeeper {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let wait = self.next_wait(Timestamp::now());
+            // Only the waits race. Once `expire` has begun, it ends before `stop` is seen.
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.changed.notified() => {}
@@ -174,7 +184,9 @@ impl BanKeeper {
     }
 
     fn next_wait(&self, now: Timestamp) -> Duration {
+        // Without an expiry the loop wakes as well, since a write may have to be repeated.
         let Some(next) = self.bans.load().next_expiry() else { return MAX_WAIT };
+        // A time in the past is negative and has no `Duration`: the ban is removed at once.
         Duration::try_from(next.duration_since(now)).unwrap_or_default().min(MAX_WAIT)
     }
 
@@ -184,6 +196,8 @@ impl BanKeeper {
         let now = Timestamp::now();
         let (next, ended) = self.bans.load().without(|ban| ban.lapsed(now));
         let has_failed = lock(&self.fault).is_some();
+        // Decisions have ignored these bans since they ended. The reconcile is for tunnels that
+        // still wait to be closed: they may stay open.
         if !ended.is_empty() {
             self.bans.replace(next);
             ended.iter().for_each(|ban| log_ban(ban, "ban expired"));
@@ -207,6 +221,7 @@ impl BanKeeper {
     }
 
     async fn write_to(&self, folder: StateDir) -> Result<(), String> {
+        // One writer at a time: a write that hangs and ends late would replace a newer file.
         if self.is_writing.swap(true, Ordering::SeqCst) {
             return Err("an earlier write has not returned".into());
         }
@@ -214,16 +229,21 @@ impl BanKeeper {
         *lock(&self.fault) = Some("the write has not ended".into());
         let (bans, is_writing) = (self.bans.load(), Arc::clone(&self.is_writing));
         let (tx, rx) = oneshot::channel();
+        // A thread and not the blocking pool: the runtime waits for that pool when it shuts down.
         let work = move || {
             let written = folder.write(FILE, encode(bans.iter()).as_bytes());
+            // Before the answer, which may lead to the next write at once.
             is_writing.store(false, Ordering::SeqCst);
             // The waiting side may have given up.
             let _ = tx.send(written);
         };
         if let Err(error) = std::thread::Builder::new().name("state".into()).spawn(work) {
+            // The closure was dropped without a run, so that nothing else clears the flag.
             self.is_writing.store(false, Ordering::SeqCst);
             return Err(error.to_string());
         }
+        // A write inside the kernel cannot be cancelled: after the timeout the thread goes on, and
+        // the flag keeps the next write away until it returns.
         match timeout(WRITE_TIMEOUT, rx).await {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(error))) => Err(error.to_string()),

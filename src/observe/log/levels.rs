@@ -28,6 +28,7 @@ pub(super) struct FilterLayer(Arc<ArcSwap<Targets>>);
 
 impl<S: Subscriber> Layer<S> for FilterLayer {
     fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        // tracing keeps the answer at the callsite, and asks again only when its cache is rebuilt.
         Layer::<S>::register_callsite(&**self.0.load(), metadata)
     }
 
@@ -36,6 +37,7 @@ impl<S: Subscriber> Layer<S> for FilterLayer {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
+        // The macros compare an event's level with this before they look at the callsite at all.
         Layer::<S>::max_level_hint(&**self.0.load())
     }
 }
@@ -110,16 +112,21 @@ impl LogLevels {
         lasting: Option<Duration>,
         say: impl FnOnce(&LogLevel),
     ) -> Result<LogLevel, FilterError> {
+        // Before anything is taken from the state: a wrong filter must not end a limited change.
         let targets = filter::parse_strictly(text)?;
         let mut state = lock(&self.state);
+        // A limited change on top of another goes back to the filter before both.
         let before = state.limited.take().map_or_else(|| state.filter.clone(), |one| one.then);
         state.filter = text.trim().to_owned();
         state.limited = lasting.map(|lasting| LimitedChange {
             then: before,
+            // The monotonic clock ends the change. The other time is only shown, and may be set.
             at: Instant::now() + lasting,
             until: Timestamp::now().saturating_add(lasting).unwrap_or(Timestamp::MAX),
         });
         let level = LogLevel::of(&state);
+        // Still under the lock: the filters of two changes must be swapped in the order of their
+        // states.
         self.apply(targets, || say(&level));
         self.changed.notify_one();
         Ok(level)
@@ -128,6 +135,7 @@ impl LogLevels {
     /// Ends limited changes when their time is over. Never returns.
     pub async fn expire(&self) {
         loop {
+            // Read anew after each change. One between this line and the wait has left a permit.
             let due = lock(&self.state).limited.as_ref().map(|limited| limited.at);
             match due {
                 None => self.changed.notified().await,
@@ -158,6 +166,7 @@ impl LogLevels {
     fn apply(&self, targets: Targets, say: impl FnOnce()) {
         let logs = self.targets.load().would_enable(LEVEL_TARGET, &Level::INFO);
         let swap = || {
+            // The rebuild asks the layer again, so the new filter has to be there before.
             self.targets.store(Arc::new(targets));
             tracing::callsite::rebuild_interest_cache();
         };

@@ -168,6 +168,7 @@ impl RecentDecision {
         now: Timestamp,
     ) -> RecentDecision {
         let by = decisive.and_then(|rule| rule.by);
+        // Annotations have no bound of their own, so they are kept among the texts, which are cut.
         let bare = |listed: ListedEntry<'_>| listed.entry.without_notes();
         RecentDecision {
             at: now,
@@ -182,6 +183,7 @@ impl RecentDecision {
             by: by.map(|by| (bare(by), by.line)),
             expires: by.and_then(|by| by.entry.expires()),
             instead: decisive.and_then(|rule| rule.instead).map(bare),
+            // In the order of `Place`, whose numbers are the indexes.
             texts: Texts::new([
                 (request.request_id, MAX_ID),
                 (Some(from.listener), MAX_NAME),
@@ -203,6 +205,7 @@ impl RecentDecision {
     /// Whether the request had this id. An id that is longer than the kept part matches by that
     /// part.
     pub fn has_id(&self, id: &str) -> bool {
+        // Long ids with the same beginning all match. To show too many is better than to hide one.
         self.request_id().is_some_and(|own| own == id || own == bounded(id, MAX_ID))
     }
 

@@ -67,11 +67,14 @@ impl RecentDecisions {
     /// Adds the rings of a thread.
     pub fn thread(&self) -> Arc<ThreadDecisions> {
         let thread = Arc::new(ThreadDecisions {
+            // Off until `share` has set the bounds: a ring without room would count what it gets as
+            // dropped, and would claim to be incomplete.
             is_on: AtomicBool::new(false),
             rings: Mutex::new(Rings::default()),
         });
         let mut state = lock(&self.state);
         state.threads.push(Arc::clone(&thread));
+        // Shrinks the rings of all other threads too: the bounds are those of the process.
         state.share();
         thread
     }
@@ -82,6 +85,7 @@ impl RecentDecisions {
         if state.bounds == bounds {
             return;
         }
+        // Nothing was kept while it was off, so that the rings are complete only from now on.
         if state.bounds.is_off() {
             state.since = now;
         }
@@ -111,6 +115,7 @@ impl RecentDecisions {
             let rings = lock(&thread.rings);
             found.denied_since = found.denied_since.max(rings.denied.complete_after());
             found.permitted_since = found.permitted_since.max(rings.permitted.complete_after());
+            // Only pointers are copied under the lock. The caller converts them after its release.
             found.denied.extend(rings.denied.iter().filter(|one| wanted(one)).cloned());
             found.permitted.extend(rings.permitted.iter().filter(|one| wanted(one)).cloned());
         }
@@ -126,6 +131,8 @@ impl SharedState {
     fn share(&self) {
         // Two rings for each thread.
         let share = self.bounds.divided(self.threads.len() * 2);
+        // Locks are always taken in this order: the state, then the rings of one thread. `keep`
+        // takes the rings alone.
         for thread in &self.threads {
             let mut rings = lock(&thread.rings);
             rings.denied.set_bounds(share);

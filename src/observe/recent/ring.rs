@@ -24,6 +24,7 @@ impl RingBounds {
 
     /// The bounds of each of `parts` rings.
     pub fn divided(self, parts: usize) -> RingBounds {
+        // Rounded down, so that all parts together never exceed the whole.
         let parts = parts.max(1);
         RingBounds { count: self.count / parts, bytes: self.bytes / parts }
     }
@@ -72,6 +73,8 @@ impl<T> Default for Ring<T> {
 impl<T: RingItem> Ring<T> {
     /// Adds the newest item, and drops the oldest until the ring is within its bounds.
     pub fn push(&mut self, item: T) {
+        // Added before the bounds are applied: an item that exceeds them by itself is dropped too,
+        // and `complete_after` then knows of it.
         self.bytes += item.bytes();
         self.items.push_back(item);
         self.shrink();

@@ -17,6 +17,7 @@ impl<const N: usize> Texts<N> {
     /// Copies `texts`, each with the most bytes that it may take. `None` means no text.
     pub fn new(texts: [(Option<&str>, usize); N]) -> Self {
         let length = texts.iter().filter_map(|(text, max)| Some(text.as_ref()?.len().min(*max)));
+        // Exact unless a cut falls inside a character, so that `into_boxed_str` seldom copies.
         let mut all = String::with_capacity(length.sum());
         let mut ends = [(0, false); N];
         for (end, (text, max)) in ends.iter_mut().zip(texts) {
@@ -29,6 +30,7 @@ impl<const N: usize> Texts<N> {
 
     /// The text at this place.
     pub fn get(&self, place: usize) -> Option<&str> {
+        // A missing text takes no bytes. The flag tells it from an empty one.
         let (end, is_there) = *self.ends.get(place)?;
         let begin = place.checked_sub(1).map_or(0, |before| self.ends[before].0);
         self.all.get(usize::from(begin)..usize::from(end)).filter(|_| is_there)
@@ -51,6 +53,7 @@ fn push_bounded(to: &mut String, text: &str, max: usize) {
     if text.len() <= max {
         return to.push_str(text);
     }
+    // The mark counts as a part of the text, so that the sum of the bounds holds for the whole.
     let room = max.saturating_sub(CUT.len_utf8());
     let end = text.floor_char_boundary(room);
     to.push_str(&text[..end]);
