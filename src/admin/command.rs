@@ -18,7 +18,7 @@ use crate::admin::wire::{
     self, AdminRequest as _, BanRequest, BansRequest, CloseAnswer, CloseRequest, ConfigAnswer,
     ConfigRequest, DecisionsRequest, DiffAnswer, DiffRequest, DrainAnswer, DrainRequest, Draining,
     ErrorAnswer, ExplainRequest, LapsingRequest, LogLevelRequest, PRODUCT, RecentReload,
-    RefusedRequest, ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest,
+    RefusalsRequest, ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest,
     UnbanRequest,
 };
 use crate::admin::{bans, close, decisions, diff, lapsing, log_level, status, tunnels};
@@ -43,59 +43,85 @@ pub async fn answer(
     let mut call = RequestLogGuard::new(&request, caller);
     let query = request.uri().query().unwrap_or_default();
     let (method, path) = (request.method(), request.uri().path());
-    let (outcome, mut answer) = match path {
+    let (outcome, mut answer) = match answer_question(&admin, method, path, query) {
+        Some(answer) => answer,
+        None => carry_out(&admin, method, path, query, caller).await,
+    };
+    answer.headers_mut().insert(SERVER, HeaderValue::from_static(PRODUCT));
+    call.outcome = outcome;
+    answer
+}
+
+/// Answers a request that changes nothing. `None` means that the path is of another request.
+fn answer_question(
+    admin: &AdminContext,
+    method: &Method,
+    path: &str,
+    query: &str,
+) -> Option<LoggedAnswer> {
+    Some(match path {
         StatusRequest::PATH => {
-            respond(method, query, |_: StatusRequest| answer_with(&status::status(&admin)))
+            respond(method, query, |_: StatusRequest| answer_with(&status::status(admin)))
         }
         ConfigRequest::PATH => {
-            respond(method, query, |_: ConfigRequest| answer_with(&config(&admin)))
+            respond(method, query, |_: ConfigRequest| answer_with(&config(admin)))
         }
-        TunnelsRequest::PATH => respond(method, query, |request| tunnels(&admin, request)),
+        TunnelsRequest::PATH => respond(method, query, |request| tunnels(admin, request)),
         DecisionsRequest::PATH => respond(method, query, |request| {
             answer_or_error(decisions::decisions(&admin.recent, &request, Timestamp::now()))
         }),
-        RefusedRequest::PATH => respond(method, query, |request| {
+        RefusalsRequest::PATH => respond(method, query, |request| {
             answer_or_error(decisions::refused(&admin.recent, &request, Timestamp::now()))
         }),
         LapsingRequest::PATH => respond(method, query, |request| {
             answer_with(&lapsing::lapsing(&request, &admin.live.load(), Timestamp::now()))
         }),
-        CloseRequest::PATH => respond(method, query, |request| close(&admin, request, caller)),
-        ExplainRequest::PATH => respond(method, query, |request| explain(&admin, &request)),
+        ExplainRequest::PATH => respond(method, query, |request| explain(admin, &request)),
+        BansRequest::PATH => {
+            respond(method, query, |_: BansRequest| answer_with(&bans::bans(admin)))
+        }
+        _ => return None,
+    })
+}
+
+/// Answers a request that may wait, or that changes something.
+async fn carry_out(
+    admin: &Arc<AdminContext>,
+    method: &Method,
+    path: &str,
+    query: &str,
+    caller: Option<UCred>,
+) -> LoggedAnswer {
+    match path {
+        CloseRequest::PATH => respond(method, query, |request| close(admin, request, caller)),
         ReloadRequest::PATH => match parse_request(method, query) {
-            Ok(request) => reload(&admin, request).await,
+            Ok(request) => reload(admin, request).await,
             Err(wrong) => wrong.into_answer(),
         },
         DiffRequest::PATH => match parse_request(method, query) {
-            Ok(request) => diff(&admin, request).await,
+            Ok(request) => diff(admin, request).await,
             Err(wrong) => wrong.into_answer(),
         },
-        BansRequest::PATH => {
-            respond(method, query, |_: BansRequest| answer_with(&bans::bans(&admin)))
-        }
         BanRequest::PATH => match parse_request(method, query) {
             Ok(request) => {
-                let by = call.caller.map(|caller| caller.uid());
-                answer_or_error(bans::ban(&admin, request, by).await)
+                let by = caller.map(|caller| caller.uid());
+                answer_or_error(bans::ban(admin, request, by).await)
             }
             Err(wrong) => wrong.into_answer(),
         },
         UnbanRequest::PATH => match parse_request(method, query) {
-            Ok(request) => answer_or_error(bans::unban(&admin, request).await),
+            Ok(request) => answer_or_error(bans::unban(admin, request).await),
             Err(wrong) => wrong.into_answer(),
         },
-        DrainRequest::PATH => respond(method, query, |DrainRequest| drain(&admin)),
+        DrainRequest::PATH => respond(method, query, |DrainRequest| drain(admin)),
         LogLevelRequest::PATH => respond(method, query, |request| {
-            match log_level::answer(&admin, &request, call.caller.as_ref()) {
+            match log_level::answer(admin, &request, caller.as_ref()) {
                 Ok(level) => answer_with(&level),
                 Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
             }
         }),
         _ => error_answer(StatusCode::NOT_FOUND, UNKNOWN_PATH),
-    };
-    answer.headers_mut().insert(SERVER, HeaderValue::from_static(PRODUCT));
-    call.outcome = outcome;
-    answer
+    }
 }
 
 /// The log line of one request. Written on drop, so that a request whose caller left is logged too.

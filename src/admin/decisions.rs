@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::admin::wire::{
     DecisionReport, DecisionResult, DecisionsAnswer, DecisionsRequest, EntryVerdict, ExplainedKind,
-    MAX_DECISIONS, RefusedAnswer, RefusedClient, RefusedReason, RefusedRequest, RefusedRule, Time,
+    MAX_DECISIONS, RefusalsRequest, RefusedAnswer, RefusedClient, RefusedReason, RefusedRule, Time,
 };
 use crate::observe::metrics::{RequestKind, RequestResult};
 use crate::observe::recent::{DecidedEntry, RecentDecision, RecentDecisions};
@@ -111,7 +111,7 @@ fn verdict(entry: &DecidedEntry<'_>, at: Timestamp) -> EntryVerdict {
 /// A sentence, if decisions are not kept.
 pub fn refused(
     recent: &RecentDecisions,
-    request: &RefusedRequest,
+    request: &RefusalsRequest,
     now: Timestamp,
 ) -> Result<RefusedAnswer, String> {
     // Failures share the ring of the refusals, but no rule has refused them.
@@ -137,35 +137,44 @@ pub fn refused(
         reasons: tally(&all, |one| one.reason)
             .into_iter()
             .take(request.top)
-            .map(|(reason, refused, _)| RefusedReason { reason: reason.to_owned(), refused })
+            .map(|one| RefusedReason { reason: one.key.to_owned(), refused: one.refused })
             .collect(),
         rules: tally(&all, RuleKey::of)
             .into_iter()
             .take(request.top)
-            .map(|(rule, refused, _)| rule.counted(refused))
+            .map(|one| one.key.counted(one.refused))
             .collect(),
     })
 }
 
-/// Counts `all` by `key`: the most first, and of as many the latest. Each key comes with its latest
-/// decision. Decisions without a key are left out.
+/// The refusals with one key.
+struct RefusalTally<'d, K> {
+    key: K,
+    refused: u64,
+    latest: &'d RecentDecision,
+}
+
+/// Counts `all` by `key`: the most first, and of as many the latest. Decisions without a key are
+/// left out.
 fn tally<'d, K: Hash + Eq>(
     all: &'d [Arc<RecentDecision>],
     key: impl Fn(&'d RecentDecision) -> Option<K>,
-) -> Vec<(K, u64, &'d RecentDecision)> {
+) -> Vec<RefusalTally<'d, K>> {
     let mut counts: HashMap<K, (u64, &RecentDecision)> = HashMap::new();
     for one in all {
         let Some(key) = key(one) else { continue };
         // The newest is first.
         counts.entry(key).or_insert((0, one)).0 += 1;
     }
-    let counts = counts.into_iter().map(|(key, (count, latest))| (key, count, latest));
-    let mut counts: Vec<_> = counts.collect();
-    counts.sort_by_key(|(_, count, latest)| Reverse((*count, latest.at)));
+    let counts = counts.into_iter();
+    let mut counts: Vec<_> =
+        counts.map(|(key, (refused, latest))| RefusalTally { key, refused, latest }).collect();
+    counts.sort_by_key(|one| Reverse((one.refused, one.latest.at)));
     counts
 }
 
-fn refused_client((key, refused, latest): &(ClientKey, u64, &RecentDecision)) -> RefusedClient {
+fn refused_client(counted: &RefusalTally<'_, ClientKey>) -> RefusedClient {
+    let RefusalTally { key, refused, latest } = counted;
     RefusedClient {
         client: key.to_string(),
         refused: *refused,

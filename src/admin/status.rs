@@ -321,8 +321,7 @@ fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warnin
     warnings
 }
 
-/// Collects what is wrong with the share of tunnels: a policy that is nearly full, and one client
-/// that has them all.
+/// Collects the warnings about shares of tunnels: a policy that is nearly full, and a sole client.
 fn crowding_warnings(admin: &AdminContext, live: &Snapshot) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for policy in sorted(live) {

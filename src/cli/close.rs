@@ -14,7 +14,7 @@ use sidegate::admin::wire::{
 /// Time for the agent's answer, which comes before the first Close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The arguments.
+/// Arguments of `sidegate close`.
 #[derive(clap::Args)]
 pub struct CloseArgs {
     #[command(flatten)]

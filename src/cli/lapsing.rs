@@ -19,7 +19,7 @@ use sidegate::observe::printable;
 /// Time for the agent's answer, which walks the lists.
 const LAPSING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The arguments.
+/// Arguments of `sidegate lapsing`.
 #[derive(clap::Args)]
 pub struct LapsingArgs {
     #[command(flatten)]

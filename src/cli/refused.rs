@@ -10,13 +10,13 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{count_u64, is_colored, print_colored, print_error, print_json};
 use crate::cli::status::format::{number, timestamp};
 use crate::cli::status::table::{Row, Tone, table_of};
-use sidegate::admin::wire::{DEFAULT_TOP, MAX_TOP, RefusedAnswer, RefusedRequest};
+use sidegate::admin::wire::{DEFAULT_TOP, MAX_TOP, RefusalsRequest, RefusedAnswer};
 use sidegate::observe::printable;
 
 /// Time for the agent's answer, which counts all refusals that are kept.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The arguments.
+/// Arguments of `sidegate refused`.
 #[derive(clap::Args)]
 pub struct RefusedArgs {
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub struct RefusedArgs {
 /// Prints what was refused most. Ends with 1 if no agent could be asked.
 pub fn refused(verb: &RefusedArgs) -> Exit {
     let last = verb.last.map(|last| last.as_secs());
-    let request = RefusedRequest { last, top: verb.top as usize };
+    let request = RefusalsRequest { last, top: verb.top as usize };
     match admin_client::ask(&verb.config.config, &request, REFUSED_TIMEOUT) {
         Ok(answer) if verb.json => print_json(&answer),
         Ok(answer) => print_colored(&screen(&answer, last, is_colored(&io::stdout()))),

@@ -21,7 +21,7 @@ pub struct TunnelArgs {
     /// Only those under this policy.
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
-    /// Only those that have been open for this time, like 90s, 15m, 1h or 2d.
+    /// Only tunnels that have been open for this time, like 90s, 15m, 1h or 2d.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     older: Option<Duration>,
     /// Only tunnels with at least so many bytes in both directions, like 500 or 10MiB.

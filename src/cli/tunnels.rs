@@ -18,7 +18,7 @@ use sidegate::observe::printable;
 /// Time for the agent's answer, which sorts all that is open.
 const TUNNELS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The arguments.
+/// Arguments of `sidegate tunnels`.
 #[derive(clap::Args)]
 pub struct TunnelsArgs {
     #[command(flatten)]

@@ -29,9 +29,9 @@ pub struct Reconcile<'c> {
 /// The number of live entries that a reconcile has revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RevokedCount {
-    /// Open tunnels.
+    /// Number of open tunnels.
     pub tunnels: usize,
-    /// Exchanges in flight.
+    /// Number of exchanges in flight.
     pub exchanges: usize,
 }
 

@@ -18,8 +18,8 @@ pub async fn revoke(refused: Vec<Arc<LiveEntry>>, spread: Duration) {
     .await;
 }
 
-/// Closes `all` as an operator orders, evenly over `spread`. Those that are ending already keep
-/// their reason.
+/// Closes `all` as an operator orders, evenly over `spread`. Entries that are ending
+/// already keep their reason.
 pub async fn close(all: Vec<Arc<LiveEntry>>, order: Arc<CloseOrder>, spread: Duration) {
     spread_over(all, spread, |entry: &Arc<LiveEntry>| {
         entry.end(EndOrder::Close(Arc::clone(&order)));

@@ -1,8 +1,8 @@
 //! Revocation lists of which several have the same issuer: partitions, or keys of one name.
 //!
 //! webpki asks the first list that covers a certificate, and no other. Here each list is asked
-//! (`docs/decisions/048-several-crls.md`). Which of two versions of a list counts is not decided
-//! here, but where files are read.
+//! (`docs/decisions/048-several-crls.md`). The version of a list that counts is chosen
+//! where the files are read.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The recent decisions: `sidegate explain --request`, `sidegate refused`, and their requests.
 
-use ::sidegate::admin::wire::{DecisionResult, DecisionsRequest, RefusedAnswer, RefusedRequest};
+use ::sidegate::admin::wire::{DecisionResult, DecisionsRequest, RefusalsRequest, RefusedAnswer};
 use serde_json::Value;
 
 use crate::cli::done;
@@ -22,7 +22,7 @@ fn id_of(answer: &Answer) -> String {
 }
 
 async fn refused(sidegate: &Sidegate) -> RefusedAnswer {
-    sidegate.answer_to(&RefusedRequest::default()).await
+    sidegate.answer_to(&RefusalsRequest::default()).await
 }
 
 /// Runs a command for this agent, which ends with this code. Returns both of its outputs.

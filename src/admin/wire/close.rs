@@ -18,7 +18,7 @@ pub const DEFAULT_CLOSE_REASON: &str = "operator";
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CloseRequest {
-    /// Which are closed.
+    /// The entries that are closed.
     #[cfg_attr(test, schemars(flatten))]
     pub selector: TunnelSelector,
     /// Whether all are meant; required where nothing else selects any.

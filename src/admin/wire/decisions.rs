@@ -52,7 +52,7 @@ impl AdminRequest for DecisionsRequest {
 pub struct DecisionsAnswer {
     /// The id that was asked for.
     pub request: String,
-    /// The agent's clock.
+    /// Time by the agent's clock.
     pub now: Time,
     /// The time since which all refusals and failures are kept.
     pub refused_since: Time,
@@ -71,7 +71,7 @@ impl AdminAnswer for DecisionsAnswer {
     }
 }
 
-/// One decision.
+/// One decision of the rings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DecisionReport {
@@ -87,7 +87,7 @@ pub struct DecisionReport {
     pub status: Option<u16>,
     /// The kind of request: `upgrade` or `plain`.
     pub kind: ExplainedKind,
-    /// The listener.
+    /// Name of the listener.
     pub listener: String,
     /// The client that was judged.
     pub client: String,

@@ -128,7 +128,7 @@ impl Schemas {
             ReadyzAnswer,
             TunnelsRequest,
             DecisionsRequest,
-            RefusedRequest,
+            RefusalsRequest,
             CloseRequest,
             LapsingRequest,
             ReloadRequest,
@@ -414,7 +414,7 @@ fn admin_page_tables_match_the_types() {
         ),
         ("lapsing parameters", request("LapsingRequest", &["within"])),
         ("decisions parameters", request("DecisionsRequest", &["request"])),
-        ("refused parameters", request("RefusedRequest", &["last", "top"])),
+        ("refused parameters", request("RefusalsRequest", &["last", "top"])),
         (
             "reload parameters",
             request("ReloadRequest", &["wait", "accept_shrink", "accept_revocations"]),

@@ -57,7 +57,7 @@ impl AdminRequest for LapsingRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LapsingAnswer {
-    /// The agent's clock.
+    /// Time by the agent's clock.
     pub now: Time,
     /// The end of the time that was asked for.
     pub until: Time,

@@ -56,7 +56,7 @@ pub use self::message::{AdminAnswer, AdminRequest, ErrorAnswer};
 pub use self::query::encode_query;
 pub use self::reading::{ReadError, Received, read};
 pub use self::refused::{
-    DEFAULT_TOP, MAX_TOP, RefusedAnswer, RefusedClient, RefusedReason, RefusedRequest, RefusedRule,
+    DEFAULT_TOP, MAX_TOP, RefusalsRequest, RefusedAnswer, RefusedClient, RefusedReason, RefusedRule,
 };
 pub use self::reload::{RecentReload, ReloadAnswer, ReloadRequest};
 pub use self::report::{DiagnosticReport, Severity};

@@ -16,20 +16,20 @@ pub const MAX_TOP: usize = 1000;
 /// A question about what was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct RefusedRequest {
+pub struct RefusalsRequest {
     /// Only refusals of so many last seconds. `None` means all that are kept.
     pub last: Option<u64>,
     /// Maximum number of rows in each table, 1 to 1000. The default is 10.
     pub top: usize,
 }
 
-impl Default for RefusedRequest {
+impl Default for RefusalsRequest {
     fn default() -> Self {
-        RefusedRequest { last: None, top: DEFAULT_TOP }
+        RefusalsRequest { last: None, top: DEFAULT_TOP }
     }
 }
 
-impl AdminRequest for RefusedRequest {
+impl AdminRequest for RefusalsRequest {
     const METHOD: Method = Method::GET;
     const PATH: &'static str = "/v1/refused";
     type Answer = RefusedAnswer;
@@ -41,7 +41,7 @@ impl AdminRequest for RefusedRequest {
     }
 
     fn parse(query: &str) -> Result<Self, String> {
-        let mut request = RefusedRequest::default();
+        let mut request = RefusalsRequest::default();
         for (name, value) in pairs(query)? {
             match name {
                 "last" => {
@@ -65,7 +65,7 @@ impl AdminRequest for RefusedRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefusedAnswer {
-    /// The agent's clock.
+    /// Time by the agent's clock.
     pub now: Time,
     /// The time from which refusals are counted here.
     pub since: Time,
@@ -85,7 +85,7 @@ pub struct RefusedAnswer {
 
 impl AdminAnswer for RefusedAnswer {}
 
-/// A refused client.
+/// A client with its refusals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefusedClient {
@@ -106,9 +106,9 @@ pub struct RefusedClient {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefusedReason {
-    /// Its word.
+    /// The word of the reason.
     pub reason: String,
-    /// Number of refusals.
+    /// Number of refusals in the period.
     pub refused: u64,
 }
 
@@ -116,7 +116,7 @@ pub struct RefusedReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefusedRule {
-    /// The policy.
+    /// Name of the policy.
     pub policy: String,
     /// The place of the rule, as `file:line`.
     pub rule_at: String,
@@ -129,6 +129,6 @@ pub struct RefusedRule {
     /// The place of the entry, as `file:line`. `null`: no entry holds the clients.
     #[serde(deserialize_with = "nullable")]
     pub entry_at: Option<String>,
-    /// Number of refusals.
+    /// Number of refusals in the period.
     pub refused: u64,
 }

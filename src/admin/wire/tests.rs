@@ -33,7 +33,7 @@ fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadE
         "/v1/tunnels" if query == "limit=0" => of::<TunnelsRequest>("", &received),
         "/v1/tunnels" => of::<TunnelsRequest>(query, &received),
         "/v1/decisions" => of::<DecisionsRequest>(query, &received),
-        "/v1/refused" => of::<RefusedRequest>(query, &received),
+        "/v1/refused" => of::<RefusalsRequest>(query, &received),
         "/v1/close" => of::<CloseRequest>(query, &received),
         "/v1/lapsing" => of::<LapsingRequest>(query, &received),
         "/v1/reload" => of::<ReloadRequest>(query, &received),
@@ -273,7 +273,7 @@ proptest! {
         check(CloseRequest { selector, all: false, code: 4001, reason, dry_run });
         check(LapsingRequest { within: after.max(1) });
         check(DecisionsRequest { request: one.clone().unwrap_or_default() + "x" });
-        check(RefusedRequest { last: Some(after).filter(|last| *last > 0), top: limit });
+        check(RefusalsRequest { last: Some(after).filter(|last| *last > 0), top: limit });
         let names = lists.clone();
         check(ReloadRequest { wait: flags[0], accept_shrink: lists, accept_revocations: flags[1] });
         check(DiffRequest { promote: one.clone().filter(|name| !name.is_empty()) });

@@ -17,7 +17,7 @@ pub struct TunnelSelector {
     pub identity: Option<String>,
     /// Only those under this policy. `None` means under all policies.
     pub policy: Option<String>,
-    /// Only those that opened at least so many seconds ago. `None` means of any age.
+    /// Only tunnels that opened at least so many seconds ago. `None` means of any age.
     pub older: Option<u64>,
     /// Only tunnels with at least so many bytes in both directions. `None` means any number.
     pub bytes: Option<u64>,

@@ -17,7 +17,7 @@ pub const MAX_PAGE_TUNNELS: usize = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TunnelsRequest {
-    /// Which are listed.
+    /// The entries that are listed.
     #[cfg_attr(test, schemars(flatten))]
     pub selector: TunnelSelector,
     /// The order. The default is `id`.

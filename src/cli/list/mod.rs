@@ -17,7 +17,7 @@ const MAX_DATABASE_BYTES: u64 = 1 << 30;
 /// The second line of each list made here, by which a later run knows that it may replace the file.
 const MADE_BY: &str = "# Made by `sidegate list from-mmdb`; edits are lost when it runs again.";
 
-/// The arguments.
+/// Arguments of `sidegate list`.
 #[derive(clap::Args)]
 pub struct ListArgs {
     #[command(subcommand)]

@@ -196,7 +196,7 @@ fn lists_of_file<'v>(
     is_sound.then_some(found)
 }
 
-/// The lists without copies and without those that newer ones replace. Each of the latter is
+/// The lists without copies and without lists that newer ones replace. Each replaced list is
 /// reported.
 fn without_replaced(all: Vec<FoundList<'_>>) -> Vec<FoundList<'_>> {
     let is_newer = |one: &FoundList<'_>, other: &FoundList<'_>| {

@@ -286,7 +286,7 @@ impl ContextSettings {
         let clients = match &open[..] {
             [] => return,
             [one] if one.network == all_v4() && has_v6 => {
-                "every other IPv4 client but those whom nginx knows by an IPv6 address"
+                "every other IPv4 client, unless nginx knows it by an IPv6 address"
             }
             [one] if one.network == all_v4() => "every other IPv4 client",
             [_] => "every other IPv6 client",

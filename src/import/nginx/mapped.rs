@@ -1,6 +1,6 @@
-//! IPv4 clients of IPv6 sockets, whom nginx knows by IPv4-mapped addresses.
+//! IPv4 clients of IPv6 sockets, which nginx knows by IPv4-mapped addresses.
 //!
-//! nginx judges a mapped address by the rules about IPv4. If there are none, it judges it by those
+//! nginx judges a mapped address by the rules about IPv4. If there are none, it judges it by the rules
 //! about IPv6 (`ngx_http_access_handler`). Sidegate knows these clients by their IPv4 addresses.
 
 use std::net::{Ipv4Addr, SocketAddr};

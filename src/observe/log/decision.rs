@@ -108,9 +108,8 @@ impl DecisionRecord<'_> {
         if self.is_summarised(throttle, route) || !is_wanted(reason) {
             return;
         }
-        let decisive = **decisive;
+        let (decisive, result) = (**decisive, self.result.word());
         let (by, instead) = decisive.map_or((None, None), |rule| (rule.by, rule.instead));
-        let result = self.result.word();
         tracing::info!(
             route,
             listener,

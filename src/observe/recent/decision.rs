@@ -51,10 +51,10 @@ enum Place {
     Ticket,
 }
 
-/// Number of texts.
+/// Number of texts of a decision.
 const PLACES: usize = 13;
 
-/// One decision.
+/// One decision of a ring.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecentDecision {
     /// The time at which it was booked.
@@ -87,9 +87,9 @@ pub struct RecentDecision {
 /// The rule that decided, with its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecidedRule<'d> {
-    /// The rule.
+    /// The rule that decided.
     pub rule: Rule,
-    /// The policy's file.
+    /// File of the policy.
     pub file: &'d str,
     /// The line of the rule, from 1.
     pub line: u32,
@@ -102,13 +102,13 @@ pub struct DecidedEntry<'d> {
     pub entry: &'d ListEntry,
     /// The name of the list.
     pub list: &'d str,
-    /// The list's file.
+    /// File of the list.
     pub file: &'d str,
     /// The line of the entry, from 1.
     pub line: u32,
-    /// The `owner` annotation.
+    /// The entry's `owner` annotation.
     pub owner: Option<&'d str>,
-    /// The `ticket` annotation.
+    /// The entry's `ticket` annotation.
     pub ticket: Option<&'d str>,
     /// The instant at which the entry lapses. `None` means never.
     pub expires: Option<Timestamp>,
@@ -214,7 +214,7 @@ impl RecentDecision {
         self.text(Place::RequestId)
     }
 
-    /// The listener's name.
+    /// Name of the listener.
     pub fn listener(&self) -> &str {
         self.text(Place::Listener).unwrap_or_default()
     }

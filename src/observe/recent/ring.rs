@@ -10,7 +10,7 @@ use jiff::Timestamp;
 /// The most items and bytes of a ring. Zero of either means off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RingBounds {
-    /// The most items.
+    /// The most items of a ring.
     pub count: usize,
     /// The most bytes of all items.
     pub bytes: usize,

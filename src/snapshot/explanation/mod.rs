@@ -77,14 +77,7 @@ impl Snapshot {
                 // Whether the request is plain matters to rates alone, and these come after the
                 // gate.
                 explanation.decided(denied, subject, false, Err(refusal), now);
-                explanation.rule =
-                    ban.as_ref().map(|ban| format!("ban {}", ban.target)).or(explanation.rule);
-                let is_at_accept =
-                    (denied.is_some() || by_address(ban.as_deref())) && !speaks_for_others;
-                explanation.delivery = Some(match is_at_accept {
-                    true => delivery::at_accept(),
-                    false => delivery::of(refusal, None, false, speaks_for_others),
-                });
+                explanation.unread(refusal, ban.as_deref(), denied.is_some(), speaks_for_others);
                 return explanation;
             }
         };
@@ -106,15 +99,9 @@ impl Snapshot {
         if let Some(ban) = &judgement.ban {
             explanation.rule = Some(format!("ban {}", ban.target));
         }
-        explanation.delivery = judgement.verdict.as_ref().err().map(|refusal| {
-            // A ban and the baseline refuse a connection before it has a request.
-            let is_at_accept = denied.is_some() || by_address(ban.as_deref());
-            if is_at_accept && !speaks_for_others {
-                return delivery::at_accept();
-            }
-            let route = judgement.route.as_deref();
-            delivery::of(*refusal, route, !request.is_plain(), speaks_for_others)
-        });
+        // A ban and the baseline refuse a connection before it has a request.
+        let is_at_accept = denied.is_some() || by_address(ban.as_deref());
+        explanation.delivery = delivered(&judgement, request, is_at_accept, speaks_for_others);
         explanation.rules.extend(judgement.ambiguity.as_ref().map(ambiguous));
         if let Some(route) = &judgement.route {
             explanation.route = Some(route.name.to_string());
@@ -133,6 +120,21 @@ impl Snapshot {
         let lists = baseline.deny.iter().map(|list| list_explanation(list, client, now)).collect();
         Some(networks("baseline", baseline, Rule::Deny, lists))
     }
+}
+
+/// How the refusal of a request is delivered. `None` means that the request is permitted.
+fn delivered(
+    judgement: &Judgement,
+    request: &Request,
+    is_at_accept: bool,
+    speaks_for_others: bool,
+) -> Option<DeliveryExplanation> {
+    let refusal = *judgement.verdict.as_ref().err()?;
+    if is_at_accept && !speaks_for_others {
+        return Some(delivery::at_accept());
+    }
+    let route = judgement.route.as_deref();
+    Some(delivery::of(refusal, route, !request.is_plain(), speaks_for_others))
 }
 
 impl Explanation {
@@ -176,6 +178,25 @@ impl Explanation {
         let decisive =
             policy.and_then(|policy| policy.deciding_rule(subject, is_plain, verdict, now));
         self.rule = decisive.map(|decisive| decisive.place.to_string());
+    }
+
+    /// Sets the rule and the delivery of a refusal before a request was read.
+    fn unread(
+        &mut self,
+        refusal: Refusal,
+        ban: Option<&Ban>,
+        is_denied: bool,
+        speaks_for_others: bool,
+    ) {
+        if let Some(ban) = ban {
+            self.rule = Some(format!("ban {}", ban.target));
+        }
+        // A peer that speaks for others is refused by request, since its connection is shared.
+        let is_at_accept = (is_denied || by_address(ban)) && !speaks_for_others;
+        self.delivery = Some(match is_at_accept {
+            true => delivery::at_accept(),
+            false => delivery::of(refusal, None, false, speaks_for_others),
+        });
     }
 
     fn judged(
