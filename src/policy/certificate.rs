@@ -32,6 +32,9 @@ const NO_SCHEMES: [&str; 16] = [
     "uri",
 ];
 
+/// Beginnings of URI names that read like an identity of another kind.
+const LIKE_OTHERS: [&str; 3] = ["dns:", "sha256:", "uri:"];
+
 /// A verified certificate of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
@@ -54,9 +57,9 @@ pub struct ClientCertificate {
 }
 
 /// The name by which logs and limits know the holder of a certificate. It displays as a URI, as
-/// `dns:` and a name, or as a [`KeyPin`].
+/// `dns:` and a name, or as a [`KeyPin`]; a URI that reads like one of these has `uri:` before it.
 ///
-/// A URI may read like a name of another kind, so identities are compared by kind and name.
+/// Identities are compared by kind and name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Identity<'c> {
     /// The first URI name.
@@ -491,6 +494,10 @@ impl fmt::Display for KeyPin {
 impl fmt::Display for Identity<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // A URI may read like another kind. No pattern begins with `uri:`.
+            Identity::Uri(uri) if LIKE_OTHERS.iter().any(|kind| uri.starts_with(kind)) => {
+                write!(f, "uri:{uri}")
+            }
             Identity::Uri(uri) => f.write_str(uri),
             Identity::Dns(name) => write!(f, "dns:{name}"),
             Identity::Key(pin) => pin.fmt(f),
@@ -769,6 +776,20 @@ mod tests {
             );
             prop_assert_eq!(matches(&uri(&pattern), &[&uri(&name)]), expected);
         }
+    }
+
+    #[test]
+    fn identity_of_each_kind_reads_like_no_other() {
+        let (key, uris) =
+            (KeyPin([0; 32]), ["dns:a.example", "sha256:00", "uri:dns:a", "spiffe://a"]);
+        let mut shown: Vec<_> = uris.map(|uri| Identity::Uri(uri).to_string()).into();
+        assert_eq!(shown, ["uri:dns:a.example", "uri:sha256:00", "uri:uri:dns:a", "spiffe://a"]);
+        shown.extend([Identity::Dns("a.example").to_string(), Identity::Key(key).to_string()]);
+        for text in &shown {
+            assert_eq!(IdentityPattern::parse(text).is_err(), text.starts_with("uri:"), "{text}");
+        }
+        let all: std::collections::HashSet<_> = shown.iter().collect();
+        assert_eq!(all.len(), shown.len());
     }
 
     /// The meaning of a pattern, by recursion.

@@ -550,6 +550,7 @@ async fn refusals_are_delivered_as_explained() {
             let is_attempt = scheme == "ws";
             let url = |rest: &str| format!("{scheme}://{rest}");
             let (net, open, none) = (url(net), url(open), url("localhost/none"));
+            let odd = url("localhost/x;/..;/q");
             let closes = if form == "close" && is_attempt { "close" } else { "answer" };
             let drops = if form == "drop" { "drop" } else { closes };
             for (question, expected) in [
@@ -562,6 +563,11 @@ async fn refusals_are_delivered_as_explained() {
                 (["127.0.0.2", "", &net, ""], closes),
                 (["127.0.0.2", "unknown", &net, ""], "answer"),
                 (["127.0.0.2", "203.0.113.9", &net, ""], closes),
+                // The gate reads the head before the baseline judges the client that it names.
+                (["127.0.0.2", "203.0.113.9", &odd, ""], "answer"),
+                (["127.0.0.2", "203.0.113.9, x y", &net, ""], "answer"),
+                (["127.0.0.4", "x y", &net, ""], "answer"),
+                (["127.0.0.3", "", &odd, ""], "drop"),
                 (["127.0.0.3", "", &net, ""], "drop"),
                 (["127.0.0.4", "", &net, ""], closes),
             ] {

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::location::{LinePart, Lint, LintLocation};
 use crate::control::config::PolicySettings;
+use crate::policy::AllowRule;
 use crate::policy::list::pattern::ClientPattern;
 use crate::policy::list::{List, ListEntry};
 use crate::policy::unix::UnixPattern;
@@ -61,6 +62,83 @@ pub fn denied_entries(
         })
     };
     page.allow.lists().iter().filter_map(|list| remark(list)).collect()
+}
+
+/// `[[limits.for]]` that apply to no client, or change nothing.
+pub fn idle_exceptions(
+    page: &PolicySettings,
+    baseline: Option<&PolicySettings>,
+    now: Timestamp,
+) -> Vec<Lint> {
+    let deny = page.deny.iter().chain(baseline.into_iter().flat_map(|baseline| &baseline.deny));
+    let denying: Vec<_> = deny.map(|list| DenyIndex::new(list)).collect();
+    let admitted = AllowIndex::new(&page.allow, now);
+    let exceptions = &page.limits.exceptions;
+    let mut remarks = Vec::new();
+    for exception in exceptions {
+        let lists = exception.lists();
+        let count = |list: &List| {
+            list.entries().filter(|(entry, _)| entry.admits && !entry.lapsed(now)).count()
+        };
+        let all: usize = lists.iter().map(|list| count(list)).sum();
+        let is_denied = |list: &Arc<List>| denied(list, &denying, now).count() == count(list);
+        let mut named = lists.iter().flat_map(|list| list.entries());
+        // With a second exception, one may take a part of the other's clients back.
+        let message = if exceptions.len() == 1 && exception.share == page.limits.share {
+            "these limits change nothing: they are those of all clients"
+        } else if all > 0 && lists.iter().all(is_denied) {
+            "these limits apply to no client: `deny` has all of these"
+        } else if all > 0 && !named.any(|(entry, _)| entry.admits && admitted.overlaps(entry)) {
+            "these limits apply to no client: `allow` has none of these"
+        } else {
+            continue;
+        };
+        let word = if lists.is_empty() { "identity" } else { "client" };
+        remarks.push(Lint {
+            location: LintLocation {
+                file: Arc::clone(&page.file),
+                line: exception.line,
+                part: LinePart::Word(word.into()),
+            },
+            message: message.into(),
+            remedy: "remove the table, or correct its clients or limits".into(),
+            other: None,
+        });
+    }
+    remarks
+}
+
+/// What `allow` admits. `None` means every client.
+struct AllowIndex(Option<AllowedPatterns>);
+
+struct AllowedPatterns {
+    lists: Vec<Arc<List>>,
+    /// Patterns that admit, sorted as in [`DenyIndex`].
+    patterns: Vec<ClientPattern>,
+}
+
+impl AllowIndex {
+    fn new(allow: &AllowRule, now: Timestamp) -> Self {
+        let AllowRule::Lists(lists) = allow else { return AllowIndex(None) };
+        let entries = lists.iter().flat_map(|list| list.entries());
+        let live = entries.filter(|(entry, _)| entry.admits && !entry.lapsed(now));
+        let mut patterns: Vec<_> = live.map(|(entry, _)| entry.pattern).collect();
+        patterns.sort_unstable();
+        AllowIndex(Some(AllowedPatterns { lists: lists.clone(), patterns }))
+    }
+
+    /// Whether some client of `entry` may be admitted.
+    fn overlaps(&self, entry: &ListEntry) -> bool {
+        let Some(AllowedPatterns { lists, patterns }) = &self.0 else { return true };
+        // The users of a group are not known: any admitted user may be in it.
+        if entry.pattern.users().is_some() {
+            return patterns.iter().any(|pattern| pattern.users().is_some());
+        }
+        let after = patterns.partition_point(|pattern| *pattern < entry.pattern);
+        let holds = |list: &Arc<List>| list.around(entry.pattern).any(|(one, _)| one.admits);
+        patterns.get(after).is_some_and(|inner| entry.pattern.contains(*inner))
+            || lists.iter().any(holds)
+    }
 }
 
 /// Each entry whose removal changes no decision from `now` on, and the wider entry that decides

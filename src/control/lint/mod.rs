@@ -4,6 +4,7 @@
 //! the text of the files is only read to show a line. `sockets` alone looks at this host. Changes
 //! nothing and refuses nothing.
 
+mod clients;
 mod coverage;
 mod entries;
 mod location;
@@ -37,12 +38,14 @@ pub fn lint(
     remarks.extend(rules::unverified(loaded));
     remarks.extend(rules::unidentified(loaded));
     remarks.extend(loops::looping(loaded, config));
+    remarks.extend(clients::misapplied(loaded, config));
     remarks.extend(coverage::uncovered(loaded, config));
     remarks.extend(paths::differing_in_case(loaded, config));
     remarks.extend(paths::ambiguous(loaded, config));
     remarks.extend(paths::literal(loaded, config));
     for page in loaded.policies.iter().chain(&loaded.candidates) {
         remarks.extend(rules::missing(page));
+        remarks.extend(entries::idle_exceptions(page, loaded.baseline.as_ref(), now));
     }
     let baseline = loaded.baseline.as_ref();
     for page in loaded.policies.iter().chain(&loaded.candidates).chain(baseline) {
@@ -50,7 +53,8 @@ pub fn lint(
         remarks.extend(entries::denied_entries(page, baseline, now));
     }
     let folder = config.parent().unwrap_or(Path::new(""));
-    [shown(remarks, files, folder), sockets::unusable(loaded, files)].concat()
+    let places = [clients::listeners(loaded), sockets::unusable(loaded, files)].concat();
+    [shown(remarks, files, folder), places].concat()
 }
 
 /// Warnings about a list without a policy. Its file is a path from the working directory.

@@ -561,3 +561,201 @@ warning: a client without a certificate is admitted, and counted by its address
     assert_eq!(found("optional", "certificate = { required = true }"), "");
     assert_eq!(found("required", ""), "");
 }
+
+/// The listener of [`SIDEGATE`] with these lines, and tables after it.
+fn with_listener(lines: &str, more: &str) -> String {
+    let plain = "name = \"public\"\nlisten = \"127.0.0.1:8443\"\ntls = false\n";
+    SIDEGATE.replace(plain, &format!("{lines}\n{more}"))
+}
+
+/// Lines of a listener that asks for certificates.
+fn asking(mode: &str) -> String {
+    format!(
+        "name = \"public\"\nlisten = \"127.0.0.1:8443\"\n\
+         client_certificates = {{ ca = \"a.pem\", mode = \"{mode}\" }}"
+    )
+}
+
+/// Messages of the warnings about a policy with these lines in `[client]`, and these after it.
+fn told(config: &str, client: &str, more: &str) -> Vec<String> {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["ws.example.com".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+    let pem = params.self_signed(&key).unwrap().pem();
+    let certificate = "[[certificate]]\nchain = \"a.pem\"\nkey = \"a.key\"\n";
+    let config = match config.contains("client_certificates") {
+        true => format!("{config}{certificate}"),
+        false => config.to_owned(),
+    };
+    let policy = format!("schema = 1\n[client]\n{client}\n{SOUND}{more}");
+    let found = lints(&[
+        ("sidegate.toml", &config),
+        ("a.pem", &pem),
+        ("a.key", &key.serialize_pem()),
+        ("policies/chat.toml", &policy),
+    ]);
+    let first = |one: &str| {
+        let line = one.lines().next().unwrap_or_default();
+        line.strip_prefix("warning: ").unwrap_or(line).to_owned()
+    };
+    found.split("\n\n").map(first).filter(|line| !line.is_empty()).collect()
+}
+
+/// Expects one warning that begins so, or none where `expected` is empty.
+#[track_caller]
+fn expect_told(told: &[String], expected: &str) {
+    let is_as_expected = match told {
+        [] => expected.is_empty(),
+        [one] => !expected.is_empty() && one.contains(expected),
+        _ => false,
+    };
+    assert!(is_as_expected, "{expected:?}: {told:?}");
+}
+
+const PLAIN: &str = "[[listener]]\nname = \"plain\"\nlisten = \"127.0.0.1:8081\"\ntls = false\n";
+const NETS: &str = "allow = [\"192.0.2.0/24\"]";
+
+#[test]
+fn denied_certificate_that_can_be_left_out_is_linted() {
+    let escaped = "a client whose certificate is denied is admitted without it";
+    let client = |rule: &str| format!("{NETS}\ncertificate = {{ {rule} }}");
+    for (mode, rule, expected) in [
+        ("optional", "required = false, deny = [\"spiffe://a/bad\"]", escaped),
+        ("optional", "required = false, allow = [\"spiffe://a/**\"]", ""),
+        ("optional", "deny = [\"spiffe://a/bad\"]", ""),
+        ("required", "required = false, deny = [\"spiffe://a/bad\"]", ""),
+    ] {
+        let config = with_listener(&asking(mode), "");
+        expect_told(&told(&config, &client(rule), ""), expected);
+    }
+}
+
+#[test]
+fn required_certificates_beside_an_open_listener_are_linted() {
+    let beside = "the listener `plain` admits the same clients under the policy `chat` without one";
+    let redirect = PLAIN.replace("tls = false", "tls = false\nredirect = \"https\"");
+    let needs = format!("{NETS}\ncertificate = {{ allow = [\"spiffe://a/**\"] }}");
+    for (more, client, expected) in
+        [(PLAIN, NETS, beside), (&redirect, NETS, ""), ("", NETS, ""), (PLAIN, &needs, "")]
+    {
+        let config = with_listener(&asking("required"), more);
+        expect_told(&told(&config, client, ""), expected);
+    }
+}
+
+#[test]
+fn optional_certificates_without_a_use_are_linted() {
+    let unused = "clients may leave their certificate out, and no policy and no route uses it";
+    let config = with_listener(&asking("optional"), "");
+    expect_told(&told(&config, NETS, ""), unused);
+    let sends = format!("{config}client_certificate = \"leaf\"\n");
+    expect_told(&told(&sends, NETS, ""), "");
+    let rule = format!("{NETS}\ncertificate = {{ required = false }}");
+    expect_told(&told(&config, &rule, ""), "");
+}
+
+#[test]
+fn stricter_limits_of_optional_certificates_are_linted() {
+    let wider = "without its certificate such a client has the wider limits of all others";
+    let more = |limit: &str| format!("[[limits.for]]\nidentity = [\"spiffe://a/x\"]\n{limit}\n");
+    for (mode, limit, expected) in [
+        ("optional", "connections = { per_client = 5 }", wider),
+        ("optional", "upgrades = { rate = \"1/s\" }", wider),
+        ("optional", "connections = { per_client = 50 }", ""),
+        ("required", "connections = { per_client = 5 }", ""),
+    ] {
+        let config = with_listener(&asking(mode), "");
+        expect_told(&told(&config, NETS, &more(limit)), expected);
+    }
+}
+
+#[test]
+fn unix_socket_where_anyone_names_clients_is_linted() {
+    let folder = TempDir::new().unwrap();
+    let listener = |mode: &str, key: &str| {
+        let path = folder.path().display();
+        let lines = format!(
+            "name = \"public\"\nlisten = \"unix:{path}/s\"\ntls = false\nmode = \"{mode}\"\n{key}"
+        );
+        with_listener(&lines, "")
+    };
+    let forwarded = "forwarded = { header = \"x-forwarded-for\", from = [\"unix\"] }";
+    let anyone = "any user of this host may connect with mode 0666, and `";
+    for (mode, key, expected) in [
+        ("0666", forwarded, anyone),
+        ("0666", "proxy_protocol = { from = [\"unix\"] }", anyone),
+        ("0660", forwarded, ""),
+        ("0666", "proxy_protocol = { from = [\"unix:uid=0\"] }", ""),
+    ] {
+        expect_told(&told(&listener(mode, key), NETS, ""), expected);
+    }
+    let none = "every client comes over a Unix socket: the networks in `allow` admit none";
+    expect_told(&told(&listener("0660", ""), NETS, ""), none);
+    expect_told(&told(&listener("0660", ""), "allow = [\"192.0.2.0/24\", \"unix\"]", ""), "");
+    expect_told(&told(&listener("0660", ""), "allow = [\"any\"]", ""), "");
+}
+
+#[test]
+fn users_in_allow_without_a_unix_socket_are_linted() {
+    let users = "no listener is a Unix socket: the users in `allow` cannot connect";
+    for client in ["allow = [\"unix:uid=0\"]", "allow = [\"192.0.2.0/24\", \"unix\"]"] {
+        expect_told(&told(SIDEGATE, client, ""), users);
+    }
+}
+
+#[test]
+fn policy_that_admits_only_the_proxies_is_linted() {
+    let proxies = "`allow` holds nothing but proxies of `from`";
+    let forwarded = "forwarded = { header = \"x-forwarded-for\", from = [\"192.0.2.0/24\"] }";
+    for (key, client, expected) in [
+        (forwarded, "allow = [\"192.0.2.0/24\"]", proxies),
+        (forwarded, "allow = [\"192.0.2.7\", \"192.0.2.9\"]", proxies),
+        ("proxy_protocol = { from = [\"192.0.2.0/24\"] }", "allow = [\"192.0.2.7\"]", proxies),
+        (forwarded, "allow = [\"192.0.2.0/24\", \"10.0.0.0/8\"]", ""),
+        (forwarded, "allow = [\"192.0.0.0/16\"]", ""),
+        (forwarded, "allow = [\"any\"]", ""),
+    ] {
+        let lines = format!("name = \"public\"\nlisten = \"127.0.0.1:8443\"\ntls = false\n{key}\n");
+        expect_told(&told(&with_listener(&lines, ""), client, ""), expected);
+        // Others come to a second listener by themselves.
+        expect_told(&told(&with_listener(&lines, PLAIN), client, ""), "");
+    }
+}
+
+#[test]
+fn drop_that_only_proxies_meet_is_linted() {
+    for (from, expected) in [("127.0.0.1", "of the route `chat` drops nothing"), ("10.0.0.1", "")] {
+        let lines = format!(
+            "name = \"public\"\nlisten = \"127.0.0.1:8443\"\ntls = false\n\
+             forwarded = {{ header = \"x-forwarded-for\", from = [\"{from}\"] }}"
+        );
+        let config = format!("{}refuse = \"drop\"\n", with_listener(&lines, ""));
+        expect_told(&told(&config, NETS, ""), expected);
+    }
+}
+
+#[test]
+fn limits_for_clients_that_cannot_come_are_linted() {
+    let more =
+        |client: &str, limits: &str| format!("[[limits.for]]\nclient = [\"{client}\"]\n{limits}\n");
+    let (wide, same) = ("connections = { per_client = 50 }", "connections = { per_client = 10 }");
+    let outside = "these limits apply to no client: `allow` has none of these";
+    let denied = "these limits apply to no client: `deny` has all of these";
+    let allow = "allow = [\"192.0.2.0/24\"]";
+    let deny = "allow = [\"any\"]\ndeny = [\"10.0.0.0/8\"]";
+    for (client, of, limits, expected) in [
+        (allow, "10.0.0.0/8", wide, outside),
+        (allow, "192.0.2.7", wide, ""),
+        (allow, "192.0.0.0/16", wide, ""),
+        (deny, "10.1.0.0/16", wide, denied),
+        (deny, "0.0.0.0/0", wide, ""),
+        (allow, "192.0.2.7", same, "these limits change nothing"),
+        (allow, "192.0.2.7", "", "these limits change nothing"),
+    ] {
+        expect_told(&told(SIDEGATE, client, &more(of, limits)), expected);
+    }
+    let both = more("192.0.2.0/25", wide) + &more("192.0.2.7", same);
+    expect_told(&told(SIDEGATE, allow, &both), "");
+}

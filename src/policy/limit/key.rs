@@ -168,7 +168,7 @@ mod tests {
         };
         for name in ["dns:a.example", PIN] {
             let (odd, plain) = (uri(name), ClientCertificate::named(name).unwrap());
-            assert_eq!(odd.identity().to_string(), plain.identity().to_string());
+            assert_eq!(odd.identity().to_string(), format!("uri:{}", plain.identity()));
             assert_ne!(IdentityKey::of(odd.identity()), IdentityKey::of(plain.identity()));
         }
         let (uri, dns) = (Identity::Uri("a.example"), Identity::Dns("a.example"));

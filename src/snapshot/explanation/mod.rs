@@ -68,16 +68,16 @@ impl Snapshot {
         let request = match request {
             Ok(request) => request,
             Err(refusal) => {
-                // A client that is banned or denied is refused before its head is judged.
-                let refusal = match (&ban, denied) {
-                    (Some(_), _) => Refusal::Banned,
-                    (None, Some(_)) => Refusal::Network,
-                    (None, None) => refusal,
-                };
-                // Whether the request is plain matters to rates alone, and these come after the
-                // gate.
-                explanation.decided(denied, subject, false, Err(refusal), now);
-                explanation.unread(refusal, ban.as_deref(), denied.is_some(), speaks_for_others);
+                // A client that a head names is banned or denied after the head is judged, and all
+                // other clients before.
+                let ban = ban.filter(|_| !speaks_for_others);
+                let denied = denied.filter(|_| !speaks_for_others);
+                let refused = explanation.unread(refusal, ban.as_deref(), denied, subject, now);
+                let is_at_accept = denied.is_some() || by_address(ban.as_deref());
+                explanation.delivery = Some(match is_at_accept {
+                    true => delivery::at_accept(),
+                    false => delivery::of(refused, None, false, speaks_for_others),
+                });
                 return explanation;
             }
         };
@@ -180,23 +180,27 @@ impl Explanation {
         self.rule = decisive.map(|decisive| decisive.place.to_string());
     }
 
-    /// Sets the rule and the delivery of a refusal before a request was read.
+    /// Sets the verdict on a client whose request was not read, because of `refusal`. Returns the
+    /// refusal that comes first.
     fn unread(
         &mut self,
         refusal: Refusal,
         ban: Option<&Ban>,
-        is_denied: bool,
-        speaks_for_others: bool,
-    ) {
+        denied: Option<&Arc<Policy>>,
+        subject: &Subject,
+        now: Timestamp,
+    ) -> Refusal {
+        let refusal = match (ban, denied) {
+            (Some(_), _) => Refusal::Banned,
+            (None, Some(_)) => Refusal::Network,
+            (None, None) => refusal,
+        };
+        // Whether the request is plain matters to rates alone, and these come after the gate.
+        self.decided(denied, subject, false, Err(refusal), now);
         if let Some(ban) = ban {
             self.rule = Some(format!("ban {}", ban.target));
         }
-        // A peer that speaks for others is refused by request, since its connection is shared.
-        let is_at_accept = (is_denied || by_address(ban)) && !speaks_for_others;
-        self.delivery = Some(match is_at_accept {
-            true => delivery::at_accept(),
-            false => delivery::of(refusal, None, false, speaks_for_others),
-        });
+        refusal
     }
 
     fn judged(
