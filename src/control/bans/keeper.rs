@@ -211,13 +211,15 @@ impl BanKeeper {
     /// Writes the bans in force, on a thread of its own: a file system may hang.
     async fn write(&self) {
         let Ok(folder) = self.folder.clone() else { return };
+        // The write itself sets the fault until it has ended.
+        let before = lock(&self.fault).clone();
         let written = self.write_to(folder).await;
         let fault = written.err().map(|fault| format!("{FILE} cannot be written: {fault}"));
-        let mut before = lock(&self.fault);
+        // A fault that lasts is logged once, though each retry meets it.
         if let Some(fault) = fault.as_ref().filter(|fault| before.as_ref() != Some(fault)) {
             tracing::error!("bans are not kept over a restart: {fault}");
         }
-        *before = fault;
+        *lock(&self.fault) = fault;
     }
 
     async fn write_to(&self, folder: StateDir) -> Result<(), String> {

@@ -57,8 +57,7 @@ impl Snapshot {
         let ExplainInput { subject, request, at, budgets, candidate, speaks_for_others } = question;
         // No entry has lapsed at the earliest instant.
         let now = at.unwrap_or(Timestamp::MIN);
-        let generation = budgets.map(|_| self.generation);
-        let mut explanation = Explanation::undecided(subject, generation, at);
+        let mut explanation = Explanation::undecided(subject, budgets.map(|_| self.generation), at);
         let client = SubjectRef::from(subject);
         // The files alone know no bans.
         let ban = budgets.and_then(|_| self.bans.find(client, now));
@@ -96,9 +95,6 @@ impl Snapshot {
         let path = forwarded.unwrap_or(sent.forwarded(false));
         explanation.target = format!("{}{path}", request.host);
         explanation.judged(&judgement, subject, request, now);
-        if let Some(ban) = &judgement.ban {
-            explanation.rule = Some(format!("ban {}", ban.target));
-        }
         // A ban and the baseline refuse a connection before it has a request.
         let is_at_accept = denied.is_some() || by_address(ban.as_deref());
         explanation.delivery = delivered(&judgement, request, is_at_accept, speaks_for_others);
@@ -212,6 +208,9 @@ impl Explanation {
     ) {
         let verdict = judgement.verdict.as_ref().map(|_| ()).map_err(|refusal| *refusal);
         self.decided(judgement.policy.as_ref(), subject, request.is_plain(), verdict, now);
+        if let Some(ban) = &judgement.ban {
+            self.rule = Some(format!("ban {}", ban.target));
+        }
         let Some(policy) = &judgement.policy else { return };
         let candidate = policy.candidate.as_ref().zip(judgement.candidate);
         self.candidate = candidate.map(|(candidate, verdict)| CandidateExplanation {
