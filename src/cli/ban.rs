@@ -159,7 +159,7 @@ mod tests {
         for part in [
             "banned: 2001:db8::/64 until 2026-12-01T13:00:00Z, by operator (uid 0): probes",
             "2 tunnels and 1 exchange of plain HTTP are being closed",
-            "stands for its /64",
+            "an IPv6 address bans its /64",
             "replaces: x until",
         ] {
             assert!(text.contains(part), "{text}");

@@ -109,7 +109,7 @@ mod tests {
     fn page_is_a_table_that_names_the_next_page() {
         assert_eq!(
             screen(&sample(), false),
-            "id  kind    route  client     identity                         open  from client  \
+            "id  kind    route  client     identity                        open  from client  \
              from backend\n \
              8  tunnel  chat   192.0.2.7  spiffe://example.com/ws/edge  60 min        900 B       \
              1.2 KiB\n\n1 of 2; the next page: --after 8"
