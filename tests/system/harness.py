@@ -259,6 +259,7 @@ class Sidegate:
         self.tls_port, self.plain_port, self.metrics_port = free_port(), free_port(), free_port()
         self.certificates, self.routes, self.settings = [], [], ""
         self.public = []  # more keys of the TLS listener, a line each
+        self.admin = []  # more keys of `[admin]`
 
     def certificate(self, path):
         self.certificates.append(path)
@@ -277,7 +278,7 @@ class Sidegate:
         lines = [
             "schema = 1",
             "[metrics]", f'listen = "127.0.0.1:{self.metrics_port}"',
-            "[admin]", f'socket = "{self.place.dir}/admin.sock"',
+            "[admin]", f'socket = "{self.place.dir}/admin.sock"', *self.admin,
             "[[listener]]", 'name = "public"', f'listen = "127.0.0.1:{self.tls_port}"', *self.public,
             "[[listener]]", 'name = "plain"', f'listen = "127.0.0.1:{self.plain_port}"', "tls = false",
             self.settings,

@@ -63,6 +63,8 @@ def main():
         certificate, backend = authority.issue("localhost"), echo_backend(place)
         sidegate = Sidegate(place).certificate(certificate).policy().route("ws", "/ws/", f"http://127.0.0.1:{backend}")
         sidegate.settings = "[process]\nthreads = 1"
+        # Recent decisions outlive their tunnels, up to `recent_bytes` in all.
+        sidegate.admin = ["recent_decisions = 0"]
         ours = Proxy(place, "sidegate", sidegate.run(), authority.ca)
         theirs = Proxy(place, "nginx", Nginx(place, certificate, backend), authority.ca)
 
