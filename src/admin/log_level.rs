@@ -1,4 +1,4 @@
-//! `POST /v1/log-level`: the filter of the log, shown or set, with a log line that names the caller.
+//! `POST /v1/log-level`: shows the filter of the log, or sets it and logs the caller.
 
 use tokio::net::unix::UCred;
 

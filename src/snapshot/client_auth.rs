@@ -21,11 +21,11 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
     SignatureScheme,
 };
-use webpki::{Cert, EndEntityCert, KeyUsage, VerifiedPath};
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::policy::list::RevokedSerials;
 use crate::snapshot::client_certificate::{key_pin, serial};
-use crate::snapshot::revocation::{ChainCheck, SharedLists};
+use crate::snapshot::revocation::{ChainCheck, SharedLists, links};
 
 /// Trust settings for the certificates of a listener's clients.
 #[derive(Debug, Clone)]
@@ -250,17 +250,8 @@ impl ClientAuth {
 /// Whether a certificate of `path` is revoked. An entry without an issuer is about the client's own
 /// certificate.
 fn is_revoked(revoked: &RevokedSerials, path: &VerifiedPath<'_>, now: Timestamp) -> bool {
-    let own: &Cert<'_> = path.end_entity();
-    let mut certificates: Vec<&Cert<'_>> = vec![own];
-    certificates.extend(path.intermediate_certificates());
-    // Each certificate is signed by the next one on the path, the last by the authority. The
-    // issuer's key counts, since a client may send another certificate with the issuer's name.
-    let keys = certificates[1..]
-        .iter()
-        .map(|issuer| issuer.subject_public_key_info())
-        .chain([webpki::spki_for_anchor(path.anchor())]);
-    let mut links = certificates.iter().zip(keys).enumerate();
-    links.any(|(index, (certificate, issuer))| {
+    // The issuer's key counts, since a client may send another certificate with the issuer's name.
+    links(path).enumerate().any(|(index, (certificate, issuer))| {
         let (issuer, number) = (key_pin(&issuer), serial(certificate.serial()));
         revoked.revokes(&issuer, &number, index == 0, now)
     })

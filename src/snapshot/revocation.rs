@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm, TrustAnchor,
-    UnixTime,
+    CertificateDer, CertificateRevocationListDer, SignatureVerificationAlgorithm,
+    SubjectPublicKeyInfoDer, TrustAnchor, UnixTime,
 };
 use rustls::{CertificateError, Error, OtherError};
 use webpki::{
@@ -134,19 +134,24 @@ impl ChainCheck<'_> {
     }
 }
 
-/// Whether an issuer of `path` with the name `issuer` has signed the list `der`.
-fn is_signed_on(path: &VerifiedPath<'_>, issuer: &[u8], der: &[u8]) -> bool {
+/// The certificates of `path` from the client's on, each with the key of its issuer: that of the
+/// next certificate, and for the last that of the authority.
+pub fn links<'p>(
+    path: &'p VerifiedPath<'_>,
+) -> impl Iterator<Item = (&'p Cert<'p>, SubjectPublicKeyInfoDer<'static>)> {
     let own: &Cert<'_> = path.end_entity();
-    let mut certificates: Vec<&Cert<'_>> = vec![own];
-    certificates.extend(path.intermediate_certificates());
-    let keys = certificates[1..]
+    let issuers: Vec<_> = path.intermediate_certificates().collect();
+    let keys: Vec<_> = issuers
         .iter()
         .map(|issuer| issuer.subject_public_key_info())
-        .chain([webpki::spki_for_anchor(path.anchor())]);
-    certificates
-        .iter()
-        .zip(keys)
-        .any(|(certificate, key)| certificate.issuer() == issuer && is_signed(der, &key))
+        .chain([webpki::spki_for_anchor(path.anchor())])
+        .collect();
+    [own].into_iter().chain(issuers).zip(keys)
+}
+
+/// Whether an issuer of `path` with the name `issuer` has signed the list `der`.
+fn is_signed_on(path: &VerifiedPath<'_>, issuer: &[u8], der: &[u8]) -> bool {
+    links(path).any(|(certificate, key)| certificate.issuer() == issuer && is_signed(der, &key))
 }
 
 /// Whether the key `spki` (SubjectPublicKeyInfo) has signed the revocation list `der`.

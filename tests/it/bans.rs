@@ -1,4 +1,4 @@
-//! Bans: whom they refuse, what they end at once, and what outlasts reloads and restarts.
+//! Bans: the clients that they refuse, the tunnels that they end, and their life over restarts.
 
 use std::fs;
 

@@ -42,7 +42,7 @@ async fn expect_collapsed(sidegate: &Sidegate, listeners: f64) {
     tokio::time::timeout(LOOK_PATIENCE, reported).await.expect("a look");
 }
 
-/// Waits until the manager is told all of these.
+/// Waits until one message to the manager has all of these parts.
 async fn expect_told(unit: &Unit, parts: &[&str]) {
     let told = async {
         loop {

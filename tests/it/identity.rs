@@ -220,7 +220,7 @@ async fn with_list(authority: &Authority) -> (TempDir, backend::Backend) {
     (asking(authority, keys, &backend).write(), backend)
 }
 
-/// Replaces the list by one that expires in two seconds.
+/// Replaces the list with a list that expires in two seconds.
 fn let_expire(authority: &Authority, folder: &Path) {
     let soon = SystemTime::now() + Duration::from_secs(2);
     let list = authority.crl_with(&[], |params| params.next_update = soon.into());

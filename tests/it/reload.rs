@@ -92,7 +92,7 @@ async fn reload_command_names_a_publish_that_was_faster() {
     assert!(text.starts_with("generation 2 ("), "{text}");
     assert!(text.trim_end().ends_with(" s ago when the file was saved"), "{text}");
     sidegate.put("policies/default.toml", "schema = 1\nclient.allow = ['any'");
-    done(&wait, sidegate.folder()).await; // rejected, whoever reads the file first
+    done(&wait, sidegate.folder()).await; // rejected, also if the watch reads the file first
     sidegate.put("policies/default.toml", saved);
     let text = said().await;
     assert!(text.starts_with("generation 2 ("), "the same generation runs on: {text}");

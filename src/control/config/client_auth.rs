@@ -228,7 +228,8 @@ fn replaced(list: &FoundList<'_>, newest: &FoundList<'_>) -> Finding {
 
 fn signed_by_another(facts: &CrlFacts, name: &str, number: usize) -> Finding {
     let what = format!(
-        "revocation list {number} in {name} is not signed by the authority of its name in `ca` ({})",
+        "revocation list {number} in {name} is not signed by the authority of its name in `ca` \
+         ({})",
         facts.shown
     );
     error(what).with_remedy(

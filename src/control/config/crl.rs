@@ -1,4 +1,4 @@
-//! Facts of a revocation list: its issuer, its signature, its age, and which newer list replaces it.
+//! Facts of a revocation list: its issuer, signature and age, and the newer list that replaces it.
 //!
 //! Reads bytes only. webpki consults the lists when clients come (`snapshot/client_auth`).
 
@@ -22,7 +22,8 @@ pub struct CrlFacts {
     pub this_update: Option<Timestamp>,
     /// The list's `nextUpdate`. `None` means that it has none.
     pub next_update: Option<Timestamp>,
-    /// The issuing distribution point in DER: a part of the issuer's certificates. `None` means all.
+    /// The issuing distribution point in DER, a part of the issuer's certificates. `None` means all
+    /// of them.
     scope: Option<Box<[u8]>>,
     /// The list's number, big-endian without zeros in front. `None` means that it has none.
     number: Option<Box<[u8]>>,

@@ -223,7 +223,8 @@ fn anyone_names(listener: &Listener) -> Option<(String, &'static str)> {
     })
 }
 
-/// A listener that requires certificates, beside one that admits the same requests without.
+/// A listener that requires certificates, beside a listener that serves the same routes and asks
+/// for none.
 fn beside_open(loaded: &LoadedConfig, listener: &Listener) -> Option<(String, &'static str)> {
     if mode(listener) != Some(ClientAuthMode::Required) {
         return None;

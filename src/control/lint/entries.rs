@@ -40,15 +40,23 @@ pub fn redundant(list: &List, now: Timestamp) -> Option<Lint> {
     })
 }
 
+/// The lists of `page` and of the `baseline` that refuse clients.
+fn denying<'p>(
+    page: &'p PolicySettings,
+    baseline: Option<&'p PolicySettings>,
+) -> Vec<DenyIndex<'p>> {
+    // `deny` of the baseline holds under every policy, whatever that policy allows.
+    let deny = page.deny.iter().chain(baseline.into_iter().flat_map(|baseline| &baseline.deny));
+    deny.map(|list| DenyIndex::new(list)).collect()
+}
+
 /// Entries in the lists of `allow` that `deny`, or that of the `baseline`, cancels.
 pub fn denied_entries(
     page: &PolicySettings,
     baseline: Option<&PolicySettings>,
     now: Timestamp,
 ) -> Vec<Lint> {
-    // `deny` of the baseline holds under every policy, whatever that policy allows.
-    let deny = page.deny.iter().chain(baseline.into_iter().flat_map(|baseline| &baseline.deny));
-    let denying: Vec<_> = deny.map(|list| DenyIndex::new(list)).collect();
+    let denying = denying(page, baseline);
     let remark = |list: &List| {
         let (((entry, line), denying, (by, by_line)), more) =
             first_of(denied(list, &denying, now))?;
@@ -70,8 +78,7 @@ pub fn idle_exceptions(
     baseline: Option<&PolicySettings>,
     now: Timestamp,
 ) -> Vec<Lint> {
-    let deny = page.deny.iter().chain(baseline.into_iter().flat_map(|baseline| &baseline.deny));
-    let denying: Vec<_> = deny.map(|list| DenyIndex::new(list)).collect();
+    let denying = denying(page, baseline);
     let admitted = AllowIndex::new(&page.allow, now);
     let exceptions = &page.limits.exceptions;
     let mut remarks = Vec::new();

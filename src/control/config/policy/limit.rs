@@ -46,8 +46,8 @@ struct EarlierExceptions {
 }
 
 impl EarlierExceptions {
-    /// Registers a table for `scope`, which `value` names. Reports the first network or name that an
-    /// earlier table has too.
+    /// Registers a table for `scope`, which `value` names. Reports the first network or name that is
+    /// in an earlier table too.
     fn enter(&mut self, value: &TomlValue<'_>, scope: &ExceptionScope) {
         // Counts from 1: the place of this table is already among `places`.
         let number = self.places.len();
