@@ -20,6 +20,7 @@ pub mod keys;
 mod list;
 mod load_context;
 mod name;
+pub mod overlay;
 mod policy;
 mod policy_settings;
 pub mod schema;
@@ -107,8 +108,7 @@ fn load_with_time(
     let LoadOptions { passed, promoted, known, rejects_expired_crls } = options;
     files.set_config(config);
     let file = Arc::from(config.display().to_string());
-    let bytes =
-        files.read(config, MAX_TOML_BYTES).map_err(|fault| vec![unreadable(&file, &fault)])?;
+    let bytes = files.read_toml(config).map_err(|fault| vec![unreadable(&file, &fault)])?;
     let folder = config.parent().unwrap_or(Path::new(""));
     let nothing = ListFileCache::default();
     let known = known.unwrap_or(&nothing);

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 use super::disclosure::{Audience, Disclosure, is_secret};
 pub use super::file_error::FileError;
 use super::fs_executor::{FsExecutor, ReadProgress, RemainingTime};
+use super::overlay::{Overlay, OverlayText};
 
 /// Largest TOML file, in bytes.
 pub const MAX_TOML_BYTES: u64 = 10 << 20;
@@ -47,6 +48,12 @@ pub struct Files {
     own: PathBuf,
     /// Real paths of the folders that policies and lists must be in.
     within: AllowedFolders,
+    /// Texts that are read in place of files.
+    overlay: Arc<Overlay>,
+    /// Texts of the configuration that were asked for.
+    texts: BTreeSet<PathBuf>,
+    /// Lists among them that hold as soon as they are saved.
+    live: BTreeSet<PathBuf>,
 }
 
 /// Real paths of the folders that a file must be in.
@@ -97,8 +104,23 @@ impl Files {
     /// Like [`Files::new`], with an `executor` that outlives the pass.
     pub fn with_executor(executor: FsExecutor) -> Files {
         let (files, folders, own, within) = Default::default();
-        let left = executor.new_budget();
-        Files { files, folders, executor, left, audience: Audience::Public, own, within }
+        let (overlay, texts, live) = Default::default();
+        let (left, audience) = (executor.new_budget(), Audience::Public);
+        Files { files, folders, executor, left, audience, own, within, overlay, texts, live }
+    }
+
+    /// Reads the texts of `overlay` in place of the files at their paths.
+    pub fn with_overlay(self, overlay: Arc<Overlay>) -> Files {
+        Files { overlay, ..self }
+    }
+
+    /// The bytes of the TOML file `path`, a text of the configuration.
+    ///
+    /// # Errors
+    /// Those of [`Files::read`].
+    pub fn read_toml(&mut self, path: &Path) -> Result<Bytes, FileError> {
+        self.texts.insert(path.to_owned());
+        self.read_cached(path, MAX_TOML_BYTES, None)
     }
 
     /// The bytes of the regular file `path`, links followed, at most `max`.
@@ -115,6 +137,7 @@ impl Files {
     /// # Errors
     /// Those of [`Files::read`]; or the file is elsewhere, and then none of it is read.
     pub fn read_list(&mut self, path: &Path) -> Result<Bytes, FileError> {
+        self.texts.insert(path.to_owned());
         self.read_cached(path, MAX_LIST_BYTES, Some(Arc::clone(&self.within)))
     }
 
@@ -132,7 +155,10 @@ impl Files {
                 known => return known.clone(),
             }
         }
-        let seen = read_path(path, max, within, &self.executor, &mut self.left);
+        let seen = match self.overlay.text(path) {
+            Some(text) => PathRecord::of_text(text, max, within),
+            None => read_path(path, max, within, &self.executor, &mut self.left),
+        };
         let bytes = seen.bytes.clone();
         self.files.insert(path.to_owned(), seen);
         bytes
@@ -146,10 +172,53 @@ impl Files {
         if let Some(known) = self.folders.get(path) {
             return known.clone();
         }
-        let folder = path.to_owned();
-        let names = self.call(move || names(&folder)).and_then(|names| names);
+        let names = match self.overlay.folder(path) {
+            Some(names) => Ok(Arc::clone(names)),
+            None => self.list_disk(path),
+        };
         self.folders.insert(path.to_owned(), names.clone());
         names
+    }
+
+    fn list_disk(&mut self, path: &Path) -> Result<Arc<[String]>, FileError> {
+        let folder = path.to_owned();
+        match self.call(move || names(&folder)).and_then(|names| names) {
+            Ok(names) => Ok(self.overlay.names_in(path, &names)),
+            // The texts may be the first ones of a folder that does not exist yet.
+            Err(FileError::Missing) if self.overlay.has_text_in(path) => {
+                Ok(self.overlay.names_in(path, &[]))
+            }
+            fault => fault,
+        }
+    }
+
+    /// Notes that the list `path` holds as soon as it is saved.
+    pub fn mark_live(&mut self, path: &Path) {
+        self.live.insert(path.to_owned());
+    }
+
+    /// Whether the list `path` holds as soon as it is saved.
+    pub fn is_live(&self, path: &Path) -> bool {
+        self.live.contains(path)
+    }
+
+    /// The texts of the pass, without live lists, and the names in its folders.
+    pub fn texts(&self) -> Overlay {
+        let mut overlay = Overlay::default();
+        for path in self.texts.difference(&self.live) {
+            let Some(seen) = self.files.get(path) else { continue };
+            // A file that could not be read is an error, or one that may be absent.
+            let Ok(bytes) = seen.bytes.clone() else { continue };
+            let modified = seen.stamp.and_then(|stamp| stamp.modified);
+            let mode = seen.stamp.map(|stamp| stamp.mode).unwrap_or_default();
+            let real = seen.real.clone();
+            overlay.insert(path.clone(), OverlayText { bytes, modified, mode, real });
+        }
+        for (path, names) in &self.folders {
+            let Ok(names) = names else { continue };
+            overlay.insert_folder(path.clone(), Arc::clone(names));
+        }
+        overlay
     }
 
     /// Sets the folders that lists must be in, and outside which no text of a file is shown. A
@@ -195,7 +264,9 @@ impl Files {
     /// Follows no reference inside the files and keeps nothing.
     pub fn unchanged(&self) -> bool {
         let mut left = self.executor.new_budget();
-        self.files.iter().all(|(path, seen)| seen.is_current(path, &self.executor, &mut left))
+        self.files.iter().all(|(path, seen)| {
+            self.overlay.text(path).is_some() || seen.is_current(path, &self.executor, &mut left)
+        })
     }
 
     /// Whether a file system did not answer in time.
@@ -274,14 +345,20 @@ fn read_path(
     let (stamp, real, bytes) = executor
         .run(left, move |progress| read_file(&path, max, folders.as_deref(), progress))
         .unwrap_or_else(|late| (None, None, Err(late.into())));
+    let digest = content_digest(&bytes);
+    PathRecord { stamp, real, within, bytes, digest }
+}
+
+/// Digest of the contents at a path, or of the fault.
+fn content_digest(bytes: &Result<Bytes, FileError>) -> Digest {
     let mut sha = Sha256::new();
-    match &bytes {
+    match bytes {
         Ok(bytes) => hash_part(&mut sha, b"read", bytes),
         // The two faults follow each other without any change of the file, so they have one digest.
         Err(FileError::Stuck | FileError::TooManyStuck) => hash_part(&mut sha, b"fault", b"late"),
         Err(fault) => hash_part(&mut sha, b"fault", fault.to_string().as_bytes()),
     }
-    PathRecord { stamp, real, within, bytes, digest: Digest(sha.finalize().into()) }
+    Digest(sha.finalize().into())
 }
 
 /// Opens `path` if it is a regular file.
@@ -379,6 +456,23 @@ impl Digests {
 }
 
 impl PathRecord {
+    /// The record of a text in place of a file. `None` means that there is no file.
+    fn of_text(text: Option<&OverlayText>, max: u64, within: Option<AllowedFolders>) -> PathRecord {
+        let bytes = match text {
+            None => Err(FileError::Missing),
+            Some(text) if text.bytes.len() as u64 > max => Err(FileError::TooLarge { max }),
+            Some(text) if text.bytes.is_empty() => Err(FileError::Empty),
+            Some(text) => Ok(text.bytes.clone()),
+        };
+        let stamp = text.map(|text| FileStamp {
+            size: text.bytes.len() as u64,
+            modified: text.modified,
+            mode: text.mode,
+        });
+        let digest = content_digest(&bytes);
+        PathRecord { stamp, real: text.and_then(|text| text.real.clone()), within, bytes, digest }
+    }
+
     /// Whether a look at `path` gives the same result now.
     fn is_current(&self, path: &Path, executor: &FsExecutor, left: &mut RemainingTime) -> bool {
         match &self.bytes {
@@ -565,6 +659,35 @@ mod tests {
         fs::write(&a, "2").unwrap();
         assert_ne!(first.digest(), pass(&[&a, &b]).digest());
         assert_eq!(first.digest().to_string().len(), 12);
+    }
+
+    #[test]
+    fn texts_of_a_pass_replace_the_files_of_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let pass = |overlay: Overlay| {
+            let mut files = Files::new().with_overlay(Arc::new(overlay));
+            files.restrict_lists(vec![folder.path().to_owned()]);
+            let mut read = vec![files.list(folder.path()).map(|names| names.join(" ").into())];
+            read.push(files.read_toml(&at("a.toml")));
+            files.mark_live(&at("live.cidr"));
+            read.extend([files.read_list(&at("held.cidr")), files.read_list(&at("live.cidr"))]);
+            read.push(files.read(&at("a.pem"), 8));
+            let read = read.into_iter().map(|text| text.map(Vec::from)).collect::<Vec<_>>();
+            (files, read)
+        };
+        let names = ["a.pem", "a.toml", "held.cidr", "live.cidr"];
+        names.iter().for_each(|name| fs::write(at(name), "1").unwrap());
+        let (before, read) = pass(Overlay::default());
+        names.iter().for_each(|name| fs::write(at(name), "2").unwrap());
+        fs::write(at("new.toml"), "2").unwrap();
+        fs::remove_file(at("a.toml")).unwrap();
+        let (after, held) = pass(before.texts());
+        assert_eq!(held[..3], read[..3], "texts and names stay");
+        assert_eq!(held[3..], [Ok(b"2".to_vec()), Ok(b"2".to_vec())], "live list and certificate");
+        assert_eq!(after.disclosure(&at("a.toml")), before.disclosure(&at("a.toml")));
+        assert!(after.unchanged(), "a text does not change on the disk");
+        assert_eq!(after.texts(), before.texts());
     }
 
     #[test]

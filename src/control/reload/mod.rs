@@ -249,7 +249,8 @@ impl Reloader {
         let now = self.context.live.load_full();
         let settings = self.context.config_status.settings.load_full();
         let basis = self.running_state(&now, &settings);
-        let Some(FilePass { files, loaded }) = self.load(promoted).await else {
+        let pass = self.load(promoted, Arc::default()).await;
+        let Some(FilePass { files, loaded }) = pass else {
             let next = Err(vec![self.diagnostic("the reading broke off: see the log")]);
             return ReloadPreview { now, settings, next, impact: ReloadImpact::default() };
         };

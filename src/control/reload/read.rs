@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::overlay::Overlay;
 use crate::control::config::source::Files;
 use crate::control::config::{self, LoadOptions, LoadedConfig};
 use crate::control::reload::config_status::ListFileStatus;
@@ -35,11 +36,12 @@ impl Reloader {
     pub(super) async fn read(&self, trigger: Trigger) -> Result<FilePass, ReloadStop> {
         let gave_up = || self.rejected("the files keep changing");
         if matches!(trigger, Trigger::Requested | Trigger::Signal) {
-            return self.load(None).await.ok_or_else(gave_up);
+            return self.load(None, Arc::default()).await.ok_or_else(gave_up);
         }
         let began = Instant::now();
         while began.elapsed() < UNSTABLE_FILES_TIMEOUT {
-            let FilePass { files, loaded } = self.load(None).await.ok_or_else(gave_up)?;
+            let pass = self.load(None, Arc::default()).await;
+            let FilePass { files, loaded } = pass.ok_or_else(gave_up)?;
             let was_tried = self.tried.as_ref().is_some_and(|tried| tried.digest == files.digest());
             // Files that were tried before need no second pass.
             if trigger == Trigger::Poll && was_tried {
@@ -56,13 +58,17 @@ impl Reloader {
         Err(gave_up())
     }
 
-    /// Runs one pass over the files, as if the candidate of the policy `promoted` had replaced it.
-    /// `None` means that the pass panicked.
-    pub(super) async fn load(&self, promoted: Option<String>) -> Option<FilePass> {
+    /// Runs one pass over the files and the texts of `overlay`, as if the candidate of the policy
+    /// `promoted` had replaced it. `None` means that the pass panicked.
+    pub(super) async fn load(
+        &self,
+        promoted: Option<String>,
+        overlay: Arc<Overlay>,
+    ) -> Option<FilePass> {
         let (config, passed) = (self.context.config.clone(), Arc::clone(&self.context.passed));
         let (known, executor) = (Arc::clone(&self.known), self.executor.clone());
         let read = move || {
-            let mut files = Files::with_executor(executor);
+            let mut files = Files::with_executor(executor).with_overlay(overlay);
             let promoted = promoted.as_deref();
             let options = LoadOptions {
                 passed: Some(&passed),

@@ -79,7 +79,7 @@ pub fn read(
     let shown = source.file();
     let path = load.folder.join(&*shown);
     let file: Arc<str> = path.display().to_string().into();
-    let bytes = match load.files.read(&path, MAX_TOML_BYTES) {
+    let bytes = match load.files.read_toml(&path) {
         Ok(bytes) => bytes,
         Err(fault) => {
             return (None, vec![about(&shown, &fault).into_diagnostic(Span::whole_file(file))]);
