@@ -36,6 +36,7 @@ pub mod refusal;
 pub mod snapshot;
 pub mod socket_file;
 mod sync;
+pub mod trace_context;
 pub mod tunnels;
 
 pub use crate::agent::{Agent, StartError};

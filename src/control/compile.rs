@@ -193,14 +193,7 @@ fn compile(
     before: Option<&Snapshot>,
     tickets: &TicketKeys,
 ) -> Result<Snapshot, String> {
-    let candidates = pages.candidates.into_iter();
-    let candidates = candidates.map(|page| (Arc::clone(&page.name), Arc::new(policy(page, None))));
-    let mut candidates: HashMap<_, _> = candidates.collect();
-    let policies = pages.policies.into_iter().map(|page| {
-        let candidate = candidates.remove(&page.name);
-        (Arc::clone(&page.name), Arc::new(policy(page, candidate)))
-    });
-    let policies: HashMap<Arc<str>, Arc<Policy>> = policies.collect();
+    let policies = policies(pages.policies, pages.candidates);
     let mut numbers = RouteNumbers::from_previous(before);
     let mut backends = BackendState::from_previous(before);
     let mut table = Vec::new();
@@ -233,8 +226,24 @@ fn compile(
         numbered: numbers.given,
         policies,
         baseline: pages.baseline.map(|page| Arc::new(policy(page, None))),
+        traces: settings.traces,
         bans: before.map_or_else(Arc::default, |before| Arc::clone(&before.bans)),
     })
+}
+
+/// The policies by name, each with its candidate.
+fn policies(
+    pages: Vec<PolicySettings>,
+    candidates: Vec<PolicySettings>,
+) -> HashMap<Arc<str>, Arc<Policy>> {
+    let candidates = candidates.into_iter();
+    let candidates = candidates.map(|page| (Arc::clone(&page.name), Arc::new(policy(page, None))));
+    let mut candidates: HashMap<_, _> = candidates.collect();
+    let policies = pages.into_iter().map(|page| {
+        let candidate = candidates.remove(&page.name);
+        (Arc::clone(&page.name), Arc::new(policy(page, candidate)))
+    });
+    policies.collect()
 }
 
 /// Assigns route numbers. A name keeps its number, and the number of a removed route is never

@@ -14,6 +14,7 @@ use crate::snapshot::listener::Listener;
 use crate::snapshot::names::Names;
 use crate::snapshot::route::Route;
 use crate::snapshot::tls::ListenerTls;
+use crate::trace_context::TraceRules;
 
 /// One complete generation: each decision is made under exactly one.
 pub struct Snapshot {
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub policies: HashMap<Arc<str>, Arc<Policy>>,
     /// The policy whose denials precede every other policy. It admits every client it doesn't deny.
     pub baseline: Option<Arc<Policy>>,
+    /// How traces are passed on and made.
+    pub traces: TraceRules,
     /// The bans in force, which all generations share. Tests of policies don't see them.
     pub bans: Arc<Bans>,
 }

@@ -27,6 +27,7 @@ use crate::snapshot::route::{
     Backend, BackendAddress, PathForwarding, PlainHttp, RefusalForm, Route, RouteTimeouts,
     SentCertificate,
 };
+use crate::trace_context::TraceRules;
 
 /// The policy `chat`: it admits every client but those of `denied`, and has these limits.
 pub fn policy(denied: &[&str], limits: &Limits) -> Policy {
@@ -63,6 +64,7 @@ pub fn generation(generation: u64, policy: Policy, baseline: Option<Policy>) -> 
         numbered: 1,
         policies: HashMap::from([(Arc::clone(&policy.name), policy)]),
         baseline: baseline.map(Arc::new),
+        traces: TraceRules::default(),
         bans: Arc::default(),
     }
 }

@@ -18,6 +18,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::snapshot::{Judgement, Permit, Snapshot};
 use crate::sync::lock;
+use crate::trace_context::TraceId;
 use crate::tunnels::traffic::TrafficCell;
 
 /// Age at which an exchange is a stream: it counts towards `streams` and `max_revoked`.
@@ -35,6 +36,8 @@ pub struct LiveEntry {
     pub request: Request,
     /// Request id of the attempt, as in the logs of both sides.
     pub request_id: Box<str>,
+    /// The trace of the attempt. `None` means that it has none.
+    pub trace_id: Option<TraceId>,
     /// The subprotocol of the tunnel. `None` means no subprotocol.
     pub subprotocol: Option<Box<str>>,
     /// Time at which it opened.
@@ -69,6 +72,8 @@ pub struct RequestSource {
     pub peer: Peer,
     /// Request id, as in the log.
     pub request_id: Box<str>,
+    /// The trace of the request. `None` means that it has none.
+    pub trace_id: Option<TraceId>,
     /// The subprotocol that the backend chose. `None` means no subprotocol.
     pub subprotocol: Option<Box<str>>,
 }
@@ -158,6 +163,7 @@ impl LiveEntry {
             peer: from.peer,
             request,
             request_id: from.request_id,
+            trace_id: from.trace_id,
             subprotocol: from.subprotocol,
             opened,
             traffic: TrafficCell::default(),

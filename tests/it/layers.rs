@@ -8,7 +8,7 @@ use crate::imports::{Modules, circles};
 
 /// The modules, top row first; modules of one row never import each other.
 const ROWS: [&[&str]; 13] = [
-    &["refusal", "close", "sync"],
+    &["refusal", "close", "sync", "trace_context"],
     &["policy"],
     &["snapshot"],
     &["addresses", "lifecycle", "socket_file"],

@@ -74,6 +74,7 @@ mod systemd;
 mod targets;
 mod tls;
 mod tls_edge;
+mod tracing;
 mod tunnel;
 mod units;
 mod unix_listener;

@@ -170,6 +170,9 @@ pub struct TunnelStatus {
     pub subprotocol: Option<String>,
     /// The id of its attempt in the logs of both sides.
     pub request_id: String,
+    /// The trace of its attempt. `null`: none.
+    #[serde(deserialize_with = "nullable")]
+    pub trace_id: Option<String>,
     /// When it opened.
     pub opened: Time,
     /// Seconds since it opened.

@@ -19,7 +19,7 @@ use super::keys::policy::{client, limits, message};
 use super::keys::sidegate as keys;
 use super::keys::sidegate::{
     admin, backend_tls, certificate, client_certificates, forwarded, listener, metrics, policies,
-    process, proxy_protocol, reload, route, shutdown, timeouts,
+    process, proxy_protocol, reload, route, shutdown, timeouts, tracing,
 };
 use super::{
     AdminSettings, BackendTlsSettings, MetricsSettings, ReloadSettings, RouteDefaults,
@@ -52,6 +52,10 @@ pub fn settings(settings: &Settings) -> Value {
         keys::PROCESS.shown_as(object([
             process::THREADS.shown(&settings.process.threads.map(|threads| threads.get())),
             process::STATE.shown(&settings.process.state),
+        ])),
+        keys::TRACING.shown_as(object([
+            tracing::TRACEPARENT.shown(&settings.traces.mode),
+            tracing::SAMPLED.shown(&settings.traces.sampled_percent),
         ])),
         keys::LISTENER.shown_as(all(settings.listeners.iter().map(|one| listener(one)).collect())),
         keys::CERTIFICATE.shown_as(all(settings

@@ -22,6 +22,7 @@ use crate::snapshot::listener::{Listener, ListenerTimeouts};
 use crate::snapshot::route::{
     BackendAddress, PathForwarding, PlainHttp, RefusalForm, RouteTimeouts, SentCertificate,
 };
+use crate::trace_context::TraceRules;
 
 /// Values of `sidegate.toml`, with defaults filled in.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Settings {
     pub lists_from: Vec<Box<str>>,
     /// Settings that need a restart, from `[process]`.
     pub process: ProcessSettings,
+    /// How traces are passed on and made, from `[tracing]`.
+    pub traces: TraceRules,
     /// The listeners, in the order written.
     pub listeners: Vec<Arc<Listener>>,
     /// The certificates, in the order written. The first is the default.

@@ -130,6 +130,7 @@ impl HttpService {
         let mut log = Box::new(RequestLog::new(thread, connection, head.has_body));
         self.note(&head, &mut log);
         let live = self.thread.plane.live.load();
+        log.trace = live.traces.trace_of(&head.parts.headers);
         self.derive_client(&live, &mut head, &mut log);
         let derived_under = live.generation;
         drop(live);
@@ -347,7 +348,7 @@ impl HttpService {
         let route = slot.permit().route();
         let trailers = forward::takes_trailers(&attempt.head.headers);
         request.path.keep_form(route.paths == PathForwarding::AsIs);
-        forward::to_backend(&mut attempt.head, &request, route, &log.forwarded, &log.id)?;
+        forward::to_backend(&mut attempt.head, &request, route, &log.forwarded, log.names())?;
         let (subject, host) = (slot.permit().subject(), request.host.name());
         log.tried.preamble = self.connection.preamble(route, subject, host);
         let overdue = self.drain_overdue(log.began);

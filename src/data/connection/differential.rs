@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::data::backend::client;
 use crate::data::connection::served::server;
 use crate::data::http::body::{RequestBody, ResponseBody};
-use crate::data::http::forward::{self, ForwardedFacts};
+use crate::data::http::forward::{self, ForwardedFacts, RequestNames};
 use crate::data::http::head::{self, ParsedHead, UpgradeResponse};
 use crate::data::http::reply::{self, Persistence};
 use crate::data::websocket::handshake::Handshake;
@@ -311,7 +311,8 @@ async fn an_attempt_is_sent_to_a_backend_as_hyper_sends_it() {
         let id = HeaderValue::from(random.random::<u64>());
         let forwarded = ForwardedFacts::new(client, random.random(), 443, None);
         for parts in [&mut parts, &mut hypers] {
-            forward::to_backend(parts, &request, &route, &forwarded, &id).unwrap();
+            let names = RequestNames { id: &id, trace: None };
+            forward::to_backend(parts, &request, &route, &forwarded, names).unwrap();
         }
         let ours = head::write_request(&parts, &spelling);
         let hypers = by_client(hypers).await;

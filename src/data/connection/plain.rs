@@ -92,7 +92,7 @@ impl HttpService {
         let trailers = forward::takes_trailers(&head.headers);
         let is_expected = log.has_body && expect::is_expected(&head);
         request.path.keep_form(route.paths == PathForwarding::AsIs);
-        forward::to_backend(&mut head, &request, route, &log.forwarded, &log.id)?;
+        forward::to_backend(&mut head, &request, route, &log.forwarded, log.names())?;
         if log.has_body && !head.headers.contains_key(CONTENT_LENGTH) {
             // hyper sends a body of unknown length with GET and HEAD only where a header says so.
             head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::close::ExchangeReason;
 use crate::data::backend::DialRecord;
 use crate::data::context::ThreadContext;
-use crate::data::http::forward::ForwardedFacts;
+use crate::data::http::forward::{ForwardedFacts, RequestNames};
 use crate::data::http::reply::{self, Persistence};
 use crate::data::proxy_protocol::write::{ClientFacts, TlsFacts, v2_header};
 use crate::data::stream::socket::Preamble;
@@ -37,6 +37,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::certificate::ServedCertificate;
 use crate::snapshot::listener::{Listener, Protocol};
 use crate::snapshot::route::{PathForwarding, Route};
+use crate::trace_context::{TraceContext, TraceId};
 use crate::tunnels::RequestSource;
 
 /// The listener, the peer and the TLS of a connection.
@@ -119,6 +120,8 @@ pub struct RequestLog {
     pub deferred_status: Option<u16>,
     /// Under which id both sides know the request.
     pub id: HeaderValue,
+    /// The trace that it belongs to. `None` means that it has none.
+    pub trace: Option<TraceContext>,
     /// When its head was whole.
     pub began: Instant,
     /// An upgrade, or plain.
@@ -163,6 +166,7 @@ impl RequestLog {
             deferred_status: None,
             // Hexadecimal digits are always a valid value.
             id: HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("-")),
+            trace: None,
             began: Instant::now(),
             kind: RequestKind::Plain,
             has_body,
@@ -187,6 +191,11 @@ impl RequestLog {
         }
         self.forwarded = facts;
         self.fault = None;
+    }
+
+    /// What the backend gets to know the request by.
+    pub fn names(&self) -> RequestNames<'_> {
+        RequestNames { id: &self.id, trace: self.trace }
     }
 
     /// Notes that the forwarded headers of a listed peer cannot be read.
@@ -223,7 +232,12 @@ impl RequestLog {
 
     /// Where the request came from, for the table.
     pub fn origination(&self, subprotocol: Option<Box<str>>) -> RequestSource {
-        RequestSource { peer: self.connection.peer, request_id: self.id().into(), subprotocol }
+        RequestSource {
+            peer: self.connection.peer,
+            request_id: self.id().into(),
+            trace_id: self.trace_id(),
+            subprotocol,
+        }
     }
 
     /// The verdict of the policy's candidate, charged to budgets of its own. `None` means that no
@@ -343,6 +357,7 @@ impl RequestLog {
             path: &self.path,
             origin: self.origin.as_deref(),
             request_id: self.id(),
+            trace_id: self.trace_id(),
             route: self.route.as_deref(),
             policy: self.policy.as_deref(),
             judged: self.judged,
@@ -385,6 +400,10 @@ impl RequestLog {
         let closes =
             self.kind == RequestKind::Upgrade || self.has_body || !self.passed_gate || unserved;
         if closes { Persistence::Close } else { Persistence::Keep }
+    }
+
+    fn trace_id(&self) -> Option<TraceId> {
+        self.trace.map(|trace| trace.trace_id)
     }
 
     fn id(&self) -> &str {

@@ -22,6 +22,7 @@ use crate::policy::subject::Subject;
 use crate::refusal::{HeadError, Refusal};
 use crate::snapshot::listener::{HTTP_PORT, HTTPS_PORT};
 use crate::snapshot::route::{Route, SentCertificate};
+use crate::trace_context::TraceContext;
 
 /// Fields for one connection only (RFC 9110 §7.6.1), besides the ones which `Connection` names.
 static HOP_BY_HOP: [HeaderName; 7] = [
@@ -140,6 +141,15 @@ impl ForwardedFacts {
     }
 }
 
+/// Under what a request is known in the logs and spans of both sides.
+#[derive(Clone, Copy)]
+pub struct RequestNames<'r> {
+    /// Its id, as `X-Request-Id`.
+    pub id: &'r HeaderValue,
+    /// Its trace. `None` means that it has none.
+    pub trace: Option<TraceContext>,
+}
+
 /// Turns the head that came into the head that goes to the backend.
 ///
 /// # Errors
@@ -149,7 +159,7 @@ pub fn to_backend(
     request: &Request,
     route: &Route,
     forwarded: &ForwardedFacts,
-    id: &HeaderValue,
+    names: RequestNames<'_>,
 ) -> Result<(), Refusal> {
     // Read first: a `Connection` that names Host removes it.
     let host = host(parts);
@@ -187,7 +197,10 @@ pub fn to_backend(
         parts.headers.insert(X_FORWARDED_PREFIX, prefix);
     }
     insert_certificates(&mut parts.headers, route.client_certificate, &forwarded.subject);
-    parts.headers.insert(X_REQUEST_ID, id.clone());
+    parts.headers.insert(X_REQUEST_ID, names.id.clone());
+    if let Some(trace) = names.trace {
+        trace.insert_into(&mut parts.headers);
+    }
     parts.uri = target(request, route, parts.uri.query())?;
     // For a client of HTTP/1.0 too: a backend is always asked in HTTP/1.1 (`docs/spec/wire.md`,
     // "HTTP/1.0").

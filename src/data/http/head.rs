@@ -52,7 +52,7 @@ impl HeadReader {
 const MAX_FAST_FIELDS: usize = DEFAULT_MAX_FIELDS;
 
 /// Room for the fields that sidegate adds to the client's.
-const ADDED_FIELDS: usize = 6;
+const ADDED_FIELDS: usize = 7;
 
 /// Fields that announce a body, or ask for an interim answer: such requests go to hyper.
 const HYPER_ONLY_FIELDS: [HeaderName; 3] =

@@ -23,6 +23,7 @@ use crate::policy::proxied::{ProxiedConnection, ProxyDetails};
 use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
 use crate::snapshot::route::{Endpoint, RefusalForm, Route};
+use crate::trace_context::TraceId;
 use crate::tunnels::LiveEntry;
 
 /// The client of a connection, and the listener that accepted it.
@@ -69,6 +70,8 @@ pub struct DecisionRecord<'d> {
     pub origin: Option<&'d str>,
     /// The id that the backend gets as `X-Request-Id` and a refused client as `request_id`.
     pub request_id: &'d str,
+    /// The trace of the request. `None` means that it has none.
+    pub trace_id: Option<TraceId>,
     /// The route found for the request; `None` means no route was found.
     pub route: Option<&'d Route>,
     /// The policy that judged it.
@@ -102,7 +105,6 @@ impl DecisionRecord<'_> {
         decisive: &impl Deref<Target = Option<DecidingRule<'p>>>,
         throttle: &LogThrottle,
     ) {
-        let LogContext { listener, client, peer, .. } = self.log_context;
         let route = self.route.map_or(NO_ROUTE, |route| &route.name);
         let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
         if self.is_summarised(throttle, route) || !is_wanted(reason) {
@@ -112,9 +114,9 @@ impl DecisionRecord<'_> {
         let (by, instead) = decisive.map_or((None, None), |rule| (rule.by, rule.instead));
         tracing::info!(
             route,
-            listener,
-            client = %client,
-            peer = %peer,
+            listener = self.log_context.listener,
+            client = %self.log_context.client,
+            peer = %self.log_context.peer,
             proxy = self.log_context.proxy(),
             proxy_tlvs = self.log_context.proxy_tlvs().map(display),
             derived = self.derived.map(display),
@@ -130,6 +132,7 @@ impl DecisionRecord<'_> {
             // Only an origin that decided is logged. Logging the others is up to the backend.
             origin = self.origin.filter(|_| self.refusal == Some(Refusal::Origin)),
             request_id = self.request_id,
+            trace_id = self.trace_id.map(display),
             generation = self.judged.map(|(generation, _)| generation),
             policy = self.policy.map(|policy| &*policy.name),
             rule = decisive.map(|decisive| display(decisive.place)),
@@ -196,6 +199,7 @@ impl DecisionRecord<'_> {
             path = self.path,
             origin = self.origin.filter(|_| refusal == Refusal::Origin),
             request_id = self.request_id,
+            trace_id = self.trace_id.map(display),
             generation,
             policy = &*policy.name,
             rule = decisive.map(|decisive| display(decisive.place)),
@@ -321,6 +325,7 @@ pub fn log_exchange_closed(entry: &LiveEntry, closed: &ExchangeClosed) {
         host = entry.request.host.name(),
         path = entry.route().forwarded(&entry.request.path),
         request_id = &*entry.request_id,
+        trace_id = entry.trace_id.map(display),
         generation = last.generation,
         exchange = entry.id,
         by = closed.by.word(),
@@ -361,6 +366,7 @@ pub fn log_tunnel_closed(
         client = %entry.subject.client,
         peer = %entry.peer,
         request_id = &*entry.request_id,
+        trace_id = entry.trace_id.map(display),
         generation = last.generation,
         tunnel = entry.id,
         by = closed.by.word(),

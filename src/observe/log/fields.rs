@@ -61,6 +61,11 @@ pub const FIELDS: &[(&str, &str)] = &[
         "request_id",
         "The id sent to the backend as `X-Request-Id` and to a refused client as `request_id`.",
     ),
+    (
+        "trace_id",
+        "The trace of the request, of its `traceparent` (W3C Trace Context); absent where it has \
+         none.",
+    ),
     ("generation", "The generation that judged the request; for a reload the running one."),
     ("policy", "The policy that judged the request."),
     ("rule", "File and line of the policy's rule that decided."),

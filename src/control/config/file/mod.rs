@@ -31,11 +31,15 @@ use self::value::{route_timeouts, schema};
 use super::document::{Document, TomlTable};
 use super::keys::sidegate::{self as keys, timeouts};
 use super::load_context::LoadContext;
-use super::settings::{SettingSpans, Settings};
+use super::settings::{
+    AdminSettings, MetricsSettings, ProcessSettings, ReloadSettings, SettingSpans, Settings,
+    ShutdownSettings,
+};
 use super::source_text::warning;
 use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener::{Listener, ListenerTimeouts, Protocol};
 use crate::snapshot::route::RouteTimeouts;
+use crate::trace_context::TraceRules;
 
 /// Reads the whole file. `policies` are the names of the existing policies.
 pub fn read(
@@ -46,25 +50,15 @@ pub fn read(
     let mut root = document.root();
     schema(&mut root);
     let mut systemd_refs = SystemdRefs::new(load.passed);
-    let (metrics, admin, process) =
-        (root.table(&keys::METRICS), root.table(&keys::ADMIN), root.table(&keys::PROCESS));
-    let mut written = spans(document, &metrics, &admin, &process);
-    let metrics = process::metrics(metrics, load, &mut systemd_refs);
-    let admin = process::admin(admin, load, &mut systemd_refs);
-    let reload = root.table(&keys::RELOAD);
-    written.max_revoked = reload.place("max_revoked");
-    let reload = process::reload(reload);
-    let shutdown = process::shutdown(root.table(&keys::SHUTDOWN));
-    let lists_from = process::lists_from(root.table(&keys::POLICIES));
+    let (process, mut written) = process_tables(load, document, &mut root, &mut systemd_refs);
     let (listener_timeouts, route_timeouts) = read_timeouts(root.table(&keys::TIMEOUTS));
-    let process = process::process(process);
 
     root.declare("defaults");
     for key in ["listener", "certificate", "route"] {
         root.declare_expected(key);
     }
     let (certificates, certified) = certificates::all(load, &mut root);
-    let (tables, taken) = (root.tables(&keys::LISTENER), metrics.listen.as_ref());
+    let (tables, taken) = (root.tables(&keys::LISTENER), process.metrics.listen.as_ref());
     let (listeners, at_listeners) =
         listener::all(tables, listener_timeouts, taken, certified, &mut systemd_refs, load);
     let covering = covering(&listeners, certificates.as_deref());
@@ -87,12 +81,13 @@ pub fn read(
     let certificates = certificates.unwrap_or_default();
     written.listeners = at_listeners;
     Settings {
-        metrics,
-        admin,
-        reload,
-        shutdown,
-        lists_from,
-        process,
+        metrics: process.metrics,
+        admin: process.admin,
+        reload: process.reload,
+        shutdown: process.shutdown,
+        lists_from: process.lists_from,
+        process: process.process,
+        traces: process.traces,
         listeners,
         certificates,
         routes,
@@ -101,6 +96,41 @@ pub fn read(
         route_timeouts,
         written,
     }
+}
+
+/// The settings of the process as a whole.
+struct ProcessTables {
+    metrics: MetricsSettings,
+    admin: AdminSettings,
+    reload: ReloadSettings,
+    shutdown: ShutdownSettings,
+    lists_from: Vec<Box<str>>,
+    process: ProcessSettings,
+    traces: TraceRules,
+}
+
+/// Reads the tables of the process as a whole.
+fn process_tables(
+    load: &mut LoadContext<'_>,
+    document: &Document<'_>,
+    root: &mut TomlTable<'_>,
+    systemd_refs: &mut SystemdRefs<'_>,
+) -> (ProcessTables, SettingSpans) {
+    let (metrics, admin, process) =
+        (root.table(&keys::METRICS), root.table(&keys::ADMIN), root.table(&keys::PROCESS));
+    let mut written = spans(document, &metrics, &admin, &process);
+    let reload = root.table(&keys::RELOAD);
+    written.max_revoked = reload.place("max_revoked");
+    let tables = ProcessTables {
+        metrics: process::metrics(metrics, load, systemd_refs),
+        admin: process::admin(admin, load, systemd_refs),
+        reload: process::reload(reload),
+        shutdown: process::shutdown(root.table(&keys::SHUTDOWN)),
+        lists_from: process::lists_from(root.table(&keys::POLICIES)),
+        process: process::process(process),
+        traces: process::traces(root.table(&keys::TRACING)),
+    };
+    (tables, written)
 }
 
 /// Where settings of `metrics`, `admin` and `process` are written, for findings of a reload.

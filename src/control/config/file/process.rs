@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
 use super::value::{address, socket_path};
 use crate::control::config::document::{TomlTable, TomlValue};
-use crate::control::config::keys::sidegate::{admin, metrics, policies, process, reload, shutdown};
+use crate::control::config::keys::sidegate::{
+    admin, metrics, policies, process, reload, shutdown, tracing,
+};
 use crate::control::config::load_context::LoadContext;
 use crate::control::config::settings::{
     AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, ProcessSettings, ReloadSettings,
@@ -16,6 +18,7 @@ use crate::control::config::socket_paths::SocketRole;
 use crate::control::config::source_text::{error, warning};
 use crate::observe::recent::RingBounds;
 use crate::policy::network::Networks;
+use crate::trace_context::TraceRules;
 
 /// Reads the table `[metrics]`.
 pub fn metrics(
@@ -135,6 +138,16 @@ pub fn shutdown(mut table: TomlTable<'_>) -> ShutdownSettings {
     }
     table.finish();
     settings
+}
+
+/// Reads `[tracing]`.
+pub fn traces(mut table: TomlTable<'_>) -> TraceRules {
+    let rules = TraceRules {
+        mode: table.read_or_default(&tracing::TRACEPARENT),
+        sampled_percent: table.read_or_default(&tracing::SAMPLED),
+    };
+    table.finish();
+    rules
 }
 
 /// Reads `[process]`.

@@ -15,6 +15,7 @@ pub mod reload;
 pub mod route;
 pub mod shutdown;
 pub mod timeouts;
+pub mod tracing;
 
 use super::any_file::SCHEMA;
 use super::key::{CustomValue, Key, KeyTable};
@@ -31,6 +32,7 @@ pub static ROOT: KeyTable = KeyTable {
         &SHUTDOWN,
         &TIMEOUTS,
         &PROCESS,
+        &TRACING,
         &DEFAULTS,
         &LISTENER,
         &CERTIFICATE,
@@ -71,6 +73,12 @@ pub static TIMEOUTS: Key<CustomValue> = Key::new(
 
 pub static PROCESS: Key<CustomValue> =
     Key::new("process", table(&process::TABLE), "A change of this table needs a restart.");
+
+pub static TRACING: Key<CustomValue> = Key::new(
+    "tracing",
+    table(&tracing::TABLE),
+    "The trace of each request: the `traceparent` that backends get, and log lines name.",
+);
 
 pub static DEFAULTS: Key<CustomValue> = Key::new(
     "defaults",
