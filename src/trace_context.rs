@@ -124,7 +124,7 @@ impl TraceContext {
     /// The trace that a request names. `None` means that it names none, or no valid one.
     fn of_request(headers: &HeaderMap) -> Option<TraceContext> {
         let mut sent = headers.get_all(&TRACEPARENT).iter();
-        // Two fields are none: nobody could tell which trace is meant (§3.3.1).
+        // Of two fields neither says which trace is meant (§3.3.1).
         match (sent.next(), sent.next()) {
             (Some(value), None) => TraceContext::parse(value.as_bytes()),
             _ => None,
