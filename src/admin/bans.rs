@@ -142,7 +142,8 @@ fn conflict(needed: &NeededOverride) -> BanConflict {
     BanConflict { word: needed.word.clone(), says: needed.says.clone() }
 }
 
-fn status(ban: &Ban) -> BanStatus {
+/// Converts a ban to its wire form.
+pub fn status(ban: &Ban) -> BanStatus {
     BanStatus {
         target: ban.target.to_string(),
         until: ban.until.map(Time),

@@ -17,11 +17,11 @@ use crate::admin::state::AdminContext;
 use crate::admin::wire::{
     self, AdminRequest as _, BanRequest, BansRequest, CloseAnswer, CloseRequest, ConfigAnswer,
     ConfigRequest, DecisionsRequest, DiffAnswer, DiffRequest, DrainAnswer, DrainRequest, Draining,
-    ErrorAnswer, ExplainRequest, LapsingRequest, LogLevelRequest, PRODUCT, RecentReload,
-    RefusalsRequest, ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest,
-    UnbanRequest,
+    ErrorAnswer, ExplainRequest, LapsingRequest, LogLevelRequest, OverviewRequest, PRODUCT,
+    RecentReload, RefusalsRequest, ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest,
+    TunnelsRequest, UnbanRequest,
 };
-use crate::admin::{bans, close, decisions, diff, lapsing, log_level, status, tunnels};
+use crate::admin::{bans, close, decisions, diff, lapsing, log_level, overview, status, tunnels};
 use crate::control::config::effective;
 use crate::control::reload::{AcceptedEffects, RecentPublish, ReloadOutcome, Trigger};
 use crate::policy::Policy;
@@ -30,7 +30,7 @@ use crate::policy::Policy;
 const MAX_LOGGED_PATH: usize = 128;
 
 /// The error for a request with any other path.
-const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/config, /v1/tunnels, \
+const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/overview, /v1/config, /v1/tunnels, \
     /v1/decisions, /v1/refused, /v1/lapsing and /v1/bans, POST /v1/reload, /v1/close, /v1/drain, \
     /v1/explain, /v1/diff, /v1/ban, /v1/unban and /v1/log-level";
 
@@ -62,6 +62,9 @@ fn answer_question(
     Some(match path {
         StatusRequest::PATH => {
             respond(method, query, |_: StatusRequest| answer_with(&status::status(admin)))
+        }
+        OverviewRequest::PATH => {
+            respond(method, query, |request| answer_with(&overview::overview(admin, &request)))
         }
         ConfigRequest::PATH => {
             respond(method, query, |_: ConfigRequest| answer_with(&config(admin)))

@@ -82,14 +82,16 @@ fn report(decision: &RecentDecision) -> DecisionReport {
     }
 }
 
-fn rule_at(decision: &RecentDecision) -> Option<String> {
+/// The place of the rule that decided. `None` means that no rule did.
+pub fn rule_at(decision: &RecentDecision) -> Option<String> {
     let rule = decision.rule()?;
     // Line 0: the rule is not written.
     let line = if rule.line == 0 { String::new() } else { format!(":{}", rule.line) };
     Some(format!("{}{line}", rule.file))
 }
 
-fn entry_at(entry: &DecidedEntry<'_>) -> String {
+/// The place of an entry, as `file:line`.
+pub fn entry_at(entry: &DecidedEntry<'_>) -> String {
     format!("{}:{}", entry.file, entry.line)
 }
 
@@ -148,15 +150,18 @@ pub fn refused(
 }
 
 /// The refusals with one key.
-struct RefusalTally<'d, K> {
-    key: K,
-    refused: u64,
-    latest: &'d RecentDecision,
+pub struct RefusalTally<'d, K> {
+    /// The key that they share.
+    pub key: K,
+    /// Number of the refusals with it.
+    pub refused: u64,
+    /// The latest of them.
+    pub latest: &'d RecentDecision,
 }
 
 /// Counts `all` by `key`: the most first, and of as many the latest. Decisions without a key are
 /// left out.
-fn tally<'d, K: Hash + Eq>(
+pub fn tally<'d, K: Hash + Eq>(
     all: &'d [Arc<RecentDecision>],
     key: impl Fn(&'d RecentDecision) -> Option<K>,
 ) -> Vec<RefusalTally<'d, K>> {

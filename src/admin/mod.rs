@@ -6,6 +6,7 @@
 
 mod answer;
 mod bans;
+mod client_form;
 mod close;
 mod command;
 mod connection;
@@ -16,11 +17,14 @@ mod difference;
 mod explain;
 mod explain_forwarded;
 mod health;
+mod history;
 pub mod lapsing;
 mod linger;
 mod log_level;
 mod metrics;
 mod metrics_listener;
+mod overview;
+mod overview_clients;
 mod rates;
 mod socket;
 mod socket_path;
@@ -31,7 +35,9 @@ mod tunnel_filter;
 mod tunnels;
 pub mod wire;
 
+pub use self::client_form::ClientForm;
 pub use self::explain::ExplainQuery;
+pub use self::history::ActivityHistory;
 pub use self::metrics_listener::MetricsListener;
 pub use self::rates::RateHistory;
 pub use self::socket::AdminListener;

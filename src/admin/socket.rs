@@ -135,13 +135,8 @@ impl AdminService for AdminListener {
             // No key: the room counts all callers of this socket as one peer.
             accepted.map_ok(|(stream, _)| (stream, None))
         };
-        let look = || admin.metrics.totals(&admin.live.load(), &admin.tunnels);
         let serve = |stream, place| serve_caller(Arc::clone(&admin), stream, place);
-        tokio::select! {
-            () = accept_loop(EvictingCap::new(MAX_CONNECTIONS), accept, serve, stop) => {}
-            // Never ends by itself. It stops with the socket, whose answers alone show rates.
-            () = admin.rates.sample(look) => {}
-        }
+        accept_loop(EvictingCap::new(MAX_CONNECTIONS), accept, serve, stop).await;
     }
 }
 

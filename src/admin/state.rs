@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::BoundAddresses;
+use crate::admin::history::ActivityHistory;
 use crate::admin::rates::RateHistory;
 use crate::control::bans::BanKeeper;
 use crate::control::reload::{ConfigStatus, ReloaderHandle};
@@ -47,4 +48,16 @@ pub struct AdminContext {
     pub bans: Arc<BanKeeper>,
     /// Rates of each route over the last minute.
     pub rates: RateHistory,
+    /// Rates of the whole process over the last fifteen minutes.
+    pub history: ActivityHistory,
+}
+
+impl AdminContext {
+    /// Samples the counters every few seconds, for ever.
+    pub async fn sample(&self) {
+        let routes = || self.metrics.totals(&self.live.load(), &self.tunnels);
+        let all = || (self.tunnels.len() as u64, self.metrics.activity());
+        // Neither ends by itself.
+        tokio::join!(self.rates.sample(routes), self.history.sample(all));
+    }
 }

@@ -64,7 +64,8 @@ pub fn status(admin: &AdminContext) -> StatusAnswer {
     }
 }
 
-fn last_reload(config_status: &ConfigStatus) -> Option<LastReload> {
+/// How the last reload went. `None` means that there was none since the start.
+pub fn last_reload(config_status: &ConfigStatus) -> Option<LastReload> {
     let last = config_status.last.load_full()?;
     let rejected = config_status.rejected.load_full();
     let outcome = match last.result {
@@ -153,7 +154,8 @@ fn routes(admin: &AdminContext, live: &Snapshot) -> Vec<RouteStatus> {
     live.route_list.iter().map(one).collect()
 }
 
-fn backend(admin: &AdminContext, backend: &Backend) -> BackendStatus {
+/// Converts a backend to its wire form.
+pub fn backend(admin: &AdminContext, backend: &Backend) -> BackendStatus {
     let answer = backend.name.as_ref().map(|name| name.answer());
     let addresses = answer.as_ref().map(|answer| &answer.addresses);
     BackendStatus {
@@ -178,7 +180,8 @@ fn counts(totals: &RouteTotals) -> RouteCounts {
     }
 }
 
-fn rates(rate: RouteRate) -> RouteRates {
+/// Converts the rates of a route to their wire form.
+pub fn rates(rate: RouteRate) -> RouteRates {
     // Three decimals show one event a minute; more would be noise.
     let round = |number: f64| (number * 1000.0).round() / 1000.0;
     let both = |[messages, bytes]: [f64; 2]| {
@@ -194,7 +197,8 @@ fn rates(rate: RouteRate) -> RouteRates {
     }
 }
 
-fn sorted(live: &Snapshot) -> Vec<&Arc<Policy>> {
+/// All policies of a snapshot by name.
+pub fn sorted(live: &Snapshot) -> Vec<&Arc<Policy>> {
     live.all_policies()
         .map(|policy| (&policy.name, policy))
         .collect::<BTreeMap<_, _>>()
@@ -202,7 +206,8 @@ fn sorted(live: &Snapshot) -> Vec<&Arc<Policy>> {
         .collect()
 }
 
-fn policy(admin: &AdminContext, policy: &Policy) -> PolicyStatus {
+/// Converts a policy to its wire form.
+pub fn policy(admin: &AdminContext, policy: &Policy) -> PolicyStatus {
     let differences = admin.metrics.candidate_differences();
     let count = |difference| {
         let key = (Arc::clone(&policy.name), difference);
@@ -215,7 +220,7 @@ fn policy(admin: &AdminContext, policy: &Policy) -> PolicyStatus {
         would_revoke: admin
             .metrics
             .candidate_would_revoke(&policy.name)
-            .map(|revoked| revoked as u64),
+            .map(|revoked| revoked.tunnels as u64),
     });
     PolicyStatus {
         name: policy.name.to_string(),
@@ -226,7 +231,8 @@ fn policy(admin: &AdminContext, policy: &Policy) -> PolicyStatus {
     }
 }
 
-fn certificate(certificate: &Certificate, now: Timestamp) -> CertificateStatus {
+/// Converts a served certificate to its wire form.
+pub fn certificate(certificate: &Certificate, now: Timestamp) -> CertificateStatus {
     CertificateStatus {
         chain: certificate.label.to_string(),
         names: certificate.names.iter().map(ToString::to_string).collect(),
@@ -266,7 +272,7 @@ fn lists(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<ListStatu
 }
 
 /// Collects what needs attention, each with a word for programs and a sentence for people.
-fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
+pub fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Warning> {
     let mut warnings = Vec::new();
     let mut warn = |word, sentence: String| warnings.push(Warning { word, sentence });
     if is_draining(admin) {

@@ -24,7 +24,9 @@ use self::socket_binder::{
     ADMIN_BIND_FAILED, METRICS_BIND_FAILED, SocketBinder, bind_error_message, listener_bind_failed,
 };
 use crate::addresses::{BoundAddress, BoundAddresses};
-use crate::admin::{AdminContext, AdminListener, MetricsListener, RateHistory, SwappableListener};
+use crate::admin::{
+    ActivityHistory, AdminContext, AdminListener, MetricsListener, RateHistory, SwappableListener,
+};
 use crate::control::bans::{BanKeeper, BanState};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::reload::{
@@ -120,6 +122,7 @@ impl Agent {
             addresses: Arc::clone(&addresses),
             bans,
             rates: RateHistory::default(),
+            history: ActivityHistory::default(),
         });
         let scrapes = SwappableListener::new(Arc::clone(&admin), bound.scrapes);
         let asks = SwappableListener::new(Arc::clone(&admin), bound.asks);

@@ -117,6 +117,8 @@ impl Planes {
             self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));
             let (levels, ending) = (Arc::clone(&admin.log.levels), stop.clone());
             self.tracker.spawn(async move { ending.run_until_cancelled(levels.expire()).await });
+            let (admin, ending) = (Arc::clone(&admin), stop.clone());
+            self.tracker.spawn(async move { ending.run_until_cancelled(admin.sample()).await });
             scrapes.start(&self.tracker, &stop);
             asks.start(&self.tracker, &stop);
             let mut stages = lifecycle.subscribe();

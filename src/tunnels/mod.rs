@@ -23,6 +23,6 @@ pub use self::entry::{
     TunnelRules,
 };
 pub use self::exchange::ExchangeRegistration;
-pub use self::reconcile::{ReconcileImpact, ReconcileOutcome};
+pub use self::reconcile::{ReconcileImpact, ReconcileOutcome, WouldRevoke};
 pub use self::registry::Tunnels;
 pub use self::traffic::TrafficCell;

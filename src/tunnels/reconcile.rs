@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::policy::Policy;
+use crate::policy::network::ClientKey;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::tunnels::entry::LiveEntry;
@@ -17,9 +19,17 @@ pub struct ReconcileOutcome {
     pub refused: Vec<Arc<LiveEntry>>,
     /// Exchanges in flight that are refused, and were not before.
     pub exchanges: Vec<Arc<LiveEntry>>,
-    /// For each policy with a candidate, the number of permitted tunnels that the candidate would
-    /// refuse.
-    pub would_revoke: HashMap<Arc<str>, usize>,
+    /// For each policy with a candidate, the permitted tunnels that the candidate would refuse.
+    pub would_revoke: HashMap<Arc<str>, WouldRevoke>,
+}
+
+/// The open tunnels that a candidate would revoke.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WouldRevoke {
+    /// Number of tunnels.
+    pub tunnels: usize,
+    /// Number of them by client. There are never more clients than open tunnels.
+    pub clients: HashMap<ClientKey, usize>,
 }
 
 /// The effect that a generation would have on live tunnels and exchanges.
@@ -54,7 +64,8 @@ impl Tunnels {
         let candidates = snapshot.policies.values().filter(|policy| policy.candidate.is_some());
         // Zero for each of them, so that a metric exists for a candidate that would refuse no
         // tunnel.
-        let would_revoke = candidates.map(|policy| (Arc::clone(&policy.name), 0)).collect();
+        let none = |policy: &Arc<Policy>| (Arc::clone(&policy.name), WouldRevoke::default());
+        let would_revoke = candidates.map(none).collect();
         let mut reconciled = ReconcileOutcome { would_revoke, ..ReconcileOutcome::default() };
         for entry in self.entries() {
             // Read before the verdict, which changes it: an entry that is already ending is not
@@ -63,10 +74,11 @@ impl Tunnels {
             let (verdict, would_revoke) = entry.rejudge(snapshot, now);
             if verdict.is_err() {
                 reconciled.refused.extend(stood.then_some(entry));
-            } else if let Some(count) =
+            } else if let Some(hit) =
                 would_revoke.and_then(|policy| reconciled.would_revoke.get_mut(&policy))
             {
-                *count += 1;
+                hit.tunnels += 1;
+                *hit.clients.entry(entry.subject.client.key()).or_default() += 1;
             }
         }
         for entry in self.exchanges() {

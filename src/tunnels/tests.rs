@@ -351,7 +351,10 @@ fn reconcile_counts_candidate_revocations_and_makes_none() {
     let open = [1, 1, 2].map(|host| enter(charge(&tunnels, &live, host).unwrap()));
     let ReconcileOutcome { refused, would_revoke, .. } =
         tunnels.reconcile(&live.load(), Timestamp::now());
-    assert_eq!((refused.len(), would_revoke), (0, HashMap::from([("chat".into(), 2)])));
+    let hit = &would_revoke["chat"];
+    assert_eq!((refused.len(), would_revoke.len(), hit.tunnels), (0, 1, 2));
+    let client = open[0].1.subject.client.key();
+    assert_eq!(hit.clients, HashMap::from([(client, 2)]));
     assert!(open.iter().all(|(_, entry)| !entry.revoke_if_refused()));
     assert!(
         tunnels.reconcile(&publish(&live, 2, ""), Timestamp::now()).would_revoke.is_empty(),

@@ -50,6 +50,7 @@ mod mishap;
 mod names;
 mod operations;
 mod origins;
+mod overview;
 mod pending;
 mod pipelining;
 mod policy;

@@ -109,6 +109,7 @@ impl Schemas {
         }
         add!(
             StatusAnswer,
+            OverviewAnswer,
             ConfigAnswer,
             TunnelsAnswer,
             DecisionsAnswer,
@@ -126,6 +127,7 @@ impl Schemas {
             ErrorAnswer,
             LivezAnswer,
             ReadyzAnswer,
+            OverviewRequest,
             TunnelsRequest,
             DecisionsRequest,
             RefusalsRequest,
@@ -369,7 +371,7 @@ fn json_schema_file_matches_the_types() {
     let file = Schemas::new().file();
     check("docs/spec/admin.schema.json", &file);
     let schema: Value = serde_json::from_str(&file).unwrap();
-    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(18), "every answer is in it");
+    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(19), "every answer is in it");
 }
 
 #[test]
@@ -391,6 +393,7 @@ fn admin_page_tables_match_the_types() {
     let reload = ["reload_published", "reload_unchanged", "reload_rejected", "reload_asked"];
     let tables = [
         ("status", answer("StatusAnswer", &["status"])),
+        ("overview", answer("OverviewAnswer", &["overview"])),
         ("config", answer("ConfigAnswer", &["config"])),
         ("tunnels", answer("TunnelsAnswer", &["tunnels"])),
         ("decisions", answer("DecisionsAnswer", &["decisions"])),
@@ -407,6 +410,7 @@ fn admin_page_tables_match_the_types() {
         ("bans", answer("BansAnswer", &["bans"])),
         ("livez", answer("LivezAnswer", &["livez"])),
         ("readyz", answer("ReadyzAnswer", &["readyz"])),
+        ("overview parameters", request("OverviewRequest", &["rows", "short"])),
         ("tunnels parameters", request("TunnelsRequest", &selected(&["sort", "limit", "after"]))),
         (
             "close parameters",
@@ -492,6 +496,7 @@ fn samples_have_every_field() {
     };
     for (name, prefix) in [
         ("StatusAnswer", "status"),
+        ("OverviewAnswer", "overview"),
         ("ConfigAnswer", "config"),
         ("TunnelsAnswer", "tunnels"),
         ("DecisionsAnswer", "decisions"),

@@ -20,6 +20,8 @@ mod health;
 mod lapsing;
 mod log_level;
 mod message;
+mod overview;
+mod overview_activity;
 mod query;
 mod reading;
 mod refused;
@@ -53,6 +55,11 @@ pub use self::health::{LivezAnswer, ReadyState, ReadyzAnswer};
 pub use self::lapsing::{LapsingAnswer, LapsingEntry, LapsingRequest, MAX_LAPSING};
 pub use self::log_level::{LogLevelAnswer, LogLevelRequest};
 pub use self::message::{AdminAnswer, AdminRequest, ErrorAnswer};
+pub use self::overview::{DEFAULT_ROWS, MAX_ROWS, OverviewAnswer, OverviewRequest};
+pub use self::overview_activity::{
+    ActivityPoint, ActivityRates, BusyClient, CandidateHits, HitClient, ReasonCount,
+    RefusedOverview, RefusedRow, RouteActivity,
+};
 pub use self::query::encode_query;
 pub use self::reading::{ReadError, Received, read};
 pub use self::refused::{
@@ -71,6 +78,6 @@ pub use self::tunnels::{
 };
 pub use self::unban::{UnbanAnswer, UnbanRequest};
 pub use self::words::{
-    DecisionResult, DeliveryForm, EntryKind, ExplainedKind, ListenerProtocol, ReloadCause,
-    RuleName, UnknownWord, WarningKind,
+    DecisionResult, DeliveryForm, EntryKind, ExplainedKind, FilesState, ListenerProtocol,
+    ReloadCause, RuleName, StageWord, UnknownWord, WarningKind,
 };

@@ -29,6 +29,7 @@ fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadE
     };
     match path {
         "/v1/status" => of::<StatusRequest>(query, &received),
+        "/v1/overview" => of::<OverviewRequest>(query, &received),
         "/v1/config" => of::<ConfigRequest>(query, &received),
         "/v1/tunnels" if query == "limit=0" => of::<TunnelsRequest>("", &received),
         "/v1/tunnels" => of::<TunnelsRequest>(query, &received),
@@ -271,6 +272,7 @@ proptest! {
         let reason = one.clone().filter(|text| text.len() <= 123).unwrap_or_default();
         let dry_run = flags[1];
         check(CloseRequest { selector, all: false, code: 4001, reason, dry_run });
+        check(OverviewRequest { rows: limit % MAX_ROWS + 1, short: flags[0] });
         check(LapsingRequest { within: after.max(1) });
         check(DecisionsRequest { request: one.clone().unwrap_or_default() + "x" });
         check(RefusalsRequest { last: Some(after).filter(|last| *last > 0), top: limit });

@@ -28,7 +28,9 @@ display!(
     DeliveryForm,
     ExplainedKind,
     RuleName,
-    WarningKind
+    WarningKind,
+    StageWord,
+    FilesState
 );
 
 /// A tunnel or an exchange.
@@ -186,6 +188,38 @@ pub enum WarningKind {
     LogDrops,
     /// A bug ended connections.
     Panics,
+    /// A word of a newer agent.
+    #[serde(untagged)]
+    Other(UnknownWord),
+}
+
+/// A stage of the agent's process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum StageWord {
+    /// Sockets are bound; signals are not handled yet.
+    Starting,
+    /// Requests are served.
+    Serving,
+    /// A drain was ordered.
+    Draining,
+    /// The process is ending.
+    Ended,
+    /// A word of a newer agent.
+    #[serde(untagged)]
+    Other(UnknownWord),
+}
+
+/// How the files on disk relate to the running generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub enum FilesState {
+    /// The last look at the files found those of the running generation.
+    Current,
+    /// The last reload was rejected: the files have errors.
+    Rejected,
     /// A word of a newer agent.
     #[serde(untagged)]
     Other(UnknownWord),

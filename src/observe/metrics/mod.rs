@@ -5,6 +5,7 @@
 //! there. Labels carry words from the configuration and fixed words only, never an address, a path
 //! or a header off the wire.
 
+mod activity;
 mod counter;
 mod exposition;
 mod family;
@@ -15,6 +16,7 @@ mod registry;
 mod scrape;
 mod thread;
 
+pub use self::activity::ActivityTotals;
 pub use self::family::{Family, MetricKind, table};
 pub use self::identity::{Collapse, IdentityCounts, LOOK_INTERVAL as IDENTITY_LOOK_INTERVAL};
 pub use self::labels::{

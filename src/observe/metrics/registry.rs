@@ -17,6 +17,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::listener::Listener;
 use crate::snapshot::route::{Backend, BackendAddress};
 use crate::sync::lock;
+use crate::tunnels::WouldRevoke;
 
 /// All counters of the process, and the state that scrapes report.
 pub struct Metrics {
@@ -30,7 +31,7 @@ pub struct Metrics {
     pub(super) reload_succeeded: AtomicI64,
     pub(super) lists_modified: Mutex<Vec<ListModified>>,
     pub(super) differences: Mutex<BTreeMap<(Arc<str>, CandidateDifference, &'static str), u64>>,
-    pub(super) would_revoke: Mutex<HashMap<Arc<str>, usize>>,
+    pub(super) would_revoke: Mutex<HashMap<Arc<str>, WouldRevoke>>,
     pub(super) watch_degraded: AtomicBool,
     identities: Mutex<IdentityState>,
     pub(super) panics: AtomicU64,
@@ -233,8 +234,8 @@ impl Metrics {
             .or_default() += 1;
     }
 
-    /// Replaces the number of open tunnels that each policy's candidate would revoke.
-    pub fn candidates_would_revoke(&self, tunnels: HashMap<Arc<str>, usize>) {
+    /// Replaces the open tunnels that each policy's candidate would revoke.
+    pub fn candidates_would_revoke(&self, tunnels: HashMap<Arc<str>, WouldRevoke>) {
         *lock(&self.would_revoke) = tunnels;
     }
 
@@ -250,8 +251,8 @@ impl Metrics {
 
     /// Open tunnels that the candidate of `policy` would revoke, as last previewed. `None` means
     /// not yet known, or no candidate.
-    pub fn candidate_would_revoke(&self, policy: &str) -> Option<usize> {
-        lock(&self.would_revoke).get(policy).copied()
+    pub fn candidate_would_revoke(&self, policy: &str) -> Option<WouldRevoke> {
+        lock(&self.would_revoke).get(policy).cloned()
     }
 
     /// Sets whether files are polled because they cannot be watched.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::close::{CloseReason, ExchangeReason, Initiator, Traffic, TunnelPhase};
+use crate::observe::metrics::activity::ActivityTotals;
 use crate::observe::metrics::counter::{Counter, LATENCY_BOUNDS, LIFETIME_BOUNDS};
 use crate::observe::metrics::exposition::Exposition;
 use crate::observe::metrics::family::Family;
@@ -60,6 +61,16 @@ impl Metrics {
     /// The totals of each route of `snapshot`, in the order written.
     pub fn totals(&self, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
         totals(self, snapshot, tunnels)
+    }
+
+    /// The sums of all threads. Those of removed routes and listeners are included, so that no sum
+    /// goes back.
+    pub fn activity(&self) -> ActivityTotals {
+        let mut totals = ActivityTotals::default();
+        for core in lock(&self.cores).iter() {
+            core.add_activity(&mut totals);
+        }
+        totals
     }
 }
 
@@ -441,8 +452,8 @@ fn put_candidates(exposition: &mut Exposition, metrics: &Metrics) {
             *count,
         );
     }
-    for (policy, tunnels) in lock(&metrics.would_revoke).iter() {
-        exposition.sample(&family::CANDIDATE_WOULD_REVOKE, &[policy], *tunnels as f64);
+    for (policy, hit) in lock(&metrics.would_revoke).iter() {
+        exposition.sample(&family::CANDIDATE_WOULD_REVOKE, &[policy], hit.tunnels as f64);
     }
 }
 

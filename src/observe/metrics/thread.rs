@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::close::{CloseReason, Closed, ExchangeReason, Initiator, Traffic, TunnelPhase};
+use crate::observe::metrics::activity::ActivityTotals;
 use crate::observe::metrics::counter::{Counter, Histogram, LATENCY_BOUNDS, LIFETIME_BOUNDS};
 use crate::observe::metrics::identity::{IdentityCounts, IdentityWindow};
 use crate::observe::metrics::labels::{
@@ -72,6 +73,16 @@ impl ThreadMetrics {
         for (name, listener) in lock(&self.listeners).iter() {
             listener.identity.take(windows.entry(Arc::clone(name)).or_default());
         }
+    }
+
+    /// Adds this thread's part of the activity to the sums of all threads.
+    pub(super) fn add_activity(&self, totals: &mut ActivityTotals) {
+        for listener in lock(&self.listeners).values() {
+            totals.connections += listener.accepted.sum();
+        }
+        // A sum of everything, as for a scrape, would read some hundred cells of each route.
+        lock(&self.routes).values().for_each(|route| route.add_activity(totals));
+        self.no_route.add_activity(totals);
     }
 
     /// Adds this thread's counts to the sums of all threads.
@@ -265,6 +276,25 @@ impl RouteMetrics {
         }
     }
 
+    fn add_activity(&self, totals: &mut ActivityTotals) {
+        totals.opened += self.opened.sum();
+        let plain = &self.requests[RequestKind::Plain as usize];
+        for result in [RequestResult::Permitted, RequestResult::Failed] {
+            totals.plain += plain[result as usize].sum();
+        }
+        for (sum, count) in totals.refusals.iter_mut().zip(&self.refusals) {
+            *sum += count.sum();
+        }
+        for (sum, direction) in [
+            (&mut totals.from_client, Direction::FromClient),
+            (&mut totals.from_backend, Direction::FromBackend),
+        ] {
+            let Traffic { bytes, messages } = self.traffic(direction);
+            sum.bytes += bytes;
+            sum.messages += messages;
+        }
+    }
+
     fn ends(&self) -> &[Counter] {
         self.closed.as_flattened().as_flattened()
     }
@@ -336,6 +366,30 @@ mod tests {
             listener.closed[ConnectionEnd::Tls as usize].sum(),
         ];
         assert_eq!((facts, totals.no_route.refusals[Refusal::Tls.number()].sum()), ([4, 2, 2], 2));
+    }
+
+    #[test]
+    fn activity_sums_threads_routes_and_requests_without_a_route() {
+        let mut totals = ActivityTotals::default();
+        for core in [ThreadMetrics::default(), ThreadMetrics::default()] {
+            core.listener(&Arc::from("public")).accepted();
+            core.no_route().refused(Refusal::Tls);
+            let route = Arc::new(RouteMetrics::default());
+            route.refused(Refusal::Route);
+            route.request(RequestKind::Plain, RequestResult::Permitted);
+            route.request(RequestKind::Plain, RequestResult::Failed);
+            route.request(RequestKind::Plain, RequestResult::Refused);
+            route.request(RequestKind::Upgrade, RequestResult::Permitted);
+            route.tunnel_opened(Duration::ZERO);
+            route.relayed(Direction::FromClient, 7, 1);
+            route.relayed(Direction::FromBackend, 5, 2);
+            lock(&core.routes).insert("chat".into(), route);
+            core.add_activity(&mut totals);
+        }
+        assert_eq!((totals.connections, totals.opened, totals.plain), (2, 2, 4));
+        assert_eq!((totals.refused(), totals.refusals[Refusal::Tls.number()]), (4, 2));
+        assert_eq!(totals.from_client, Traffic { bytes: 14, messages: 2 });
+        assert_eq!(totals.from_backend, Traffic { bytes: 10, messages: 4 });
     }
 
     #[test]
