@@ -73,10 +73,15 @@ pub async fn unban(admin: &AdminContext, request: UnbanRequest) -> Result<UnbanA
     };
     // Exactly this target. To unban an address must not open the network around it, which the
     // answer lists instead.
-    let is_meant = |ban: &&Arc<Ban>| target.as_ref().is_none_or(|target| ban.target == *target);
+    let origin = request.origin.as_deref().map(origin).transpose()?;
+    let is_meant = |ban: &&Arc<Ban>| {
+        target.as_ref().is_none_or(|target| ban.target == *target)
+            && origin.is_none_or(|origin| ban.origin == origin)
+    };
     let meant: Vec<_> = bans.iter().filter(is_meant).cloned().collect();
     if let Some(target) = target.filter(|_| meant.is_empty()) {
-        let around = bans.iter().filter(|ban| touches(&ban.target, &target));
+        let around =
+            bans.iter().filter(|ban| ban.target == target || touches(&ban.target, &target));
         return Ok(UnbanAnswer::NotBanned { around: around.map(|ban| status(ban)).collect() });
     }
     let outcome = admin.bans.carry_out(BanOrder::Lift(meant)).await;
@@ -117,8 +122,7 @@ fn parse(request: &BanRequest, by: Option<u32>, now: Timestamp) -> Result<Ban, S
         (Some(period), false) => Some(end(now, parse_duration(period)?)?),
         (None, false) => Some(end(now, DEFAULT_PERIOD)?),
     };
-    let word = request.origin.as_deref().unwrap_or(BanOrigin::Operator.word());
-    let origin = BanOrigin::parse(word).ok_or("`origin` is operator or fail2ban")?;
+    let origin = request.origin.as_deref().map_or(Ok(BanOrigin::Operator), origin)?;
     Ok(Ban { target, until, why: why.into(), origin, since: now, by })
 }
 
@@ -127,6 +131,10 @@ fn end(now: Timestamp, period: Duration) -> Result<Timestamp, String> {
     // Timestamps end with the year 9999. A ban without an end has to be asked for by `forever`.
     let end = period.and_then(|period| now.checked_add(period).ok());
     end.ok_or_else(|| "`for` is too long".into())
+}
+
+fn origin(word: &str) -> Result<BanOrigin, String> {
+    BanOrigin::parse(word).ok_or_else(|| "`origin` is operator or fail2ban".into())
 }
 
 fn target(client: Option<&str>, identity: Option<&str>) -> Result<BanTarget, String> {

@@ -26,6 +26,12 @@ pub struct UnbanArgs {
     /// Lift all bans at once.
     #[arg(long)]
     all: bool,
+    /// Lift only bans of this origin: operator or fail2ban.
+    #[arg(long, value_name = "WORD")]
+    origin: Option<String>,
+    /// Succeed if there is no such ban.
+    #[arg(long)]
+    if_banned: bool,
     /// Print the admin socket's answer as JSON.
     #[arg(long)]
     json: bool,
@@ -34,7 +40,8 @@ pub struct UnbanArgs {
 /// Lifts the bans, and prints them. Ends with 1 if there is none.
 pub fn unban(verb: &UnbanArgs) -> Exit {
     let (client, identity) = (verb.client.clone(), verb.identity.clone());
-    let request = UnbanRequest { client, identity, all: verb.all };
+    let origin = verb.origin.clone();
+    let request = UnbanRequest { client, identity, all: verb.all, origin };
     let answer = match admin_client::ask(&verb.config.config, &request, BAN_TIMEOUT) {
         Ok(answer) => answer,
         Err(failure) => {
@@ -51,6 +58,7 @@ pub fn unban(verb: &UnbanArgs) -> Exit {
             lifted.iter().for_each(|ban| print(format_args!("unbanned: {}", line(ban))));
             not_kept.iter().for_each(|why| print_error(not_kept_sentence(why)));
         }
+        UnbanAnswer::NotBanned { .. } if verb.if_banned => print("no ban has this target"),
         UnbanAnswer::NotBanned { around } => {
             let mut text = "sidegate: no ban has this target".to_owned();
             for ban in around {
@@ -61,6 +69,7 @@ pub fn unban(verb: &UnbanArgs) -> Exit {
     }
     match answer {
         UnbanAnswer::Unbanned { .. } => Exit::Success,
+        UnbanAnswer::NotBanned { .. } if verb.if_banned => Exit::Success,
         UnbanAnswer::NotBanned { .. } => Exit::Failure,
     }
 }

@@ -4,10 +4,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, OFlags, access};
 use sha2::{Digest, Sha256};
 
 use crate::control::config::StateSetting;
@@ -58,11 +58,16 @@ impl StateDir {
     /// # Errors
     /// The file cannot be read, or is too large.
     pub fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        let file = match File::open(self.path(name)) {
+        // A FIFO would block until a program writes to it. Files ignore the flag (open(2)).
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = match File::options().read(true).custom_flags(flags).open(self.path(name)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
         // The length from `stat` may change before the read, so the read itself is bounded. One
         // byte more than allowed tells a file that is too large.
         let mut bytes = Vec::new();
@@ -158,6 +163,16 @@ mod tests {
         assert_eq!(fs::read(aside).unwrap(), b"two");
         assert_eq!(state.read("bans.json").unwrap(), None);
         assert_eq!(fs::read_dir(folder.path().join("a/b")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn fifo_in_the_place_of_a_file_is_an_error_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir(folder.path().to_owned());
+        let mode = rustix::fs::Mode::from(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, state.path("bans.json"), mode).unwrap();
+        let error = state.read("bans.json").unwrap_err().to_string();
+        assert!(error.contains("no regular file"), "{error}");
     }
 
     #[test]

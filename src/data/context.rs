@@ -13,12 +13,10 @@ use crate::data::admission::refused_upgrades::RefusedUpgrades;
 use crate::data::backend::{BackendClient, BackendTable};
 use crate::data::http::head::HeadReader;
 use crate::lifecycle::Lifecycle;
-use crate::observe::log::decision::{self, LogContext};
+use crate::observe::log::decision::{self, ConnectionRefusal, LogContext};
 use crate::observe::log::throttle::{LineKind, LogThrottle};
 use crate::observe::metrics::{Metrics, ThreadMetrics};
 use crate::observe::recent::{RecentDecision, RecentDecisions, ThreadDecisions};
-use crate::policy::deciding_rule::DecidingRule;
-use crate::refusal::Refusal;
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::Tunnels;
 
@@ -109,17 +107,15 @@ impl ThreadContext {
         })
     }
 
-    /// Counts, logs and keeps the refusal of a connection before its first request. `decisive`
-    /// explains it; `None` means that no rule of a policy decided.
+    /// Counts, logs and keeps the refusal of a connection before its first request.
     pub(super) fn refuse_connection(
         &self,
         log_context: LogContext<'_>,
-        refusal: Refusal,
-        decisive: Option<DecidingRule<'_>>,
-        error: Option<&str>,
+        refused: ConnectionRefusal<'_>,
     ) {
+        let ConnectionRefusal { refusal, rule: decisive, .. } = refused;
         self.metrics.no_route().refused(refusal);
-        decision::log_refused_connection(log_context, refusal, decisive, error, &self.throttle);
+        decision::log_refused_connection(log_context, refused, &self.throttle);
         self.recent.keep(|| {
             RecentDecision::of_connection(&log_context, refusal, decisive, Timestamp::now())
         });

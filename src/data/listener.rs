@@ -30,7 +30,7 @@ use crate::data::connection::{self, AcceptedConnection, Admission};
 use crate::data::context::ThreadContext;
 use crate::data::stream::keepalive;
 use crate::data::stream::listen_socket::{Arrival, ListenSocket};
-use crate::observe::log::decision::LogContext;
+use crate::observe::log::decision::{ConnectionRefusal, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
 use crate::policy::subject::Subject;
@@ -480,26 +480,29 @@ impl Acceptor {
         }
         let (thread, ListenerState { name, metrics, .. }) = (&self.thread, &self.state);
         let (client, now) = (subject.client, Timestamp::now());
-        let turn_away = |refusal, rule, end| {
+        let turn_away = |refused: ConnectionRefusal<'_>, end| {
             let log_context = LogContext { listener: name, client, peer, proxied: None };
-            thread.refuse_connection(log_context, refusal, rule, None);
+            thread.refuse_connection(log_context, refused);
             metrics.closed(end);
             None
         };
         // A client that a ban holds or the baseline denies gets no TLS handshake.
-        if live.bans.find(subject, now).is_some() {
-            return turn_away(Refusal::Banned, None, ConnectionEnd::Banned);
+        if let Some(ban) = live.bans.find(subject, now) {
+            let refused = ConnectionRefusal::new(Refusal::Banned);
+            let refused = ConnectionRefusal { ban: Some(&ban), ..refused };
+            return turn_away(refused, ConnectionEnd::Banned);
         }
         if let Some(baseline) = live.denying_baseline(subject, now) {
             let refusal = Refusal::Network;
             let rule = baseline.deciding_rule(subject, false, Err(refusal), now);
-            return turn_away(refusal, rule, ConnectionEnd::Network);
+            let refused = ConnectionRefusal { rule, ..ConnectionRefusal::new(refusal) };
+            return turn_away(refused, ConnectionEnd::Network);
         }
         let max = rules.listener.pending_per_client;
         // Claimed before the task exists, so that one thread's burst cannot outrun the count.
         match thread.plane.pending.claim(client, max) {
             Some(claim) => Some(Admission::Claimed(claim)),
-            None => turn_away(Refusal::Pending, None, ConnectionEnd::Pending),
+            None => turn_away(ConnectionRefusal::new(Refusal::Pending), ConnectionEnd::Pending),
         }
     }
 }

@@ -148,7 +148,7 @@ impl fmt::Display for BanTarget {
 }
 
 /// Where a ban comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BanOrigin {
     /// An operator, by `sidegate ban`.
     Operator,
@@ -198,16 +198,15 @@ impl Ban {
     }
 }
 
-/// Bans by target. A target has one ban at most.
+/// All bans. Each origin has bans of its own, so that none replaces or lifts those of another.
 #[derive(Debug, Clone, Default)]
 pub struct BanSet {
-    networks: Networks<Arc<Ban>>,
-    users: BTreeMap<u32, Arc<Ban>>,
-    identities: BTreeMap<String, Arc<Ban>>,
+    /// In the order of `BanOrigin`. Shared: a change of one origin copies no other.
+    origins: [Arc<TargetBans>; BanOrigin::ALL.len()],
 }
 
 impl BanSet {
-    /// Makes a set. Of two bans with one target, the later one counts.
+    /// Makes a set. Of two bans with one origin and target, the later one counts.
     pub fn new(bans: impl IntoIterator<Item = Arc<Ban>>) -> BanSet {
         let mut set = BanSet::default();
         for ban in bans {
@@ -216,8 +215,73 @@ impl BanSet {
         set
     }
 
-    /// Adds a ban, and returns the ban with the same target that it replaces.
+    /// Adds a ban, and returns the ban of its origin with the same target that it replaces.
     pub fn insert(&mut self, ban: Arc<Ban>) -> Option<Arc<Ban>> {
+        Arc::make_mut(&mut self.origins[ban.origin as usize]).insert(ban)
+    }
+
+    /// Returns the set without the bans for which `removes` holds, and these.
+    pub fn without(&self, removes: impl Fn(&Ban) -> bool) -> (BanSet, Vec<Arc<Ban>>) {
+        let (mut next, mut gone) = (self.clone(), Vec::new());
+        for bans in &mut next.origins {
+            let (kept, mut removed) = bans.without(&removes);
+            // Most changes concern one origin. The others stay shared with the former set.
+            if !removed.is_empty() {
+                *bans = Arc::new(kept);
+                gone.append(&mut removed);
+            }
+        }
+        (next, gone)
+    }
+
+    /// Returns the ban that holds `subject` at the time `now`. Of several origins the first names
+    /// it, and of the networks of one origin the longest prefix.
+    pub fn find<'s>(
+        &self,
+        subject: impl Into<SubjectRef<'s>>,
+        now: Timestamp,
+    ) -> Option<&Arc<Ban>> {
+        let subject = subject.into();
+        let some = self.origins.iter().filter(|bans| !bans.is_empty());
+        some.filter_map(|bans| bans.find(subject, now)).next()
+    }
+
+    /// When the next ban ends by itself. `None` means that none does.
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.iter().filter_map(|ban| ban.until).min()
+    }
+
+    /// Iterates over the bans by origin: networks, users, then identities.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Ban>> {
+        self.origins.iter().flat_map(|bans| bans.iter())
+    }
+
+    /// The bans of one origin.
+    pub fn of(&self, origin: BanOrigin) -> &TargetBans {
+        &self.origins[origin as usize]
+    }
+
+    /// The number of bans.
+    pub fn len(&self) -> usize {
+        self.origins.iter().map(|bans| bans.len()).sum()
+    }
+
+    /// Whether there is no ban.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The bans of one origin, by target. A target has one ban at most.
+#[derive(Debug, Clone, Default)]
+pub struct TargetBans {
+    networks: Networks<Arc<Ban>>,
+    users: BTreeMap<u32, Arc<Ban>>,
+    identities: BTreeMap<String, Arc<Ban>>,
+}
+
+impl TargetBans {
+    fn insert(&mut self, ban: Arc<Ban>) -> Option<Arc<Ban>> {
         match &ban.target {
             BanTarget::Network(network) => self.networks.insert(*network, ban),
             BanTarget::UnixUid(uid) => self.users.insert(*uid, ban),
@@ -226,21 +290,20 @@ impl BanSet {
         }
     }
 
-    /// Returns the set without the bans for which `removes` holds, and these.
-    pub fn without(&self, removes: impl Fn(&Ban) -> bool) -> (BanSet, Vec<Arc<Ban>>) {
+    fn without(&self, removes: impl Fn(&Ban) -> bool) -> (TargetBans, Vec<Arc<Ban>>) {
+        // Looks before it copies: nothing is removed most of the time.
+        if !self.iter().any(|ban| removes(ban)) {
+            return Default::default();
+        }
         // Makes a new set, since decisions may read this one meanwhile. Both share the bans.
         let all = self.iter().cloned();
         let (removed, kept): (Vec<_>, Vec<_>) = all.partition(|ban| removes(ban));
-        (BanSet::new(kept), removed)
+        let mut next = TargetBans::default();
+        kept.into_iter().for_each(|ban| drop(next.insert(ban)));
+        (next, removed)
     }
 
-    /// Returns the ban that holds `subject` at the time `now`: of networks the longest prefix.
-    pub fn find<'s>(
-        &self,
-        subject: impl Into<SubjectRef<'s>>,
-        now: Timestamp,
-    ) -> Option<&Arc<Ban>> {
-        let subject = subject.into();
+    fn find(&self, subject: SubjectRef<'_>, now: Timestamp) -> Option<&Arc<Ban>> {
         // A ban that has ended stays in the set until its keeper removes it. It must not hide a
         // wider ban that still holds, so it is left out before the longest prefix is chosen.
         let counts = |ban: &&Arc<Ban>| !ban.lapsed(now);
@@ -257,11 +320,6 @@ impl BanSet {
             })
         };
         network.or_else(user).or_else(identity)
-    }
-
-    /// When the next ban ends by itself. `None` means that none does.
-    pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.iter().filter_map(|ban| ban.until).min()
     }
 
     /// Iterates over the bans: networks, users, then identities.

@@ -1,14 +1,17 @@
 //! Bans: the clients that they refuse, the tunnels that they end, and their life over restarts.
 
 use std::fs;
+use std::path::Path;
 
 use ::sidegate::admin::wire::{
     BanAnswer, BanRequest, BanStatus, BansRequest, ExplainRequest, RuleName, UnbanAnswer,
     UnbanRequest, WarningKind,
 };
 
+use crate::cli::check;
 use crate::harness::backend::{self, Backend};
 use crate::harness::client::{self, Client};
+use crate::harness::process;
 use crate::harness::sidegate::{self, Builder, Sidegate};
 
 const REFUSALS: &str = "sidegate_refusals_total";
@@ -266,6 +269,67 @@ async fn route_that_drops_its_refusals_drops_the_banned() {
     assert!(wire.rest_unless_reset().await.is_empty());
     sidegate.expect_metric("sidegate_connections_closed_total", [("reason", "banned")], 1).await;
     sidegate.expect_metric(REFUSALS, [("reason", "banned")], 1).await;
+}
+
+/// Runs a command about bans against the agent of `folder`, as `cli::check` does.
+pub async fn order(arguments: &[&str], folder: &Path, code: i32, said: &[&str]) {
+    check(&[arguments, &["--config", "sidegate.toml"]].concat(), folder, code, said).await;
+}
+
+#[tokio::test]
+async fn commands_ban_list_and_unban() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    let mut tunnel = named(&sidegate, "198.51.100.3").open("/").await;
+    let folder = sidegate.folder();
+    let ban = ["ban", "198.51.100.3", "--why", "probes", "--for", "1h"];
+    order(&ban, folder, 0, &["banned: 198.51.100.3", "1 tunnel and 0 exchanges"]).await;
+    tunnel.expect_close_with(1008, "banned").await;
+    order(&["bans"], folder, 0, &["198.51.100.3 until", "by operator", "probes"]).await;
+    order(&["unban", "198.51.100.0/24"], folder, 1, &["but there is: 198.51.100.3"]).await;
+    order(&["unban", "198.51.100.3"], folder, 0, &["unbanned: 198.51.100.3"]).await;
+    order(&["bans"], folder, 0, &["no bans"]).await;
+    named(&sidegate, "198.51.100.3").open("/").await.expect_echo("again").await;
+    order(&["ban", "127.0.0.1", "--why", "x"], folder, 1, &["--override \"loopback\""]).await;
+}
+
+#[tokio::test]
+async fn origins_neither_replace_nor_lift_bans_of_each_other() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    let folder = sidegate.folder();
+    ban(&sidegate, BanRequest { forever: true, ..of("198.51.100.3") }).await;
+    let program = ["ban", "198.51.100.3", "--why", "jail", "--origin", "fail2ban", "--for", "5s"];
+    order(&program, folder, 0, &["by fail2ban"]).await;
+    assert_eq!(targets(&sidegate).await, ["198.51.100.3", "198.51.100.3"]);
+    let lift = ["unban", "198.51.100.3", "--origin", "fail2ban", "--if-banned"];
+    order(&lift, folder, 0, &["unbanned: 198.51.100.3", "jail"]).await;
+    order(&lift, folder, 0, &["no ban has this target"]).await;
+    order(&lift[..4], folder, 1, &["but there is: 198.51.100.3 for ever, by operator"]).await;
+    named(&sidegate, "198.51.100.3").attempt("/").await.expect_refused(403, "banned");
+    ban(&sidegate, BanRequest { origin: Some("fail2ban".into()), ..of("198.51.100.3") }).await;
+    order(&["unban", "198.51.100.3"], folder, 0, &["by operator", "by fail2ban"]).await;
+    named(&sidegate, "198.51.100.3").open("/").await.expect_echo("again").await;
+}
+
+#[tokio::test]
+async fn log_of_a_refused_accept_names_the_ban() {
+    let backend = backend::echo().run().await;
+    for (header, peer, target) in [
+        ("", "127.0.0.2", "127.0.0.2"),
+        ("PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r\n", "127.0.0.1", "192.0.2.7"),
+    ] {
+        let proxied = "proxy_protocol = { from = ['127.0.0.1'] }";
+        let folder = own_clients(&backend).clear().on_listener(proxied).write();
+        let mut agent = process::new(folder.path()).log("json").run().await;
+        let ban = ["ban", target, "--why", "probes", "--override", "loopback"];
+        order(&ban, folder.path(), 0, &["banned"]).await;
+        let mut wire = agent.client().from(peer).preamble(header).connect().await;
+        assert!(wire.rest_unless_reset().await.is_empty());
+        let line = agent.logged("refused").await;
+        assert_eq!((&line["reason"], &line["ban"]), (&"banned".into(), &target.into()), "{line}");
+        assert_eq!(line["why"], "probes");
+    }
 }
 
 #[tokio::test]

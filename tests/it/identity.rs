@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, HandshakeKind};
 use tempfile::TempDir;
 
+use crate::bans::order;
 use crate::cli::check;
 use crate::harness::client::{self, Client};
 use crate::harness::sidegate::{self, Builder, Sidegate};
@@ -176,6 +177,25 @@ async fn policy_judges_the_names_of_a_certificate() {
         refused.get("/chat").await.expect_refused(403, "identity");
     }
     expect_no_answer(&client().tls_with(Authority::new("x").client("spiffe://a/ws/1", 1))).await;
+}
+
+#[tokio::test]
+async fn banned_identity_loses_its_tunnel_and_no_other_does() {
+    let authority = Authority::new("clients");
+    let backend = backend::echo().run().await;
+    let sidegate = asking(&authority, OPTIONAL, &backend).toml("process.state = 'state'");
+    let sidegate = sidegate.run().await;
+    let known = |uri| client::new(&sidegate).tls_with(authority.client(uri, 1));
+    let mut banned = known("spiffe://a/ws/1").open("/chat").await;
+    let mut other = known("spiffe://a/ws/2").open("/chat").await;
+    let ban = ["ban", "--identity", "spiffe://a/ws/1", "--why", "key leaked", "--forever"];
+    order(&ban, sidegate.folder(), 0, &["banned: spiffe://a/ws/1 for ever", "1 tunnel"]).await;
+    banned.expect_close_with(1008, "banned").await;
+    known("spiffe://a/ws/1").attempt("/chat").await.expect_refused(403, "banned");
+    other.expect_echo("untouched").await;
+    let lift = ["unban", "--identity", "spiffe://a/ws/1"];
+    order(&lift, sidegate.folder(), 0, &["unbanned: spiffe://a/ws/1"]).await;
+    known("spiffe://a/ws/1").open("/chat").await.expect_echo("again").await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio_rustls::TlsAcceptor;
 
+use crate::bans::order;
 use crate::harness::backend::{self, Backend};
 use crate::harness::client::{self, Client};
 use crate::harness::process;
@@ -93,6 +94,23 @@ async fn client_that_the_header_names_is_judged() {
         let forged = of(&sidegate, v2("198.51.100.7")).header("X-Forwarded-For", "192.0.2.7");
         forged.attempt("/chat").await.expect_refused(403, "network");
     }
+}
+
+#[tokio::test]
+async fn banned_client_behind_a_balancer_loses_its_tunnel() {
+    let backend = backend::echo().run().await;
+    let sidegate = behind(&backend).clear().toml("process.state = 'state'").run().await;
+    let mut banned = of(&sidegate, v1("192.0.2.7")).open("/chat").await;
+    let mut neighbour = of(&sidegate, v1("192.0.2.8")).open("/chat").await;
+    let ban = ["ban", "192.0.2.7", "--why", "probes"];
+    order(&ban, sidegate.folder(), 0, &["banned: 192.0.2.7", "1 tunnel"]).await;
+    banned.expect_close(1008).await;
+    expect_closed(&client::new(&sidegate), v2("192.0.2.7")).await;
+    neighbour.expect_echo("untouched").await;
+    order(&["unban", "192.0.2.7"], sidegate.folder(), 0, &["unbanned"]).await;
+    of(&sidegate, v2("192.0.2.7")).open("/chat").await.expect_echo("again").await;
+    let peer = ["ban", "127.0.0.1", "--why", "x", "--override", "loopback"];
+    order(&peer, sidegate.folder(), 1, &["`proxy_protocol` of the listener"]).await;
 }
 
 // C-FWD-11

@@ -9,6 +9,7 @@ use ::sidegate::admin::wire::{AdminRequest as _, ExplainRequest, TunnelsRequest}
 use tempfile::TempDir;
 use tokio::time::sleep;
 
+use crate::bans::order;
 use crate::harness::backend::{self, Backend};
 use crate::harness::client;
 use crate::harness::sidegate::{self, Builder, Sidegate};
@@ -74,6 +75,23 @@ async fn unix_listener_speaks_tls() {
     let listen = format!("listen = 'unix:{}'", path.display());
     let sidegate = sidegate::new().on_listener(&listen).route("/chat", &backend).run().await;
     client::unix(&sidegate, &path).open("/chat").await.expect_echo("secret").await;
+}
+
+#[tokio::test]
+async fn banned_user_loses_the_tunnel_and_gets_no_other() {
+    let (_folder, path) = place();
+    let backend = backend::echo().run().await;
+    let sidegate = on(&path).route("/chat", &backend).toml("process.state = 'state'").run().await;
+    let mut tunnel = client::unix(&sidegate, &path).open("/chat").await;
+    let user = format!("unix:uid={}", rustix::process::getuid().as_raw());
+    let ban = ["ban", &user, "--why", "a script runs wild"];
+    order(&ban, sidegate.folder(), 0, &["banned: unix:uid=", "1 tunnel"]).await;
+    tunnel.expect_close_with(1008, "banned").await;
+    let mut wire = client::unix(&sidegate, &path).connect().await;
+    assert!(wire.rest_unless_reset().await.is_empty());
+    order(&["bans"], sidegate.folder(), 0, &[&user]).await;
+    order(&["unban", &user], sidegate.folder(), 0, &["unbanned: unix:uid="]).await;
+    client::unix(&sidegate, &path).open("/chat").await.expect_echo("again").await;
 }
 
 #[tokio::test]

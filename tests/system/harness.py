@@ -260,6 +260,7 @@ class Sidegate:
         self.certificates, self.routes, self.settings = [], [], ""
         self.public = []  # more keys of the TLS listener, a line each
         self.admin = []  # more keys of `[admin]`
+        self.log = "json"
 
     def certificate(self, path):
         self.certificates.append(path)
@@ -291,7 +292,7 @@ class Sidegate:
 
     def run(self):
         self.place.write("etc/sidegate.toml", self.toml())
-        self.process = self.place.start(self.name, SIDEGATE, "run", "--config", self.config, "--log", "json")
+        self.process = self.place.start(self.name, SIDEGATE, "run", "--config", self.config, "--log", self.log)
         await_that("sidegate is ready", self.ready)
         return self
 

@@ -448,7 +448,7 @@ fn admin_page_tables_match_the_types() {
                 &["client", "identity", "for", "forever", "why", "override", "origin"],
             ),
         ),
-        ("unban parameters", request("UnbanRequest", &["client", "identity", "all"])),
+        ("unban parameters", request("UnbanRequest", &["client", "identity", "all", "origin"])),
     ];
     let page = fs::read_to_string(root("docs/admin.md")).unwrap();
     let made = tables.iter().fold(page, |page, (name, table)| {

@@ -281,7 +281,12 @@ proptest! {
         check(DiffRequest { promote: one.clone().filter(|name| !name.is_empty()) });
         let (client, url) = (one.clone().unwrap_or_default(), two.clone().unwrap_or_default());
         let (origin, subprotocol, at) = (three.clone(), one.clone(), two.clone());
-        check(UnbanRequest { client: one.clone(), identity: two.clone(), all: flags[0] });
+        check(UnbanRequest {
+            client: one.clone(),
+            identity: two.clone(),
+            all: flags[0],
+            origin: one.clone(),
+        });
         check(BanRequest {
             client: one.clone(),
             identity: two.clone(),

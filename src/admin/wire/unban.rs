@@ -18,6 +18,8 @@ pub struct UnbanRequest {
     pub identity: Option<String>,
     /// Whether all bans are lifted. The default is false.
     pub all: bool,
+    /// Only bans of this origin: `operator` or `fail2ban`. `None` means of any.
+    pub origin: Option<String>,
 }
 
 impl AdminRequest for UnbanRequest {
@@ -26,9 +28,14 @@ impl AdminRequest for UnbanRequest {
     type Answer = UnbanAnswer;
 
     fn parameters(&self) -> Vec<(&'static str, String)> {
-        let UnbanRequest { client, identity, all } = self;
+        let UnbanRequest { client, identity, all, origin } = self;
         let all = all.then(|| "true".to_owned());
-        let pairs = [("client", client.clone()), ("identity", identity.clone()), ("all", all)];
+        let pairs = [
+            ("client", client.clone()),
+            ("identity", identity.clone()),
+            ("all", all),
+            ("origin", origin.clone()),
+        ];
         pairs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
@@ -39,7 +46,8 @@ impl AdminRequest for UnbanRequest {
                 ("client", _) => request.client = Some(value),
                 ("identity", _) => request.identity = Some(value),
                 ("all", "true") => request.all = true,
-                _ => return Err(unknown(name, "client, identity or all=true")),
+                ("origin", _) => request.origin = Some(value),
+                _ => return Err(unknown(name, "client, identity or all=true, and origin")),
             }
         }
         Ok(request)

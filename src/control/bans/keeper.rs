@@ -2,6 +2,7 @@
 //!
 //! A change holds at once, and is written afterwards: a disk that is full or hangs delays no ban.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::control::bans::file::{decode, encode};
+use crate::control::config::fs_executor::FsExecutor;
 use crate::control::reconcile::{Reconcile, RevokedCount};
 use crate::control::reload::ConfigStatus;
 use crate::control::state_dir::StateDir;
 use crate::observe::metrics::Metrics;
-use crate::policy::ban::{Ban, BanSet};
+use crate::policy::ban::{Ban, BanOrigin, BanSet};
 use crate::snapshot::{Bans, CurrentSnapshot};
 use crate::sync::lock;
 use crate::tunnels::Tunnels;
@@ -36,9 +38,9 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 /// A change of the bans.
 #[derive(Debug, Clone)]
 pub enum BanOrder {
-    /// Adds a ban, or replaces that of the same target.
+    /// Adds a ban, or replaces that of the same origin and target.
     Ban(Arc<Ban>),
-    /// Lifts the bans of these targets.
+    /// Lifts the bans of these origins and targets.
     Lift(Vec<Arc<Ban>>),
 }
 
@@ -89,7 +91,16 @@ impl BanKeeper {
     /// Reads the file of bans in `folder`, and puts them in force. A damaged file is set aside.
     pub fn start(state: BanState, folder: Result<StateDir, String>) -> Arc<BanKeeper> {
         let bans = Arc::clone(&state.live.load().bans);
-        let read = folder.as_ref().map_or(Ok(Vec::new()), read);
+        // The start waits here: a file system that hangs must not keep the agent from serving.
+        let (read, folder) = match folder.as_ref().ok().map(read_in_time) {
+            None => (Ok(Vec::new()), folder),
+            Some(Some(read)) => (read, folder),
+            // Without a folder no write can replace the file, whose bans are unknown.
+            Some(None) => {
+                let fault = "the file system of the state folder does not answer";
+                (Err(format!("kept bans are not in force: {fault}")), Err(fault.into()))
+            }
+        };
         let damage = read.as_ref().err().cloned();
         // No reason to stop: an agent that is down enforces no policy either. `faults` repeats it.
         if let Some(damage) = &damage {
@@ -145,7 +156,8 @@ impl BanKeeper {
             }
             BanOrder::Lift(bans) => {
                 // By target: a ban that was renewed since the request looked is lifted too.
-                let lifts = |ban: &Ban| bans.iter().any(|one| one.target == ban.target);
+                let keys: HashSet<_> = bans.iter().map(|ban| key(ban)).collect();
+                let lifts = |ban: &Ban| keys.contains(&key(ban));
                 let (next, lifted) = self.bans.load().without(lifts);
                 self.bans.replace(next);
                 lifted.iter().for_each(|ban| log_ban(ban, "unbanned"));
@@ -255,6 +267,12 @@ impl BanKeeper {
     }
 }
 
+/// Like [`read`]. `None` means that the file system does not answer.
+fn read_in_time(folder: &StateDir) -> Option<Result<Vec<Arc<Ban>>, String>> {
+    let (executor, folder) = (FsExecutor::default(), folder.clone());
+    executor.run(&mut executor.new_budget(), move |_| read(&folder)).ok()
+}
+
 /// Reads the file of bans. The error says what was wrong with it, and where it is now.
 fn read(folder: &StateDir) -> Result<Vec<Arc<Ban>>, String> {
     let fault = match folder.read(FILE) {
@@ -273,6 +291,11 @@ fn read(folder: &StateDir) -> Result<Vec<Arc<Ban>>, String> {
     };
     let path = folder.path(FILE);
     Err(format!("kept bans are not in force: {} {fault}; {moved}", path.display()))
+}
+
+/// What tells a ban from all others of the set.
+fn key(ban: &Ban) -> (BanOrigin, String) {
+    (ban.origin, ban.target.to_string())
 }
 
 /// The log line of a ban that begins or ends.

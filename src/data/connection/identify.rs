@@ -14,8 +14,9 @@ use crate::data::connection::timers::deadline_or_closing;
 use crate::data::context::ThreadContext;
 use crate::data::proxy_protocol::read::{ReadFault, read_header};
 use crate::data::stream::socket::Socket;
-use crate::observe::log::decision::LogContext;
+use crate::observe::log::decision::{ConnectionRefusal, LogContext};
 use crate::observe::metrics::ConnectionEnd;
+use crate::policy::ban::Ban;
 use crate::policy::network::{Client, Peer};
 use crate::policy::proxied::ProxiedConnection;
 use crate::refusal::Refusal;
@@ -79,6 +80,8 @@ pub struct Unidentified<'c> {
 enum Unadmitted {
     /// It was refused: for this reason, with an error for the log.
     Refused(Refusal, Option<String>),
+    /// This ban holds the client.
+    Banned(Arc<Ban>),
     /// The peer closed it before its first byte.
     Probe,
     /// It was to close.
@@ -181,8 +184,8 @@ impl Unidentified<'_> {
         // In the order of the accept: a client that is banned or denied takes no place, and
         // displaces no idle connection.
         let (live, now) = (thread.plane.live.load(), Timestamp::now());
-        if live.bans.find(client, now).is_some() {
-            return Err(Unadmitted::Refused(Refusal::Banned, None));
+        if let Some(ban) = live.bans.find(client, now) {
+            return Err(Unadmitted::Banned(ban));
         }
         if live.denying_baseline(client, now).is_some() {
             return Err(Unadmitted::Refused(Refusal::Network, None));
@@ -212,8 +215,9 @@ impl Unidentified<'_> {
         proxied: Option<&ProxiedConnection>,
         open_guard: &mut OpenGuard,
     ) -> Option<Identified> {
-        let (refusal, error) = match unadmitted {
-            Unadmitted::Refused(refusal, error) => (refusal, error),
+        let (refusal, error, ban) = match unadmitted {
+            Unadmitted::Refused(refusal, error) => (refusal, error, None),
+            Unadmitted::Banned(ban) => (Refusal::Banned, None, Some(ban)),
             Unadmitted::Probe => {
                 open_guard.listener.probed();
                 return None;
@@ -237,8 +241,9 @@ impl Unidentified<'_> {
             baseline.and_then(|all| all.deciding_rule(&client.into(), false, Err(refusal), now));
         let listener = &*self.rules.listener.name;
         let log_context = LogContext { listener, client, peer: self.peer, proxied };
-        let error = error.as_deref();
-        thread.refuse_connection(log_context, refusal, rule, error);
+        let (ban, error) = (ban.as_deref(), error.as_deref());
+        let refused = ConnectionRefusal { refusal, rule, ban, error };
+        thread.refuse_connection(log_context, refused);
         None
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::data::admission::cap::CapGuards;
 use crate::data::context::ThreadContext;
-use crate::observe::log::decision::LogContext;
+use crate::observe::log::decision::{ConnectionRefusal, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::refusal::Refusal;
 
@@ -38,5 +38,8 @@ pub fn log_refused_connection(
     refusal: Refusal,
     error: Option<&str>,
 ) {
-    thread.refuse_connection(log_context, refusal, None, error);
+    thread.refuse_connection(
+        log_context,
+        ConnectionRefusal { error, ..ConnectionRefusal::new(refusal) },
+    );
 }

@@ -15,6 +15,7 @@ use crate::data::http::body::ResponseBody;
 use crate::data::http::deadlines::HttpDeadlines;
 use crate::data::http::in_flight::{BodyKind, InFlightExchange};
 use crate::data::http::reply::Persistence;
+use crate::observe::log::decision::ConnectionRefusal;
 use crate::observe::metrics::ConnectionEnd;
 use crate::policy::network::Client;
 use crate::policy::request::Request;
@@ -121,7 +122,8 @@ impl HttpService {
     pub fn malformed(&self, error: &str) -> ConnectionEnd {
         let refusal = Refusal::Head(HeadError::Malformed);
         let log_context = self.connection.log_context();
-        self.thread.refuse_connection(log_context, refusal, None, Some(error));
+        let refused = ConnectionRefusal { error: Some(error), ..ConnectionRefusal::new(refusal) };
+        self.thread.refuse_connection(log_context, refused);
         ConnectionEnd::Head
     }
 

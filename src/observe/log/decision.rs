@@ -240,15 +240,34 @@ fn is_wanted(reason: Option<&str>) -> bool {
     }
 }
 
+/// Why a connection is refused before its first request.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionRefusal<'c> {
+    /// The reason.
+    pub refusal: Refusal,
+    /// The rule that decided. `None` means that no rule of a policy did.
+    pub rule: Option<DecidingRule<'c>>,
+    /// The ban that holds the client. `None` means that no ban decided.
+    pub ban: Option<&'c Ban>,
+    /// Text of the underlying error. `None` means that there was none.
+    pub error: Option<&'c str>,
+}
+
+impl ConnectionRefusal<'_> {
+    /// A refusal that its reason alone explains.
+    pub fn new(refusal: Refusal) -> Self {
+        ConnectionRefusal { refusal, rule: None, ban: None, error: None }
+    }
+}
+
 /// Logs a connection that is refused before its first request.
 pub fn log_refused_connection(
     log_context: LogContext<'_>,
-    refusal: Refusal,
-    decisive: Option<DecidingRule<'_>>,
-    error: Option<&str>,
+    refused: ConnectionRefusal<'_>,
     throttle: &LogThrottle,
 ) {
     let LogContext { listener, client, peer, .. } = log_context;
+    let ConnectionRefusal { refusal, rule: decisive, ban, error } = refused;
     let (route, reason, result) = (NO_ROUTE, refusal.word(), RequestResult::Refused.word());
     if !throttle.admits(client, SummaryFields { route, listener, reason }, Instant::now()) {
         return;
@@ -270,6 +289,8 @@ pub fn log_refused_connection(
         owner = by.and_then(|by| by.entry.owner()),
         ticket = by.and_then(|by| by.entry.ticket()),
         expires = by.and_then(|by| by.entry.expiry()).map(display),
+        ban = ban.map(|ban| display(&ban.target)),
+        why = ban.map(|ban| &*ban.why),
         error,
         "{result}"
     );
