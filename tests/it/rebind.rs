@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use crate::harness::backend::{self, Backend};
 use crate::harness::client;
 use crate::harness::sidegate::{self, Sidegate};
+use crate::harness::sockets::free_address;
 use crate::harness::within;
 
 /// Between two looks at something that only can be looked at.
@@ -35,16 +36,11 @@ async fn listen(sidegate: &Sidegate, address: &str) -> ReloadOutcome {
     sidegate.reload().await
 }
 
-/// An address that was free a moment ago.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 #[tokio::test]
 async fn metrics_move_to_their_new_address_and_leave_the_old_one() {
     let (sidegate, _backend) = echoing().await;
     let mut tunnel = client::new(&sidegate).open("/chat").await;
-    let (before, after) = (sidegate.agent().metrics().unwrap(), free());
+    let (before, after) = (sidegate.agent().metrics().unwrap(), free_address());
     let outcome = listen(&sidegate, &after.to_string()).await;
     assert!(matches!(outcome, ReloadOutcome::Published { generation: 2, .. }), "{outcome:?}");
     assert_eq!(sidegate.agent().metrics(), Some(after));
@@ -111,7 +107,7 @@ async fn metrics_may_have_another_address_with_the_same_port() {
     let (sidegate, _backend) = echoing().await;
     // Another process may have the port at another address of this host.
     for _ in 0..5 {
-        let before = free();
+        let before = free_address();
         listen(&sidegate, &before.to_string()).await;
         if let ReloadOutcome::Published { generation, .. } =
             listen(&sidegate, &format!("0.0.0.0:{}", before.port())).await
@@ -252,7 +248,7 @@ async fn added_listener_accepts_and_a_removed_one_keeps_tunnels() {
 #[tokio::test]
 async fn moved_listener_opens_before_the_old_one_closes() {
     let (sidegate, _backend) = clear().await;
-    let (before, after) = (sidegate.address(), free());
+    let (before, after) = (sidegate.address(), free_address());
     let mut tunnel = client::clear(before).open("/chat").await;
     expect_published(&listeners(&sidegate, &[("public", &format!("listen = '{after}'"))]).await);
     assert_eq!(sidegate.address(), after);
@@ -264,7 +260,7 @@ async fn moved_listener_opens_before_the_old_one_closes() {
 #[tokio::test]
 async fn listeners_may_swap_addresses_and_change_names() {
     let (sidegate, _backend) = clear().await;
-    let (one, two) = (free(), free());
+    let (one, two) = (free_address(), free_address());
     let at = |address: SocketAddr| format!("listen = '{address}'");
     expect_published(&listeners(&sidegate, &[("a", &at(one)), ("b", &at(two))]).await);
     expect_published(&listeners(&sidegate, &[("a", &at(two)), ("b", &at(one))]).await);
@@ -346,7 +342,7 @@ fn storm(address: SocketAddr, head: &str, opened: &AtomicUsize) -> usize {
 async fn no_connection_is_lost_when_a_busy_listener_moves() {
     let (sidegate, _backend) = clear().await;
     let at = |address: SocketAddr| format!("listen = '{address}'\nmax_connections = 2");
-    let before = free();
+    let before = free_address();
     expect_published(&listeners(&sidegate, &[("public", &at(before))]).await);
     let opened = Arc::new(AtomicUsize::new(0));
     let one = || {
@@ -360,7 +356,7 @@ async fn no_connection_is_lost_when_a_busy_listener_moves() {
         }
     };
     within("a storm", blows).await;
-    expect_published(&listeners(&sidegate, &[("public", &at(free()))]).await);
+    expect_published(&listeners(&sidegate, &[("public", &at(free_address()))]).await);
     let lost =
         spawn_blocking(|| clients.into_iter().map(|client| client.join().unwrap()).sum::<usize>());
     assert_eq!(lost.await.unwrap(), 0);

@@ -1,6 +1,5 @@
 //! Connections of a listener that a reload removes, moves, or makes speak otherwise.
 
-use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use ::sidegate::control::reload::ReloadOutcome;
@@ -10,6 +9,7 @@ use toml::{Table, Value};
 use crate::harness::backend::{self, Backend};
 use crate::harness::client::{self, Client};
 use crate::harness::sidegate::{self, Builder, Sidegate};
+use crate::harness::sockets::free_address;
 use crate::harness::wire::{Frame, Wire};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -26,13 +26,8 @@ fn set(listeners: &mut [Value], key: &str, value: impl Into<Value>) {
     first(listeners).insert(key.to_owned(), value.into());
 }
 
-/// An address that was free a moment ago.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 const REMOVED: Change = |listeners| drop(listeners.remove(0));
-const MOVED: Change = |listeners| set(listeners, "listen", free().to_string());
+const MOVED: Change = |listeners| set(listeners, "listen", free_address().to_string());
 const RENAMED: Change = |listeners| set(listeners, "name", "public2");
 
 /// A change of a listener after which its connections end.
@@ -55,9 +50,9 @@ const OF_CLEAR: [Change; 5] = [
 /// An agent with two listeners at fixed addresses, which forwards plain HTTP and reads its files on
 /// request only. It has a certificate whether or not the listeners speak TLS.
 fn agent(backend: &Backend, tls: bool) -> Builder {
-    let other = format!("[[listener]]\nname = 'other'\ntls = {tls}\nlisten = '{}'", free());
+    let other = format!("[[listener]]\nname = 'other'\ntls = {tls}\nlisten = '{}'", free_address());
     let sidegate = sidegate::new().route("/", backend).on_route("http = 'forward'");
-    let own = format!("tls = {tls}\nlisten = '{}'", free());
+    let own = format!("tls = {tls}\nlisten = '{}'", free_address());
     sidegate.on_listener(&own).toml(&other).toml("reload.watch = 'off'")
 }
 

@@ -3,8 +3,9 @@
 //! Duplicates only the sockets that a test asks for: a duplicate delays the end of its connection.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -114,4 +115,23 @@ fn address(text: &str) -> SocketAddr {
     let (address, port) = text.split_once(':').unwrap();
     let address = Ipv4Addr::from(u32::from_str_radix(address, 16).unwrap().to_ne_bytes());
     (address, u16::from_str_radix(port, 16).unwrap()).into()
+}
+
+/// The port behind the last one that [`free_address`] has given.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// A loopback address that was free a moment ago, and that no other caller gets. Its port is below
+/// those that the kernel gives to sockets without a port of their own.
+pub fn free_address() -> SocketAddr {
+    let lowest = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let lowest: u16 = lowest.split_whitespace().next().unwrap().parse().unwrap();
+    let (first, count) = (lowest / 2, lowest - lowest / 2);
+    // Another process of the same tests begins elsewhere.
+    let offset = (std::process::id() % u32::from(count)) as u16;
+    (0..count)
+        .map(|_| NEXT_PORT.fetch_add(1, Ordering::Relaxed))
+        .map(|next| first + (next % count + offset) % count)
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .expect("no free port")
 }
