@@ -21,7 +21,9 @@ use crate::admin::wire::{
     RecentReload, RefusalsRequest, ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest,
     TunnelsRequest, UnbanRequest,
 };
-use crate::admin::{bans, close, decisions, diff, lapsing, log_level, overview, status, tunnels};
+use crate::admin::{
+    bans, close, decisions, diff, lapsing, log_level, overview, staged, status, tunnels,
+};
 use crate::control::config::effective;
 use crate::control::reload::{AcceptedEffects, RecentPublish, ReloadOutcome, Trigger};
 use crate::policy::Policy;
@@ -41,11 +43,12 @@ pub async fn answer(
     caller: Option<UCred>,
 ) -> AdminResponse {
     let mut call = RequestLogGuard::new(&request, caller);
-    let query = request.uri().query().unwrap_or_default();
-    let (method, path) = (request.method(), request.uri().path());
+    let (head, body) = request.into_parts();
+    let query = head.uri.query().unwrap_or_default();
+    let (method, path) = (&head.method, head.uri.path());
     let (outcome, mut answer) = match answer_question(&admin, method, path, query) {
         Some(answer) => answer,
-        None => carry_out(&admin, method, path, query, caller).await,
+        None => carry_out(&admin, method, path, query, body, caller).await,
     };
     answer.headers_mut().insert(SERVER, HeaderValue::from_static(PRODUCT));
     call.outcome = outcome;
@@ -93,6 +96,7 @@ async fn carry_out(
     method: &Method,
     path: &str,
     query: &str,
+    body: Incoming,
     caller: Option<UCred>,
 ) -> LoggedAnswer {
     match path {
@@ -102,7 +106,10 @@ async fn carry_out(
             Err(wrong) => wrong.into_answer(),
         },
         DiffRequest::PATH => match parse_request(method, query) {
-            Ok(request) => diff(admin, request).await,
+            Ok(request) => match staged::read(request, body).await {
+                Ok(request) => diff(admin, request).await,
+                Err(sentence) => error_answer(StatusCode::BAD_REQUEST, &sentence),
+            },
             Err(wrong) => wrong.into_answer(),
         },
         BanRequest::PATH => match parse_request(method, query) {
@@ -259,7 +266,11 @@ fn explain(admin: &AdminContext, request: &ExplainRequest) -> LoggedAnswer {
 }
 
 async fn diff(admin: &AdminContext, request: DiffRequest) -> LoggedAnswer {
-    let Some(preview) = admin.requests.preview(request.promote.clone()).await else {
+    let overlay = match staged::overlay(&admin.config, &request.files) {
+        Ok(overlay) => Arc::new(overlay),
+        Err(sentence) => return error_answer(StatusCode::BAD_REQUEST, &sentence),
+    };
+    let Some(preview) = admin.requests.preview(request.promote.clone(), overlay).await else {
         return ending_answer();
     };
     let answer = diff::answer(&request, &preview, Timestamp::now());
@@ -268,8 +279,12 @@ async fn diff(admin: &AdminContext, request: DiffRequest) -> LoggedAnswer {
 }
 
 async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {
-    let ReloadRequest { wait, accept_shrink, accept_revocations } = request;
-    let accept = AcceptedEffects { shrunk: accept_shrink, revocations: accept_revocations };
+    let ReloadRequest { wait, accept_shrink, accept_revocations, accept_widening } = request;
+    let accept = AcceptedEffects {
+        shrunk: accept_shrink,
+        revocations: accept_revocations,
+        widening: accept_widening,
+    };
     if !wait {
         admin.requests.queue_reload(Trigger::Requested, accept).await;
         return ("asked", answer_with(&ReloadAnswer::Asked).1);

@@ -17,12 +17,13 @@ pub fn answer(request: &DiffRequest, preview: &ReloadPreview, now: Timestamp) ->
             return DiffAnswer::Rejected {
                 generation: before.generation,
                 promote: promote.map(str::to_owned),
+                staged: request.staged,
                 diagnostics: reports(errors),
             };
         }
     };
     // By the bytes of all files: an edited comment is a change, though one without effect.
     let is_same = next.snapshot.digest == before.digest;
-    let changes = compare(&ComparedGenerations { before, settings, next, impact, promote, now });
+    let changes = compare(&ComparedGenerations { before, settings, next, impact, request, now });
     if is_same { DiffAnswer::Unchanged(changes) } else { DiffAnswer::Changed(changes) }
 }

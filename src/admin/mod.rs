@@ -28,6 +28,7 @@ mod overview_clients;
 mod rates;
 mod socket;
 mod socket_path;
+mod staged;
 mod state;
 mod status;
 mod swappable;

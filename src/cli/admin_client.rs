@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request as HttpRequest, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -243,7 +243,9 @@ async fn exchange<R: AdminRequest>(
         .method(R::METHOD)
         .uri(request.target())
         .header(header::HOST, "sidegate");
-    let http = http.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    // A body without bytes is none: the request then has no Content-Length.
+    let body = Full::new(Bytes::from(request.body().unwrap_or_default()));
+    let http = http.body(body).map_err(|error| error.to_string())?;
     let asked = async {
         let (head, body) = sender.send_request(http).await.map_err(broke)?.into_parts();
         let too_long = |error: &dyn fmt::Display| {

@@ -75,7 +75,7 @@ fn exit(command: TestedCommand, status: u16, body: &[u8]) -> Exit {
         read(request, received).ok()
     }
     let wait = |wait| ReloadRequest { wait, ..ReloadRequest::default() };
-    let promote = || DiffRequest { promote: Some("chat".into()) };
+    let promote = || DiffRequest { promote: Some("chat".into()), ..DiffRequest::default() };
     let yes = |is_yes: bool| if is_yes { Exit::Success } else { Exit::Failure };
     let ended = match command {
         TestedCommand::Status => answer(&StatusRequest, &received).map(|_| Exit::Success),

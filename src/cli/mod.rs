@@ -29,6 +29,7 @@ mod refused;
 mod reload;
 mod run;
 mod schema;
+mod staged;
 mod status;
 mod trust;
 mod tunnel_args;

@@ -26,6 +26,9 @@ pub struct ReloadArgs {
     /// Reload even if that closes more tunnels than `[reload] max_revoked` allows.
     #[arg(long)]
     accept_revocations: bool,
+    /// Reload even if that newly admits more addresses than `[reload] max_widened` allows.
+    #[arg(long)]
+    accept_widening: bool,
 }
 
 /// Asks for a reload, and prints the answer. Ends with 1 if the files were rejected.
@@ -34,6 +37,7 @@ pub fn reload(verb: &ReloadArgs) -> Exit {
         wait: verb.wait,
         accept_shrink: verb.accept_shrink.clone(),
         accept_revocations: verb.accept_revocations,
+        accept_widening: verb.accept_widening,
     };
     match admin_client::ask(&verb.config.config, &request, RELOAD_TIMEOUT) {
         Ok(answer) => {

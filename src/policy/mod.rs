@@ -3,6 +3,7 @@
 //! Pure: no sockets, no files, no clock of its own (`now` is passed in). Order
 //! never matters: `deny` beats `allow`, and `allow` is required.
 
+pub mod addresses;
 pub mod ban;
 pub mod certificate;
 pub mod deciding_rule;
@@ -20,5 +21,6 @@ pub mod subject;
 pub mod subprotocol;
 pub mod unix;
 mod verdict;
+pub mod widening;
 
 pub use self::verdict::{AllowRule, Policy};

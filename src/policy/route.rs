@@ -84,6 +84,22 @@ impl<T> Routes<T> {
         exact.or_else(below).or_else(|| self.any.find(path))
     }
 
+    /// One host for each host pattern, and for `*` a host that no pattern names. `?` is in no host
+    /// name, so that a sample meets no other pattern than its own.
+    pub fn sample_hosts(&self) -> impl Iterator<Item = String> {
+        let below = self.below.keys().map(|parent| format!("?.{parent}"));
+        let exact = self.exact.keys().map(|host| host.to_string());
+        exact.chain(below).chain(std::iter::once("?".to_owned()))
+    }
+
+    /// The decoded path of every route that is tried for `host`.
+    pub fn paths_of(&self, host: &str) -> impl Iterator<Item = &[u8]> {
+        let parent = host.split_once('.').map(|(_, parent)| parent);
+        let below = parent.and_then(|parent| self.below.get(parent));
+        let tables = [self.exact.get(host), below, Some(&self.any)].into_iter().flatten();
+        tables.flat_map(|table| table.exact.keys().chain(table.prefix.keys())).map(|path| &**path)
+    }
+
     /// Whether some path of `host` leads to a route.
     pub fn has_host(&self, host: &str) -> bool {
         let parent = host.split_once('.').map(|(_, parent)| parent);

@@ -24,6 +24,7 @@ pub mod route;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tls;
+pub mod widening;
 
 pub use self::bans::Bans;
 pub use self::current::CurrentSnapshot;

@@ -124,6 +124,109 @@ async fn diff_has_what_limits_count_by() {
 }
 
 #[tokio::test]
+async fn diff_has_networks_and_rules_that_an_edit_lets_in() {
+    let (folder, _running, _backend, _tunnels) = running("").await;
+    let origins = "origins = [\"same\", \"none\"]\n[limits]\nconnections = { total = 5 }\n";
+    put(&folder, "policies/default.toml", &format!("{}{origins}", policy("[\"partners\"]")));
+    check(&["reload", "--config", "sidegate.toml", "--wait"], folder.path(), 0, &[]).await;
+    put(&folder, "policies/lists/partners.cidr", "126.0.0.0/7\n192.0.2.0/24\n2001:db8::/32\n");
+    put(&folder, "policies/default.toml", &policy("[\"partners\"]"));
+    let said = [
+        "widens: 26 networks on chat (policy default): 0.78 % of IPv4, less than 0.01 % of IPv6",
+        "\n    126.0.0.0/8\n    127.128.0.0/9\n",
+        "… and 16 more networks",
+        "widens: policy default  client.origins: admits every origin",
+        "widens: policy default  limits.connections.total: unlimited instead of 5",
+    ];
+    check(DIFF, folder.path(), 0, &said).await;
+    let output = done(&[DIFF, &["--json"]].concat(), folder.path()).await;
+    let DiffAnswer::Changed(changes) = serde_json::from_slice(&output.stdout).unwrap() else {
+        panic!("{output:?}")
+    };
+    let clients = &changes.widening.clients[0];
+    assert_eq!((changes.widening.networks, clients.largest.len()), (26, 26));
+    assert_eq!((clients.ipv4, clients.ipv6_64), ((1 << 25) - 256 + 255, 1 << 32));
+}
+
+#[tokio::test]
+async fn reload_that_admits_too_much_is_held_until_accepted() {
+    let (folder, running, _backend, _tunnels) = running("reload.max_widened = '1%'").await;
+    let held = "would be newly admitted, more than max_widened = \"1%\"";
+    let partners = |text| put(&folder, "policies/lists/partners.cidr", text);
+    let reload = ["reload", "--config", "sidegate.toml", "--wait"];
+    partners("127.0.0.0/24\n192.0.2.1\n10.0.0.0/8\n");
+    check(&reload, folder.path(), 0, &["published"]).await;
+    partners("127.0.0.0/24\n192.0.2.1\n10.0.0.0/8\n16.0.0.0/6\n");
+    let named = ["1 network (67108864 addresses of IPv4)", held, "policies/lists/partners.cidr"];
+    check(DIFF, folder.path(), 1, &named).await;
+    check(&reload, folder.path(), 1, &[held, "rejected"]).await;
+    check(&["status", "--config", "sidegate.toml"], folder.path(), 0, &[held]).await;
+    let accepted = [&reload[..], &["--accept-widening"]].concat();
+    check(&accepted, folder.path(), 0, &["published"]).await;
+    drop(running);
+}
+
+#[tokio::test]
+async fn network_count_bounds_what_a_reload_admits() {
+    let (folder, _running, _backend, _tunnels) = running("reload.max_widened = 1").await;
+    let reload = ["reload", "--config", "sidegate.toml", "--wait"];
+    put(&folder, "policies/lists/partners.cidr", "127.0.0.0/24\n192.0.2.0/31\n198.51.100.7\n");
+    check(&reload, folder.path(), 1, &["2 networks (2 addresses of IPv4)", "max_widened"]).await;
+    put(&folder, "policies/lists/partners.cidr", "127.0.0.0/24\n192.0.2.0/31\n");
+    check(&reload, folder.path(), 0, &["published"]).await;
+}
+
+/// A copy of the configuration in `folder`.
+fn copy_of(folder: &tempfile::TempDir) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(copy.path().join("policies/lists")).unwrap();
+    for file in ["sidegate.toml", "policies/default.toml", "policies/lists/partners.cidr"] {
+        std::fs::copy(folder.path().join(file), copy.path().join(file)).unwrap();
+    }
+    copy
+}
+
+#[tokio::test]
+async fn staged_folder_is_compared_and_changes_nothing() {
+    let (folder, running, _backend, mut tunnels) = running("").await;
+    let copy = copy_of(&folder);
+    let staged = [DIFF, &["--staged", copy.path().to_str().unwrap()]].concat();
+    check(&staged, folder.path(), 0, &["the running configuration matches the staged files"]).await;
+    put(&copy, "policies/lists/partners.cidr", "127.0.0.0/24\n!127.0.0.2\n198.51.100.0/24\n");
+    put(&copy, "policies/more.toml", "schema = 1\nclient.allow = ['any']\n");
+    let said = [
+        "+2 -1 ~0  in `partners` of default",
+        "+ policies/more.toml",
+        "widens: 1 network on chat (policy default)",
+        "now: 1 of 3 open tunnels would be closed",
+        "127.0.0.2 on chat, open since ",
+    ];
+    check(&staged, folder.path(), 0, &said).await;
+    check(&[&staged[..], &["--max-revoked", "0"]].concat(), folder.path(), 1, &["more than 0"])
+        .await;
+    let copy_of_one = copy.path().join("policies/lists/partners.cidr");
+    let one = [DIFF, &["--staged", copy_of_one.to_str().unwrap()]].concat();
+    check(&one, folder.path(), 0, &["now: 1 of 3 open tunnels would be closed"]).await;
+    check(DIFF, folder.path(), 0, &["the running configuration matches the files"]).await;
+    tunnels[1].expect_echo("nothing was changed").await;
+    drop(running);
+}
+
+#[tokio::test]
+async fn staged_errors_are_told_with_the_names_of_the_real_files() {
+    let (folder, _running, _backend, _tunnels) = running("").await;
+    let copy = copy_of(&folder);
+    let staged = [DIFF, &["--staged", copy.path().to_str().unwrap()]].concat();
+    put(&copy, "policies/default.toml", "schema = 1\nclient.alow = []\n");
+    check(&staged, folder.path(), 1, &["policies/default.toml:2", "the staged files have errors"])
+        .await;
+    let itself = [DIFF, &["--staged", "."]].concat();
+    check(&itself, folder.path(), 1, &["is the configuration itself: name a copy"]).await;
+    std::fs::remove_file(copy.path().join("policies/default.toml")).unwrap();
+    check(&staged, folder.path(), 1, &["policies/default.toml"]).await;
+}
+
+#[tokio::test]
 async fn diff_json_includes_the_configuration() {
     let (folder, _running, _backend, _tunnels) = running("").await;
     let config = std::fs::read_to_string(folder.path().join("sidegate.toml")).unwrap();

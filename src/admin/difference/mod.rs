@@ -6,6 +6,7 @@
 
 mod keys;
 mod lists;
+mod widening;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +15,8 @@ use jiff::Timestamp;
 
 use crate::admin::status::reports;
 use crate::admin::wire::{
-    Changes, DiagnosticReport, KeyChange, RevocationCount, RevokedTunnel, StreamChanges, Time,
-    TunnelChanges,
+    Changes, DiagnosticReport, DiffRequest, KeyChange, RevocationCount, RevokedTunnel,
+    StreamChanges, Time, TunnelChanges,
 };
 use crate::control::compile::CompiledGeneration;
 use crate::control::config::{Settings, effective};
@@ -38,26 +39,28 @@ pub struct ComparedGenerations<'c> {
     pub next: &'c CompiledGeneration,
     /// The effect of `next` on open tunnels, and the errors that would hold the reload.
     pub impact: &'c ReloadImpact,
-    /// The policy whose candidate was treated as promoted; `None` means no promotion.
-    pub promote: Option<&'c str>,
+    /// The request: which policy's candidate was treated as promoted, and whether files are staged.
+    pub request: &'c DiffRequest,
     /// The instant at which entries count as lapsing.
     pub now: Timestamp,
 }
 
 /// Every difference of `comparison`.
 pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
-    let ComparedGenerations { before, settings, next, impact, promote, now } = *comparison;
+    let ComparedGenerations { before, settings, next, impact, request, now } = *comparison;
     let (from, to) = (effective::settings(settings), effective::settings(&next.settings));
     let snapshot = &next.snapshot;
     let mut all = Changes {
         generation: before.generation,
         from: before.digest.to_string(),
         to: snapshot.digest.to_string(),
-        promote: promote.map(str::to_owned),
+        promote: request.promote.clone(),
+        staged: request.staged,
         keys: Vec::new(),
         lists: Vec::new(),
         tunnels: tunnels(snapshot, &impact.weight, now),
         streams: streams(snapshot, &impact.weight, now),
+        widening: widening::changes(&impact.widening),
         held: reports(&impact.held),
         diagnostics: diagnostics(next),
     };

@@ -8,6 +8,8 @@ use crate::admin::wire::field::{Time, nullable};
 use crate::admin::wire::message::{AdminAnswer, AdminRequest};
 use crate::admin::wire::query::{pairs, unknown};
 use crate::admin::wire::report::DiagnosticReport;
+use crate::admin::wire::staged::StagedFiles;
+use crate::admin::wire::widening::WideningChanges;
 
 /// A request for what a reload would change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,6 +17,12 @@ use crate::admin::wire::report::DiagnosticReport;
 pub struct DiffRequest {
     /// The policy whose candidate is taken as if it had been promoted. `None` means no policy.
     pub promote: Option<String>,
+    /// Whether the body has files that are compared in place of those on disk. The default is
+    /// false.
+    pub staged: bool,
+    /// The files of the body, empty unless `staged` is true.
+    #[cfg_attr(test, schemars(skip))]
+    pub files: StagedFiles,
 }
 
 impl AdminRequest for DiffRequest {
@@ -23,7 +31,9 @@ impl AdminRequest for DiffRequest {
     type Answer = DiffAnswer;
 
     fn parameters(&self) -> Vec<(&'static str, String)> {
-        self.promote.iter().map(|name| ("promote", name.clone())).collect()
+        let promote = self.promote.as_ref().map(|name| ("promote", name.clone()));
+        let staged = self.staged.then(|| ("staged", "true".to_owned()));
+        promote.into_iter().chain(staged).collect()
     }
 
     fn parse(query: &str) -> Result<Self, String> {
@@ -31,14 +41,19 @@ impl AdminRequest for DiffRequest {
         for (name, value) in pairs(query)? {
             match name {
                 "promote" if !value.is_empty() => request.promote = Some(value),
-                _ => return Err(unknown(name, "promote=NAME")),
+                "staged" if value == "true" => request.staged = true,
+                _ => return Err(unknown(name, "promote=NAME and staged=true")),
             }
         }
         Ok(request)
     }
 
+    fn body(&self) -> Option<Vec<u8>> {
+        self.staged.then(|| self.files.encode())
+    }
+
     fn is_answered_by(&self, answer: &DiffAnswer) -> bool {
-        *answer.promote() == self.promote
+        *answer.promote() == self.promote && answer.staged() == self.staged
     }
 }
 
@@ -58,6 +73,8 @@ pub enum DiffAnswer {
         /// The policy whose candidate was taken as promoted. `null`: none.
         #[serde(deserialize_with = "nullable")]
         promote: Option<String>,
+        /// Whether staged files were compared.
+        staged: bool,
         /// All errors, then warnings.
         diagnostics: Vec<DiagnosticReport>,
     },
@@ -69,6 +86,14 @@ impl DiffAnswer {
         match self {
             DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes) => &changes.promote,
             DiffAnswer::Rejected { promote, .. } => promote,
+        }
+    }
+
+    /// Whether staged files were compared.
+    pub fn staged(&self) -> bool {
+        match self {
+            DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes) => changes.staged,
+            DiffAnswer::Rejected { staged, .. } => *staged,
         }
     }
 }
@@ -102,7 +127,7 @@ impl AdminAnswer for DiffAnswer {
         {
             Some("it names more that would be closed than it counts")
         } else {
-            None
+            changes.widening.contradiction()
         }
     }
 }
@@ -124,6 +149,8 @@ pub struct Changes {
     /// The policy whose candidate was taken as promoted. `null`: none.
     #[serde(deserialize_with = "nullable")]
     pub promote: Option<String>,
+    /// Whether staged files were compared in place of those on disk.
+    pub staged: bool,
     /// Keys whose values differ.
     pub keys: Vec<KeyChange>,
     /// Lists whose entries differ.
@@ -132,6 +159,8 @@ pub struct Changes {
     pub tunnels: TunnelChanges,
     /// The effect on streams: event streams, and exchanges that have lasted 5 s.
     pub streams: StreamChanges,
+    /// What the files on disk admit and the running generation refuses.
+    pub widening: WideningChanges,
     /// Reasons for which a reload would be held until it is accepted; empty if it would not.
     pub held: Vec<DiagnosticReport>,
     /// Warnings about the files on disk.

@@ -33,6 +33,10 @@ impl JsonSchema for Time {
 }
 
 /// JSON whose members keep their order. Numbers and the like are of no interest.
+/// The parameters of `POST /v1/reload`, in the order of its table.
+const RELOAD_PARAMETERS: [&str; 4] =
+    ["wait", "accept_shrink", "accept_revocations", "accept_widening"];
+
 #[derive(Debug)]
 enum OrderedJson {
     Object(Vec<(String, OrderedJson)>),
@@ -419,10 +423,7 @@ fn admin_page_tables_match_the_types() {
         ("lapsing parameters", request("LapsingRequest", &["within"])),
         ("decisions parameters", request("DecisionsRequest", &["request"])),
         ("refused parameters", request("RefusalsRequest", &["last", "top"])),
-        (
-            "reload parameters",
-            request("ReloadRequest", &["wait", "accept_shrink", "accept_revocations"]),
-        ),
+        ("reload parameters", request("ReloadRequest", &RELOAD_PARAMETERS)),
         (
             "explain parameters",
             request(
@@ -439,7 +440,7 @@ fn admin_page_tables_match_the_types() {
                 ],
             ),
         ),
-        ("diff parameters", request("DiffRequest", &["promote"])),
+        ("diff parameters", request("DiffRequest", &["promote", "staged"])),
         ("log_level parameters", request("LogLevelRequest", &["filter", "lasting"])),
         (
             "ban parameters",

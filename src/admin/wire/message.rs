@@ -29,6 +29,11 @@ pub trait AdminRequest: Sized {
         true
     }
 
+    /// The body. `None` means that there is none, as of every request but one.
+    fn body(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// The request target: the path with the encoded parameters.
     fn target(&self) -> String {
         format!("{}{}", Self::PATH, encode_query(&self.parameters()))

@@ -27,12 +27,14 @@ mod reading;
 mod refused;
 mod reload;
 mod report;
+mod staged;
 mod status;
 #[cfg(test)]
 mod tests;
 mod tunnel_selector;
 mod tunnels;
 mod unban;
+mod widening;
 mod words;
 
 pub use self::ban::{BanAnswer, BanConflict, BanRequest, BanStatus};
@@ -67,6 +69,7 @@ pub use self::refused::{
 };
 pub use self::reload::{RecentReload, ReloadAnswer, ReloadRequest};
 pub use self::report::{DiagnosticReport, Severity};
+pub use self::staged::{MAX_STAGED_BYTES, StagedFile, StagedFiles};
 pub use self::status::{
     BackendStatus, CandidateStatus, CertificateStatus, LastOutcome, LastReload, ListStatus,
     ListenerStatus, PolicyStatus, RouteCounts, RouteRates, RouteStatus, StatusAnswer,
@@ -77,6 +80,7 @@ pub use self::tunnels::{
     MAX_PAGE_TUNNELS, TunnelOrder, TunnelStatus, TunnelsAnswer, TunnelsRequest,
 };
 pub use self::unban::{UnbanAnswer, UnbanRequest};
+pub use self::widening::{WidenedClients, WidenedRule, WideningChanges};
 pub use self::words::{
     DecisionResult, DeliveryForm, EntryKind, ExplainedKind, FilesState, ListenerProtocol,
     ReloadCause, RuleName, StageWord, UnknownWord, WarningKind,

@@ -19,11 +19,18 @@ pub struct ReloadRequest {
     pub accept_shrink: Vec<String>,
     /// Whether more tunnels may be closed than `[reload] max_revoked` allows.
     pub accept_revocations: bool,
+    /// Whether more addresses may be newly admitted than `[reload] max_widened` allows.
+    pub accept_widening: bool,
 }
 
 impl Default for ReloadRequest {
     fn default() -> Self {
-        ReloadRequest { wait: true, accept_shrink: Vec::new(), accept_revocations: false }
+        ReloadRequest {
+            wait: true,
+            accept_shrink: Vec::new(),
+            accept_revocations: false,
+            accept_widening: false,
+        }
     }
 }
 
@@ -33,12 +40,13 @@ impl AdminRequest for ReloadRequest {
     type Answer = ReloadAnswer;
 
     fn parameters(&self) -> Vec<(&'static str, String)> {
-        let ReloadRequest { wait, accept_shrink, accept_revocations } = self;
+        let ReloadRequest { wait, accept_shrink, accept_revocations, accept_widening } = self;
         let wait = (!wait).then(|| ("wait", "false".to_owned()));
         let shrink =
             (!accept_shrink.is_empty()).then(|| ("accept_shrink", accept_shrink.join(",")));
         let revocations = accept_revocations.then(|| ("accept_revocations", "true".to_owned()));
-        [wait, shrink, revocations].into_iter().flatten().collect()
+        let widening = accept_widening.then(|| ("accept_widening", "true".to_owned()));
+        [wait, shrink, revocations, widening].into_iter().flatten().collect()
     }
 
     fn parse(query: &str) -> Result<Self, String> {
@@ -52,9 +60,11 @@ impl AdminRequest for ReloadRequest {
                     request.accept_shrink = lists.map(str::to_owned).collect();
                 }
                 ("accept_revocations", "true") => request.accept_revocations = true,
+                ("accept_widening", "true") => request.accept_widening = true,
                 _ => {
-                    let known = "wait=true or wait=false, accept_shrink=LIST,…";
-                    return Err(format!("a reload takes {known} and accept_revocations=true"));
+                    let known = "wait=true or wait=false, accept_shrink=LIST,…, \
+                                 accept_revocations=true and accept_widening=true";
+                    return Err(format!("a reload takes {known}"));
                 }
             }
         }

@@ -277,8 +277,17 @@ proptest! {
         check(DecisionsRequest { request: one.clone().unwrap_or_default() + "x" });
         check(RefusalsRequest { last: Some(after).filter(|last| *last > 0), top: limit });
         let names = lists.clone();
-        check(ReloadRequest { wait: flags[0], accept_shrink: lists, accept_revocations: flags[1] });
-        check(DiffRequest { promote: one.clone().filter(|name| !name.is_empty()) });
+        check(ReloadRequest {
+            wait: flags[0],
+            accept_shrink: lists,
+            accept_revocations: flags[1],
+            accept_widening: flags[0] != flags[1],
+        });
+        check(DiffRequest {
+            promote: one.clone().filter(|name| !name.is_empty()),
+            staged: flags[1],
+            files: StagedFiles::default(),
+        });
         let (client, url) = (one.clone().unwrap_or_default(), two.clone().unwrap_or_default());
         let (origin, subprotocol, at) = (three.clone(), one.clone(), two.clone());
         check(UnbanRequest {

@@ -31,6 +31,9 @@ pub struct PromoteArgs {
     /// Promote even if that closes more tunnels than `[reload] max_revoked` allows.
     #[arg(long)]
     accept_revocations: bool,
+    /// Promote even if that newly admits more addresses than `[reload] max_widened` allows.
+    #[arg(long)]
+    accept_widening: bool,
 }
 
 /// Promotes the candidate. Ends with 1 if a check fails or the agent doesn't confirm; the files are
@@ -127,11 +130,13 @@ fn check_tests(config: &Path, name: &str, judged: &Fingerprint) -> Result<(), St
 /// # Errors
 /// The agent refuses, or its answer is not known.
 fn preview(verb: &PromoteArgs, config: &Path, judged: &Fingerprint) -> Result<bool, String> {
-    let request = DiffRequest { promote: Some(verb.name.clone()) };
+    let request = DiffRequest { promote: Some(verb.name.clone()), ..DiffRequest::default() };
     match admin_client::ask(config, &request, DIFF_TIMEOUT) {
         Ok(answer) => {
             diff::print_text(&answer);
-            check_preview(&answer, &judged.all, verb.accept_revocations).map(|()| true)
+            // Which bound each acceptance is for, the agent decides at the reload.
+            let accepts = verb.accept_revocations || verb.accept_widening;
+            check_preview(&answer, &judged.all, accepts).map(|()| true)
         }
         Err(admin_client::AskError::NoAgent(sentence)) => {
             print_error_lines(&format!(
@@ -147,11 +152,7 @@ fn preview(verb: &PromoteArgs, config: &Path, judged: &Fingerprint) -> Result<bo
 ///
 /// # Errors
 /// The rest of the sentence that begins with "is not promoted".
-pub fn check_preview(
-    answer: &DiffAnswer,
-    digest: &str,
-    accept_revocations: bool,
-) -> Result<(), String> {
+pub fn check_preview(answer: &DiffAnswer, digest: &str, accepts_held: bool) -> Result<(), String> {
     let (DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes)) = answer else {
         return Err(String::new());
     };
@@ -163,7 +164,7 @@ pub fn check_preview(
             ": the agent read other files (digest {to}) than this command ({digest}): {why}"
         ));
     }
-    if !changes.held.is_empty() && !accept_revocations {
+    if !changes.held.is_empty() && !accepts_held {
         return Err(String::new());
     }
     Ok(())
@@ -174,8 +175,11 @@ pub fn check_preview(
 /// # Errors
 /// A sentence: the agent rejects them, or doesn't confirm that they run.
 fn confirm(verb: &PromoteArgs, config: &Path, files: &Fingerprint) -> Result<(), String> {
-    let request =
-        ReloadRequest { accept_revocations: verb.accept_revocations, ..ReloadRequest::default() };
+    let request = ReloadRequest {
+        accept_revocations: verb.accept_revocations,
+        accept_widening: verb.accept_widening,
+        ..ReloadRequest::default()
+    };
     let answer = admin_client::ask(config, &request, RELOAD_TIMEOUT)
         .map_err(|failure| failure.to_string())?;
     // The agent's answer arrives after its reload, which may have read later versions.

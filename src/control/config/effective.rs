@@ -115,6 +115,7 @@ fn reload(reload: &ReloadSettings) -> Value {
         reload::POLL_INTERVAL.shown(&reload.poll),
         reload::REVOKE_SPREAD.shown(&reload.revoke_spread),
         reload::MAX_REVOKED.shown(&reload.max_revoked),
+        reload::MAX_WIDENED.shown(&reload.max_widened),
     ])
 }
 

@@ -68,6 +68,7 @@ pub struct SettingSpans {
     pub(super) threads: Option<Span>,
     pub(super) state: Option<Span>,
     pub(super) max_revoked: Option<Span>,
+    pub(super) max_widened: Option<Span>,
 }
 
 impl SettingSpans {
@@ -89,6 +90,11 @@ impl SettingSpans {
     /// Place of `max_revoked` in `[reload]`, or the file.
     pub fn max_revoked(&self) -> Span {
         self.or_file(self.max_revoked.as_ref())
+    }
+
+    /// Place of `max_widened` in `[reload]`, or the file.
+    pub fn max_widened(&self) -> Span {
+        self.or_file(self.max_widened.as_ref())
     }
 
     /// Place of `threads` in `[process]`, or the file.
@@ -205,6 +211,8 @@ pub struct ReloadSettings {
     pub revoke_spread: Duration,
     /// A reload that would close more of the live tunnels than this is rejected until accepted.
     pub max_revoked: ShareOrCount,
+    /// A reload that would newly admit more networks than this is rejected until accepted.
+    pub max_widened: ShareOrCount,
 }
 
 /// Longest time between two looks at files that cannot be watched.

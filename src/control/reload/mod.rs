@@ -36,6 +36,7 @@ use self::task::{AttemptedFiles, BoundGeneration, ReloadStop, RequestReceiver};
 pub use self::task::{BindFn, ReloadContext, Reloader, TakeoverFn};
 use self::worker::FileWorker;
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::overlay::Overlay;
 use crate::control::config::source::Files;
 use crate::control::config::{LoadedConfig, Settings};
 use crate::control::watch::{FileWatch, WakeReason, WatchSet};
@@ -110,9 +111,9 @@ impl Reloader {
         let (trigger, accept, tx) = tokio::select! {
             request = self.receiver.requests.recv() => match request {
                 Some(ReloaderRequest::Reload { trigger, accept, tx }) => (trigger, accept, tx),
-                Some(ReloaderRequest::Preview { promoted, tx }) => {
+                Some(ReloaderRequest::Preview { promoted, overlay, tx }) => {
                     // The caller may have been dropped.
-                    let _ = tx.send(self.preview(promoted).await);
+                    let _ = tx.send(self.preview(promoted, overlay).await);
                     return;
                 }
                 // All handles are gone. Other events still come, so this branch must not end the
@@ -244,19 +245,23 @@ impl Reloader {
     }
 
     /// The effect that a reload would have now, or would have once the candidate of the policy
-    /// `promoted` replaced it.
-    async fn preview(&self, promoted: Option<String>) -> ReloadPreview {
+    /// `promoted` replaced it, with the texts of `overlay` in place of files.
+    async fn preview(&self, promoted: Option<String>, overlay: Arc<Overlay>) -> ReloadPreview {
         let now = self.context.live.load_full();
         let settings = self.context.config_status.settings.load_full();
         let basis = self.running_state(&now, &settings);
-        let pass = self.load(promoted, Arc::default()).await;
+        let pass = self.load(promoted, overlay).await;
         let Some(FilePass { files, loaded }) = pass else {
             let next = Err(vec![self.diagnostic("the reading broke off: see the log")]);
             return ReloadPreview { now, settings, next, impact: ReloadImpact::default() };
         };
         let next = loaded.and_then(|loaded| basis.compile(loaded, files.digest()));
-        let impact =
-            next.as_ref().map(|built| basis.assess(built, &files, &AcceptedEffects::default()));
+        let impact = next.as_ref().map(|built| {
+            let accept = AcceptedEffects::default();
+            let mut impact = basis.assess(built, &files, &accept);
+            basis.assess_widening(built, &files, &accept, &mut impact);
+            impact
+        });
         let impact = impact.unwrap_or_default();
         ReloadPreview { now, settings, next, impact }
     }

@@ -9,15 +9,19 @@ use jiff::Timestamp;
 use crate::control::compile::{CompiledGeneration, build};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Digests, Files};
-use crate::control::config::{LoadedConfig, Settings};
+use crate::control::config::{LoadedConfig, Settings, ShareOrCount};
 use crate::control::reload::config_status::ListFileStatus;
 use crate::control::reload::request::{AcceptedEffects, ReloadImpact};
 use crate::snapshot::Snapshot;
 use crate::snapshot::tls::TicketKeys;
-use crate::tunnels::Tunnels;
+use crate::snapshot::widening::{Widening, widening};
+use crate::tunnels::{ReconcileImpact, Tunnels};
 
 /// Number of changed files that a message names; it only counts the others.
 const MAX_NAMED_FILES: usize = 5;
+
+/// The value of `max_widened` that holds no reload.
+const NO_BOUND: ShareOrCount = ShareOrCount::Percent(100);
 
 /// The running state that a new generation is prepared against.
 pub(super) struct RunningState<'b> {
@@ -55,9 +59,13 @@ impl RunningState<'_> {
         accept: &AcceptedEffects,
     ) -> Result<PreparedGeneration, Vec<Diagnostic>> {
         let built = self.compile(loaded, files.digest())?;
-        let ReloadImpact { held, .. } = self.assess(&built, files, accept);
-        if !held.is_empty() {
-            return Err(held);
+        let mut impact = self.assess(&built, files, accept);
+        // A comparison of large lists takes a while, and only a bound has a use for it here.
+        if built.settings.reload.max_widened != NO_BOUND {
+            self.assess_widening(&built, files, accept, &mut impact);
+        }
+        if !impact.held.is_empty() {
+            return Err(impact.held);
         }
         let lists = ListFileStatus::all(built.feeds.iter().map(|(policy, feed)| (policy, feed)));
         Ok(PreparedGeneration { built, lists })
@@ -99,27 +107,67 @@ impl RunningState<'_> {
             feed.rejection(before, is_accepted, now)
         });
         let mut held: Vec<_> = shrunk.collect();
+        held.extend(self.too_many_revoked(built, &weight, files, accept));
+        ReloadImpact { weight, widening: Widening::default(), held }
+    }
+
+    /// The error that `built` would close more tunnels than `max_revoked` allows.
+    fn too_many_revoked(
+        &self,
+        built: &CompiledGeneration,
+        weight: &ReconcileImpact,
+        files: &Files,
+        accept: &AcceptedEffects,
+    ) -> Option<Diagnostic> {
         let bound = built.settings.reload.max_revoked;
         let (revoked, all) = (weight.all_revoked(), weight.all());
-        if !accept.revocations && bound.is_exceeded(revoked, all) {
-            let what = match weight.streams {
-                0 => "open tunnels",
-                _ => "open tunnels and streams",
-            };
-            let fault = format!(
-                "{revoked} of {all} {what} would be closed, more than max_revoked = \"{bound}\""
-            );
-            let which = "`sidegate diff` says which tunnels; if they are meant: \
-                         sidegate reload --accept-revocations";
-            let changed = self.changed(files).map(|changed| format!("{changed}; {which}"));
-            let remedy = changed.unwrap_or_else(|| which.to_owned());
-            held.push(Diagnostic::error(
-                built.settings.written.max_revoked().with_names_shown(),
-                fault,
-                Some(remedy),
-            ));
+        if accept.revocations || !bound.is_exceeded(revoked, all) {
+            return None;
         }
-        ReloadImpact { weight, held }
+        let what = match weight.streams {
+            0 => "open tunnels",
+            _ => "open tunnels and streams",
+        };
+        let fault = format!(
+            "{revoked} of {all} {what} would be closed, more than max_revoked = \"{bound}\""
+        );
+        let which = "`sidegate diff` says which tunnels; if they are meant: \
+                     sidegate reload --accept-revocations";
+        let place = built.settings.written.max_revoked().with_names_shown();
+        Some(Diagnostic::error(place, fault, Some(self.remedy(files, which))))
+    }
+
+    /// Adds to `impact` what `built` newly admits, and an error if that is more than `max_widened`.
+    pub fn assess_widening(
+        &self,
+        built: &CompiledGeneration,
+        files: &Files,
+        accept: &AcceptedEffects,
+        impact: &mut ReloadImpact,
+    ) {
+        let bound = built.settings.reload.max_widened;
+        let widening = widening(self.before, &built.snapshot, Timestamp::now());
+        let is_exceeded = match bound {
+            ShareOrCount::Percent(share) => widening.addresses().is_above(share),
+            ShareOrCount::Count(number) => widening.patterns_len() > number,
+        };
+        if is_exceeded && !accept.widening {
+            let fault = format!(
+                "{} would be newly admitted, more than max_widened = \"{bound}\"",
+                size_of(&widening)
+            );
+            let which = "`sidegate diff` says which networks; if they are meant: \
+                         sidegate reload --accept-widening";
+            let place = built.settings.written.max_widened().with_names_shown();
+            impact.held.push(Diagnostic::error(place, fault, Some(self.remedy(files, which))));
+        }
+        impact.widening = widening;
+    }
+
+    /// The changed files, and what to do.
+    fn remedy(&self, files: &Files, what: &str) -> String {
+        let changed = self.changed(files).map(|changed| format!("{changed}; {what}"));
+        changed.unwrap_or_else(|| what.to_owned())
     }
 
     /// The names of changed files, in a sentence. `None` means that no file has changed.
@@ -151,5 +199,18 @@ impl RunningState<'_> {
         let fault = "threads: they are started once, and a reload starts and ends none".into();
         let remedy = "restart sidegate to change it, or take it back".to_owned();
         Err(vec![Diagnostic::error(next.written.threads(), fault, Some(remedy))])
+    }
+}
+
+/// The size of `widening` in words: "3 networks (1024 addresses of IPv4)".
+fn size_of(widening: &Widening) -> String {
+    let (addresses, patterns) = (widening.addresses(), widening.patterns_len());
+    let (v4, v6) = (addresses.ipv4_len(), addresses.ipv6_len_64());
+    let networks = if patterns == 1 { "network" } else { "networks" };
+    match (v4, v6) {
+        (0, 0) => format!("{patterns} {networks}"),
+        (v4, 0) => format!("{patterns} {networks} ({v4} addresses of IPv4)"),
+        (0, v6) => format!("{patterns} {networks} ({v6} /64 of IPv6)"),
+        (v4, v6) => format!("{patterns} {networks} ({v4} addresses of IPv4, {v6} /64 of IPv6)"),
     }
 }

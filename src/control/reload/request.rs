@@ -8,7 +8,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::control::compile::CompiledGeneration;
 use crate::control::config::Settings;
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::overlay::Overlay;
 use crate::snapshot::Snapshot;
+use crate::snapshot::widening::Widening;
 use crate::tunnels::ReconcileImpact;
 
 /// The event that triggered a reload.
@@ -83,6 +85,8 @@ pub struct AcceptedEffects {
     pub shrunk: Vec<String>,
     /// Whether any number of closed tunnels is accepted.
     pub revocations: bool,
+    /// Whether any number of newly admitted addresses is accepted.
+    pub widening: bool,
 }
 
 /// The effect that a reload would have now.
@@ -102,6 +106,8 @@ pub struct ReloadPreview {
 pub struct ReloadImpact {
     /// Numbers of live tunnels and streams, and how many of them the generation would refuse.
     pub weight: ReconcileImpact,
+    /// What the generation admits and the running one refuses. Empty where it was not asked for.
+    pub widening: Widening,
     /// Reasons why the generation is not published until an operator accepts them.
     pub held: Vec<Diagnostic>,
 }
@@ -109,7 +115,7 @@ pub struct ReloadImpact {
 /// A request to the reloader.
 pub(super) enum ReloaderRequest {
     Reload { trigger: Trigger, accept: AcceptedEffects, tx: Option<oneshot::Sender<ReloadOutcome>> },
-    Preview { promoted: Option<String>, tx: oneshot::Sender<ReloadPreview> },
+    Preview { promoted: Option<String>, overlay: Arc<Overlay>, tx: oneshot::Sender<ReloadPreview> },
 }
 
 /// Handle that requests reloads from anywhere in the process.
@@ -142,11 +148,15 @@ impl ReloaderHandle {
         self.signals.notify_one();
     }
 
-    /// Previews a reload, as if the candidate of the policy `promoted` had replaced the policy.
-    /// `None` means that the process is ending.
-    pub async fn preview(&self, promoted: Option<String>) -> Option<ReloadPreview> {
+    /// Previews a reload of the files and the texts of `overlay`, as if the candidate of the policy
+    /// `promoted` had replaced the policy. `None` means that the process is ending.
+    pub async fn preview(
+        &self,
+        promoted: Option<String>,
+        overlay: Arc<Overlay>,
+    ) -> Option<ReloadPreview> {
         let (tx, preview) = oneshot::channel();
-        self.asks.send(ReloaderRequest::Preview { promoted, tx }).await.ok()?;
+        self.asks.send(ReloaderRequest::Preview { promoted, overlay, tx }).await.ok()?;
         preview.await.ok()
     }
 }

@@ -7,6 +7,7 @@
 mod entry;
 mod index;
 pub mod pattern;
+mod reach;
 mod serial;
 mod user_index;
 

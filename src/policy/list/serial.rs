@@ -114,6 +114,17 @@ impl RevokedSerials {
         RevokedSerials { by_serial }
     }
 
+    /// The number of serial numbers that are revoked here at the time `now`, and not in `other`.
+    pub fn missing_in(&self, other: &RevokedSerials, now: Timestamp) -> usize {
+        let all = self.by_serial.values().flatten().filter(|entry| !entry.lapsed(now));
+        let has = |entry: &SerialEntry| {
+            let known = other.by_serial.get(&entry.serial).map(Vec::as_slice).unwrap_or_default();
+            let is_as_wide = |one: &SerialEntry| one.issuer.is_none() || one.issuer == entry.issuer;
+            known.iter().any(|one| !one.lapsed(now) && is_as_wide(one))
+        };
+        all.filter(|entry| !has(entry)).count()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.by_serial.is_empty()

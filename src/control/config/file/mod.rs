@@ -121,6 +121,7 @@ fn process_tables(
     let mut written = spans(document, &metrics, &admin, &process);
     let reload = root.table(&keys::RELOAD);
     written.max_revoked = reload.place("max_revoked");
+    written.max_widened = reload.place("max_widened");
     let tables = ProcessTables {
         metrics: process::metrics(metrics, load, systemd_refs),
         admin: process::admin(admin, load, systemd_refs),
@@ -148,6 +149,7 @@ fn spans(
         threads: process.place("threads"),
         state: process.place("state"),
         max_revoked: None,
+        max_widened: None,
     }
 }
 

@@ -108,6 +108,7 @@ pub fn reload(mut table: TomlTable<'_>) -> ReloadSettings {
         poll: table.read_or_default(&reload::POLL_INTERVAL),
         revoke_spread: table.read_or_default(&reload::REVOKE_SPREAD),
         max_revoked: table.read_or_default(&reload::MAX_REVOKED),
+        max_widened: table.read_or_default(&reload::MAX_WIDENED),
     };
     table.finish();
     settings

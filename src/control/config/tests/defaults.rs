@@ -43,6 +43,7 @@ watch         = "auto"
 poll          = "30s"
 revoke_spread = "2s"
 max_revoked   = "100%"
+max_widened   = "100%"
 
 [shutdown]
 delay    = "0s"
@@ -245,7 +246,8 @@ fn omitted_keys_have_the_documented_defaults() {
                 watch: WatchMode::Auto,
                 poll: seconds(30),
                 revoke_spread: seconds(2),
-                max_revoked: ShareOrCount::Percent(100)
+                max_revoked: ShareOrCount::Percent(100),
+                max_widened: ShareOrCount::Percent(100),
             }
         );
         let shutdown = ShutdownSettings {
@@ -432,7 +434,7 @@ fn configured_values_are_returned() {
 metrics = { listen = "off", allow = ["10.0.0.0/8"], hosts = ["Metrics.Example.com."] }
 policies = { lists_from = ["/var/lib/feeds", "feeds"] }
 admin = { socket = "run/admin.sock", mode = "600", group = "wheel" }
-reload = { watch = "off", poll = "1m", revoke_spread = "0s", max_revoked = "10%" }
+reload = { watch = "off", poll = "1m", revoke_spread = "0s", max_revoked = "10%", max_widened = 100 }
 shutdown = { delay = "1s", spread = "2s", deadline = "3s", code = 1012 }
 timeouts = { tls = "1s", dial = "500ms", grace = "1s" }
 process = { threads = 2 }
@@ -484,6 +486,7 @@ timeouts = { response = "5m" }
     assert_eq!((settings.admin.mode, settings.admin.group.as_deref()), (0o600, Some("wheel")));
     assert_eq!((settings.reload.watch, settings.shutdown.code), (WatchMode::Off, 1012));
     assert_eq!(settings.reload.max_revoked, ShareOrCount::Percent(10));
+    assert_eq!(settings.reload.max_widened, ShareOrCount::Count(100));
     assert_eq!(settings.process.threads.map(usize::from), Some(2));
     assert_eq!(
         settings.listeners[0].protocol,

@@ -42,6 +42,7 @@ error: max_revoked: expected a share like "20%", or a number like "300", found a
     );
     for bound in ["\"0%\"", "\"100%\"", "\"300\"", "\"0\"", "0", "300"] {
         check(&[("sidegate.toml", &text(bound))], "");
+        check(&[("sidegate.toml", &text(bound).replace("max_revoked", "max_widened"))], "");
     }
 }
 

@@ -186,6 +186,7 @@ fn unquoted_number_is_accepted_when_no_unit_is_needed() {
     for line in [
         "reload.max_revoked = 0",
         "reload.max_revoked = 300",
+        "reload.max_widened = 300",
         "reload.revoke_spread = 0",
         "shutdown.delay = 0",
         "shutdown.spread = \"0\"",

@@ -8,9 +8,9 @@ use crate::control::config::keys::kind::{choice, duration, positive_duration, sh
 use crate::control::config::settings::WatchMode;
 
 pub static TABLE: KeyTable = KeyTable {
-    keys: &[&WATCH, &POLL_INTERVAL, &REVOKE_SPREAD, &MAX_REVOKED],
-    reload: "`max_revoked` and `revoke_spread` hold for this reload already, the other keys from \
-             it on.",
+    keys: &[&WATCH, &POLL_INTERVAL, &REVOKE_SPREAD, &MAX_REVOKED, &MAX_WIDENED],
+    reload: "`max_revoked`, `max_widened` and `revoke_spread` hold for this reload already, the \
+             other keys from it on.",
     ..KeyTable::EMPTY
 };
 
@@ -41,5 +41,13 @@ pub static MAX_REVOKED: KeyWithDefault<ShareOrCount> = Key::new(
     share_or_number(),
     "A reload that would close more of the open tunnels and streams, as a share or a number, is \
      rejected until `sidegate reload --accept-revocations`.",
+)
+.default(|| ShareOrCount::Percent(100));
+
+pub static MAX_WIDENED: KeyWithDefault<ShareOrCount> = Key::new(
+    "max_widened",
+    share_or_number(),
+    "A reload that would let in more new addresses, as a share of IPv4 or of IPv6 or as a number \
+     of networks, is rejected until `sidegate reload --accept-widening`.",
 )
 .default(|| ShareOrCount::Percent(100));

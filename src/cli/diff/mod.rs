@@ -1,5 +1,8 @@
 //! `sidegate diff`: what a reload of the files would change, and which tunnels it would close.
 
+mod widening;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -8,9 +11,10 @@ use crate::cli::admin_client;
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, print_error, print_error_lines, print_json};
+use crate::cli::staged::StagedSet;
 use sidegate::admin::wire::{
-    Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevokedTunnel, StreamChanges,
-    TunnelChanges,
+    Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, MAX_STAGED_BYTES, RevokedTunnel,
+    StreamChanges, TunnelChanges,
 };
 use sidegate::control::config::{ShareOrCount, bound};
 use sidegate::observe::printable;
@@ -27,6 +31,10 @@ pub struct DiffArgs {
     /// 20%.
     #[arg(long, value_name = "N|P%", value_parser = bound)]
     max_revoked: Option<ShareOrCount>,
+    /// Compare copies instead of the files: a copy of the configuration's folder, or copies of
+    /// single files. Nothing is changed.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    staged: Vec<PathBuf>,
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -35,8 +43,16 @@ pub struct DiffArgs {
 /// Prints the difference. Ends with 1 if the files are wrong, a reload would be held, or the bound
 /// is exceeded.
 pub fn diff(verb: &DiffArgs) -> Exit {
-    let answer = match admin_client::ask(&verb.config.config, &DiffRequest::default(), DIFF_TIMEOUT)
-    {
+    let config = &verb.config.config;
+    let request = match &*verb.staged {
+        [] => Ok(DiffRequest::default()),
+        paths => StagedSet::read(config, paths).and_then(|staged| staged_request(&staged)),
+    };
+    let answer = request.and_then(|request| {
+        let answer = admin_client::ask(config, &request, DIFF_TIMEOUT);
+        answer.map_err(|failure| failure.to_string())
+    });
+    let answer = match answer {
         Ok(answer) => answer,
         Err(failure) => {
             print_error(failure);
@@ -54,6 +70,21 @@ pub fn diff(verb: &DiffArgs) -> Exit {
         print_error(format_args!("more than {bound} would be closed"));
     }
     exit
+}
+
+/// The request that compares `staged` with what runs.
+///
+/// # Errors
+/// A sentence: the files are too large.
+pub fn staged_request(staged: &StagedSet) -> Result<DiffRequest, String> {
+    let request = DiffRequest { promote: None, staged: true, files: staged.to_wire() };
+    // Checked here as well: an agent closes the connection in the middle of a larger body.
+    match request.files.encoded_len() {
+        length if length > MAX_STAGED_BYTES => {
+            Err(format!("the staged files take more than {} MiB", MAX_STAGED_BYTES >> 20))
+        }
+        _ => Ok(request),
+    }
 }
 
 /// The exit code for an answer and the bound of `--max-revoked`.
@@ -83,10 +114,11 @@ pub fn print_text(answer: &DiffAnswer) {
     let (changes, same) = match answer {
         DiffAnswer::Rejected { diagnostics, .. } => {
             diagnostics.iter().for_each(|diagnostic| print_error_lines(&diagnostic.text));
-            print_error(
-                "the files have errors: a reload would be rejected, and the previous \
-                 configuration would keep running",
-            );
+            let files = files_word(answer);
+            print_error(format_args!(
+                "{files} have errors: a reload would be rejected, and the previous configuration \
+                 would keep running"
+            ));
             return;
         }
         DiffAnswer::Unchanged(changes) => (changes, true),
@@ -97,17 +129,23 @@ pub fn print_text(answer: &DiffAnswer) {
     }
     if changes.keys.is_empty() && changes.lists.is_empty() {
         print(if same {
-            "the running configuration matches the files"
+            format!("the running configuration matches {}", files_word(answer))
         } else {
-            "no change of behaviour"
+            "no change of behaviour".to_owned()
         });
     }
     changes.keys.iter().for_each(|key| print(key_line(key)));
     changes.lists.iter().for_each(|list| print(list_lines(list)));
+    widening::lines(&changes.widening).iter().for_each(print);
     print(tunnel_lines(&changes.tunnels));
     if changes.streams.open > 0 {
         print(stream_lines(&changes.streams));
     }
+}
+
+/// The words for the files that were compared.
+fn files_word(answer: &DiffAnswer) -> &'static str {
+    if answer.staged() { "the staged files" } else { "the files" }
 }
 
 /// The line of one changed key: `~ policies/market-data.toml  client.origins: ["a"] -> ["b"]`.
