@@ -31,6 +31,9 @@ use crate::policy::Policy;
 /// Most characters of a path that are logged.
 const MAX_LOGGED_PATH: usize = 128;
 
+/// The logged outcome of an answered question.
+const TOLD: &str = "told";
+
 /// The error for a request with any other path.
 const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/overview, /v1/config, /v1/tunnels, \
     /v1/decisions, /v1/refused, /v1/lapsing and /v1/bans, POST /v1/reload, /v1/close, /v1/drain, \
@@ -155,7 +158,12 @@ impl Drop for RequestLogGuard {
         let RequestLogGuard { caller, method, path, outcome } = self;
         let (uid, gid) = (caller.map(|caller| caller.uid()), caller.map(|caller| caller.gid()));
         let pid = caller.and_then(|caller| caller.pid());
-        tracing::info!(uid, gid, pid, %method, path = path.as_str(), outcome = *outcome, "admin");
+        let (path, outcome) = (path.as_str(), *outcome);
+        // Asked every second or two for as long as a screen is open: a line each would bury others.
+        if path == OverviewRequest::PATH && outcome == TOLD {
+            return tracing::debug!(uid, gid, pid, %method, path, outcome, "admin");
+        }
+        tracing::info!(uid, gid, pid, %method, path, outcome, "admin");
     }
 }
 
@@ -197,7 +205,7 @@ fn respond<R: wire::AdminRequest>(
 }
 
 fn answer_with(answer: &impl wire::AdminAnswer) -> LoggedAnswer {
-    ("told", json(answer.status(), answer))
+    (TOLD, json(answer.status(), answer))
 }
 
 fn answer_or_error(answer: Result<impl wire::AdminAnswer, String>) -> LoggedAnswer {

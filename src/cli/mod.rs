@@ -31,6 +31,7 @@ mod run;
 mod schema;
 mod staged;
 mod status;
+mod top;
 mod trust;
 mod tunnel_args;
 mod tunnels;
@@ -77,6 +78,8 @@ enum Command {
     /// Show the running agent's state: generation, tunnels, rates, certificates, lists and
     /// warnings.
     Status(status::StatusArgs),
+    /// Watch rates, tunnels, clients and refusals of the running agent as they change.
+    Top(top::TopArgs),
     /// Show or set the filter of the running agent's log.
     LogLevel(log_level::LogLevelArgs),
     /// Ban a client for a while: it is refused, and its open tunnels are closed.
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
         Command::Schema(verb) => schema::schema(&verb),
         Command::Reload(verb) => reload::reload(&verb),
         Command::Status(verb) => status::status(&verb),
+        Command::Top(verb) => top::top(&verb),
         Command::LogLevel(verb) => log_level::log_level(&verb),
         Command::Ban(verb) => ban::ban(&verb),
         Command::Unban(verb) => unban::unban(&verb),

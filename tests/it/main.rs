@@ -75,6 +75,7 @@ mod systemd;
 mod targets;
 mod tls;
 mod tls_edge;
+mod top;
 mod tracing;
 mod tunnel;
 mod units;
