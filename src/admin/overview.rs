@@ -23,8 +23,10 @@ use crate::lifecycle::Stage;
 use crate::observe::metrics::ActivityTotals;
 use crate::policy::Policy;
 use crate::policy::ban::Ban;
+use crate::policy::network::ClientKey;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
+use crate::tunnels::WouldRevoke;
 
 /// Collects the overview at the time of the call.
 pub fn overview(admin: &AdminContext, request: &OverviewRequest) -> OverviewAnswer {
@@ -194,16 +196,7 @@ impl View<'_> {
             .as_ref()
             .map(|counts| (counts.would_refuse, counts.would_admit))
             .unwrap_or_default();
-        let mut clients = HashMap::new();
-        for (key, tunnels) in revoked.iter().flat_map(|revoked| &revoked.clients) {
-            *clients.entry(self.form.key(*key)).or_default() += *tunnels as u64;
-        }
-        let shown = clients.into_iter();
-        let mut clients: Vec<_> = shown
-            .map(|(key, tunnels)| HitClient { client: self.form.client(key), tunnels })
-            .collect();
-        clients
-            .sort_by(|one, other| (other.tunnels, &one.client).cmp(&(one.tunnels, &other.client)));
+        let clients = self.hits(&policy.name, revoked.as_ref());
         CandidateHits {
             policy: policy.name.to_string(),
             file: counts.map(|counts| counts.file).unwrap_or_default(),
@@ -213,6 +206,30 @@ impl View<'_> {
             client_count: clients.len() as u64,
             clients: self.first(clients),
         }
+    }
+
+    /// The clients that a candidate would hit, each with its tunnels and requests.
+    fn hits(&self, policy: &str, revoked: Option<&WouldRevoke>) -> Vec<HitClient> {
+        let mut clients: HashMap<_, HitClient> = HashMap::new();
+        let mut add = |key: ClientKey, tunnels: u64, requests: u64| {
+            let key = self.form.key(key);
+            let none = || HitClient { client: self.form.client(key), tunnels: 0, requests: 0 };
+            let hit = clients.entry(key).or_insert_with(none);
+            hit.tunnels += tunnels;
+            hit.requests += requests;
+        };
+        for (key, tunnels) in revoked.iter().flat_map(|revoked| &revoked.clients) {
+            add(*key, *tunnels as u64, 0);
+        }
+        for (key, requests) in self.admin.metrics.candidate_would_refuse(policy) {
+            add(key, 0, requests);
+        }
+        let mut clients: Vec<_> = clients.into_values().collect();
+        let rank = |hit: &HitClient| Reverse((hit.tunnels, hit.requests));
+        clients.sort_by(|one, other| {
+            rank(one).cmp(&rank(other)).then_with(|| one.client.cmp(&other.client))
+        });
+        clients
     }
 
     fn certificates(&self) -> Vec<CertificateStatus> {

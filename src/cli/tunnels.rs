@@ -32,7 +32,7 @@ pub struct TunnelsArgs {
     #[arg(long, value_name = "N", default_value_t = 100,
         value_parser = clap::value_parser!(u32).range(1..=MAX_PAGE_TUNNELS as i64))]
     limit: u32,
-    /// Show the page behind this id; in the order of ids.
+    /// Show the page behind this id, in the same order.
     #[arg(long, value_name = "ID", default_value_t = 0)]
     after: u64,
     /// Print the admin socket's answer as JSON.

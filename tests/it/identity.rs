@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ::sidegate::admin::wire::{ExplainRequest, Warning, WarningKind};
+use ::sidegate::admin::wire::{
+    AdminRequest as _, CloseRequest, ExplainRequest, OverviewRequest, TunnelsRequest, Warning,
+    WarningKind,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
@@ -177,6 +180,41 @@ async fn policy_judges_the_names_of_a_certificate() {
         refused.get("/chat").await.expect_refused(403, "identity");
     }
     expect_no_answer(&client().tls_with(Authority::new("x").client("spiffe://a/ws/1", 1))).await;
+}
+
+#[tokio::test]
+async fn tunnels_are_selected_by_identity() {
+    let authority = Authority::new("clients");
+    let backend = backend::echo().run().await;
+    let sidegate = asking(&authority, OPTIONAL, &backend).run().await;
+    let known = |uri| client::new(&sidegate).tls_with(authority.client(uri, 1));
+    let mut one = known("spiffe://a/ws/1").open("/chat").await;
+    let mut other = known("spiffe://a/ws/2").open("/chat").await;
+    let mut unnamed = client::new(&sidegate).open("/chat").await;
+    for (query, matching) in
+        [("spiffe://a/ws/1", 1), ("spiffe://a/ws/*", 2), ("spiffe://a/ws/3", 0), ("dns:a.b", 0)]
+    {
+        let request = TunnelsRequest::parse(&format!("identity={query}")).unwrap();
+        let page = sidegate.answer_to(&request).await;
+        assert_eq!((page.matching, page.tunnels.len()), (matching, matching as usize), "{query}");
+        assert!(page.tunnels.iter().all(|one| one.identity.is_some()), "{query}");
+    }
+    let close = CloseRequest::parse("identity=spiffe://a/ws/1").unwrap();
+    assert_eq!(sidegate.answer_to(&close).await.tunnels, 1);
+    one.expect_close_with(1001, "operator").await;
+    other.expect_echo("another name").await;
+    unnamed.expect_echo("no certificate").await;
+    // Both clients have one address, which no single identity names.
+    let most = sidegate.answer_to(&OverviewRequest::default()).await.most_tunnels;
+    assert_eq!((most[0].tunnels, most[0].identity.as_deref()), (2, None));
+    let named = known("spiffe://a/ws/2").from("127.0.0.9");
+    named.open("/chat").await.expect_echo("a client of its own").await;
+    named.attempt("/nowhere").await.expect_refused(404, "route");
+    for (short, identity) in [(false, Some("spiffe://a/ws/2")), (true, None)] {
+        let request = OverviewRequest { short, ..OverviewRequest::default() };
+        let refused = sidegate.answer_to(&request).await.refused_clients.unwrap();
+        assert_eq!(refused.clients[0].identity.as_deref(), identity, "{short}");
+    }
 }
 
 #[tokio::test]

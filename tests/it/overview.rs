@@ -82,7 +82,7 @@ async fn short_overview_names_no_client() {
 }
 
 #[tokio::test]
-async fn overview_names_the_clients_that_a_candidate_would_close() {
+async fn overview_names_the_clients_that_a_candidate_would_hit() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).run().await;
     let _open = [
@@ -94,6 +94,16 @@ async fn overview_names_the_clients_that_a_candidate_would_close() {
     let found = overview(&sidegate, false).await.candidates;
     assert_eq!((&*found[0].policy, found[0].would_revoke), ("default", Some(1)));
     assert_eq!((&*found[0].clients[0].client, found[0].clients[0].tunnels), ("192.0.2.7", 1));
+    named(&sidegate, "192.0.2.9").open("/chat").await.expect_echo("not enforced").await;
+    let found = overview(&sidegate, false).await.candidates;
+    let hit = found[0].clients.iter().find(|hit| hit.client == "192.0.2.9").unwrap();
+    assert_eq!((hit.tunnels, hit.requests, found[0].client_count), (0, 1, 2));
+    std::fs::remove_file(sidegate.folder().join("policies/default.shadow.toml")).unwrap();
+    sidegate.reload().await;
+    assert!(overview(&sidegate, false).await.candidates.is_empty());
+    sidegate.write("policies/default.shadow.toml", candidate).await;
+    let again = overview(&sidegate, false).await.candidates;
+    assert_eq!(again[0].clients.iter().map(|hit| hit.requests).sum::<u64>(), 0, "a new candidate");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::admin::wire::query::encode_query;
 pub trait AdminRequest: Sized {
     /// The method it is made with.
     const METHOD: Method;
-    /// Its path.
+    /// Its path, without parameters.
     const PATH: &'static str;
     /// The type of its answers.
     type Answer: AdminAnswer;

@@ -143,9 +143,9 @@ pub struct CandidateHits {
     /// Open tunnels that it would close. `null`: not yet known.
     #[serde(deserialize_with = "nullable")]
     pub would_revoke: Option<u64>,
-    /// Number of clients whose open tunnels it would close.
+    /// Number of clients whose tunnels it would close, or whose requests it would refuse.
     pub client_count: u64,
-    /// Those clients: the most tunnels first.
+    /// Those clients: the most tunnels first, then the most requests.
     pub clients: Vec<HitClient>,
 }
 
@@ -157,4 +157,7 @@ pub struct HitClient {
     pub client: String,
     /// Number of its open tunnels that the candidate would close.
     pub tunnels: u64,
+    /// Number of its requests that the candidate alone would refuse. Of a candidate, the first
+    /// 1000 clients are counted.
+    pub requests: u64,
 }

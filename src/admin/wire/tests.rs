@@ -267,7 +267,7 @@ proptest! {
             bytes: Some(limit as u64),
             kind: Some(if flags[0] { EntryKind::Tunnel } else { EntryKind::Exchange }),
         };
-        let sort = if after == 0 { TunnelOrder::Bytes } else { TunnelOrder::Id };
+        let sort = if flags[1] { TunnelOrder::Bytes } else { TunnelOrder::Id };
         check(TunnelsRequest { selector: selector.clone(), sort, limit, after });
         let reason = one.clone().filter(|text| text.len() <= 123).unwrap_or_default();
         let dry_run = flags[1];

@@ -24,7 +24,7 @@ pub struct TunnelsRequest {
     pub sort: TunnelOrder,
     /// Maximum number of tunnels on the page, 1 to 1000. The default is 1000.
     pub limit: usize,
-    /// Only those with ids above this one: the `next` of the page before. Only with `sort=id`.
+    /// Only those behind this one in the order: the `next` of the page before.
     pub after: u64,
 }
 
@@ -110,10 +110,7 @@ impl AdminRequest for TunnelsRequest {
                 }
             }
         }
-        match request.after != 0 && request.sort != TunnelOrder::Id {
-            true => Err("`after` needs the order of ids: leave `sort` out".into()),
-            false => Ok(request),
-        }
+        Ok(request)
     }
 }
 
@@ -130,7 +127,7 @@ pub struct TunnelsAnswer {
     pub matching: u64,
     /// The tunnels and exchanges of this page.
     pub tunnels: Vec<TunnelStatus>,
-    /// The `after` of the next page. `null`: this is the last page, or another order.
+    /// The `after` of the next page. `null`: this is the last page.
     #[serde(deserialize_with = "nullable")]
     pub next: Option<u64>,
 }

@@ -318,7 +318,7 @@ fn candidates(overview: &OverviewAnswer) -> PanelTable {
         ]
     };
     PanelTable {
-        heads: vec!["CANDIDATES", ">REFUSE", ">CLOSE", ">ADMIT", "WOULD CLOSE THOSE OF", "FILE"],
+        heads: vec!["CANDIDATES", ">REFUSE", ">CLOSE", ">ADMIT", "CLIENTS", "FILE"],
         essential: 4,
         rows: overview.candidates.iter().map(row).collect(),
         total: overview.candidate_count,

@@ -27,7 +27,7 @@ pub struct OverlayText {
     pub bytes: Bytes,
     /// Time of the last modification. `None` means not known.
     pub modified: Option<SystemTime>,
-    /// Permission bits.
+    /// Permission bits of the file.
     pub mode: u32,
     /// The path that decides how much of the text may be shown. `None` means that none is shown.
     pub real: Option<PathBuf>,

@@ -260,7 +260,8 @@ impl RequestLog {
             _ => return,
         };
         let Some(policy) = &self.policy else { return };
-        self.thread.plane.metrics.candidate_differs(&policy.name, difference, reason);
+        let client = self.forwarded.subject.client.key();
+        self.thread.plane.metrics.candidate_differs(&policy.name, difference, reason, client);
         let decision = self.decision(RequestResult::Refused, None, Some(reason));
         decision.log_difference(difference, &self.thread.differences);
     }

@@ -11,6 +11,7 @@ use crate::observe::metrics::labels::{CandidateDifference, ReloadResult};
 use crate::observe::metrics::process;
 use crate::observe::metrics::thread::ThreadMetrics;
 use crate::policy::forwarded::ForwardedRules;
+use crate::policy::network::ClientKey;
 use crate::policy::peers::PeerList;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
@@ -31,6 +32,8 @@ pub struct Metrics {
     pub(super) reload_succeeded: AtomicI64,
     pub(super) lists_modified: Mutex<Vec<ListModified>>,
     pub(super) differences: Mutex<BTreeMap<(Arc<str>, CandidateDifference, &'static str), u64>>,
+    /// Requests by client that the candidate of a policy alone would refuse.
+    would_refuse: Mutex<HashMap<Arc<str>, ClientCounts>>,
     pub(super) would_revoke: Mutex<HashMap<Arc<str>, WouldRevoke>>,
     pub(super) watch_degraded: AtomicBool,
     identities: Mutex<IdentityState>,
@@ -44,6 +47,12 @@ pub struct Metrics {
 fn log_restored(listener: &str) {
     tracing::info!(listener, "its clients can be told apart again, or there are too few requests");
 }
+
+/// Most clients whose refusals by a candidate are counted apart. The metric counts all.
+const MAX_HIT_CLIENTS: usize = 1000;
+
+/// A number for each client.
+pub type ClientCounts = HashMap<ClientKey, u64>;
 
 /// A list's file: list, policy, and the time of its last write.
 type ListModified = (Box<str>, Box<str>, Timestamp);
@@ -154,6 +163,7 @@ impl Metrics {
             reload_succeeded: AtomicI64::new(0),
             lists_modified: Mutex::default(),
             differences: Mutex::default(),
+            would_refuse: Mutex::default(),
             would_revoke: Mutex::default(),
             watch_degraded: AtomicBool::new(false),
             identities: Mutex::default(),
@@ -228,7 +238,16 @@ impl Metrics {
         policy: &Arc<str>,
         difference: CandidateDifference,
         reason: Refusal,
+        client: ClientKey,
     ) {
+        if difference == CandidateDifference::WouldRefuse {
+            let mut all = lock(&self.would_refuse);
+            let hits = all.entry(Arc::clone(policy)).or_default();
+            // Clients that come later are not kept: the first ones of a scan are as telling.
+            if hits.len() < MAX_HIT_CLIENTS || hits.contains_key(&client) {
+                *hits.entry(client).or_default() += 1;
+            }
+        }
         *lock(&self.differences)
             .entry((Arc::clone(policy), difference, reason.word()))
             .or_default() += 1;
@@ -236,7 +255,15 @@ impl Metrics {
 
     /// Replaces the open tunnels that each policy's candidate would revoke.
     pub fn candidates_would_revoke(&self, tunnels: HashMap<Arc<str>, WouldRevoke>) {
+        // A candidate that is gone takes its counts along: the next one has other rules.
+        lock(&self.would_refuse).retain(|policy, _| tunnels.contains_key(policy));
         *lock(&self.would_revoke) = tunnels;
+    }
+
+    /// Requests by client that the candidate of `policy` alone would refuse, of at most
+    /// [`MAX_HIT_CLIENTS`] clients.
+    pub fn candidate_would_refuse(&self, policy: &str) -> ClientCounts {
+        lock(&self.would_refuse).get(policy).cloned().unwrap_or_default()
     }
 
     /// Decisions since the start that each candidate would have made differently, by policy and
