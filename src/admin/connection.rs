@@ -3,8 +3,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -12,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use crate::admin::answer::{AdminResponse, text};
+use crate::admin::answer::text;
 use crate::admin::linger::{BodyAbandoned, DiscardingStream, linger};
 
 /// Time of a caller from the accept to the end of the answer. The admin socket has a longer one.
@@ -29,14 +31,15 @@ const NO_UPGRADE: &str = "only HTTP/1.1 is supported here: send the request with
 
 /// Answers the requests of one connection; a caller that takes longer than `patience` is cut off.
 /// Input behind the last answer is discarded. Returns whether the connection ended in order.
-pub async fn serve_connection<I, F>(
+pub async fn serve_connection<I, F, B>(
     io: &mut I,
     patience: Duration,
     answer: impl Fn(Request<Incoming>) -> F,
 ) -> bool
 where
     I: AsyncRead + AsyncWrite + Unpin,
-    F: Future<Output = AdminResponse>,
+    F: Future<Output = Response<B>>,
+    B: Body<Data = Bytes, Error = Infallible> + From<Full<Bytes>> + 'static,
 {
     let given_up = BodyAbandoned::default();
     let service = service_fn(|request: Request<Incoming>| {
@@ -48,7 +51,7 @@ where
         async move {
             let mut answer = match answer {
                 Some(answer) => answer.await,
-                None => text(StatusCode::BAD_REQUEST, NO_UPGRADE),
+                None => text(StatusCode::BAD_REQUEST, NO_UPGRADE).map(B::from),
             };
             // No request here has a use for its body, so it stays unread. A server that leaves a
             // body unread must close behind its answer (RFC 9112 §9.3).

@@ -180,6 +180,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::{UnixDatagram, UnixStream as StdStream};
 
+    use crate::control::config::{PageAddresses, PageSettings};
     use crate::observe::recent::RingBounds;
     use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -189,6 +190,12 @@ mod tests {
             mode,
             group: group.map(str::to_owned),
             recent: RingBounds::default(),
+            page: PageSettings {
+                listen: None,
+                mode: 0o660,
+                group: None,
+                addresses: PageAddresses::Short,
+            },
         }
     }
 

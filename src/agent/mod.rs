@@ -4,6 +4,7 @@
 //! over, `listeners` holds the sockets that accept, and `socket_binder` binds sockets that a reload
 //! adds.
 
+mod admin_listeners;
 mod listeners;
 mod runtimes;
 mod socket_binder;
@@ -18,16 +19,19 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::task::TaskTracker;
 
+use self::admin_listeners::{AdminListeners, FirstAdminSockets};
 use self::listeners::{ListenerDeps, Listeners, PreparedListeners};
 use self::runtimes::{ControlPlane, Planes};
 use self::socket_binder::{
-    ADMIN_BIND_FAILED, METRICS_BIND_FAILED, SocketBinder, bind_error_message, listener_bind_failed,
+    ADMIN_BIND_FAILED, METRICS_BIND_FAILED, PAGE_BIND_FAILED, SocketBinder, bind_error_message,
+    listener_bind_failed,
 };
 use crate::addresses::{BoundAddress, BoundAddresses};
 use crate::admin::{
-    ActivityHistory, AdminContext, AdminListener, MetricsListener, RateHistory, SwappableListener,
+    ActivityHistory, AdminContext, AdminListener, MetricsListener, PageListener, RateHistory,
 };
 use crate::control::bans::{BanKeeper, BanState};
+use crate::control::config::PageAddress;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::reload::{
     self, AcceptedEffects, ConfigStatus, ReloadContext, ReloadOutcome, Reloader, ReloaderHandle,
@@ -51,8 +55,7 @@ use crate::tunnels::Tunnels;
 pub struct Agent {
     context: ReloadContext,
     addresses: Arc<BoundAddresses>,
-    scrapes: Arc<SwappableListener<MetricsListener>>,
-    asks: Arc<SwappableListener<AdminListener>>,
+    listening: AdminListeners,
     requests: ReloaderHandle,
     control: Option<JoinHandle<()>>,
 }
@@ -124,15 +127,13 @@ impl Agent {
             rates: RateHistory::default(),
             history: ActivityHistory::default(),
         });
-        let scrapes = SwappableListener::new(Arc::clone(&admin), bound.scrapes);
-        let asks = SwappableListener::new(Arc::clone(&admin), bound.asks);
+        let listening = AdminListeners::new(&admin, bound.admin);
         let rebind = SocketBinder {
             config: context.config.clone(),
             passed: Arc::clone(&context.passed),
             listeners: Arc::clone(&listeners),
             addresses: Arc::clone(&addresses),
-            scrapes: Arc::clone(&scrapes),
-            asks: Arc::clone(&asks),
+            admin: listening.clone(),
         };
         // The sockets wait in the channels until the data plane's threads start.
         listeners.take_over(bound.accepting);
@@ -147,11 +148,11 @@ impl Agent {
             resolver: context.resolver.clone(),
             bind: rebind.into_bind(),
             admin,
-            scrapes: Arc::clone(&scrapes),
-            asks: Arc::clone(&asks),
+            listening: listening.clone(),
         };
         let control = spawn("control", move || planes.run(sockets, control))?;
-        Ok(Agent { context, addresses, scrapes, asks, requests, control: Some(control) })
+        let control = Some(control);
+        Ok(Agent { context, addresses, listening, requests, control })
     }
 
     /// The addresses of the listeners that accept now.
@@ -162,12 +163,17 @@ impl Agent {
     /// The address that serves `/metrics`, `/livez` and `/readyz` now. `None` means off, or a Unix
     /// socket.
     pub fn metrics(&self) -> Option<SocketAddr> {
-        self.scrapes.address()
+        self.listening.scrapes.address()
     }
 
     /// The path of the admin socket now. `None` means that there is none.
     pub fn admin(&self) -> Option<PathBuf> {
-        self.asks.address()
+        self.listening.asks.address()
+    }
+
+    /// The address or path of the page `/status` now. `None` means off.
+    pub fn page(&self) -> Option<PageAddress> {
+        self.listening.pages.address()
     }
 
     /// Tells the service manager, if there is one, that the agent is ready. Call it once signals
@@ -291,8 +297,7 @@ fn listeners(
 /// The sockets of the first generation, bound but not yet served.
 struct FirstSockets {
     accepting: PreparedListeners,
-    scrapes: Option<MetricsListener>,
-    asks: Option<AdminListener>,
+    admin: FirstAdminSockets,
 }
 
 fn bind(context: &ReloadContext, listeners: &Listeners) -> Result<FirstSockets, StartError> {
@@ -305,7 +310,9 @@ fn bind(context: &ReloadContext, listeners: &Listeners) -> Result<FirstSockets, 
     let scrapes = scrapes.transpose().map_err(|error| unavailable(METRICS_BIND_FAILED, &error))?;
     let asks = AdminListener::bind(&settings.admin, &context.config, &context.passed, None);
     let asks = asks.map_err(|error| unavailable(ADMIN_BIND_FAILED, &error))?;
-    Ok(FirstSockets { accepting, scrapes, asks })
+    let pages = PageListener::bind(&settings.admin.page, None);
+    let pages = pages.map_err(|error| unavailable(PAGE_BIND_FAILED, &error))?;
+    Ok(FirstSockets { accepting, admin: FirstAdminSockets { scrapes, asks, pages } })
 }
 
 fn planes(

@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{AdminContext, AdminListener, MetricsListener, SwappableListener};
+use crate::admin::AdminContext;
+use crate::agent::admin_listeners::AdminListeners;
 use crate::control::crl_watch::watch_crls;
 use crate::control::identity_watch::watch_identities;
 use crate::control::reload::{BindFn, ConfigStatus, Reloader};
@@ -55,10 +56,8 @@ pub struct ControlPlane {
     pub bind: BindFn,
     /// State that admin requests read.
     pub admin: Arc<AdminContext>,
-    /// The metrics listener, bound and not yet served.
-    pub scrapes: Arc<SwappableListener<MetricsListener>>,
-    /// The admin socket, bound and not yet served.
-    pub asks: Arc<SwappableListener<AdminListener>>,
+    /// The sockets of `admin`, bound and not yet served.
+    pub listening: AdminListeners,
 }
 
 impl Planes {
@@ -70,7 +69,7 @@ impl Planes {
     }
 
     fn serve(&mut self, sockets: Vec<UnboundedReceiver<ListeningSocket>>, control: ControlPlane) {
-        let ControlPlane { reloader, resolver, bind, admin, scrapes, asks } = control;
+        let ControlPlane { reloader, resolver, bind, admin, listening } = control;
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -119,8 +118,7 @@ impl Planes {
             self.tracker.spawn(async move { ending.run_until_cancelled(levels.expire()).await });
             let (admin, ending) = (Arc::clone(&admin), stop.clone());
             self.tracker.spawn(async move { ending.run_until_cancelled(admin.sample()).await });
-            scrapes.start(&self.tracker, &stop);
-            asks.start(&self.tracker, &stop);
+            listening.start(&self.tracker, &stop);
             let mut stages = lifecycle.subscribe();
             // An error would mean that the lifecycle is gone, but `self` holds it.
             if let Ok(stage) = stages.wait_for(Stage::is_draining).await.map(|stage| *stage)

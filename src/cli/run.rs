@@ -102,6 +102,9 @@ fn log_addresses(agent: &Agent) {
     if let Some(address) = agent.metrics() {
         tracing::info!(%address, "serving metrics");
     }
+    if let Some(address) = agent.page() {
+        tracing::info!(%address, "serving the page /status");
+    }
     for BoundAddress { listener, address } in agent.listeners().iter() {
         tracing::info!(%listener, %address, "listening");
     }

@@ -51,6 +51,7 @@ mod names;
 mod operations;
 mod origins;
 mod overview;
+mod page;
 mod pending;
 mod pipelining;
 mod policy;

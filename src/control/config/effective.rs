@@ -106,6 +106,10 @@ fn admin(admin: &AdminSettings) -> Value {
         admin::GROUP.shown(&admin.group),
         admin::RECENT_DECISIONS.shown(&u32::try_from(admin.recent.count).unwrap_or(u32::MAX)),
         admin::RECENT_BYTES.shown(&(admin.recent.bytes as u64)),
+        admin::PAGE_LISTEN.shown(&admin.page.listen),
+        admin::PAGE_MODE.shown(&admin.page.mode),
+        admin::PAGE_GROUP.shown(&admin.page.group),
+        admin::PAGE.shown(&admin.page.addresses),
     ])
 }
 

@@ -53,9 +53,9 @@ use self::policy::policy_source::{self, PolicyNames, PolicySource};
 pub use self::policy::{lists_named, not_a_policy, policy_files};
 pub use self::policy_settings::{ExpectedVerdict, ListFeed, PolicySettings, PolicyTest};
 pub use self::settings::{
-    AdminSettings, AdminSocket, BackendTlsSettings, MetricsAddress, MetricsSettings,
-    ProcessSettings, ReloadSettings, RouteDefaults, RouteSettings, SettingSpans, Settings,
-    ShutdownSettings, StateSetting, WatchMode, unwatched_interval,
+    AdminSettings, AdminSocket, BackendTlsSettings, MetricsAddress, MetricsSettings, PageAddress,
+    PageAddresses, PageSettings, ProcessSettings, ReloadSettings, RouteDefaults, RouteSettings,
+    SettingSpans, Settings, ShutdownSettings, StateSetting, WatchMode, unwatched_interval,
 };
 use self::source::{FileError, Files, MAX_LIST_BYTES, MAX_TOML_BYTES};
 use self::source_text::{Finding, error};

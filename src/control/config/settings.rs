@@ -65,6 +65,7 @@ pub struct SettingSpans {
     pub(super) listeners: BTreeMap<Arc<str>, Span>,
     pub(super) metrics: Option<Span>,
     pub(super) admin: Option<Span>,
+    pub(super) page: Option<Span>,
     pub(super) threads: Option<Span>,
     pub(super) state: Option<Span>,
     pub(super) max_revoked: Option<Span>,
@@ -85,6 +86,11 @@ impl SettingSpans {
     /// Place of `socket`, `group` or `mode` in `[admin]`, or the file.
     pub fn admin(&self) -> Span {
         self.or_file(self.admin.as_ref())
+    }
+
+    /// Place of `page_listen`, `page_group` or `page_mode` in `[admin]`, or the file.
+    pub fn page(&self) -> Span {
+        self.or_file(self.page.as_ref())
     }
 
     /// Place of `max_revoked` in `[reload]`, or the file.
@@ -175,16 +181,72 @@ pub struct AdminSettings {
     pub group: Option<String>,
     /// The bounds of the recent decisions.
     pub recent: RingBounds,
+    /// How the page `/status` is served.
+    pub page: PageSettings,
 }
 
 impl AdminSettings {
-    /// The bounds of the recent decisions: off where no socket answers from them.
+    /// The bounds of the recent decisions: off where neither socket nor page shows them.
     pub fn recent(&self) -> RingBounds {
-        match self.socket {
-            AdminSocket::Off => RingBounds::default(),
-            AdminSocket::Auto | AdminSocket::Path(_) | AdminSocket::Systemd(_) => self.recent,
+        match (&self.socket, &self.page.listen) {
+            (AdminSocket::Off, None) => RingBounds::default(),
+            _ => self.recent,
         }
     }
+
+    /// Whether the socket of `other` has the same place and permissions.
+    pub fn has_socket_of(&self, other: &AdminSettings) -> bool {
+        let socket = |all: &AdminSettings| (all.socket.clone(), all.mode, all.group.clone());
+        socket(self) == socket(other)
+    }
+}
+
+/// The page `/status`: its listener, and how much it shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageSettings {
+    /// Address to listen at. `None` means off.
+    pub listen: Option<PageAddress>,
+    /// Permission bits of the file of a Unix socket, at most 0o777.
+    pub mode: u32,
+    /// Group of the file of a Unix socket. `None` means the process's own.
+    pub group: Option<String>,
+    /// The form of client addresses.
+    pub addresses: PageAddresses,
+}
+
+impl PageSettings {
+    /// Whether the socket of `other` has the same place and permissions.
+    pub fn has_socket_of(&self, other: &PageSettings) -> bool {
+        let socket = |page: &PageSettings| (page.listen.clone(), page.mode, page.group.clone());
+        socket(self) == socket(other)
+    }
+}
+
+/// Address of the listener of the page. Displays as written in `sidegate.toml`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PageAddress {
+    /// A loopback address and port.
+    Tcp(SocketAddr),
+    /// A Unix socket at this path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for PageAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PageAddress::Tcp(address) => address.fmt(f),
+            PageAddress::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// The form in which the page shows client addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageAddresses {
+    /// Their network: a /24, or a /48 of IPv6.
+    Short,
+    /// The address of each client as it is.
+    Full,
 }
 
 /// Place of the admin socket.

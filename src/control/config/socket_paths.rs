@@ -34,6 +34,8 @@ pub enum SocketRole {
     Metrics,
     /// Serves the admin API: `socket` in `[admin]`.
     Admin,
+    /// Serves the page: `page_listen` in `[admin]`.
+    Page,
     /// Accepts for the listener of this name. `None` means that its name is not known.
     Listener(Option<Arc<str>>),
 }
@@ -65,6 +67,9 @@ impl SocketPaths {
             SocketRole::Admin => {
                 ("[admin]".to_owned(), "another path here, or another `socket` in [admin]")
             }
+            SocketRole::Page => {
+                ("the page".to_owned(), "another path here, or another `page_listen` in [admin]")
+            }
             SocketRole::Listener(name) => {
                 let name = name.as_deref().unwrap_or("another listener");
                 (format!("`{name}`"), "another path for one of the two")
@@ -78,8 +83,8 @@ impl SocketPaths {
     pub fn expect_foreign(&self, path: &Path, value: &TomlValue<'_>, files: &mut Files) {
         let Some(own) = self.0.get(&real_path(path, files)) else { return };
         let (what, remedy) = match &own.role {
-            // A route may well serve the metrics, under a policy.
-            SocketRole::Metrics => return,
+            // A route may well serve the metrics or the page, under a policy.
+            SocketRole::Metrics | SocketRole::Page => return,
             SocketRole::Admin => (
                 "the admin socket: every client of the route could command this process".to_owned(),
                 "the path of the backend's own socket",

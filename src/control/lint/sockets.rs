@@ -12,7 +12,7 @@ use rustix::fs::{Access, access};
 
 use crate::control::config::diagnostic::{Diagnostic, Span};
 use crate::control::config::source::Files;
-use crate::control::config::{AdminSocket, LoadedConfig, MetricsAddress};
+use crate::control::config::{AdminSocket, LoadedConfig, MetricsAddress, PageAddress};
 use crate::snapshot::listener::ListenAddress;
 
 /// Folders that systemd makes when the packaged units start, by their beginning.
@@ -32,6 +32,9 @@ pub fn unusable(loaded: &LoadedConfig, files: &mut Files) -> Vec<Diagnostic> {
     }
     if let AdminSocket::Path(path) = &settings.admin.socket {
         sockets.push((path.clone(), written.admin()));
+    }
+    if let Some(PageAddress::Unix(path)) = &settings.admin.page.listen {
+        sockets.push((path.clone(), written.page()));
     }
     for listener in &settings.listeners {
         if let ListenAddress::Unix(unix) = &listener.address {

@@ -1,7 +1,7 @@
 //! `[[listener]]`: its address and its protocol.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -10,14 +10,13 @@ use super::forwarded;
 use super::proxy_protocol;
 use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
 use super::unix_socket::{self, AccessKeys, UNIX_PREFIX};
-use super::value::address;
+use super::value::{address, overlap};
 use crate::control::config::diagnostic::Span;
 use crate::control::config::document::{TomlTable, TomlValue, unit};
 use crate::control::config::keys::any_file;
 use crate::control::config::keys::sidegate::listener as keys;
 use crate::control::config::load_context::LoadContext;
 use crate::control::config::name::UniqueKeys;
-use crate::control::config::settings::MetricsAddress;
 use crate::control::config::socket_paths::SocketRole;
 use crate::control::config::source_text::{error, warning};
 use crate::policy::limit::Rate;
@@ -31,12 +30,12 @@ const UNKNOWN_PORTS: HttpsPorts = HttpsPorts { public: None, bound: None };
 const MIN_HEAD_BYTES: u64 = 8 << 10;
 const MAX_HEAD_BYTES: u64 = 1 << 20;
 
-/// Reads all listeners, and returns them with the place of each address. `metrics` is an address
-/// that none of them may have; `certified` says whether there is any certificate.
+/// Reads all listeners, and returns them with the place of each address. None of them may
+/// have an address of `taken`; `certified` says whether there is any certificate.
 pub fn all(
     tables: Vec<TomlTable<'_>>,
     timeouts: ListenerTimeouts,
-    metrics: Option<&MetricsAddress>,
+    taken: &[TakenAddress],
     certified: bool,
     systemd_refs: &mut SystemdRefs<'_>,
     load: &mut LoadContext<'_>,
@@ -44,7 +43,7 @@ pub fn all(
     let (names, addresses, written) = (UniqueKeys::new(), UniqueKeys::new(), BTreeMap::new());
     let is_copy = false;
     let mut known =
-        ListenerContext { names, addresses, written, metrics, certified, is_copy, systemd_refs };
+        ListenerContext { names, addresses, written, taken, certified, is_copy, systemd_refs };
     let mut listeners: Vec<_> =
         tables.into_iter().filter_map(|table| read(table, timeouts, &mut known, load)).collect();
     // After all are read: a redirecting listener may be written above the TLS listener.
@@ -61,12 +60,21 @@ pub fn all(
     (listeners.into_iter().map(Arc::new).collect(), known.written)
 }
 
+/// An address of another socket of this process.
+pub struct TakenAddress {
+    pub address: SocketAddr,
+    /// The table or the part that listens there.
+    pub owner: &'static str,
+    /// What a listener at the same address can do.
+    pub remedy: &'static str,
+}
+
 /// Facts about the file and the other listeners that reading one listener depends on.
 struct ListenerContext<'k, 's> {
     names: UniqueKeys<Arc<str>>,
     addresses: UniqueKeys<SocketAddr>,
     written: BTreeMap<Arc<str>, Span>,
-    metrics: Option<&'k MetricsAddress>,
+    taken: &'k [TakenAddress],
     certified: bool,
     /// Whether the listener being read repeats an earlier name, so that its other values may be
     /// copies too.
@@ -269,18 +277,16 @@ fn listen(
 }
 
 impl ListenerContext<'_, '_> {
-    /// Reports that [metrics], or a listener before, has the same port.
+    /// Reports that another socket, or a listener before, has the same port.
     fn report_clash(&mut self, fixed: SocketAddr, name: Option<&Arc<str>>, at: &TomlValue<'_>) {
         // Port 0 gets a different port each time, so it clashes with none.
         if fixed.port() == 0 {
             return;
         }
-        if let Some(MetricsAddress::Tcp(metrics)) = self.metrics
-            && overlap(*metrics, fixed)
-        {
-            let what = if *metrics == fixed { "is" } else { "takes" };
-            let finding = error(format!("{fixed} {what} the address of [metrics]"));
-            at.report(finding.with_remedy("another port here, or another `listen` in [metrics]"));
+        for taken in self.taken.iter().filter(|taken| overlap(taken.address, fixed)) {
+            let what = if taken.address == fixed { "is" } else { "takes" };
+            let finding = error(format!("{fixed} {what} the address of {}", taken.owner));
+            at.report(finding.with_remedy(taken.remedy));
         }
         let nameless = Arc::from("another listener");
         let name = name.unwrap_or(&nameless);
@@ -292,12 +298,4 @@ impl ListenerContext<'_, '_> {
             at.report(finding.with_related(span, "first here"));
         }
     }
-}
-
-/// Whether sockets at the two addresses would conflict.
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let (ip, of) = (one.ip().to_canonical(), other.ip().to_canonical());
-    // An unspecified IPv6 address includes all of IPv4.
-    let holds = |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
-    one.port() == other.port() && (ip == of || holds(ip, of) || holds(of, ip))
 }

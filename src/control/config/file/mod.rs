@@ -11,6 +11,7 @@ mod common;
 mod forwarded;
 mod from_peers;
 mod listener;
+mod page;
 mod paths;
 mod process;
 mod proxy_protocol;
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub use self::backend::backend;
+use self::listener::TakenAddress;
 use self::route_context::RouteContext;
 use self::systemd_refs::SystemdRefs;
 pub use self::unix_socket::path as listener_path;
@@ -32,8 +34,8 @@ use super::document::{Document, TomlTable};
 use super::keys::sidegate::{self as keys, timeouts};
 use super::load_context::LoadContext;
 use super::settings::{
-    AdminSettings, MetricsSettings, ProcessSettings, ReloadSettings, SettingSpans, Settings,
-    ShutdownSettings,
+    AdminSettings, MetricsAddress, MetricsSettings, PageAddress, ProcessSettings, ReloadSettings,
+    SettingSpans, Settings, ShutdownSettings,
 };
 use super::source_text::warning;
 use crate::snapshot::certificate::{Certificate, Certificates};
@@ -58,9 +60,10 @@ pub fn read(
         root.declare_expected(key);
     }
     let (certificates, certified) = certificates::all(load, &mut root);
-    let (tables, taken) = (root.tables(&keys::LISTENER), process.metrics.listen.as_ref());
+    let taken = taken_addresses(&process.metrics, &process.admin);
+    let tables = root.tables(&keys::LISTENER);
     let (listeners, at_listeners) =
-        listener::all(tables, listener_timeouts, taken, certified, &mut systemd_refs, load);
+        listener::all(tables, listener_timeouts, &taken, certified, &mut systemd_refs, load);
     let covering = covering(&listeners, certificates.as_deref());
     let table = root.table(&keys::DEFAULTS);
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
@@ -122,9 +125,11 @@ fn process_tables(
     let reload = root.table(&keys::RELOAD);
     written.max_revoked = reload.place("max_revoked");
     written.max_widened = reload.place("max_widened");
+    let metrics = process::metrics(metrics, load, systemd_refs);
+    let admin = process::admin(admin, &metrics, load, systemd_refs);
     let tables = ProcessTables {
-        metrics: process::metrics(metrics, load, systemd_refs),
-        admin: process::admin(admin, load, systemd_refs),
+        metrics,
+        admin,
         reload: process::reload(reload),
         shutdown: process::shutdown(root.table(&keys::SHUTDOWN)),
         lists_from: process::lists_from(root.table(&keys::POLICIES)),
@@ -146,11 +151,35 @@ fn spans(
         listeners: BTreeMap::new(),
         metrics: metrics.place("listen"),
         admin: ["socket", "group", "mode"].into_iter().find_map(|key| admin.place(key)),
+        page: ["page_listen", "page_group", "page_mode"]
+            .into_iter()
+            .find_map(|key| admin.place(key)),
         threads: process.place("threads"),
         state: process.place("state"),
         max_revoked: None,
         max_widened: None,
     }
+}
+
+/// The addresses that no listener may have.
+fn taken_addresses(metrics: &MetricsSettings, admin: &AdminSettings) -> Vec<TakenAddress> {
+    let metrics = match metrics.listen {
+        Some(MetricsAddress::Tcp(address)) => Some(TakenAddress {
+            address,
+            owner: "[metrics]",
+            remedy: "another port here, or another `listen` in [metrics]",
+        }),
+        _ => None,
+    };
+    let page = match admin.page.listen {
+        Some(PageAddress::Tcp(address)) => Some(TakenAddress {
+            address,
+            owner: "the page",
+            remedy: "another port here, or another `page_listen` in [admin]",
+        }),
+        _ => None,
+    };
+    metrics.into_iter().chain(page).collect()
 }
 
 /// Warns of a file without listeners or without routes.

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use super::page;
 use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
 use super::value::{address, socket_path};
 use crate::control::config::document::{TomlTable, TomlValue};
@@ -61,9 +62,10 @@ pub fn lists_from(mut table: TomlTable<'_>) -> Vec<Box<str>> {
     folders
 }
 
-/// Reads the table `[admin]`.
+/// Reads the table `[admin]`. The page may not have the address of `metrics`.
 pub fn admin(
     mut table: TomlTable<'_>,
+    metrics: &MetricsSettings,
     load: &mut LoadContext<'_>,
     systemd_refs: &mut SystemdRefs<'_>,
 ) -> AdminSettings {
@@ -79,12 +81,15 @@ pub fn admin(
             None => socket_path(load, text).map(AdminSocket::Path),
         },
     };
+    let socket = written
+        .as_ref()
+        .and_then(|value| value.parse("\"auto\", a path or \"off\"", |text| socket(value, text)))
+        .unwrap_or_else(|| admin::SOCKET.default_value());
+    if let (Some(value), AdminSocket::Path(path)) = (&written, &socket) {
+        load.sockets.bind(path, SocketRole::Admin, value, load.files);
+    }
     let settings = AdminSettings {
-        socket: written
-            .and_then(|value| {
-                value.parse("\"auto\", a path or \"off\"", |text| socket(&value, text))
-            })
-            .unwrap_or_else(|| admin::SOCKET.default_value()),
+        socket,
         mode: table.read_or_default(&admin::MODE),
         group: table.read_or_default(&admin::GROUP),
         recent: RingBounds {
@@ -93,10 +98,8 @@ pub fn admin(
             bytes: usize::try_from(table.read_or_default(&admin::RECENT_BYTES))
                 .unwrap_or(usize::MAX),
         },
+        page: page::read(&mut table, metrics, load),
     };
-    if let (Some(value), AdminSocket::Path(path)) = (&written, &settings.socket) {
-        load.sockets.bind(path, SocketRole::Admin, value, load.files);
-    }
     table.finish();
     settings
 }

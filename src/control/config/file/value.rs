@@ -1,6 +1,6 @@
 //! Values that several tables of `sidegate.toml` have in common.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::control::config::document::TomlTable;
@@ -53,4 +53,12 @@ pub fn socket_path(load: &LoadContext<'_>, text: &str) -> Result<PathBuf, Findin
     let path = load.path(text)?;
     check_length(&path)?;
     Ok(path)
+}
+
+/// Whether sockets at the two addresses would conflict.
+pub fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (ip, of) = (one.ip().to_canonical(), other.ip().to_canonical());
+    // An unspecified IPv6 address includes all of IPv4.
+    let holds = |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+    one.port() == other.port() && (ip == of || holds(ip, of) || holds(of, ip))
 }

@@ -12,7 +12,8 @@ use super::{load, write};
 use crate::control::config::source::Files;
 use crate::control::config::{
     AdminSettings, AdminSocket, ExpectedVerdict, ListFeed, LoadedConfig, MetricsAddress,
-    ReloadSettings, ShareOrCount, ShutdownSettings, WatchMode,
+    PageAddress, PageAddresses, PageSettings, ReloadSettings, ShareOrCount, ShutdownSettings,
+    WatchMode,
 };
 use crate::observe::recent::RingBounds;
 use crate::policy::AllowRule;
@@ -237,6 +238,12 @@ fn omitted_keys_have_the_documented_defaults() {
                 mode: 0o660,
                 group: None,
                 recent: RingBounds { count: 10_000, bytes: 8 << 20 },
+                page: PageSettings {
+                    listen: None,
+                    mode: 0o660,
+                    group: None,
+                    addresses: PageAddresses::Short,
+                },
             }
         );
         let seconds = Duration::from_secs;
@@ -433,7 +440,8 @@ fn configured_values_are_returned() {
     let text = r#"schema = 1
 metrics = { listen = "off", allow = ["10.0.0.0/8"], hosts = ["Metrics.Example.com."] }
 policies = { lists_from = ["/var/lib/feeds", "feeds"] }
-admin = { socket = "run/admin.sock", mode = "600", group = "wheel" }
+admin = { socket = "run/admin.sock", mode = "600", group = "wheel", page = "full", page_mode = "640",
+          page_listen = "[::1]:9401", page_group = "staff" }
 reload = { watch = "off", poll = "1m", revoke_spread = "0s", max_revoked = "10%", max_widened = 100 }
 shutdown = { delay = "1s", spread = "2s", deadline = "3s", code = 1012 }
 timeouts = { tls = "1s", dial = "500ms", grace = "1s" }
@@ -484,6 +492,13 @@ timeouts = { response = "5m" }
         matches!(&settings.admin.socket, AdminSocket::Path(path) if path.ends_with("run/admin.sock") && path.is_absolute())
     );
     assert_eq!((settings.admin.mode, settings.admin.group.as_deref()), (0o600, Some("wheel")));
+    let page = PageSettings {
+        listen: Some(PageAddress::Tcp("[::1]:9401".parse().unwrap())),
+        mode: 0o640,
+        group: Some("staff".into()),
+        addresses: PageAddresses::Full,
+    };
+    assert_eq!(settings.admin.page, page);
     assert_eq!((settings.reload.watch, settings.shutdown.code), (WatchMode::Off, 1012));
     assert_eq!(settings.reload.max_revoked, ShareOrCount::Percent(10));
     assert_eq!(settings.reload.max_widened, ShareOrCount::Count(100));

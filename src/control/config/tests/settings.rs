@@ -1071,6 +1071,76 @@ error: recent_decisions: 1000001 is out of range
 }
 
 #[test]
+fn page_listens_at_loopback_addresses_only() {
+    with(
+        "[admin]\npage_listen = \"0.0.0.0:9401\"\npage = \"all\"",
+        r#"
+error: page_listen: 0.0.0.0:9401 is no loopback address: the page has no login and no TLS
+  --> sidegate.toml:16:15
+   |
+16 | page_listen = "0.0.0.0:9401"
+   |               ^^^^^^^^^^^^^^
+   |
+   = help: 127.0.0.1 or [::1], or "unix:PATH"; from elsewhere, reach it through `ssh -L`
+
+error: page: expected "short" or "full", found "all"
+  --> sidegate.toml:17:8
+   |
+17 | page = "all"
+   |        ^^^^^
+"#,
+    );
+    for (listen, said) in [
+        ("127.0.0.1:9401", ""),
+        ("127.9.9.9:9401", ""),
+        ("[::1]:9401", ""),
+        ("[::ffff:127.0.0.1]:9401", ""),
+        ("unix:/run/page.sock", ""),
+        ("off", ""),
+        ("127.0.0.1:10464", "127.0.0.1:10464 is the address of [metrics]"),
+        ("192.0.2.1:9401", "is no loopback address"),
+        ("[::]:9401", "is no loopback address"),
+        ("[fe80::1]:9401", "is no loopback address"),
+        ("localhost:9401", "is not an address with a port"),
+        ("127.0.0.1", "is not an address with a port"),
+        ("systemd:page", "the page takes no socket from systemd"),
+        ("unix:@page", "an abstract socket has no permissions"),
+        ("", "is not an address with a port"),
+    ] {
+        let text = SIDEGATE
+            .replace("schema = 1", &format!("schema = 1\nadmin.page_listen = \"{listen}\""));
+        let (loaded, found) = super::load(&[("sidegate.toml", &text)]);
+        assert!(found.contains(said), "{listen}: {found}");
+        assert_eq!(loaded.is_ok(), said.is_empty(), "{listen}: {found}");
+    }
+}
+
+#[test]
+fn page_shares_its_address_with_no_other_socket() {
+    let listener = |listen: &str| {
+        format!("[[listener]]\nname = \"one\"\nlisten = \"{listen}\"\ntls = false\n")
+    };
+    for (text, said) in [
+        (
+            ["admin.page_listen = \"127.0.0.1:9401\"\n", &listener("0.0.0.0:9401")].concat(),
+            "0.0.0.0:9401 takes the address of the page",
+        ),
+        (
+            ["admin.page_listen = \"unix:/e/p.sock\"\n", &listener("unix:/e/p.sock")].concat(),
+            "unix:/e/p.sock is the address of the page",
+        ),
+        (
+            "admin = { socket = \"/e/p.sock\", page_listen = \"unix:/e/f/../p.sock\" }\n"
+                .to_owned(),
+            "page_listen: unix:/e/f/../p.sock leads to unix:/e/p.sock, the address of [admin]",
+        ),
+    ] {
+        let (loaded, found) = super::load(&[("sidegate.toml", &format!("schema = 1\n{text}"))]);
+        assert!(found.contains(said) && loaded.is_err(), "no {said} in {found}");
+    }
+}
+
+#[test]
 fn the_admin_socket_is_a_path_with_a_mode_and_a_group() {
     with(
         "[admin]\nsocket = \"unix:/run/x\"\nmode = \"0999\"\ngroup = \"a b\"",

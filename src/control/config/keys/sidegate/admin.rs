@@ -4,17 +4,28 @@ use crate::control::config::document::unit::{self, format_size};
 use crate::control::config::keys::key::{
     Key, KeyTable, KeyWithDefault, ValueForm, ValueKind, ValueSchema,
 };
-use crate::control::config::keys::kind::count;
+use crate::control::config::keys::kind::{choice, count};
 use crate::control::config::keys::parse::{group, mode};
-use crate::control::config::settings::AdminSocket;
+use crate::control::config::settings::{AdminSocket, PageAddress, PageAddresses};
 
 /// Most decisions that are kept: more take longer to search than a command waits.
 const MAX_RECENT: u32 = 1_000_000;
 
 pub static TABLE: KeyTable = KeyTable {
-    keys: &[&SOCKET, &MODE, &GROUP, &RECENT_DECISIONS, &RECENT_BYTES],
-    reload: "A changed socket is made before the reload is published; where that fails, the \
-             reload is rejected. Smaller bounds of recent decisions drop the oldest at once.",
+    keys: &[
+        &SOCKET,
+        &MODE,
+        &GROUP,
+        &RECENT_DECISIONS,
+        &RECENT_BYTES,
+        &PAGE_LISTEN,
+        &PAGE_MODE,
+        &PAGE_GROUP,
+        &PAGE,
+    ],
+    reload: "A changed socket, or listener of the page, is made before the reload is published; \
+             where that fails, the reload is rejected. Smaller bounds of recent decisions drop \
+             the oldest at once. `page` holds from the next update of an open page on.",
     ..KeyTable::EMPTY
 };
 
@@ -60,6 +71,45 @@ pub static RECENT_BYTES: KeyWithDefault<u64> = Key::new(
     "Most memory of these decisions, which take some 500 bytes each; 0: none.",
 )
 .default(|| 8 << 20);
+
+pub static PAGE_LISTEN: KeyWithDefault<Option<PageAddress>> = Key::new(
+    "page_listen",
+    ValueKind {
+        words: "loopback address with a port, `\"unix:PATH\"`, or `\"off\"`",
+        form: ValueForm::Custom,
+        schema: ValueSchema::Members(&[
+            ("type", r#""string""#),
+            ("pattern", r#""^(off|unix:.+|.+:[0-9]+)$""#),
+        ]),
+        write: |_, at: &Option<PageAddress>| {
+            at.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string).into()
+        },
+    },
+    "The page /status for a browser on this host: a loopback address with a port, \"unix:PATH\", \
+     or \"off\". It shows what `sidegate top` shows, and changes nothing.",
+)
+.example("\"127.0.0.1:9401\"")
+.default(|| None);
+
+pub static PAGE_MODE: KeyWithDefault<u32> =
+    Key::new("page_mode", file_mode(), "Permissions of the page's Unix socket, in octal.")
+        .default(|| 0o660);
+
+pub static PAGE_GROUP: KeyWithDefault<Option<String>> = Key::new(
+    "page_group",
+    group_name(),
+    "Group of the page's Unix socket; \"\": that of the process. Its users can read the page and \
+     give no commands.",
+)
+.default(|| None);
+
+pub static PAGE: KeyWithDefault<PageAddresses> = Key::new(
+    "page",
+    choice(&[("short", PageAddresses::Short), ("full", PageAddresses::Full)]),
+    "Client addresses on the page: \"short\" for their /24 or /48, since any local user can read a \
+     loopback port; \"full\" for all of them.",
+)
+.default(|| PageAddresses::Short);
 
 /// A size; zero is one.
 const fn size_or_zero() -> ValueKind<u64> {
