@@ -13,6 +13,7 @@ use crate::admin::wire::{
 };
 use crate::control::bans::{BanOrder, NeededOverride, needed_overrides};
 use crate::control::config::parse_duration;
+use crate::observe::printable::is_control;
 use crate::policy::ban::{Ban, BanOrigin, BanTarget};
 
 /// Length of a ban that names none.
@@ -115,6 +116,10 @@ fn parse(request: &BanRequest, by: Option<u32>, now: Timestamp) -> Result<Ban, S
     let why = request.why.trim();
     if why.is_empty() || why.chars().count() > MAX_WHY {
         return Err(format!("`why` is the reason, in 1 to {MAX_WHY} characters"));
+    }
+    // It is printed, logged and handed to programs line by line.
+    if why.contains(is_control) {
+        return Err("`why` is one line, without control characters".into());
     }
     let until = match (&request.period, request.forever) {
         (Some(_), true) => return Err("`for` and `forever` exclude each other".into()),

@@ -33,10 +33,14 @@ pub enum ClientForm {
 
 impl ClientForm {
     /// The key under which a client is counted: clients that are shown alike are counted together.
-    pub const fn key(self, key: ClientKey) -> ClientKey {
+    pub fn key(self, key: ClientKey) -> ClientKey {
         match (self, key) {
             (ClientForm::Full, key) => key,
             (ClientForm::Short, ClientKey::Unix(_)) => ClientKey::Unix(0),
+            // Shown as its /48, as all others of IPv6.
+            (ClientForm::Short, ClientKey::V6Host(host)) => {
+                ClientKey::V6((host.address().to_bits() >> 64) as u64).block()
+            }
             (ClientForm::Short, key) => key.block(),
         }
     }
@@ -50,6 +54,9 @@ impl ClientForm {
             }
             (ClientForm::Short, ClientKey::V6(upper)) => {
                 short_address(IpAddr::V6((u128::from(upper) << 64).into())).to_string()
+            }
+            (ClientForm::Short, ClientKey::V6Host(host)) => {
+                short_address(IpAddr::V6(host.address())).to_string()
             }
             (ClientForm::Short, ClientKey::Unix(_)) => ANY_USER.into(),
         }
@@ -182,7 +189,8 @@ mod tests {
             ("192.0.2.7", "192.0.2.7", "192.0.2.0/24"),
             ("::ffff:192.0.2.7", "192.0.2.7", "192.0.2.0/24"),
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64", "2001:db8:1::/48"),
-            ("::1", "::/64", "::/48"),
+            ("::1", "::1", "::/48"),
+            ("64:ff9b::192.0.2.7", "64:ff9b::c000:207", "64:ff9b::/48"),
             ("127.0.0.1", "127.0.0.1", "127.0.0.0/24"),
         ] {
             assert_eq!(shown(address), [full, short], "{address}");

@@ -8,6 +8,7 @@ use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
 use crate::cli::output::{count_u64, print, print_error, print_error_lines, print_json};
 use sidegate::admin::wire::{BanAnswer, BanConflict, BanRequest};
+use sidegate::observe::printable;
 
 /// Time for the agent's answer, which may wait for a slow disk.
 pub const BAN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -17,7 +18,8 @@ pub const BAN_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct BanArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// An address, a network or unix:uid=33. An IPv6 address without a length bans its /64.
+    /// An address, a network or unix:uid=33. An IPv6 address without a length bans its /64, or
+    /// itself where a /64 has many hosts, as behind NAT64.
     #[arg(value_name = "CIDR", required_unless_present = "identity", conflicts_with = "identity")]
     client: Option<String>,
     /// Ban a name of client certificates, like spiffe://example.com/ws/edge.
@@ -83,7 +85,7 @@ pub fn ban(verb: &BanArgs) -> Exit {
 
 /// The sentence about a change that a restart undoes.
 pub fn not_kept_sentence(why: &str) -> String {
-    format!("it holds, but not over a restart of sidegate: {why}")
+    format!("it holds, but not over a restart of sidegate: {}", printable::line(why))
 }
 
 /// What the ban does, for the operator.
@@ -102,14 +104,17 @@ fn text(asked: Option<&str>, answer: &BanAnswer) -> String {
     };
     let mut text = format!("banned: {}\n  {ends}", line(ban));
     // The answer has only the network. Whether its length was asked for, the argument shows.
-    let is_widened = asked.is_some_and(|asked| asked.contains(':') && !asked.contains('/'));
-    if is_widened && ban.target.ends_with("/64") {
+    let has_no_length = asked.is_some_and(|asked| asked.contains(':') && !asked.contains('/'));
+    if has_no_length && ban.target.ends_with("/64") {
         text.push_str("\n  an IPv6 address bans its /64; write /128 for the address alone");
+    } else if has_no_length && ban.target.ends_with("/128") {
+        text.push_str("\n  the address alone: its /64 is a translator's or a link's, with others");
     }
     if let Some(former) = replaced {
         text.push_str(&format!("\n  replaces: {}", line(former)));
     }
     for BanConflict { word, says } in overridden {
+        let (word, says) = (printable::line(word), printable::line(says));
         text.push_str(&format!("\n  overridden with \"{word}\": {says}"));
     }
     text
@@ -119,6 +124,8 @@ fn text(asked: Option<&str>, answer: &BanAnswer) -> String {
 fn refusal(conflicts: &[BanConflict]) -> String {
     let mut text = "sidegate: nothing is banned:".to_owned();
     for BanConflict { word, says } in conflicts {
+        // Names of tests are free text, in which a line break would look like another conflict.
+        let (word, says) = (printable::line(word), printable::line(says));
         text.push_str(&format!("\n  {says}\n    if it is meant: --override \"{word}\""));
     }
     text
@@ -163,6 +170,27 @@ mod tests {
             "replaces: x until",
         ] {
             assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn address_behind_a_translator_is_said_to_be_banned_alone() {
+        let text = text(Some("64:ff9b::192.0.2.7"), &banned("64:ff9b::c000:207/128", None));
+        assert!(text.contains("the address alone: its /64 is a translator's"), "{text}");
+    }
+
+    #[test]
+    fn texts_from_the_wire_make_no_lines_of_their_own() {
+        for line_break in ['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}', '\u{b}'] {
+            let why = format!("x{line_break}198.51.100.9 for ever, by operator: y");
+            let mut forged = status("192.0.2.7");
+            forged.why.clone_from(&why);
+            let answer = banned("192.0.2.8", Some(forged.clone()));
+            let conflict = BanConflict { word: why.clone(), says: why.clone() };
+            let texts = [line(&forged), not_kept_sentence(&why), refusal(&[conflict])];
+            let lines = texts.map(|text| text.lines().count());
+            assert_eq!(lines, [1, 1, 3], "{line_break:?}");
+            assert!(!text(None, &answer).contains(&why));
         }
     }
 

@@ -7,6 +7,7 @@ use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, print_error, print_json};
 use sidegate::admin::wire::{BanStatus, BansRequest};
+use sidegate::observe::printable;
 
 /// Time for the agent's answer.
 const BANS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -30,7 +31,7 @@ pub fn bans(verb: &BansArgs) -> Exit {
                 print("no bans are in force");
             }
             answer.bans.iter().for_each(|ban| print(line(ban)));
-            answer.faults.iter().for_each(print_error);
+            answer.faults.iter().for_each(|fault| print_error(printable::line(fault)));
         }
         Err(failure) => {
             print_error(failure);
@@ -45,5 +46,7 @@ pub fn line(ban: &BanStatus) -> String {
     let BanStatus { target, until, why, origin, by, .. } = ban;
     let until = until.map_or_else(|| "for ever".to_owned(), |until| format!("until {until}"));
     let by = by.map(|uid| format!(" (uid {uid})")).unwrap_or_default();
-    format!("{target} {until}, by {origin}{by}: {why}")
+    let text = format!("{target} {until}, by {origin}{by}: {why}");
+    // A line break in it would look like another ban.
+    printable::line(&text).into_owned()
 }

@@ -11,6 +11,7 @@ use crate::cli::status::format::timestamp;
 use sidegate::admin::wire::{
     DecisionReport, DecisionResult, DecisionsAnswer, DecisionsRequest, Time,
 };
+use sidegate::observe::printable;
 
 /// Time for the agent's answer, which searches all decisions that are kept.
 const DECISIONS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,7 +54,7 @@ fn unknown(answer: &DecisionsAnswer) -> String {
     format!(
         "no decision on the request `{}` is kept\n  refusals are kept since {}\n  \
          permitted requests are kept since {}\n  older ones are not kept: see the log",
-        answer.request,
+        printable::line(&answer.request),
         since(answer.refused_since),
         since(answer.permitted_since),
     )
@@ -75,7 +76,8 @@ fn decision(one: &DecisionReport, now: Time) -> String {
     let status = one.status.map(|status| format!(" ({status})")).unwrap_or_default();
     let mut lines = format!("{}{reason}{status}, {}", one.result, timestamp(one.at, now));
     let mut line = |name: &str, value: String| {
-        let _ = write!(lines, "\n  {name:<8}  {value}");
+        // Clients choose some of these texts, which must not look like another line.
+        let _ = write!(lines, "\n  {name:<8}  {}", printable::line(&value));
     };
     // They differ behind a trusted proxy, which may be wrong about the client.
     let by = match one.peer == one.client {

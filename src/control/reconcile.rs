@@ -22,9 +22,14 @@ pub struct Reconcile<'c> {
     pub metrics: &'c Metrics,
     /// Owns the task that closes revoked tunnels.
     pub tracker: &'c TaskTracker,
-    /// The window over which they are closed.
+    /// The longest window over which they are closed.
     pub spread: Duration,
+    /// Whether the window is shorter for fewer entries: a thousand of them take a second.
+    pub hasty: bool,
 }
+
+/// Time between two closes in haste.
+const HASTY_STEP: Duration = Duration::from_millis(1);
 
 /// The number of live entries that a reconcile has revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,8 +53,17 @@ impl Reconcile<'_> {
         if !refused.is_empty() {
             let RevokedCount { tunnels, exchanges } = count;
             tracing::info!(tunnels, exchanges, "revoking");
-            self.tracker.spawn(revoke::revoke(refused, self.spread));
+            self.tracker.spawn(revoke::revoke(refused, self.window(tunnels + exchanges)));
         }
         count
+    }
+
+    /// The window for this number of entries.
+    fn window(&self, count: usize) -> Duration {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        match self.hasty {
+            false => self.spread,
+            true => self.spread.min(HASTY_STEP.saturating_mul(count.saturating_sub(1))),
+        }
     }
 }

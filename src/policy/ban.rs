@@ -12,13 +12,10 @@ use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
 
 use crate::policy::certificate::IdentityPattern;
-use crate::policy::network::{Networks, fold};
+use crate::policy::network::{Networks, fold, host_length};
 use crate::policy::peers::PeerPattern;
 use crate::policy::subject::SubjectRef;
 use crate::policy::unix::UnixPattern;
-
-/// Length of the network that an IPv6 address without a length means.
-const HOST_V6: u8 = 64;
 
 /// The clients that a ban holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +40,7 @@ impl fmt::Display for BanTargetFault {
 
 impl BanTarget {
     /// Parses an address, a network or `unix:uid=33`. An IPv6 address becomes its /64, since one
-    /// host owns a whole one.
+    /// host owns a whole one, except where [`host_length`] is 128.
     ///
     /// # Errors
     /// The text has another form, or the network has host bits.
@@ -91,7 +88,8 @@ impl BanTarget {
         BanTarget::Network(match address.to_canonical() {
             IpAddr::V4(address) => IpNet::from(IpAddr::V4(address)),
             IpAddr::V6(address) => {
-                Ipv6Net::new(address, HOST_V6).map_or(IpAddr::V6(address).into(), IpNet::V6).trunc()
+                let length = host_length(address);
+                Ipv6Net::new(address, length).map_or(IpAddr::V6(address).into(), IpNet::V6).trunc()
             }
         })
     }
@@ -369,6 +367,16 @@ mod tests {
             ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
             ("2001:db8::1", "2001:db8::/64"),
             ("2001:db8::1/128", "2001:db8::1/128"),
+            ("64:ff9b::192.0.2.7", "64:ff9b::c000:207/128"),
+            ("64:ff9b:1:abcd::5", "64:ff9b:1:abcd::5/128"),
+            ("64:ff9b:2::5", "64:ff9b:2::/64"),
+            ("64:ff9b::1:0:0", "64:ff9b::/64"),
+            ("fe80::1", "fe80::1/128"),
+            ("febf::1", "febf::1/128"),
+            ("fec0::1", "fec0::/64"),
+            ("::192.0.2.7", "::c000:207/128"),
+            ("::ffff:0:192.0.2.7", "::ffff:0:c000:207/128"),
+            ("::1", "::1/128"),
             ("unix:uid=33", "unix:uid=33"),
         ] {
             assert_eq!(target(text).to_string(), shown);

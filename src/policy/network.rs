@@ -36,16 +36,89 @@ pub struct UnixUser {
     pub gid: u32,
 }
 
-/// The unit that limits count by: an IPv4 address, an IPv6 /64 (one host owns a whole one), or a
-/// user of this host.
+/// The unit that limits count by: an IPv4 address, an IPv6 /64 (one host owns a whole one), an IPv6
+/// address whose /64 has many hosts, or a user of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClientKey {
     /// The whole IPv4 address.
     V4(u32),
     /// The upper 64 bits of the address.
     V6(u64),
+    /// The whole address, where [`host_length`] is 128.
+    V6Host(CrowdedAddress),
     /// The user id of a peer at a Unix socket.
     Unix(u32),
+}
+
+/// An IPv6 address of a range in which a /64 has many hosts.
+///
+/// Its first 32 bits are kept as their range, so that a key takes 16 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CrowdedAddress {
+    range: CrowdedRange,
+    low: [u32; 3],
+}
+
+/// The first 32 bits of crowded addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum CrowdedRange {
+    Zero,
+    Translated,
+    LinkLocal,
+}
+
+impl CrowdedRange {
+    const fn of(first: u32) -> Option<CrowdedRange> {
+        match first {
+            0 => Some(CrowdedRange::Zero),
+            0x0064_ff9b => Some(CrowdedRange::Translated),
+            0xfe80_0000 => Some(CrowdedRange::LinkLocal),
+            // The rest of fe80::/10, which no host uses (RFC 4291 §2.5.6).
+            _ => None,
+        }
+    }
+
+    const fn first(self) -> u32 {
+        match self {
+            CrowdedRange::Zero => 0,
+            CrowdedRange::Translated => 0x0064_ff9b,
+            CrowdedRange::LinkLocal => 0xfe80_0000,
+        }
+    }
+}
+
+impl CrowdedAddress {
+    /// Returns `None` where the /64 of `address` counts as one host.
+    const fn of(address: Ipv6Addr) -> Option<CrowdedAddress> {
+        let bits = address.to_bits();
+        match CrowdedRange::of((bits >> 96) as u32) {
+            Some(range) if host_length(address) == 128 => {
+                let low = [(bits >> 64) as u32, (bits >> 32) as u32, bits as u32];
+                Some(CrowdedAddress { range, low })
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the address with all of its bits.
+    pub fn address(self) -> Ipv6Addr {
+        let [one, two, three] = self.low.map(u128::from);
+        let first = u128::from(self.range.first());
+        Ipv6Addr::from_bits(first << 96 | one << 64 | two << 32 | three)
+    }
+}
+
+/// Length of the network that counts as the host of `address`: 64, since one host owns a whole /64,
+/// and 128 in the ranges where a /64 has many hosts.
+///
+/// These are the link-local fe80::/10, ::/96 with ::1, and the ranges of translators, with all of
+/// IPv4 in a /64: 64:ff9b::/96 (RFC 6052), 64:ff9b:1::/48 (RFC 8215) and ::ffff:0:0:0/96.
+pub const fn host_length(address: Ipv6Addr) -> u8 {
+    let bits = address.to_bits();
+    let is_crowded = bits >> 118 == 0xfe80 >> 6
+        || bits >> 80 == 0x0064_ff9b_0001
+        || matches!(bits >> 32, 0 | 0x0064_ff9b_0000_0000_0000_0000 | 0xffff_0000);
+    if is_crowded { 128 } else { 64 }
 }
 
 impl Peer {
@@ -100,7 +173,10 @@ impl Client {
     pub const fn key(self) -> ClientKey {
         match self.0 {
             Address::Ip(IpAddr::V4(address)) => ClientKey::V4(address.to_bits()),
-            Address::Ip(IpAddr::V6(address)) => ClientKey::V6((address.to_bits() >> 64) as u64),
+            Address::Ip(IpAddr::V6(address)) => match CrowdedAddress::of(address) {
+                Some(address) => ClientKey::V6Host(address),
+                None => ClientKey::V6((address.to_bits() >> 64) as u64),
+            },
             Address::Unix(user) => ClientKey::Unix(user.uid),
         }
     }
@@ -123,13 +199,17 @@ impl Address {
 }
 
 impl ClientKey {
-    /// The network around this key, as a key: the /24 of an IPv4 address, the /48 of an IPv6 one. A
-    /// user has no network, and stays itself.
+    /// The network around this key, as a key: the /24 of an IPv4 address, the /48 of an IPv6 one,
+    /// and its /120 where a /64 has many hosts. A user has no network, and stays itself.
     pub const fn block(self) -> ClientKey {
         match self {
             ClientKey::V4(address) => ClientKey::V4(address & !0xff),
             // The key holds 64 bits of prefix: 16 fewer are a /48.
             ClientKey::V6(network) => ClientKey::V6(network & !0xffff),
+            ClientKey::V6Host(CrowdedAddress { range, low: [one, two, three] }) => {
+                let low = [one, two, three & !0xff];
+                ClientKey::V6Host(CrowdedAddress { range, low })
+            }
             ClientKey::Unix(uid) => ClientKey::Unix(uid),
         }
     }
@@ -183,6 +263,7 @@ impl fmt::Display for ClientKey {
             ClientKey::V6(network) => {
                 write!(f, "{}/64", Ipv6Addr::from_bits(u128::from(network) << 64))
             }
+            ClientKey::V6Host(address) => address.address().fmt(f),
             ClientKey::Unix(uid) => write!(f, "unix:uid={uid}"),
         }
     }
@@ -347,6 +428,14 @@ mod tests {
         assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
         assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
         assert_eq!(key("::ffff:192.0.2.1"), key("192.0.2.1"));
+        for crowded in ["64:ff9b::", "64:ff9b:1:2:3:4:", "64:ff9b:1::", "fe80::", "::", "::ffff:0:"]
+        {
+            let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|v4| format!("{crowded}{v4}"));
+            assert_ne!(key(&one), key(&other), "one translator or link has both");
+            assert_eq!(key(&one).block(), key(&other).block());
+            assert_eq!(key(&one).to_string(), ip(&one).to_string());
+            assert_ne!(key(&one), key("192.0.2.1"));
+        }
     }
 
     #[test]

@@ -126,6 +126,17 @@ pub struct LatestVerdict {
     pub refused: Option<Arc<TunnelRefusal>>,
 }
 
+/// What becomes of a live entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It stays.
+    Permitted,
+    /// Its revocation waits for its turn. A later verdict may withdraw it.
+    Refused(Refusal),
+    /// It was ordered to end.
+    Ending,
+}
+
 /// How an operator closes tunnels: one order for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloseOrder {
@@ -235,10 +246,19 @@ impl LiveEntry {
         (Ok(()), would_revoke)
     }
 
+    /// What the last verdict and the orders say of the entry.
+    pub(super) fn standing(&self) -> Standing {
+        let orders = lock(&self.orders);
+        match (&orders.end, &orders.refused) {
+            (Some(_), _) => Standing::Ending,
+            (None, Some(refused)) => Standing::Refused(refused.refusal),
+            (None, None) => Standing::Permitted,
+        }
+    }
+
     /// Whether the last verdict refused the entry, or it was ordered to end.
     pub(super) fn is_refused(&self) -> bool {
-        let orders = lock(&self.orders);
-        orders.refused.is_some() || orders.end.is_some()
+        self.standing() != Standing::Permitted
     }
 
     /// Revokes the entry if the last reconcile still refuses it, and returns whether it did. The

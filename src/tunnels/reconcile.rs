@@ -9,15 +9,15 @@ use crate::policy::Policy;
 use crate::policy::network::ClientKey;
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
-use crate::tunnels::entry::LiveEntry;
+use crate::tunnels::entry::{LiveEntry, Standing};
 use crate::tunnels::registry::Tunnels;
 
 /// The result of judging everything live again.
 #[derive(Default)]
 pub struct ReconcileOutcome {
-    /// Tunnels that are refused, and were not before.
+    /// Tunnels that are refused and were not before, or that are banned only now.
     pub refused: Vec<Arc<LiveEntry>>,
-    /// Exchanges in flight that are refused, and were not before.
+    /// Exchanges in flight of which the same is true.
     pub exchanges: Vec<Arc<LiveEntry>>,
     /// For each policy with a candidate, the permitted tunnels that the candidate would refuse.
     pub would_revoke: HashMap<Arc<str>, WouldRevoke>,
@@ -57,6 +57,17 @@ impl ReconcileImpact {
     }
 }
 
+/// Whether `refusal` ends an entry earlier than its standing `before` did.
+fn is_news(before: Standing, refusal: Refusal) -> bool {
+    match before {
+        Standing::Permitted => true,
+        // The end of a revocation is spread over minutes where the operator says so. A ban's is
+        // not, so that its entries must not wait for the turn that they had.
+        Standing::Refused(former) => refusal == Refusal::Banned && former != Refusal::Banned,
+        Standing::Ending => false,
+    }
+}
+
 impl Tunnels {
     /// Judges everything live under `snapshot` and returns what it refuses, except entries that are
     /// already ending. The others get their route's new rules at once. Nothing is charged.
@@ -70,10 +81,10 @@ impl Tunnels {
         for entry in self.entries() {
             // Read before the verdict, which changes it: an entry that is already ending is not
             // reported twice.
-            let stood = !entry.is_refused();
+            let before = entry.standing();
             let (verdict, would_revoke) = entry.rejudge(snapshot, now);
-            if verdict.is_err() {
-                reconciled.refused.extend(stood.then_some(entry));
+            if let Err(refusal) = verdict {
+                reconciled.refused.extend(is_news(before, refusal).then_some(entry));
             } else if let Some(hit) =
                 would_revoke.and_then(|policy| reconciled.would_revoke.get_mut(&policy))
             {
@@ -82,11 +93,11 @@ impl Tunnels {
             }
         }
         for entry in self.exchanges() {
-            let stood = !entry.is_refused();
+            let before = entry.standing();
             // The candidate's view of exchanges is not counted: `would_revoke` is a number of
             // tunnels.
-            if entry.rejudge(snapshot, now).0.is_err() {
-                reconciled.exchanges.extend(stood.then_some(entry));
+            if let Err(refusal) = entry.rejudge(snapshot, now).0 {
+                reconciled.exchanges.extend(is_news(before, refusal).then_some(entry));
             }
         }
         reconciled

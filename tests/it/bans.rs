@@ -349,3 +349,50 @@ async fn wrong_ban_is_refused_with_the_remedy() {
     }
     assert_eq!(targets(&sidegate).await, [""; 0]);
 }
+
+#[tokio::test]
+async fn banned_client_does_not_wait_for_the_spread() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().toml("reload.revoke_spread = '10m'").run().await;
+    let mut tunnels = Vec::new();
+    for _ in 0..3 {
+        let mut tunnel = named(&sidegate, "198.51.100.3").open("/").await;
+        tunnel.expect_echo("before").await;
+        tunnels.push(tunnel);
+    }
+    // Refused by the policy first, so that they wait for turns within ten minutes.
+    sidegate.policy().deny("198.51.100.3").write().await;
+    let (_, banned) = ban(&sidegate, of("198.51.100.3")).await;
+    assert!(banned >= 2, "all but those whose turn has come: {banned}");
+    for mut tunnel in tunnels.drain(1..) {
+        tunnel.expect_close_with(1008, "banned").await;
+    }
+}
+
+#[tokio::test]
+async fn ban_behind_a_translator_holds_one_client() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    for (target, other) in [
+        ("64:ff9b::192.0.2.7", "64:ff9b::198.51.100.9"),
+        ("64:ff9b:1::192.0.2.7", "64:ff9b:1::198.51.100.9"),
+        ("fe80::7", "fe80::9"),
+    ] {
+        let mut neighbour = named(&sidegate, other).open("/").await;
+        let (status, _) = ban(&sidegate, of(target)).await;
+        assert!(status.target.ends_with("/128"), "{}", status.target);
+        named(&sidegate, target).attempt("/").await.expect_refused(403, "banned");
+        neighbour.expect_echo("untouched").await;
+    }
+}
+
+#[tokio::test]
+async fn reason_of_several_lines_is_refused() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    for why in ["a\nb", "a\r\nb", "a\u{85}b", "a\u{2028}b", "a\u{1b}[2Jb"] {
+        let ban = ["ban", "198.51.100.3", "--why", why];
+        order(&ban, sidegate.folder(), 1, &["`why` is one line"]).await;
+    }
+    assert_eq!(targets(&sidegate).await, [""; 0]);
+}

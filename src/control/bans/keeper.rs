@@ -1,20 +1,20 @@
 //! The keeper of the bans: changes the set, judges everything live again, and keeps the file.
 //!
-//! A change holds at once, and is written afterwards: a disk that is full or hangs delays no ban.
+//! A change holds at once, and is written elsewhere: a disk that is full or hangs delays no ban.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::control::bans::file::{decode, encode};
+use crate::control::bans::file::decode;
+use crate::control::bans::writer::{BanWriter, FILE};
 use crate::control::config::fs_executor::FsExecutor;
 use crate::control::reconcile::{Reconcile, RevokedCount};
 use crate::control::reload::ConfigStatus;
@@ -25,11 +25,11 @@ use crate::snapshot::{Bans, CurrentSnapshot};
 use crate::sync::lock;
 use crate::tunnels::Tunnels;
 
-/// Name of the file in the state folder.
-const FILE: &str = "bans.json";
+/// Longest time from a ban to the end of the last tunnel that it holds.
+const MAX_SPREAD: Duration = Duration::from_secs(1);
 
-/// Time for a write, before an answer says that the ban is not kept.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that an ending agent waits for a write.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 /// Longest wait for the next expiry: the clock may be set meanwhile. Failed writes are repeated as
 /// often.
@@ -74,17 +74,12 @@ pub struct BanState {
 pub struct BanKeeper {
     state: BanState,
     bans: Arc<Bans>,
-    /// The folder of the file. The error says why there is none.
-    folder: Result<StateDir, String>,
+    writer: Arc<BanWriter>,
     /// What was wrong with the file at the start. `None` means nothing.
     damage: Option<String>,
-    /// One change at a time, its write included.
-    turn: tokio::sync::Mutex<()>,
+    /// One change at a time, from the load of the set to the end of the reconcile.
+    turn: Mutex<()>,
     changed: Notify,
-    /// Why the last write failed. `None` means that the file has the bans in force.
-    fault: Mutex<Option<String>>,
-    /// Whether a write has not returned yet.
-    is_writing: Arc<AtomicBool>,
 }
 
 impl BanKeeper {
@@ -114,8 +109,9 @@ impl BanKeeper {
             tracing::info!(bans = set.len(), "bans of the state folder are in force");
             bans.replace(set);
         }
-        let (turn, changed, fault, is_writing) = Default::default();
-        Arc::new(BanKeeper { state, bans, folder, damage, turn, changed, fault, is_writing })
+        let writer = BanWriter::new(Arc::clone(&bans), folder);
+        let (turn, changed) = Default::default();
+        Arc::new(BanKeeper { state, bans, writer, damage, turn, changed })
     }
 
     /// The bans in force.
@@ -125,26 +121,31 @@ impl BanKeeper {
 
     /// The path of the file. `None` means that bans are in memory only.
     pub fn file(&self) -> Option<String> {
-        self.folder.as_ref().ok().map(|folder| folder.path(FILE).display().to_string())
+        self.writer.folder().as_ref().ok().map(|folder| folder.path(FILE).display().to_string())
     }
 
     /// Sentences that name the faults of the file, and of writing it.
     pub fn faults(&self) -> Vec<String> {
-        let not_kept = (!self.bans.load().is_empty()).then(|| self.not_kept()).flatten();
+        let not_kept = (!self.bans.load().is_empty()).then(|| self.writer.fault()).flatten();
         let not_kept =
             not_kept.map(|why| format!("bans are not kept over a restart of sidegate: {why}"));
         self.damage.iter().cloned().chain(not_kept).collect()
     }
 
-    fn not_kept(&self) -> Option<String> {
-        self.folder.as_ref().err().cloned().or_else(|| lock(&self.fault).clone())
+    /// Carries out `order`: it holds when this is first polled. Then waits until it is written.
+    pub async fn carry_out(&self, order: BanOrder) -> BanOutcome {
+        let (former, revoked) = self.enforce(order);
+        // Marked without an await before: a caller that leaves takes no change along.
+        let change = self.writer.mark();
+        // The new ban may end before `run` wakes. The permit is stored if `run` does not wait yet.
+        self.changed.notify_one();
+        BanOutcome { former, revoked, not_kept: self.writer.outcome(change).await }
     }
 
-    /// Carries out `order`: it holds when this returns, whether it could be written or not.
-    pub async fn carry_out(&self, order: BanOrder) -> BanOutcome {
-        // Held from the load to the end of the write: two orders at once would each drop the change
-        // of the other, and their files could be written in the wrong order.
-        let _turn = self.turn.lock().await;
+    /// Swaps the set and judges everything live again.
+    fn enforce(&self, order: BanOrder) -> (Vec<Arc<Ban>>, RevokedCount) {
+        // Two orders at once would each drop the change of the other. No disk is waited for here.
+        let _turn = lock(&self.turn);
         let now = Timestamp::now();
         let former = match order {
             BanOrder::Ban(ban) => {
@@ -166,33 +167,30 @@ impl BanKeeper {
         };
         // After the swap. A tunnel that enters meanwhile compares the version of its verdict, so it
         // is judged again either there or here.
-        let revoked = self.reconcile(now);
-        // The new ban may end before `run` wakes. The permit is stored if `run` does not wait yet.
-        self.changed.notify_one();
-        // Last, so that a slow disk delays the answer and not the ban.
-        self.write().await;
-        BanOutcome { former, revoked, not_kept: self.not_kept() }
+        (former, self.reconcile(now))
     }
 
     /// Judges everything live again. A tunnel that waits for its end is let go where no ban holds
     /// it any more.
     fn reconcile(&self, now: Timestamp) -> RevokedCount {
         let BanState { live, tunnels, metrics, config_status, tracker } = &self.state;
-        let spread = config_status.settings.load().reload.revoke_spread;
-        Reconcile { live, tunnels, metrics, tracker, spread }.run(now)
+        // Not the whole of `revoke_spread`: a banned client may not come back at once.
+        let spread = config_status.settings.load().reload.revoke_spread.min(MAX_SPREAD);
+        Reconcile { live, tunnels, metrics, tracker, spread, hasty: true }.run(now)
     }
 
     /// Ends bans whose time is over, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let wait = self.next_wait(Timestamp::now());
-            // Only the waits race. Once `expire` has begun, it ends before `stop` is seen.
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 () = self.changed.notified() => {}
-                () = sleep(wait) => self.expire().await,
+                () = sleep(wait) => self.expire(),
             }
         }
+        // A caller that has left may have ordered the change that is being written.
+        let _ = timeout(LAST_WRITE, self.writer.settle()).await;
     }
 
     fn next_wait(&self, now: Timestamp) -> Duration {
@@ -203,67 +201,20 @@ impl BanKeeper {
     }
 
     /// Removes the bans that have ended, and repeats a write that failed.
-    async fn expire(&self) {
-        let _turn = self.turn.lock().await;
+    fn expire(&self) {
+        let _turn = lock(&self.turn);
         let now = Timestamp::now();
         let (next, ended) = self.bans.load().without(|ban| ban.lapsed(now));
-        let has_failed = lock(&self.fault).is_some();
         // Decisions have ignored these bans since they ended. The reconcile is for tunnels that
         // still wait to be closed: they may stay open.
-        if !ended.is_empty() {
-            self.bans.replace(next);
-            ended.iter().for_each(|ban| log_ban(ban, "ban expired"));
-            self.reconcile(now);
+        if ended.is_empty() {
+            self.writer.begin();
+            return;
         }
-        if !ended.is_empty() || has_failed {
-            self.write().await;
-        }
-    }
-
-    /// Writes the bans in force, on a thread of its own: a file system may hang.
-    async fn write(&self) {
-        let Ok(folder) = self.folder.clone() else { return };
-        // The write itself sets the fault until it has ended.
-        let before = lock(&self.fault).clone();
-        let written = self.write_to(folder).await;
-        let fault = written.err().map(|fault| format!("{FILE} cannot be written: {fault}"));
-        // A fault that lasts is logged once, though each retry meets it.
-        if let Some(fault) = fault.as_ref().filter(|fault| before.as_ref() != Some(fault)) {
-            tracing::error!("bans are not kept over a restart: {fault}");
-        }
-        *lock(&self.fault) = fault;
-    }
-
-    async fn write_to(&self, folder: StateDir) -> Result<(), String> {
-        // One writer at a time: a write that hangs and ends late would replace a newer file.
-        if self.is_writing.swap(true, Ordering::SeqCst) {
-            return Err("an earlier write has not returned".into());
-        }
-        // Until the answer comes, the file lacks the newest change.
-        *lock(&self.fault) = Some("the write has not ended".into());
-        let (bans, is_writing) = (self.bans.load(), Arc::clone(&self.is_writing));
-        let (tx, rx) = oneshot::channel();
-        // A thread and not the blocking pool: the runtime waits for that pool when it shuts down.
-        let work = move || {
-            let written = folder.write(FILE, encode(bans.iter()).as_bytes());
-            // Before the answer, which may lead to the next write at once.
-            is_writing.store(false, Ordering::SeqCst);
-            // The waiting side may have given up.
-            let _ = tx.send(written);
-        };
-        if let Err(error) = std::thread::Builder::new().name("state".into()).spawn(work) {
-            // The closure was dropped without a run, so that nothing else clears the flag.
-            self.is_writing.store(false, Ordering::SeqCst);
-            return Err(error.to_string());
-        }
-        // A write inside the kernel cannot be cancelled: after the timeout the thread goes on, and
-        // the flag keeps the next write away until it returns.
-        match timeout(WRITE_TIMEOUT, rx).await {
-            Ok(Ok(Ok(()))) => Ok(()),
-            Ok(Ok(Err(error))) => Err(error.to_string()),
-            Ok(Err(_)) => Err("the write broke off".into()),
-            Err(_) => Err("the file system does not answer".into()),
-        }
+        self.bans.replace(next);
+        ended.iter().for_each(|ban| log_ban(ban, "ban expired"));
+        self.reconcile(now);
+        self.writer.mark();
     }
 }
 

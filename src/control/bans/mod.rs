@@ -3,6 +3,7 @@
 mod file;
 mod gate;
 mod keeper;
+mod writer;
 
 pub use self::gate::{NeededOverride, needed_overrides};
 pub use self::keeper::{BanKeeper, BanOrder, BanOutcome, BanState};

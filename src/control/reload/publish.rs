@@ -116,7 +116,8 @@ impl Reloader {
         self.reconciled = Timestamp::now();
         let ReloadContext { live, tunnels, metrics, tracker, config_status, .. } = &self.context;
         let spread = config_status.settings.load().reload.revoke_spread;
-        let revoked = Reconcile { live, tunnels, metrics, tracker, spread }.run(self.reconciled);
+        let all = Reconcile { live, tunnels, metrics, tracker, spread, hasty: false };
+        let revoked = all.run(self.reconciled);
         revoked.tunnels + revoked.exchanges
     }
 

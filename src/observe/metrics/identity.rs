@@ -220,8 +220,9 @@ fn suspect_key(client: Client) -> Option<u64> {
             is_internal.then_some(V4 | u64::from(address))
         }
         // The /64 of ::1 is 0, which means none.
-        (ClientKey::V6(0), Some(IpAddr::V6(ip))) => ip.is_loopback().then_some(1),
-        (ClientKey::V6(network), Some(IpAddr::V6(ip))) => {
+        (_, Some(IpAddr::V6(ip))) if ip.is_loopback() => Some(1),
+        (_, Some(IpAddr::V6(ip))) => {
+            let network = (ip.to_bits() >> 64) as u64;
             (ip.is_unique_local() || ip.is_unicast_link_local()).then_some(network)
         }
         _ => None,

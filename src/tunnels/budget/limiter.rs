@@ -18,7 +18,7 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed, StateStore};
 
 use crate::policy::limit::{IdentityKey, LimitKey, Rate};
-use crate::policy::network::ClientKey;
+use crate::policy::network::{ClientKey, CrowdedAddress};
 use crate::sync::lock;
 
 /// Keys of one family that can have a budget of their own.
@@ -71,10 +71,13 @@ impl<C: Clock> Limiter<C> {
     pub fn left(&self, key: impl Into<LimitKey>) -> u32 {
         // GCRA keeps one number for a key: when its budget is full. Each token that lacks moves it
         // by the time of one token.
-        let Table { v4, v6, .. } = &*self.table;
+        let Table { v4, v6, crowded, .. } = &*self.table;
         let full_at = match key.into() {
             LimitKey::Client(ClientKey::V4(address)) => v4.shard(address).full_at(address),
             LimitKey::Client(ClientKey::V6(network)) => v6.shard(network).full_at(network),
+            LimitKey::Client(ClientKey::V6Host(host)) => {
+                crowded.get().and_then(|all| all.shard(host).full_at(host))
+            }
             LimitKey::Client(ClientKey::Unix(uid)) => {
                 v6.shard(user_key(uid)).full_at(user_key(uid))
             }
@@ -93,7 +96,8 @@ impl<C: Clock> Limiter<C> {
     /// The number of keys that have a budget of their own.
     pub fn keys(&self) -> usize {
         let identities = self.table.identities.get().map_or(0, KeyFamily::len);
-        self.table.v4.len() + self.table.v6.len() + identities
+        let crowded = self.table.crowded.get().map_or(0, KeyFamily::len);
+        self.table.v4.len() + self.table.v6.len() + crowded + identities
     }
 
     /// The number of tokens requested from shared budgets, by keys for which the table had no room.
@@ -128,8 +132,9 @@ impl StateStore for Store {
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
-        let Table { v4, v6, identities, token, overflowed } = &*self.0;
+        let Table { v4, v6, crowded, identities, token, overflowed } = &*self.0;
         let identities = || identities.get_or_init(KeyFamily::new);
+        let crowded = || crowded.get_or_init(KeyFamily::new);
         // The shard's lock is held while `spend` runs, so that two takes of one key cannot both see
         // the last token.
         let own = match *key {
@@ -138,6 +143,9 @@ impl StateStore for Store {
             }
             LimitKey::Client(ClientKey::V6(network)) => {
                 v6.shard(network).spend(network, *token, &spend)
+            }
+            LimitKey::Client(ClientKey::V6Host(host)) => {
+                crowded().shard(host).spend(host, *token, &spend)
             }
             LimitKey::Client(ClientKey::Unix(uid)) => {
                 v6.shard(user_key(uid)).spend(user_key(uid), *token, &spend)
@@ -156,6 +164,7 @@ impl StateStore for Store {
             LimitKey::Client(client) => match client.block() {
                 ClientKey::V4(block) => v4.shared(block),
                 ClientKey::V6(block) => v6.shared(block),
+                ClientKey::V6Host(block) => crowded().shared(block),
                 ClientKey::Unix(uid) => v6.shared(user_key(uid)),
             },
             LimitKey::Identity(identity) => identities().shared(identity),
@@ -169,6 +178,8 @@ impl StateStore for Store {
 struct Table {
     v4: KeyFamily<u32>,
     v6: KeyFamily<u64>,
+    /// IPv6 addresses whose /64 has many hosts. Most listeners have no such client.
+    crowded: OnceLock<KeyFamily<CrowdedAddress>>,
     /// Most limits count no identity, and then take no memory for them.
     identities: OnceLock<KeyFamily<IdentityKey>>,
     token: Nanos,
@@ -180,6 +191,7 @@ impl Table {
         Table {
             v4: KeyFamily::new(),
             v6: KeyFamily::new(),
+            crowded: OnceLock::new(),
             identities: OnceLock::new(),
             token: token.into(),
             overflowed: AtomicU64::new(0),
