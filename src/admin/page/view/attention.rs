@@ -4,7 +4,7 @@
 use maud::{Markup, html};
 
 use super::text::{Foreign, counted, until};
-use crate::admin::wire::{OverviewAnswer, StageWord, Warning, WarningKind};
+use crate::admin::wire::{LapsingEntry, OverviewAnswer, StageWord, Warning, WarningKind};
 
 /// Hours before entries of lists lapse in which they need attention.
 const LAPSING_HOURS: u64 = 24;
@@ -137,11 +137,11 @@ fn items(overview: &OverviewAnswer) -> Vec<Item> {
         command: "",
         section: "candidates",
     }));
-    let soon = overview
-        .lapsing
-        .iter()
-        .filter(|entry| until(overview.now, entry.lapses).as_secs() < LAPSING_HOURS * 3600);
-    let soon = soon.count() as u64;
+    let soon =
+        |entry: &&LapsingEntry| until(overview.now, entry.lapses).as_secs() < LAPSING_HOURS * 3600;
+    // An entry of a candidate is not in force, and mostly one of its policy as well.
+    let in_force = overview.lapsing.iter().filter(|entry| !entry.candidate);
+    let soon = in_force.filter(soon).count() as u64;
     if soon > 0 {
         let verb = if soon == 1 { "lapses" } else { "lapse" };
         let entries = if soon == 1 { "1 entry".to_owned() } else { format!("{soon} entries") };

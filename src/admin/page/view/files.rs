@@ -3,10 +3,10 @@
 use maud::{Markup, html};
 
 use super::table::{Column, numbers, table, words};
-use super::text::{Foreign, count, moment, or_dash, span, until};
+use super::text::{Foreign, count, counted, moment, or_dash, span, until};
 use crate::admin::wire::{
-    CandidateHits, DiagnosticReport, LapsingEntry, LastOutcome, LastReload, OverviewAnswer,
-    Severity,
+    CandidateHits, DiagnosticReport, HitClient, LapsingEntry, LastOutcome, LastReload,
+    OverviewAnswer, Severity,
 };
 use crate::observe::printable;
 
@@ -120,9 +120,18 @@ fn hits(candidate: &CandidateHits) -> Markup {
         @if candidate.clients.is_empty() { (or_dash(None)) }
         @for (index, hit) in candidate.clients.iter().enumerate() {
             @if index > 0 { ", " }
-            code { (Foreign(&hit.client)) } " (" (count(hit.tunnels)) ")"
+            code { (Foreign(&hit.client)) } " (" (affected(hit)) ")"
         }
+        @let more = candidate.client_count.saturating_sub(candidate.clients.len() as u64);
+        @if more > 0 { " and " (counted(more, "more client")) }
     }
+}
+
+/// What of a client a candidate would end or refuse.
+fn affected(hit: &HitClient) -> String {
+    let counts = [(hit.tunnels, "tunnel"), (hit.requests, "request")];
+    let some = counts.into_iter().filter(|(number, _)| *number > 0);
+    some.map(|(number, noun)| counted(number, noun)).collect::<Vec<_>>().join(", ")
 }
 
 /// The entries of lists that lapse soon.
