@@ -18,14 +18,14 @@ use crate::admin::wire::{
     self, AdminRequest as _, BanRequest, BansRequest, CloseAnswer, CloseRequest, ConfigAnswer,
     ConfigRequest, DecisionsRequest, DiffAnswer, DiffRequest, DrainAnswer, DrainRequest, Draining,
     ErrorAnswer, ExplainRequest, LapsingRequest, LogLevelRequest, OverviewRequest, PRODUCT,
-    RecentReload, RefusalsRequest, ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest,
-    TunnelsRequest, UnbanRequest,
+    PauseAnswer, PauseRequest, RecentReload, RefusalsRequest, ReloadAnswer, ReloadRequest,
+    ShutdownTimes, StatusRequest, TunnelsRequest, UnbanRequest,
 };
 use crate::admin::{
     bans, close, decisions, diff, lapsing, log_level, overview, staged, status, tunnels,
 };
 use crate::control::config::effective;
-use crate::control::reload::{AcceptedEffects, RecentPublish, ReloadOutcome, Trigger};
+use crate::control::reload::{AcceptedEffects, MAX_PAUSE, RecentPublish, ReloadOutcome, Trigger};
 use crate::policy::Policy;
 
 /// Most characters of a path that are logged.
@@ -37,7 +37,7 @@ const TOLD: &str = "told";
 /// The error for a request with any other path.
 const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/overview, /v1/config, /v1/tunnels, \
     /v1/decisions, /v1/refused, /v1/lapsing and /v1/bans, POST /v1/reload, /v1/close, /v1/drain, \
-    /v1/explain, /v1/diff, /v1/ban, /v1/unban and /v1/log-level";
+    /v1/explain, /v1/diff, /v1/pause, /v1/ban, /v1/unban and /v1/log-level";
 
 /// Answers one request of `caller`.
 pub async fn answer(
@@ -124,6 +124,10 @@ async fn carry_out(
         },
         UnbanRequest::PATH => match parse_request(method, query) {
             Ok(request) => answer_or_error(bans::unban(admin, request).await),
+            Err(wrong) => wrong.into_answer(),
+        },
+        PauseRequest::PATH => match parse_request(method, query) {
+            Ok(PauseRequest) => pause(admin).await,
             Err(wrong) => wrong.into_answer(),
         },
         DrainRequest::PATH => respond(method, query, |DrainRequest| drain(admin)),
@@ -284,6 +288,15 @@ async fn diff(admin: &AdminContext, request: DiffRequest) -> LoggedAnswer {
     let answer = diff::answer(&request, &preview, Timestamp::now());
     let (outcome, said) = answer_with(&answer);
     (if matches!(answer, DiffAnswer::Rejected { .. }) { "rejected" } else { outcome }, said)
+}
+
+async fn pause(admin: &AdminContext) -> LoggedAnswer {
+    match admin.requests.pause().await {
+        Some(()) => {
+            ("paused", answer_with(&PauseAnswer { pause_ms: MAX_PAUSE.as_millis() as u64 }).1)
+        }
+        None => ending_answer(),
+    }
 }
 
 async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {

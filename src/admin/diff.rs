@@ -1,11 +1,35 @@
 //! `POST /v1/diff`: what a reload would change now.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use crate::admin::difference::{ComparedGenerations, compare};
 use crate::admin::status::reports;
 use crate::admin::wire::{DiffAnswer, DiffRequest};
-use crate::control::reload::ReloadPreview;
+use crate::control::compile::{self, CompiledGeneration};
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::overlay::Overlay;
+use crate::control::reload::{ReloadImpact, ReloadPreview};
+use crate::snapshot::widening::widening;
+
+/// The answer to a request without an agent: what `overlay` would change in the files of `config`.
+///
+/// # Errors
+/// Every error in the files that would be changed.
+pub fn offline_diff(config: &Path, overlay: Overlay) -> Result<DiffAnswer, Vec<Diagnostic>> {
+    let CompiledGeneration { snapshot: before, settings, .. } =
+        compile::check_overlay(config, Overlay::default())?;
+    let request = DiffRequest { staged: true, ..DiffRequest::default() };
+    let (now, settings) = (Arc::new(before), Arc::new(settings));
+    let next = compile::check_overlay(config, overlay);
+    let at = Timestamp::now();
+    // No tunnel is open, and no bound of a reload holds a start.
+    let widening = next.as_ref().map(|next| widening(&now, &next.snapshot, at));
+    let impact = ReloadImpact { widening: widening.unwrap_or_default(), ..ReloadImpact::default() };
+    Ok(answer(&request, &ReloadPreview { now, settings, next, impact }, at))
+}
 
 /// The answer to `request`, made from the `preview` of a reload.
 pub fn answer(request: &DiffRequest, preview: &ReloadPreview, now: Timestamp) -> DiffAnswer {

@@ -38,6 +38,7 @@ mod tunnels;
 pub mod wire;
 
 pub use self::client_form::ClientForm;
+pub use self::diff::offline_diff;
 pub use self::explain::ExplainQuery;
 pub use self::history::ActivityHistory;
 pub use self::metrics_listener::MetricsListener;

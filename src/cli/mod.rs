@@ -3,6 +3,7 @@
 mod admin_client;
 #[cfg(test)]
 mod answer_mutations;
+mod apply;
 mod ban;
 mod bans;
 mod certificate;
@@ -69,6 +70,8 @@ enum Command {
     /// Compare the files with the running configuration, and list the tunnels that a reload would
     /// close.
     Diff(diff::DiffArgs),
+    /// Replace the configuration by a checked copy: all of its files, or none.
+    Apply(apply::ApplyArgs),
     /// Promote a candidate policy once every check passes.
     Promote(promote::PromoteArgs),
     /// Print the JSON Schema of the configuration files, for editors.
@@ -111,6 +114,7 @@ pub fn main() -> ExitCode {
         Command::Check(verb) => check::check(&verb),
         Command::Explain(verb) => explain::explain(&verb),
         Command::Diff(verb) => diff::diff(&verb),
+        Command::Apply(verb) => apply::apply(&verb),
         Command::Promote(verb) => promote::promote(&verb),
         Command::Schema(verb) => schema::schema(&verb),
         Command::Reload(verb) => reload::reload(&verb),

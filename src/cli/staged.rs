@@ -9,6 +9,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use sidegate::admin::wire::{StagedFile, StagedFiles};
+use sidegate::control::config::apply_journal::{ApplyJournal, JOURNAL};
+use sidegate::control::config::overlay::{Overlay, OverlayText};
 use sidegate::control::config::source::{Files, MAX_LIST_BYTES};
 use sidegate::control::config::{self, POLICIES};
 
@@ -47,6 +49,7 @@ impl StagedSet {
     /// A sentence: a path cannot be read, or it is not clear which file it is a copy of.
     pub fn read(config: &Path, paths: &[PathBuf]) -> Result<StagedSet, String> {
         let real = RealFolder::of(config)?;
+        real.refuse_interruption()?;
         let (mut copies, mut removed) = (Vec::new(), Vec::new());
         for path in paths {
             if path.is_dir() {
@@ -70,6 +73,23 @@ impl StagedSet {
         let files = copies.iter().filter_map(|copy| real.content(copy).transpose());
         let files = files.collect::<Result<_, _>>()?;
         Ok(StagedSet { folder: real.folder, files, removed })
+    }
+
+    /// Whether nothing differs from the real files.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.removed.is_empty()
+    }
+
+    /// The set as a pass reads it in place of the real files.
+    pub fn to_overlay(&self) -> Overlay {
+        let mut overlay = Overlay::default();
+        for file in &self.files {
+            let path = self.folder.join(&file.path);
+            let (bytes, real) = (file.bytes.clone().into(), Some(path.clone()));
+            overlay.insert(path, OverlayText { bytes, modified: None, mode: file.mode, real });
+        }
+        self.removed.iter().for_each(|path| overlay.remove(self.folder.join(path)));
+        overlay
     }
 
     /// The set as a request sends it.
@@ -115,6 +135,19 @@ impl RealFolder {
         match real(path).is_some_and(|copy| Some(copy) == real(&self.folder)) {
             true => Err(format!("{} is the configuration itself: name a copy", path.display())),
             false => Ok(()),
+        }
+    }
+
+    /// Refuses a comparison with files that are of two versions.
+    fn refuse_interruption(&self) -> Result<(), String> {
+        match ApplyJournal::read(&self.folder) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(format!(
+                "`sidegate apply` is under way in {} or was interrupted: `sidegate apply \
+                 --recover` puts its files right",
+                self.folder.display()
+            )),
+            Err(error) => Err(at(&self.folder.join(JOURNAL), &error)),
         }
     }
 
@@ -292,6 +325,15 @@ fn walk(folder: &Path) -> Result<Vec<PathBuf>, String> {
     }
     files.sort();
     Ok(files)
+}
+
+/// The hidden files of the folder and its policies.
+#[cfg(test)]
+pub fn hidden_files(folder: &Path) -> Vec<String> {
+    let folders = [folder.to_owned(), folder.join(POLICIES)];
+    let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with('.')).collect()
 }
 
 fn at(path: &Path, error: &io::Error) -> String {

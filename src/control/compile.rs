@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::overlay::Overlay;
 use crate::control::config::source::{Digest, Files};
 use crate::control::config::{
     self, BackendTlsSettings, ListFeed, LoadOptions, LoadedConfig, PolicySettings, RouteSettings,
@@ -106,6 +107,21 @@ pub fn promoted_fingerprint(config: &Path, promoted: &str) -> Result<Fingerprint
     let tickets = fresh_tickets(config)?;
     build(loaded, config, &fingerprint.all, None, &tickets)?;
     Ok(fingerprint)
+}
+
+/// Checks the files that `config` names as a start would, with the texts of `overlay` in place of
+/// files.
+///
+/// # Errors
+/// Every error in the files.
+pub fn check_overlay(
+    config: &Path,
+    overlay: Overlay,
+) -> Result<CompiledGeneration, Vec<Diagnostic>> {
+    let mut files = Files::for_person().with_overlay(Arc::new(overlay));
+    let loaded = config::load(&mut files, config, None)?;
+    let (digest, tickets) = (files.digest().to_string(), fresh_tickets(config)?);
+    build(loaded, config, &digest, None, &tickets)
 }
 
 /// The tests of the policy `name` that its candidate lacks, and the fingerprint of the files that

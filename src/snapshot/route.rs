@@ -56,7 +56,7 @@ pub struct Route {
 /// The certificates of a client that a backend gets (RFC 9440).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SentCertificate {
-    /// None.
+    /// No certificate of the client.
     Off,
     /// The client's own, in `Client-Cert`.
     Leaf,

@@ -168,8 +168,11 @@ async fn commands_end_with_1_when_outcome_and_status_disagree() {
 fn permitting(digest: &str) -> String {
     let nothing = "\"keys\":[],\"lists\":[],\"held\":[],\"diagnostics\":[]";
     let tunnels = "\"tunnels\":{\"open\":0,\"revoked\":0,\"by\":[],\"sample\":[]},\"streams\":{\"open\":0,\"revoked\":0,\"sample\":[]}";
-    let head = "\"schema\":1,\"outcome\":\"changed\",\"generation\":1,\"from\":\"x\",\"promote\":\"default\"";
-    format!("{{{head},\"to\":\"{digest}\",{nothing},{tunnels}}}")
+    let head = "\"schema\":1,\"outcome\":\"changed\",\"generation\":1,\"from\":\"x\",\"promote\":\"default\",\
+                \"staged\":false";
+    let widening =
+        "\"widening\":{\"networks\":0,\"ipv4\":0,\"ipv6_64\":0,\"clients\":[],\"rules\":[]}";
+    format!("{{{head},\"to\":\"{digest}\",{nothing},{tunnels},{widening}}}")
 }
 
 /// An agent that agrees to the promotion, and answers the next reload with `reloaded` of the files'
@@ -314,7 +317,8 @@ async fn commands_print_no_controls_of_an_agent() {
             &format!("{{\"schema\":1,\"outcome\":\"rejected\",\"diagnostics\":[{report}]}}"),
         ),
         line if line.contains("/v1/diff") => {
-            let head = "\"schema\":1,\"outcome\":\"rejected\",\"generation\":1,\"promote\":null";
+            let head = "\"schema\":1,\"outcome\":\"rejected\",\"generation\":1,\"promote\":null,\
+                        \"staged\":false";
             fake::json(422, &format!("{{{head},\"diagnostics\":[{report}]}}"))
         }
         _ => fake::json(400, &format!("{{\"schema\":1,\"error\":\"e{SPOILT}\"}}")),

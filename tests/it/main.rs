@@ -6,6 +6,7 @@ mod harness;
 
 mod activation;
 mod admin;
+mod apply;
 mod apps;
 mod backend_tls;
 mod backends;

@@ -125,6 +125,7 @@ impl Schemas {
             DiffAnswer,
             DrainAnswer,
             LogLevelAnswer,
+            PauseAnswer,
             BanAnswer,
             UnbanAnswer,
             BansAnswer,
@@ -375,7 +376,7 @@ fn json_schema_file_matches_the_types() {
     let file = Schemas::new().file();
     check("docs/spec/admin.schema.json", &file);
     let schema: Value = serde_json::from_str(&file).unwrap();
-    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(19), "every answer is in it");
+    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(20), "every answer is in it");
 }
 
 #[test]
@@ -410,6 +411,7 @@ fn admin_page_tables_match_the_types() {
         ("drain", answer("DrainAnswer", &["drain"])),
         ("log_level", answer("LogLevelAnswer", &["log_level"])),
         ("ban", answer("BanAnswer", &["ban_banned", "ban_refused"])),
+        ("pause", answer("PauseAnswer", &["pause"])),
         ("unban", answer("UnbanAnswer", &["unban_unbanned", "unban_not_banned"])),
         ("bans", answer("BansAnswer", &["bans"])),
         ("livez", answer("LivezAnswer", &["livez"])),
@@ -509,6 +511,7 @@ fn samples_have_every_field() {
         ("DiffAnswer", "diff"),
         ("DrainAnswer", "drain"),
         ("LogLevelAnswer", "log_level"),
+        ("PauseAnswer", "pause"),
         ("BanAnswer", "ban_"),
         ("UnbanAnswer", "unban_"),
         ("BansAnswer", "bans"),

@@ -22,6 +22,7 @@ mod log_level;
 mod message;
 mod overview;
 mod overview_activity;
+mod pause;
 mod query;
 mod reading;
 mod refused;
@@ -62,6 +63,7 @@ pub use self::overview_activity::{
     ActivityPoint, ActivityRates, BusyClient, CandidateHits, HitClient, ReasonCount,
     RefusedOverview, RefusedRow, RouteActivity,
 };
+pub use self::pause::{PauseAnswer, PauseRequest};
 pub use self::query::encode_query;
 pub use self::reading::{ReadError, Received, read};
 pub use self::refused::{

@@ -39,6 +39,7 @@ fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadE
         "/v1/lapsing" => of::<LapsingRequest>(query, &received),
         "/v1/reload" => of::<ReloadRequest>(query, &received),
         "/v1/explain" => of::<ExplainRequest>(query, &received),
+        "/v1/pause" => of::<PauseRequest>(query, &received),
         "/v1/diff" => of::<DiffRequest>(query, &received),
         "/v1/log-level" => of::<LogLevelRequest>(query, &received),
         "/v1/drain" => of::<DrainRequest>(query, &received),

@@ -2,16 +2,17 @@
 
 mod widening;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cli::admin_client;
+use crate::cli::admin_client::{self, AskError};
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
-use crate::cli::output::{print, print_error, print_error_lines, print_json};
+use crate::cli::output::{print, print_diagnostics, print_error, print_error_lines, print_json};
 use crate::cli::staged::StagedSet;
+use sidegate::admin::offline_diff;
 use sidegate::admin::wire::{
     Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, MAX_STAGED_BYTES, RevokedTunnel,
     StreamChanges, TunnelChanges,
@@ -44,14 +45,11 @@ pub struct DiffArgs {
 /// is exceeded.
 pub fn diff(verb: &DiffArgs) -> Exit {
     let config = &verb.config.config;
-    let request = match &*verb.staged {
-        [] => Ok(DiffRequest::default()),
-        paths => StagedSet::read(config, paths).and_then(|staged| staged_request(&staged)),
+    let answer = match &*verb.staged {
+        [] => admin_client::ask(config, &DiffRequest::default(), DIFF_TIMEOUT)
+            .map_err(|failure| failure.to_string()),
+        paths => StagedSet::read(config, paths).and_then(|staged| ask_staged(config, &staged)),
     };
-    let answer = request.and_then(|request| {
-        let answer = admin_client::ask(config, &request, DIFF_TIMEOUT);
-        answer.map_err(|failure| failure.to_string())
-    });
     let answer = match answer {
         Ok(answer) => answer,
         Err(failure) => {
@@ -70,6 +68,25 @@ pub fn diff(verb: &DiffArgs) -> Exit {
         print_error(format_args!("more than {bound} would be closed"));
     }
     exit
+}
+
+/// Compares `staged` with what runs, or with the files if no agent runs.
+///
+/// # Errors
+/// A sentence: there is no answer, or the files have errors.
+fn ask_staged(config: &Path, staged: &StagedSet) -> Result<DiffAnswer, String> {
+    match admin_client::ask(config, &staged_request(staged)?, DIFF_TIMEOUT) {
+        Ok(answer) => Ok(answer),
+        Err(AskError::NoAgent(sentence)) => {
+            print_error_lines(&format!("no agent runs, so the files are compared: {sentence}"));
+            let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+            offline_diff(&config, staged.to_overlay()).map_err(|errors| {
+                print_diagnostics(&errors);
+                "the files have errors, so that there is nothing to compare with".to_owned()
+            })
+        }
+        Err(AskError::Unknown(sentence)) => Err(sentence),
+    }
 }
 
 /// The request that compares `staged` with what runs.

@@ -3,6 +3,7 @@
 //! [`load`] is the entry point. Decides nothing about a request, compiles no snapshot and touches
 //! no socket. Reads only the files that `sidegate.toml` and the policies beside it name.
 
+pub mod apply_journal;
 mod certificate;
 mod client_auth;
 mod crl;
@@ -39,6 +40,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use self::apply_journal::JOURNAL;
 use self::diagnostic::{Diagnostic, Span};
 use self::disclosure::Disclosure;
 pub use self::document::unit::ShareOrCount;
@@ -58,10 +60,13 @@ pub use self::settings::{
     SettingSpans, Settings, ShutdownSettings, StateSetting, WatchMode, unwatched_interval,
 };
 use self::source::{FileError, Files, MAX_LIST_BYTES, MAX_TOML_BYTES};
-use self::source_text::{Finding, error};
+use self::source_text::{Finding, error, warning};
 use crate::control::systemd::sockets::PassedSockets;
 use crate::policy::list::List;
 use crate::policy::route::HostPattern;
+
+/// Most passes that are repeated because an apply began or ended meanwhile.
+const MAX_UNSETTLED_PASSES: usize = 5;
 
 /// Parses a duration above zero, as the keys of the files have it.
 ///
@@ -107,9 +112,11 @@ fn load_with_time(
 ) -> Result<LoadedConfig, Vec<Diagnostic>> {
     let LoadOptions { passed, promoted, known, rejects_expired_crls } = options;
     files.set_config(config);
+    let folder = config.parent().unwrap_or(Path::new(""));
+    let is_under_apply =
+        files.begin_under_journal(folder).map_err(|fault| vec![unsound_journal(folder, &fault)])?;
     let file = Arc::from(config.display().to_string());
     let bytes = files.read_toml(config).map_err(|fault| vec![unreadable(&file, &fault)])?;
-    let folder = config.parent().unwrap_or(Path::new(""));
     let nothing = ListFileCache::default();
     let known = known.unwrap_or(&nothing);
     let context = LoadContext::new(files, folder, known, now);
@@ -132,6 +139,7 @@ fn load_with_time(
     );
     let mut found = document.into_diagnostics();
     found.append(&mut load.found);
+    found.extend(is_under_apply.then(|| broken_off(folder)));
     found.extend(misnamed);
     let mut read = |source| {
         let (page, diagnostics) = policy::read(&mut load, source);
@@ -154,6 +162,42 @@ fn load_with_time(
     }
     let lists = load.lists;
     Ok(LoadedConfig { settings, baseline, policies, candidates, lists, warnings: found })
+}
+
+/// Runs passes over `config` until no `sidegate apply` has begun or ended during one, with new
+/// `files` for each.
+pub fn load_settled(
+    files: impl Fn() -> Files,
+    config: &Path,
+    options: LoadOptions<'_>,
+) -> (Files, Result<LoadedConfig, Vec<Diagnostic>>) {
+    for _ in 0..MAX_UNSETTLED_PASSES {
+        let mut files = files();
+        let loaded = load_with(&mut files, config, options);
+        if files.is_journal_current() {
+            return (files, loaded);
+        }
+    }
+    let folder = config.parent().unwrap_or(Path::new(""));
+    let fault = "begins and ends again and again, so that no version is whole";
+    (files(), Err(vec![unsound_journal(folder, fault)]))
+}
+
+/// Reports that the journal of `sidegate apply` in `folder` tells no version of the files.
+fn unsound_journal(folder: &Path, fault: &str) -> Diagnostic {
+    let remedy = "no version of the files is known to be whole: compare them with those named \
+                  .NAME.sidegate-before beside them, then remove the journal";
+    let file = folder.join(JOURNAL);
+    let sentence = format!("the journal of `sidegate apply` {fault}");
+    Diagnostic::for_file(&file, sentence, Some(remedy.into()))
+}
+
+/// Warns that the former version of the files in `folder` is read.
+fn broken_off(folder: &Path) -> Diagnostic {
+    let sentence = "`sidegate apply` is under way or was broken off: the files before it count";
+    let remedy = "if it is not under way: `sidegate apply --recover` puts those files back";
+    let file = folder.join(JOURNAL).display().to_string();
+    warning(sentence).with_remedy(remedy).into_diagnostic(Span::whole_file(file.into()))
 }
 
 /// Reports that `file`, the path of `sidegate.toml`, cannot be read because of `fault`.

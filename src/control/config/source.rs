@@ -19,6 +19,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::apply_journal::{ApplyJournal, ApplyState, FileChange, JournalFile};
 use super::disclosure::{Audience, Disclosure, is_secret};
 pub use super::file_error::FileError;
 use super::fs_executor::{FsExecutor, ReadProgress, RemainingTime};
@@ -54,6 +55,23 @@ pub struct Files {
     texts: BTreeSet<PathBuf>,
     /// Lists among them that hold as soon as they are saved.
     live: BTreeSet<PathBuf>,
+    /// The journal that the pass began under.
+    journal: JournalLook,
+}
+
+/// A look at the journal of `sidegate apply`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct JournalLook {
+    /// The folder of the journal. `None` means that no pass has begun.
+    folder: Option<PathBuf>,
+    /// Its text, if there is one.
+    text: Result<Option<Vec<u8>>, FileError>,
+}
+
+impl Default for JournalLook {
+    fn default() -> Self {
+        JournalLook { folder: None, text: Ok(None) }
+    }
 }
 
 /// Real paths of the folders that a file must be in.
@@ -105,8 +123,21 @@ impl Files {
     pub fn with_executor(executor: FsExecutor) -> Files {
         let (files, folders, own, within) = Default::default();
         let (overlay, texts, live) = Default::default();
+        let journal = JournalLook::default();
         let (left, audience) = (executor.new_budget(), Audience::Public);
-        Files { files, folders, executor, left, audience, own, within, overlay, texts, live }
+        Files {
+            files,
+            folders,
+            executor,
+            left,
+            audience,
+            own,
+            within,
+            overlay,
+            texts,
+            live,
+            journal,
+        }
     }
 
     /// Reads the texts of `overlay` in place of the files at their paths.
@@ -260,13 +291,71 @@ impl Files {
         if is_secret(text.as_bytes()) { Disclosure::Nothing } else { self.disclosure(path) }
     }
 
+    /// Reads the former version of every file that `sidegate apply` is replacing in `folder`.
+    /// Returns whether there is any.
+    ///
+    /// # Errors
+    /// A sentence: the journal or a former version cannot be read, so that no version is whole.
+    pub fn begin_under_journal(&mut self, folder: &Path) -> Result<bool, String> {
+        let look = JournalLook::at(folder, &self.executor, &mut self.left);
+        let text = look.text.clone();
+        self.journal = look;
+        let Some(text) = text.map_err(|fault| fault.to_string())? else { return Ok(false) };
+        let journal = ApplyJournal::decode(&text)?;
+        if journal.state == ApplyState::Replaced {
+            return Ok(false);
+        }
+        let mut overlay = Overlay::clone(&self.overlay);
+        for file in &journal.files {
+            let path = folder.join(&file.path);
+            // A text that the caller stages or holds is none of the disk.
+            if overlay.text(&path).is_some() {
+                continue;
+            }
+            match file.change {
+                FileChange::Added => overlay.remove(path),
+                FileChange::Replaced | FileChange::Removed => {
+                    overlay.insert(path, self.former(file)?);
+                }
+            }
+        }
+        self.overlay = Arc::new(overlay);
+        Ok(true)
+    }
+
+    /// The former version of `file`.
+    fn former(&mut self, file: &JournalFile) -> Result<OverlayText, String> {
+        let kept = file.former();
+        let mut read = |max| read_path(&kept, max, None, &self.executor, &mut self.left);
+        // With the bound of keys first, whose bytes are overwritten in the end.
+        let seen = match read(MAX_PEM_BYTES) {
+            PathRecord { bytes: Err(FileError::TooLarge { .. }), .. } => read(MAX_LIST_BYTES),
+            seen => seen,
+        };
+        let bytes = seen
+            .bytes
+            .map_err(|fault| format!("says that {} was kept, which {fault}", kept.display()))?;
+        let modified = seen.stamp.and_then(|stamp| stamp.modified);
+        let mode = seen.stamp.map(|stamp| stamp.mode).unwrap_or_default();
+        // The file itself decides how much may be shown, not the name that it is kept under.
+        Ok(OverlayText { bytes, modified, mode, real: Some(file.target.clone()) })
+    }
+
+    /// Whether the journal is still as the pass has found it.
+    pub fn is_journal_current(&self) -> bool {
+        let Some(folder) = &self.journal.folder else { return true };
+        JournalLook::at(folder, &self.executor, &mut self.executor.new_budget()) == self.journal
+    }
+
     /// Whether a second look finds the same sizes, times and bytes, so that no write is under way.
     /// Follows no reference inside the files and keeps nothing.
     pub fn unchanged(&self) -> bool {
         let mut left = self.executor.new_budget();
-        self.files.iter().all(|(path, seen)| {
-            self.overlay.text(path).is_some() || seen.is_current(path, &self.executor, &mut left)
-        })
+        self.is_journal_current()
+            && self.files.iter().all(|(path, seen)| {
+                self.overlay.text(path).is_some()
+                    || seen.is_current(path, &self.executor, &mut left)
+            })
     }
 
     /// Whether a file system did not answer in time.
@@ -452,6 +541,15 @@ impl Digests {
     pub fn changed(&self, next: &Digests) -> Vec<PathBuf> {
         let paths: BTreeSet<_> = self.0.keys().chain(next.0.keys()).collect();
         paths.into_iter().filter(|path| self.0.get(*path) != next.0.get(*path)).cloned().collect()
+    }
+}
+
+impl JournalLook {
+    fn at(folder: &Path, executor: &FsExecutor, left: &mut RemainingTime) -> JournalLook {
+        let path = folder.to_owned();
+        let text = executor.run(left, move |_| ApplyJournal::read(&path));
+        let text = text.map_err(FileError::from).and_then(|text| Ok(text?));
+        JournalLook { folder: Some(folder.to_owned()), text }
     }
 }
 

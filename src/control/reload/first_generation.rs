@@ -10,7 +10,7 @@ use crate::control::compile::{CompiledGeneration, build, fresh_tickets};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::fs_executor::FsExecutor;
 use crate::control::config::source::{Digest, Digests, Files};
-use crate::control::config::{self, ListFileCache};
+use crate::control::config::{self, ListFileCache, LoadOptions};
 use crate::control::reload::config_status::{ConfigStatus, ListFileStatus};
 use crate::control::systemd::sockets::PassedSockets;
 use crate::control::watch::WatchSet;
@@ -37,8 +37,10 @@ pub struct FirstGeneration {
 /// Every error in the files.
 pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, Vec<Diagnostic>> {
     let executor = FsExecutor::default();
-    let mut files = Files::with_executor(executor.clone());
-    let mut loaded = config::load(&mut files, config, Some(passed))?;
+    let options = LoadOptions { passed: Some(passed), ..LoadOptions::default() };
+    let files = || Files::with_executor(executor.clone());
+    let (files, loaded) = config::load_settled(files, config, options);
+    let mut loaded = loaded?;
     let known = std::mem::take(&mut loaded.lists);
     // Made once, and passed to every later generation: a reload must not end the clients' sessions.
     let tickets = fresh_tickets(config)?;

@@ -29,8 +29,8 @@ use self::prepare::{PreparedGeneration, RunningState};
 use self::read::{FilePass, half_renewal_timeout};
 use self::request::ReloaderRequest;
 pub use self::request::{
-    AcceptedEffects, RecentPublish, ReloadImpact, ReloadOutcome, ReloadPreview, ReloaderHandle,
-    Trigger,
+    AcceptedEffects, MAX_PAUSE, RecentPublish, ReloadImpact, ReloadOutcome, ReloadPreview,
+    ReloaderHandle, Trigger,
 };
 use self::task::{AttemptedFiles, BoundGeneration, ReloadStop, RequestReceiver};
 pub use self::task::{BindFn, ReloadContext, Reloader, TakeoverFn};
@@ -110,7 +110,15 @@ impl Reloader {
         let by_itself = |trigger| (trigger, AcceptedEffects::default(), None);
         let (trigger, accept, tx) = tokio::select! {
             request = self.receiver.requests.recv() => match request {
-                Some(ReloaderRequest::Reload { trigger, accept, tx }) => (trigger, accept, tx),
+                Some(ReloaderRequest::Reload { trigger, accept, tx }) => {
+                    self.watching.resume();
+                    (trigger, accept, tx)
+                }
+                Some(ReloaderRequest::Pause { tx }) => {
+                    self.watching.put_off(Instant::now() + MAX_PAUSE);
+                    let _ = tx.send(());
+                    return;
+                }
                 Some(ReloaderRequest::Preview { promoted, overlay, tx }) => {
                     // The caller may have been dropped.
                     let _ = tx.send(self.preview(promoted, overlay).await);

@@ -68,7 +68,8 @@ impl Reloader {
         let (config, passed) = (self.context.config.clone(), Arc::clone(&self.context.passed));
         let (known, executor) = (Arc::clone(&self.known), self.executor.clone());
         let read = move || {
-            let mut files = Files::with_executor(executor).with_overlay(overlay);
+            let files =
+                || Files::with_executor(executor.clone()).with_overlay(Arc::clone(&overlay));
             let promoted = promoted.as_deref();
             let options = LoadOptions {
                 passed: Some(&passed),
@@ -76,7 +77,7 @@ impl Reloader {
                 known: Some(&known),
                 rejects_expired_crls: false,
             };
-            let loaded = config::load_with(&mut files, &config, options);
+            let (files, loaded) = config::load_settled(files, &config, options);
             FilePass { files, loaded }
         };
         self.worker.run(read).await

@@ -13,6 +13,10 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::widening::Widening;
 use crate::tunnels::ReconcileImpact;
 
+/// Longest time for which saved files are not read while a command replaces them. A command that is
+/// killed meanwhile releases them by this alone.
+pub const MAX_PAUSE: Duration = Duration::from_secs(10);
+
 /// The event that triggered a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
@@ -115,6 +119,7 @@ pub struct ReloadImpact {
 /// A request to the reloader.
 pub(super) enum ReloaderRequest {
     Reload { trigger: Trigger, accept: AcceptedEffects, tx: Option<oneshot::Sender<ReloadOutcome>> },
+    Pause { tx: oneshot::Sender<()> },
     Preview { promoted: Option<String>, overlay: Arc<Overlay>, tx: oneshot::Sender<ReloadPreview> },
 }
 
@@ -146,6 +151,14 @@ impl ReloaderHandle {
     pub fn try_reload(&self) {
         // Not through the queue: a full one would lose the signal.
         self.signals.notify_one();
+    }
+
+    /// Reads no saved file until a reload is requested, for [`MAX_PAUSE`] at most. `None` means that
+    /// the process is ending.
+    pub async fn pause(&self) -> Option<()> {
+        let (tx, paused) = oneshot::channel();
+        self.asks.send(ReloaderRequest::Pause { tx }).await.ok()?;
+        paused.await.ok()
     }
 
     /// Previews a reload of the files and the texts of `overlay`, as if the candidate of the policy

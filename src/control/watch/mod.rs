@@ -54,6 +54,8 @@ pub struct FileWatch {
     /// Reason for a look that waits until writers are quiet, and since when. `None` means that none
     /// waits.
     pending: Option<(WakeReason, Instant)>,
+    /// Time until which no look is due. `None` means that looks are not put off.
+    paused: Option<Instant>,
 }
 
 /// A watch on its way to other folders, apart from the control plane's thread.
@@ -86,7 +88,18 @@ impl FileWatch {
             faulty: false,
             looked: Instant::now(),
             pending: None,
+            paused: None,
         }
+    }
+
+    /// Puts every look off until `until`: a command replaces files, and asks for a reload itself.
+    pub fn put_off(&mut self, until: Instant) {
+        self.paused = Some(until);
+    }
+
+    /// Ends a pause. Changes during the pause are looked at now.
+    pub fn resume(&mut self) {
+        self.paused = None;
     }
 
     /// Reason why the files are polled though they should be watched. `None` means that there is no
@@ -136,6 +149,10 @@ impl FileWatch {
     /// it off for too long; else `slow` after the last look, if all is well. Cancel-safe: `pending`
     /// keeps what was seen.
     pub async fn due(&mut self, slow: Duration) -> WakeReason {
+        if let Some(until) = self.paused {
+            sleep_until(until).await;
+            self.paused = None;
+        }
         let (mut why, began) = match self.pending {
             Some(pending) => pending,
             None => (self.first(slow).await, Instant::now()),

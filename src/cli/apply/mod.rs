@@ -1,0 +1,276 @@
+//! `sidegate apply`: replaces the configuration by a checked copy, all of its files or none.
+//!
+//! Nothing is written before the agent has compared exactly these files. The former files are put
+//! back unless the agent confirms that it runs the new ones.
+
+mod install;
+mod lock;
+mod report;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use self::install::Installation;
+use self::lock::ApplyLock;
+use self::report::{ApplyOutcome, ApplyReport};
+use crate::cli::admin_client::{self, AskError};
+use crate::cli::config_arg::ConfigArg;
+use crate::cli::diff::{self, DIFF_TIMEOUT, staged_request};
+use crate::cli::exit::Exit;
+use crate::cli::output::{print, print_diagnostics, print_error, print_error_lines, print_json};
+use crate::cli::promote::check_running;
+use crate::cli::reload::{self, RELOAD_TIMEOUT};
+use crate::cli::staged::StagedSet;
+use sidegate::admin::wire::{DiffAnswer, PauseRequest, ReloadAnswer, ReloadRequest};
+use sidegate::control::compile;
+use sidegate::control::config::apply_journal::{ApplyState, FileChange};
+
+/// Arguments of `sidegate apply`.
+#[derive(clap::Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// A copy of the configuration's folder, or copies of single files.
+    #[arg(value_name = "PATH", required_unless_present = "recover")]
+    paths: Vec<PathBuf>,
+    /// Apply without a question.
+    #[arg(long)]
+    yes: bool,
+    /// Only put the files right that an interrupted apply has left.
+    #[arg(long, conflicts_with = "paths")]
+    recover: bool,
+    /// Apply even if a list shrinks by more than its `max_shrink`; repeatable.
+    #[arg(long, value_name = "LIST")]
+    accept_shrink: Vec<String>,
+    /// Apply even if that closes more tunnels than `[reload] max_revoked` allows.
+    #[arg(long)]
+    accept_revocations: bool,
+    /// Apply even if that newly admits more addresses than `[reload] max_widened` allows.
+    #[arg(long)]
+    accept_widening: bool,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Applies the copy. Ends with 1 if it is rejected, declined or taken back.
+pub fn apply(verb: &ApplyArgs) -> Exit {
+    // Absolute, as the agent has it: the digest covers the paths of the files.
+    let config = &verb.config.config;
+    let config = std::path::absolute(config).unwrap_or_else(|_| config.clone());
+    let mut report = ApplyReport::default();
+    match run_steps(verb, &config, &mut report) {
+        Ok(outcome) => report.outcome = outcome,
+        Err(sentence) => {
+            print_error(&sentence);
+            report.error = Some(sentence);
+        }
+    }
+    if verb.json {
+        print_json(&report);
+    }
+    match report.outcome {
+        ApplyOutcome::Applied | ApplyOutcome::Unchanged | ApplyOutcome::Recovered => Exit::Success,
+        ApplyOutcome::Declined | ApplyOutcome::Failed => Exit::Failure,
+    }
+}
+
+/// Runs all steps, and takes them back if one fails.
+///
+/// # Errors
+/// A sentence: why nothing is applied, or that the former files are back.
+fn run_steps(
+    verb: &ApplyArgs,
+    config: &Path,
+    report: &mut ApplyReport,
+) -> Result<ApplyOutcome, String> {
+    let folder = config.parent().unwrap_or(Path::new("/"));
+    let _lock = ApplyLock::take(folder)?;
+    recover(verb, folder, report)?;
+    if verb.recover {
+        return Ok(ApplyOutcome::Recovered);
+    }
+    let staged = StagedSet::read(config, &verb.paths)?;
+    if staged.is_empty() {
+        say(verb, "nothing to apply: the copy equals the files");
+        return Ok(ApplyOutcome::Unchanged);
+    }
+    let installation = Installation::new(&staged)?;
+    let expected = compare(verb, config, &staged, report)?;
+    list_files(verb, &installation, report);
+    if !verb.yes && !confirm()? {
+        say(verb, "nothing was changed");
+        return Ok(ApplyOutcome::Declined);
+    }
+    let Some(digest) = expected else {
+        installation.install()?;
+        installation.run(&installation.finish_steps())?;
+        say(verb, "applied: the files are in place, and count from the next start on");
+        return Ok(ApplyOutcome::Applied);
+    };
+    pause_watch(config)?;
+    installation.install()?;
+    match reload(verb, config, &digest, &installation) {
+        Ok(answer) => {
+            // Not worth a rollback: the next run removes the rest.
+            if let Err(why) = installation.run(&installation.finish_steps()) {
+                print_error(format_args!("applied, but not cleaned up: {why}"));
+            }
+            if !verb.json {
+                reload::print_text(&answer);
+            }
+            say(verb, "applied");
+            Ok(ApplyOutcome::Applied)
+        }
+        Err(why) => {
+            let restored = installation.restore();
+            // The agent has read the rejected files, and reports their errors until it reads again.
+            let _ = admin_client::ask(config, &ReloadRequest::default(), RELOAD_TIMEOUT);
+            Err(format!("not applied: {why}; {restored}"))
+        }
+    }
+}
+
+/// Prints a line of the text output.
+fn say(verb: &ApplyArgs, line: &str) {
+    if !verb.json {
+        print(line);
+    }
+}
+
+/// Puts the files right that an interrupted apply has left in `folder`.
+fn recover(verb: &ApplyArgs, folder: &Path, report: &mut ApplyReport) -> Result<(), String> {
+    let Some((found, state)) = Installation::interrupted(folder)? else {
+        if verb.recover {
+            say(verb, "no interrupted apply was found");
+        }
+        return Ok(());
+    };
+    let (steps, what) = match state {
+        ApplyState::Replacing => (found.restore_all_steps(), "was rolled back: its former files"),
+        ApplyState::Replaced => (found.finish_steps(), "was complete: its new files"),
+    };
+    found.run(&steps).map_err(|why| {
+        format!("an interrupted apply cannot be put right: {why}; the former files count")
+    })?;
+    let line = format!("an interrupted apply {what} are in place");
+    say(verb, &line);
+    report.recovered = Some(line);
+    Ok(())
+}
+
+/// Compares `staged` with what runs, and prints the difference. Returns the digest that the agent
+/// will confirm. `None` means that no agent runs, and that the files are sound.
+///
+/// # Errors
+/// A sentence: the files are wrong, a reload would be held, or the agent's answer is not known.
+fn compare(
+    verb: &ApplyArgs,
+    config: &Path,
+    staged: &StagedSet,
+    report: &mut ApplyReport,
+) -> Result<Option<String>, String> {
+    let answer = match admin_client::ask(config, &staged_request(staged)?, DIFF_TIMEOUT) {
+        Ok(answer) => answer,
+        Err(AskError::NoAgent(sentence)) => {
+            check_alone(config, staged)?;
+            print_error_lines(&format!(
+                "the tunnels that this would close are not known, because no agent runs: {sentence}"
+            ));
+            return Ok(None);
+        }
+        Err(AskError::Unknown(sentence)) => return Err(sentence),
+    };
+    if !verb.json {
+        diff::print_text(&answer);
+    }
+    let (DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes)) = &answer else {
+        report.diff = Some(answer);
+        return Err("nothing was changed".into());
+    };
+    let accepts = verb.accept_revocations || verb.accept_widening || !verb.accept_shrink.is_empty();
+    let (is_held, digest) = (!changes.held.is_empty() && !accepts, changes.to.clone());
+    report.diff = Some(answer);
+    if is_held { Err("held: nothing was changed".into()) } else { Ok(Some(digest)) }
+}
+
+/// Checks `staged` without an agent, as a start would.
+fn check_alone(config: &Path, staged: &StagedSet) -> Result<(), String> {
+    compile::check_overlay(config, staged.to_overlay()).map(drop).map_err(|errors| {
+        print_diagnostics(&errors);
+        "the staged files have errors: nothing was changed".to_owned()
+    })
+}
+
+/// Prints what happens to each file.
+fn list_files(verb: &ApplyArgs, installation: &Installation, report: &mut ApplyReport) {
+    for (file, is_linked) in installation.places() {
+        let (verb_word, list) = match file.change {
+            FileChange::Replaced => ("replaces", &mut report.replaced),
+            FileChange::Added => ("adds", &mut report.added),
+            FileChange::Removed => ("removes", &mut report.removed),
+        };
+        let path = file.path.display().to_string();
+        let leads = match is_linked && file.change != FileChange::Removed {
+            true => format!(", which is {}", file.target.display()),
+            false => String::new(),
+        };
+        say(verb, &format!("  {verb_word} {path}{leads}"));
+        list.push(path);
+    }
+}
+
+/// Asks on the terminal whether to go on.
+///
+/// # Errors
+/// A sentence: there is no terminal to ask on.
+fn confirm() -> Result<bool, String> {
+    if !io::stdin().is_terminal() {
+        return Err("nothing was changed: without a terminal, --yes applies the files".into());
+    }
+    let mut out = io::stderr();
+    let asked = write!(out, "Apply? [y/N] ").and_then(|()| out.flush());
+    let mut line = String::new();
+    asked.and_then(|()| io::stdin().read_line(&mut line)).map_err(|error| error.to_string())?;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
+
+/// Has the agent read no saved file until the next reload, for ten seconds at most.
+fn pause_watch(config: &Path) -> Result<(), String> {
+    let answer = admin_client::ask(config, &PauseRequest, RELOAD_TIMEOUT);
+    answer.map(drop).map_err(|failure| format!("nothing was changed: {failure}"))
+}
+
+/// Makes the agent reload, and waits until it confirms that it runs the files of `digest`.
+///
+/// # Errors
+/// A sentence: the agent rejects them, or doesn't confirm that they run.
+fn reload(
+    verb: &ApplyArgs,
+    config: &Path,
+    digest: &str,
+    installation: &Installation,
+) -> Result<ReloadAnswer, String> {
+    let request = ReloadRequest {
+        wait: true,
+        accept_shrink: verb.accept_shrink.clone(),
+        accept_revocations: verb.accept_revocations,
+        accept_widening: verb.accept_widening,
+    };
+    let answer = admin_client::ask(config, &request, RELOAD_TIMEOUT)
+        .map_err(|failure| failure.to_string())?;
+    let confirmed = check_running(&answer, digest).or_else(|why| match answer {
+        // A feed may have written a list meanwhile. The agent has read after all files were in
+        // place, so that it runs ours if they still are.
+        ReloadAnswer::Published { .. } | ReloadAnswer::Unchanged { .. }
+            if installation.is_in_place() =>
+        {
+            Ok(())
+        }
+        _ => Err(why),
+    });
+    if confirmed.is_err() && !verb.json {
+        reload::print_text(&answer);
+    }
+    confirmed.map(|()| answer)
+}
