@@ -38,11 +38,13 @@ pub struct TraceRules {
     pub mode: TraceparentMode,
     /// Share of the traces that begin here and are flagged as sampled, in percent.
     pub sampled_percent: u8,
+    /// Whether spans of sampled traces are exported.
+    pub exports: bool,
 }
 
 impl Default for TraceRules {
     fn default() -> Self {
-        TraceRules { mode: TraceparentMode::default(), sampled_percent: 100 }
+        TraceRules { mode: TraceparentMode::default(), sampled_percent: 100, exports: false }
     }
 }
 
@@ -50,7 +52,13 @@ impl TraceRules {
     /// The trace of a request with these fields. `None` means that it has none: no valid one was
     /// sent, and none is made.
     pub fn trace_of(self, headers: &HeaderMap) -> Option<TraceContext> {
-        let sent = || TraceContext::of_request(headers);
+        let sent = || {
+            let mut sent = TraceContext::of_request(headers)?;
+            sent.is_exported = self.exports && sent.is_sampled;
+            // The backend's spans are children of our own.
+            sent.own = sent.is_exported.then(SpanId::random);
+            Some(sent)
+        };
         match self.mode {
             TraceparentMode::Pass => sent(),
             TraceparentMode::Make => sent().or_else(|| Some(self.begin())),
@@ -66,6 +74,7 @@ impl TraceRules {
             parent: None,
             is_sampled,
             own: Some(SpanId::random()),
+            is_exported: self.exports && is_sampled,
         }
     }
 }
@@ -75,6 +84,11 @@ impl TraceRules {
 pub struct TraceId(u128);
 
 impl TraceId {
+    /// The number as 16 bytes, the most significant one first.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
     /// A random number (W3C Trace Context Level 2 §3.2.2.3 recommends that all of it is).
     fn random() -> TraceId {
         // Zero is invalid (§3.2.2.3).
@@ -93,8 +107,13 @@ impl fmt::Display for TraceId {
 pub struct SpanId(u64);
 
 impl SpanId {
-    /// A random number.
-    fn random() -> SpanId {
+    /// The number as 8 bytes, the most significant one first.
+    pub fn to_bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+
+    /// A random number, as of a new span.
+    pub fn random() -> SpanId {
         // Zero is invalid (§3.2.2.4).
         SpanId(rand::random_range(1..=u64::MAX))
     }
@@ -118,6 +137,8 @@ pub struct TraceContext {
     /// The span of the request in this process, which its backend gets as the parent. `None` means
     /// that the backend gets the field as it was sent.
     pub own: Option<SpanId>,
+    /// Whether spans of the request are exported.
+    is_exported: bool,
 }
 
 impl TraceContext {
@@ -151,7 +172,13 @@ impl TraceContext {
             parent: Some(SpanId(parent as u64)),
             is_sampled: flags as u8 & SAMPLED != 0,
             own: None,
+            is_exported: false,
         })
+    }
+
+    /// The span of the request, if it is exported.
+    pub fn exported(&self) -> Option<SpanId> {
+        self.own.filter(|_| self.is_exported)
     }
 
     /// The value of `traceparent` for the backend. `None` means that what was sent is passed on.
@@ -198,7 +225,7 @@ mod tests {
     }
 
     fn with(mode: TraceparentMode, sampled_percent: u8) -> TraceRules {
-        TraceRules { mode, sampled_percent }
+        TraceRules { mode, sampled_percent, exports: false }
     }
 
     #[test]

@@ -84,7 +84,7 @@ fn tunnel(SelectedEntry { entry, kind }: &SelectedEntry, now: Timestamp) -> Tunn
         origin: entry.request.origin.as_deref().map(str::to_owned),
         subprotocol: entry.subprotocol.as_deref().map(str::to_owned),
         request_id: entry.request_id.to_string(),
-        trace_id: entry.trace_id.map(|trace| trace.to_string()),
+        trace_id: entry.trace.map(|trace| trace.trace_id.to_string()),
         opened: Time(entry.opened),
         seconds: seconds_open(entry, now),
         from_client: traffic(from_client),

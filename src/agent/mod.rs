@@ -40,7 +40,7 @@ use crate::control::reload::{
 use crate::control::resolve::{Lookup, Resolver};
 use crate::control::state_dir::StateDir;
 use crate::control::systemd::{self, sockets::PassedSockets};
-use crate::data::context::DataPlane;
+use crate::data::context::{DataPlane, Observers};
 use crate::data::http::head::HeadReader;
 use crate::data::listener::ListeningSocket;
 use crate::lifecycle::{Lifecycle, Stage};
@@ -324,8 +324,11 @@ fn planes(
     let plane = DataPlane::new(
         Arc::clone(&context.live),
         Arc::clone(&context.tunnels),
-        Arc::clone(&context.metrics),
-        Arc::clone(&context.recent),
+        Observers {
+            metrics: Arc::clone(&context.metrics),
+            recent: Arc::clone(&context.recent),
+            spans: Arc::default(),
+        },
         Arc::clone(&context.lifecycle),
         max,
         heads,

@@ -77,19 +77,7 @@ impl Planes {
             }
         };
         let (end, ending) = watch::channel(false);
-        for (index, sockets) in sockets.into_iter().enumerate() {
-            let (plane, ending) = (Arc::clone(&self.plane), ending.clone());
-            let name = format!("data-{index}");
-            // Registered before its thread starts, so that a thread that never starts is noticed as
-            // well.
-            let heartbeat = self.heartbeats.register(&*name);
-            let thread = Builder::new().name(name).spawn(move || {
-                if let Err(error) = data::run_thread(&plane, sockets, heartbeat, ending) {
-                    tracing::error!(%error, "a data-plane thread ended");
-                }
-            });
-            self.threads.extend(thread.ok());
-        }
+        self.start_threads(sockets, &ending);
         runtime.block_on(async {
             let stop = CancellationToken::new();
             let facts = StatusSources {
@@ -118,6 +106,7 @@ impl Planes {
             self.tracker.spawn(async move { ending.run_until_cancelled(levels.expire()).await });
             let (admin, ending) = (Arc::clone(&admin), stop.clone());
             self.tracker.spawn(async move { ending.run_until_cancelled(admin.sample()).await });
+            let exporting = self.export_spans(&stop);
             listening.start(&self.tracker, &stop);
             let mut stages = lifecycle.subscribe();
             // An error would mean that the lifecycle is gone, but `self` holds it.
@@ -128,6 +117,7 @@ impl Planes {
             }
             stop.cancel();
             self.tracker.close();
+            exporting.wait().await;
         });
         for thread in self.threads.drain(..) {
             // A panic of the thread is in the log already.
@@ -136,6 +126,42 @@ impl Planes {
         // A message to a manager that reads nothing may block its thread, and must not delay the
         // end.
         runtime.shutdown_timeout(FINAL_LOG_TIMEOUT);
+    }
+
+    /// Starts the threads of the data plane, which end with `ending`.
+    fn start_threads(
+        &mut self,
+        sockets: Vec<UnboundedReceiver<ListeningSocket>>,
+        ending: &watch::Receiver<bool>,
+    ) {
+        for (index, sockets) in sockets.into_iter().enumerate() {
+            let (plane, ending) = (Arc::clone(&self.plane), ending.clone());
+            let name = format!("data-{index}");
+            // Registered before its thread starts, so that a thread that never starts is noticed as
+            // well.
+            let heartbeat = self.heartbeats.register(&*name);
+            let thread = Builder::new().name(name).spawn(move || {
+                if let Err(error) = data::run_thread(&plane, sockets, heartbeat, ending) {
+                    tracing::error!(%error, "a data-plane thread ended");
+                }
+            });
+            self.threads.extend(thread.ok());
+        }
+    }
+
+    /// Starts the exporter of spans, in a binary that has one. It ends soon after `stop`.
+    fn export_spans(&self, stop: &CancellationToken) -> TaskTracker {
+        let tracker = TaskTracker::new();
+        #[cfg(feature = "otlp")]
+        {
+            let (spans, settings) =
+                (Arc::clone(&self.plane.spans), Arc::clone(&self.config_status));
+            tracker.spawn(crate::control::otlp::export(spans, settings, stop.clone()));
+        }
+        #[cfg(not(feature = "otlp"))]
+        let _ = stop;
+        tracker.close();
+        tracker
     }
 
     /// Carries out a drain (`docs/spec/wire.md`, "Drain"): lets everything end, and cuts the rest

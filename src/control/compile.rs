@@ -242,7 +242,7 @@ fn compile(
         numbered: numbers.given,
         policies,
         baseline: pages.baseline.map(|page| Arc::new(policy(page, None))),
-        traces: settings.traces,
+        traces: settings.traces.rules,
         bans: before.map_or_else(Arc::default, |before| Arc::clone(&before.bans)),
     })
 }

@@ -11,6 +11,8 @@ mod dropped_tests;
 pub mod identity_watch;
 pub mod lint;
 pub mod malloc_trim;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod policy_tests;
 pub mod reconcile;
 pub mod reload;

@@ -17,6 +17,7 @@ use crate::observe::log::decision::{self, ConnectionRefusal, LogContext};
 use crate::observe::log::throttle::{LineKind, LogThrottle};
 use crate::observe::metrics::{Metrics, ThreadMetrics};
 use crate::observe::recent::{RecentDecision, RecentDecisions, ThreadDecisions};
+use crate::observe::spans::SpanQueue;
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::Tunnels;
 
@@ -30,6 +31,8 @@ pub struct DataPlane {
     pub metrics: Arc<Metrics>,
     /// The recent decisions, of which each thread has its part.
     pub recent: Arc<RecentDecisions>,
+    /// The spans that wait for an exporter.
+    pub spans: Arc<SpanQueue>,
     /// The cap on the connections of the whole process.
     pub total: ConnectionCap,
     /// The stage of the process: at `closing`, accepting stops and plain connections finish their
@@ -45,23 +48,34 @@ pub struct DataPlane {
     pub(super) backends: Arc<BackendTable>,
 }
 
+/// Where the data plane reports.
+pub struct Observers {
+    /// The metrics of the process.
+    pub metrics: Arc<Metrics>,
+    /// The recent decisions of the process.
+    pub recent: Arc<RecentDecisions>,
+    /// The spans that wait for an exporter.
+    pub spans: Arc<SpanQueue>,
+}
+
 impl DataPlane {
     /// Makes the state that all threads share, with room for `connections` in all.
     pub fn new(
         live: Arc<CurrentSnapshot>,
         tunnels: Arc<Tunnels>,
-        metrics: Arc<Metrics>,
-        recent: Arc<RecentDecisions>,
+        observers: Observers,
         lifecycle: Arc<Lifecycle>,
         connections: usize,
         heads: HeadReader,
     ) -> Arc<Self> {
+        let Observers { metrics, recent, spans } = observers;
         let backends = BackendTable::new(Arc::clone(&metrics));
         Arc::new(DataPlane {
             live,
             tunnels,
             metrics,
             recent,
+            spans,
             total: ConnectionCap::new(connections),
             lifecycle,
             heads,

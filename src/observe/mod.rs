@@ -7,3 +7,4 @@ pub mod log;
 pub mod metrics;
 pub mod printable;
 pub mod recent;
+pub mod spans;

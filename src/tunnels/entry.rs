@@ -18,7 +18,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::route::Route;
 use crate::snapshot::{Judgement, Permit, Snapshot};
 use crate::sync::lock;
-use crate::trace_context::TraceId;
+use crate::trace_context::TraceContext;
 use crate::tunnels::traffic::TrafficCell;
 
 /// Age at which an exchange is a stream: it counts towards `streams` and `max_revoked`.
@@ -37,7 +37,7 @@ pub struct LiveEntry {
     /// Request id of the attempt, as in the logs of both sides.
     pub request_id: Box<str>,
     /// The trace of the attempt. `None` means that it has none.
-    pub trace_id: Option<TraceId>,
+    pub trace: Option<TraceContext>,
     /// The subprotocol of the tunnel. `None` means no subprotocol.
     pub subprotocol: Option<Box<str>>,
     /// Time at which it opened.
@@ -73,7 +73,7 @@ pub struct RequestSource {
     /// Request id, as in the log.
     pub request_id: Box<str>,
     /// The trace of the request. `None` means that it has none.
-    pub trace_id: Option<TraceId>,
+    pub trace: Option<TraceContext>,
     /// The subprotocol that the backend chose. `None` means no subprotocol.
     pub subprotocol: Option<Box<str>>,
 }
@@ -174,7 +174,7 @@ impl LiveEntry {
             peer: from.peer,
             request,
             request_id: from.request_id,
-            trace_id: from.trace_id,
+            trace: from.trace,
             subprotocol: from.subprotocol,
             opened,
             traffic: TrafficCell::default(),

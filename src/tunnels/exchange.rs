@@ -90,8 +90,7 @@ mod tests {
     ) -> ExchangeRegistration {
         let judged = live.load().judge(subject, &request("localhost"), None, Timestamp::now());
         let peer = Peer::new([192, 0, 2, 254].into());
-        let from =
-            RequestSource { peer, request_id: "abc".into(), trace_id: None, subprotocol: None };
+        let from = RequestSource { peer, request_id: "abc".into(), trace: None, subprotocol: None };
         let permit = judged.verdict.unwrap();
         tunnels.begin_exchange(&permit, request("localhost"), from, Timestamp::now)
     }

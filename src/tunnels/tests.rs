@@ -57,7 +57,7 @@ pub fn enter(slot: Slot) -> (Registration, Arc<LiveEntry>) {
     let from = RequestSource {
         peer: Peer::new([192, 0, 2, 254].into()),
         request_id: "abc".into(),
-        trace_id: None,
+        trace: None,
         subprotocol: None,
     };
     slot.enter(request("localhost"), from, Timestamp::now)

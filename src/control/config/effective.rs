@@ -54,8 +54,9 @@ pub fn settings(settings: &Settings) -> Value {
             process::STATE.shown(&settings.process.state),
         ])),
         keys::TRACING.shown_as(object([
-            tracing::TRACEPARENT.shown(&settings.traces.mode),
-            tracing::SAMPLED.shown(&settings.traces.sampled_percent),
+            tracing::TRACEPARENT.shown(&settings.traces.rules.mode),
+            tracing::SAMPLED.shown(&settings.traces.rules.sampled_percent),
+            tracing::OTLP.shown(&settings.traces.collector),
         ])),
         keys::LISTENER.shown_as(all(settings.listeners.iter().map(|one| listener(one)).collect())),
         keys::CERTIFICATE.shown_as(all(settings

@@ -39,8 +39,8 @@ pub struct Settings {
     pub lists_from: Vec<Box<str>>,
     /// Settings that need a restart, from `[process]`.
     pub process: ProcessSettings,
-    /// How traces are passed on and made, from `[tracing]`.
-    pub traces: TraceRules,
+    /// Traces and their spans, from `[tracing]`.
+    pub traces: TraceSettings,
     /// The listeners, in the order written.
     pub listeners: Vec<Arc<Listener>>,
     /// The certificates, in the order written. The first is the default.
@@ -116,6 +116,15 @@ impl SettingSpans {
     fn or_file(&self, place: Option<&Span>) -> Span {
         place.unwrap_or(&self.file).clone()
     }
+}
+
+/// The traces of requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceSettings {
+    /// How traces are passed on and made.
+    pub rules: TraceRules,
+    /// URL of the collector of spans, without a slash at its end. `None` means off.
+    pub collector: Option<Box<str>>,
 }
 
 /// Settings of the process, which are taken once.

@@ -350,7 +350,7 @@ impl HttpService {
         request.path.keep_form(route.paths == PathForwarding::AsIs);
         forward::to_backend(&mut attempt.head, &request, route, &log.forwarded, log.names())?;
         let (subject, host) = (slot.permit().subject(), request.host.name());
-        log.tried.preamble = self.connection.preamble(route, subject, host);
+        log.note_dial(self.connection.preamble(route, subject, host));
         let overdue = self.drain_overdue(log.began);
         // An answer that has come is used, even if the drain is due in the same turn.
         let answer = tokio::select! {
@@ -358,6 +358,7 @@ impl HttpService {
             answer = self.thread.backend_client.upgrade(slot.permit(), attempt, handshake, &mut log.tried) => answer,
             () = overdue => Err(Refusal::Draining),
         };
+        log.note_answer();
         compare_choice(log, candidate, &answer);
         match answer? {
             UpgradeOutcome::Other(answer) => {

@@ -27,6 +27,7 @@ mod timers;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
@@ -42,7 +43,7 @@ use crate::data::connection::http1::serve_http;
 use crate::data::connection::identify::{Identified, Unidentified};
 use crate::data::connection::linger::{Lingering, linger};
 use crate::data::connection::open_guard::OpenGuard;
-use crate::data::connection::request_log::ConnectionInfo;
+use crate::data::connection::request_log::{ConnectionInfo, OpeningMoments};
 use crate::data::connection::service::HttpService;
 use crate::data::context::ThreadContext;
 use crate::data::http::deadlines::HttpDeadlines;
@@ -51,6 +52,7 @@ use crate::data::stream::socket::Socket;
 use crate::data::tunnel::{Tunnel, TunnelOutcome};
 use crate::observe::log::decision::{self, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
+use crate::observe::spans::FinishedSpan;
 use crate::policy::certificate::ClientCertificate;
 use crate::policy::network::{Client, Peer};
 use crate::policy::proxied::Endpoints;
@@ -100,9 +102,7 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
         admission,
         closing,
     } = accepted;
-    // Holds where no later step sets another end, as for a client that just leaves.
-    let end = ConnectionEnd::Client;
-    let mut open_guard = OpenGuard { thread: Arc::clone(&thread), listener: metrics, end, places };
+    let mut open_guard = OpenGuard::new(&thread, metrics, places);
 
     // One deadline for the header, the wait and the handshake: a client that displaces another gets
     // no more time.
@@ -147,6 +147,7 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
         tls_version: stream.tls_version(),
         proxied,
         served,
+        opening: opening(&thread, deadline - rules.listener.timeouts.tls),
         closing,
     };
     let deadlines = deadlines_of(&rules, guard);
@@ -156,6 +157,17 @@ pub async fn serve(thread: Arc<ThreadContext>, accepted: AcceptedConnection) {
     let client = service.latest_client();
     drop(service);
     conclude(&thread, outcome, open_guard, client);
+}
+
+/// The moments of a connection that was accepted then, and is ready for its first request now.
+/// `None` means that no spans are exported.
+fn opening(thread: &ThreadContext, accepted: Instant) -> Option<OpeningMoments> {
+    let exports = thread.plane.live.load().traces.exports;
+    exports.then(|| OpeningMoments {
+        accepted,
+        secured: Instant::now(),
+        has_request: AtomicBool::new(false),
+    })
 }
 
 /// The subject of a connection's requests, with what the connection shows. `named_by` is the peer
@@ -241,6 +253,8 @@ impl RecordedTunnel {
         let route = &self.tunnel.route().name;
         self.tunnel.metrics().tunnel_closed(&closed, refusal);
         decision::log_tunnel_closed(route, entry, &closed, refusal);
+        let span = FinishedSpan::of_end(route, entry, &closed, refusal);
+        self.open_guard.thread.plane.spans.keep(span);
     }
 }
 

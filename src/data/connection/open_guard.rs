@@ -21,6 +21,19 @@ pub struct OpenGuard {
     pub places: CapGuards,
 }
 
+impl OpenGuard {
+    /// A connection of this listener that has just been accepted.
+    pub fn new(
+        thread: &Arc<ThreadContext>,
+        listener: Arc<ListenerMetrics>,
+        places: CapGuards,
+    ) -> Self {
+        // Holds where no later step sets another end, as for a client that just leaves.
+        let end = ConnectionEnd::Client;
+        OpenGuard { thread: Arc::clone(thread), listener, end, places }
+    }
+}
+
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         if std::thread::panicking() {

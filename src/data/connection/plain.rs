@@ -146,7 +146,7 @@ impl HttpService {
     ) -> Result<Response<ResponseBody>, Rejection> {
         let Forward { head, request, permit, version, trailers, is_expected } = forward;
         let host = request.host.name();
-        log.tried.preamble = self.connection.preamble(permit.route(), permit.subject(), host);
+        log.note_dial(self.connection.preamble(permit.route(), permit.subject(), host));
         // Entered before the dial: a reload or a drain reaches the request while it waits.
         let mut in_flight = self.begin_exchange(&permit, request, log, head.method.is_safe());
         let (mut body, fault) = if log.has_body {
@@ -162,6 +162,7 @@ impl HttpService {
             backend_client.forward(&permit, head, body, &fault, &self.deadlines, &mut log.tried);
         match in_flight.run_until(put).await {
             Ok(Ok(answer)) => {
+                log.note_answer();
                 let mut answer = check_answer(answer, &mut in_flight, version, trailers);
                 if version == Version::HTTP_10 && ends_with_connection(&answer) {
                     // Only the end of the connection ends it, whatever the client asked for.

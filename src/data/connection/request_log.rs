@@ -5,6 +5,8 @@
 
 use std::cell::LazyCell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
@@ -26,6 +28,7 @@ use crate::observe::metrics::{
     CandidateDifference, ListenerMetrics, RefusalDelivery, RequestKind, RequestResult,
 };
 use crate::observe::recent::RecentDecision;
+use crate::observe::spans::{FinishedSpan, RequestMoments, before};
 use crate::policy::Policy;
 use crate::policy::ban::Ban;
 use crate::policy::forwarded::Derivation;
@@ -69,8 +72,21 @@ pub struct ConnectionInfo {
     /// The certificate that its TLS handshake got by a server name. `None` means a plain listener,
     /// or a ClientHello without a server name.
     pub served: Option<ServedCertificate>,
+    /// Its moments before the first request. `None` means that no spans are exported.
+    pub opening: Option<OpeningMoments>,
     /// Cancelled when the listener is gone or speaks otherwise, and with the process' `closing`.
     pub closing: CancellationToken,
+}
+
+/// The moments of a connection before its first request.
+#[derive(Debug)]
+pub struct OpeningMoments {
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// When its TLS handshake was over.
+    pub secured: Instant,
+    /// Whether a request has come on it: they belong to the first one.
+    pub has_request: AtomicBool,
 }
 
 impl ConnectionInfo {
@@ -145,6 +161,11 @@ pub struct RequestLog {
     pub judged: Option<(u64, Timestamp)>,
     /// The backend that was tried.
     pub tried: DialRecord,
+    /// Whether it is the first request of its connection; only for a span.
+    is_first: bool,
+    /// When it was put to a backend, and when that had answered; only for a span.
+    dialled: Option<Instant>,
+    answered: Option<Instant>,
 }
 
 impl RequestLog {
@@ -154,6 +175,9 @@ impl RequestLog {
         connection: Arc<ConnectionInfo>,
         has_body: bool,
     ) -> Self {
+        let opening = connection.opening.as_ref();
+        let is_first =
+            opening.is_some_and(|opening| !opening.has_request.swap(true, Ordering::Relaxed));
         let mut id = [0; 32];
         HEXLOWER.encode_mut(&rand::random::<u128>().to_be_bytes(), &mut id);
         RequestLog {
@@ -180,6 +204,9 @@ impl RequestLog {
             candidate: None,
             judged: None,
             tried: DialRecord::default(),
+            is_first,
+            dialled: None,
+            answered: None,
         }
     }
 
@@ -235,7 +262,7 @@ impl RequestLog {
         RequestSource {
             peer: self.connection.peer,
             request_id: self.id().into(),
-            trace_id: self.trace_id(),
+            trace: self.trace,
             subprotocol,
         }
     }
@@ -316,6 +343,34 @@ impl RequestLog {
         self.record(RequestResult::Failed, None, None, Some(reason));
     }
 
+    /// Notes that the request is put to a backend now. A connection that is made for it begins with
+    /// `preamble`.
+    pub fn note_dial(&mut self, preamble: Preamble) {
+        self.tried.preamble = preamble;
+        self.dialled = self.trace.and_then(|trace| trace.exported()).map(|_| Instant::now());
+    }
+
+    /// Notes that the backend has answered.
+    pub fn note_answer(&mut self) {
+        self.answered = self.dialled.map(|_| Instant::now());
+    }
+
+    /// The moments of the request by the wall clock, which shows `now`.
+    fn moments(&self, now: SystemTime) -> RequestMoments {
+        let at = |moment: Instant| before(now, moment.elapsed());
+        let opening = self.connection.opening.as_ref().filter(|_| self.is_first);
+        RequestMoments {
+            accepted: opening.map(|opening| at(opening.accepted)),
+            secured: opening
+                .filter(|_| self.connection.tls_version.is_some())
+                .map(|opening| at(opening.secured)),
+            read: Some(at(self.began)),
+            judged: self.judged.map(|(_, judged)| judged.into()),
+            dialled: self.dialled.map(at),
+            answered: self.answered.map(at),
+        }
+    }
+
     /// Takes a request off the books that is neither permitted nor refused: a listener's redirect.
     pub fn skip(&mut self) {
         self.recorded = true;
@@ -334,6 +389,12 @@ impl RequestLog {
         }
         self.thread.metrics.route_or_none(self.route.as_ref()).request(self.kind, result);
         let decision = DecisionRecord { failure, ..self.decision(result, status, refusal) };
+        let trace = self.trace.filter(|trace| trace.exported().is_some());
+        if let Some(trace) = trace {
+            let now = SystemTime::now();
+            let span = FinishedSpan::of_decision(&decision, trace, &self.moments(now), now);
+            self.thread.plane.spans.keep(span);
+        }
         let decisive = LazyCell::new(|| decision.decisive());
         decision.log(&decisive, &self.thread.throttle);
         self.thread

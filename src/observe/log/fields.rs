@@ -94,6 +94,7 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("ban", "The address, network, user or name of certificates of a ban."),
     ("why", "The ban's reason, in words of the operator."),
     ("source", "Where the ban comes from: `operator` or `fail2ban`."),
+    ("spans", "Number of spans that are lost."),
     ("bans", "Number of bans that the start has read."),
     ("overridden", "The override with which a ban was ordered."),
     (

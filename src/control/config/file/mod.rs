@@ -35,13 +35,12 @@ use super::keys::sidegate::{self as keys, timeouts};
 use super::load_context::LoadContext;
 use super::settings::{
     AdminSettings, MetricsAddress, MetricsSettings, PageAddress, ProcessSettings, ReloadSettings,
-    SettingSpans, Settings, ShutdownSettings,
+    SettingSpans, Settings, ShutdownSettings, TraceSettings,
 };
 use super::source_text::warning;
 use crate::snapshot::certificate::{Certificate, Certificates};
 use crate::snapshot::listener::{Listener, ListenerTimeouts, Protocol};
 use crate::snapshot::route::RouteTimeouts;
-use crate::trace_context::TraceRules;
 
 /// Reads the whole file. `policies` are the names of the existing policies.
 pub fn read(
@@ -109,7 +108,7 @@ struct ProcessTables {
     shutdown: ShutdownSettings,
     lists_from: Vec<Box<str>>,
     process: ProcessSettings,
-    traces: TraceRules,
+    traces: TraceSettings,
 }
 
 /// Reads the tables of the process as a whole.

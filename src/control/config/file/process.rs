@@ -13,7 +13,7 @@ use crate::control::config::keys::sidegate::{
 use crate::control::config::load_context::LoadContext;
 use crate::control::config::settings::{
     AdminSettings, AdminSocket, MetricsAddress, MetricsSettings, ProcessSettings, ReloadSettings,
-    ShutdownSettings, StateSetting,
+    ShutdownSettings, StateSetting, TraceSettings,
 };
 use crate::control::config::socket_paths::SocketRole;
 use crate::control::config::source_text::{error, warning};
@@ -144,14 +144,16 @@ pub fn shutdown(mut table: TomlTable<'_>) -> ShutdownSettings {
     settings
 }
 
-/// Reads `[tracing]`.
-pub fn traces(mut table: TomlTable<'_>) -> TraceRules {
+/// Reads the table `[tracing]`.
+pub fn traces(mut table: TomlTable<'_>) -> TraceSettings {
+    let collector = table.read_or_default(&tracing::OTLP);
     let rules = TraceRules {
         mode: table.read_or_default(&tracing::TRACEPARENT),
         sampled_percent: table.read_or_default(&tracing::SAMPLED),
+        exports: collector.is_some(),
     };
     table.finish();
-    rules
+    TraceSettings { rules, collector }
 }
 
 /// Reads `[process]`.
