@@ -22,7 +22,7 @@ use crate::admin::wire::{
     ShutdownTimes, StatusRequest, TunnelsRequest, UnbanRequest,
 };
 use crate::admin::{
-    bans, close, decisions, diff, lapsing, log_level, overview, staged, status, tunnels,
+    bans, close, decisions, diff, hold, lapsing, log_level, overview, staged, status, tunnels,
 };
 use crate::control::config::effective;
 use crate::control::reload::{AcceptedEffects, MAX_PAUSE, RecentPublish, ReloadOutcome, Trigger};
@@ -300,13 +300,14 @@ async fn pause(admin: &AdminContext) -> LoggedAnswer {
 }
 
 async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {
-    let ReloadRequest { wait, accept_shrink, accept_revocations, accept_widening } = request;
     let accept = AcceptedEffects {
-        shrunk: accept_shrink,
-        revocations: accept_revocations,
-        widening: accept_widening,
+        shrunk: request.accept_shrink,
+        revocations: request.accept_revocations,
+        widening: request.accept_widening,
+        overrides: request.overrides,
+        live_only: request.live,
     };
-    if !wait {
+    if !request.wait {
         admin.requests.queue_reload(Trigger::Requested, accept).await;
         return ("asked", answer_with(&ReloadAnswer::Asked).1);
     }
@@ -314,10 +315,24 @@ async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {
         return ending_answer();
     };
     let (word, answer) = match outcome {
-        ReloadOutcome::Published { generation, digest, revoked, warnings } => {
+        ReloadOutcome::Published {
+            generation,
+            digest,
+            revoked,
+            warnings,
+            overridden,
+            not_kept,
+        } => {
             let (digest, revoked) = (digest.to_string(), revoked as u64);
-            let diagnostics = status::reports(&warnings);
-            ("published", ReloadAnswer::Published { generation, digest, revoked, diagnostics })
+            let answer = ReloadAnswer::Published {
+                generation,
+                digest,
+                revoked,
+                diagnostics: status::reports(&warnings),
+                overridden: hold::overrides(&overridden),
+                not_kept,
+            };
+            ("published", answer)
         }
         ReloadOutcome::Unchanged { generation, digest, recent } => {
             let (digest, recent) = (digest.to_string(), recent.map(recent_reload));

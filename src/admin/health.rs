@@ -60,7 +60,9 @@ struct Health {
     identity_collapsed: Vec<String>,
     /// Sentences about revocation lists that have expired.
     crls_expired: Vec<String>,
-    /// Sentences about the file of bans.
+    /// A sentence about saved files that are not published. `None` means that there are none.
+    pending: Option<String>,
+    /// Sentences about the files of bans and of the last publish.
     state_faults: Vec<String>,
     log_drops: u64,
     panics: u64,
@@ -93,7 +95,8 @@ impl Health {
                 .collect(),
             identity_collapsed: admin.metrics.collapsed_identities(),
             crls_expired: live.expired_crls(Timestamp::now()),
-            state_faults: admin.bans.faults(),
+            pending: admin.config_status.hold.pending.load().as_ref().map(|one| one.sentence()),
+            state_faults: [admin.bans.faults(), admin.config_status.hold.faults()].concat(),
             log_drops: admin.log.drops.count(),
             panics: admin.metrics.panics(),
         }
@@ -116,6 +119,7 @@ impl Health {
             names_unresolved: self.names_unresolved.clone(),
             identity_collapsed: self.identity_collapsed.clone(),
             crls_expired: self.crls_expired.clone(),
+            pending: self.pending.clone(),
             state_faults: self.state_faults.clone(),
             log_drops: self.log_drops,
             panics: self.panics,
@@ -146,7 +150,7 @@ impl Health {
             "the last connection attempt to these backends failed, or they have no address:",
             &self.backends_down,
         );
-        let sentences = self.names_unresolved.iter().chain(&self.unwatched);
+        let sentences = self.pending.iter().chain(&self.names_unresolved).chain(&self.unwatched);
         let sentences = sentences.chain(&self.identity_collapsed).chain(&self.crls_expired);
         for sentence in sentences.chain(&self.state_faults) {
             text.push_str(&format!("{sentence}\n"));

@@ -18,6 +18,7 @@ mod explain;
 mod explain_forwarded;
 mod health;
 mod history;
+mod hold;
 pub mod lapsing;
 mod linger;
 mod log_level;

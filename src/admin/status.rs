@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::addresses::BoundAddress;
+use crate::admin::hold;
 use crate::admin::rates::RouteRate;
 use crate::admin::state::AdminContext;
 use crate::admin::wire::{
@@ -53,6 +54,11 @@ pub fn status(admin: &AdminContext) -> StatusAnswer {
         tunnels: admin.tunnels.len() as u64,
         exchanges: admin.tunnels.exchanges_len() as u64,
         bans: admin.bans.bans().iter().filter(|ban| !ban.lapsed(now)).count() as u64,
+        pending: config_status.hold.pending.load_full().map(|pending| {
+            let findings: Vec<_> = pending.findings().cloned().collect();
+            hold::pending(&pending, reports(&findings))
+        }),
+        overrides: hold::overrides(&config_status.hold.overrides.load()),
         last_reload: last_reload(config_status),
         listeners: listeners(admin, &live),
         routes: routes(admin, &live),
@@ -280,14 +286,8 @@ pub fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Wa
         let left = format!("{tunnels} tunnels and {exchanges} exchanges are left");
         warn(WarningKind::Draining, format!("draining: {left}, and nothing new is accepted"));
     }
-    if admin.config_status.rejected.load().is_some() {
-        warn(
-            WarningKind::Rejected,
-            "the running configuration differs from the files: the last reload was rejected".into(),
-        );
-    }
-    if let Some(sentence) = admin.config_status.unwatched_sentence() {
-        warn(WarningKind::WatchDegraded, sentence);
+    for Warning { word, sentence } in file_warnings(&admin.config_status) {
+        warn(word, sentence);
     }
     for sentence in admin.metrics.collapsed_identities() {
         warn(WarningKind::IdentityCollapsed, sentence);
@@ -304,7 +304,7 @@ pub fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Wa
     for sentence in live.expired_crls(now) {
         warn(WarningKind::CrlExpired, sentence);
     }
-    for sentence in admin.bans.faults() {
+    for sentence in admin.bans.faults().into_iter().chain(admin.config_status.hold.faults()) {
         warn(WarningKind::State, sentence);
     }
     for sentence in admin.config_status.lists.load().iter().filter_map(|list| list.stale(now)) {
@@ -323,6 +323,28 @@ pub fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Wa
             "{panics} connections were ended by a bug in sidegate: please report it, with the log"
         );
         warn(WarningKind::Panics, sentence);
+    }
+    warnings
+}
+
+/// Collects the warnings about the files, and about what runs instead of them.
+fn file_warnings(config_status: &ConfigStatus) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut warn = |word, sentence: String| warnings.push(Warning { word, sentence });
+    if config_status.rejected.load().is_some() {
+        let what = "the running configuration differs from the files";
+        warn(WarningKind::Rejected, format!("{what}: the last reload was rejected"));
+    }
+    if let Some(pending) = config_status.hold.pending.load_full() {
+        warn(WarningKind::Pending, pending.sentence());
+    }
+    for one in config_status.hold.overrides.load().iter() {
+        let sentence =
+            format!("the test \"{}\" of {} fails, and is overridden", one.test, one.file);
+        warn(WarningKind::Overridden, sentence);
+    }
+    if let Some(sentence) = config_status.unwatched_sentence() {
+        warn(WarningKind::WatchDegraded, sentence);
     }
     warnings
 }

@@ -18,7 +18,10 @@ const FILES: [(&str, &str); 8] = [
         "[admin] socket",
         "created at the start and removed at the end; status, reload and drain connect to it",
     ),
-    ("[process] state", "directory for what outlasts a restart: the bans, in bans.json"),
+    (
+        "[process] state",
+        "directory for what outlasts a restart: bans.json, and published for watch = \"hold\"",
+    ),
     ("/run/sidegate, /run/sidegate-NAME", "the default directories of that socket under systemd"),
     (
         "/proc/self",

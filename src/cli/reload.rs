@@ -6,7 +6,9 @@ use crate::cli::admin_client;
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
 use crate::cli::output::{count_u64, print, print_error, print_error_lines};
-use sidegate::admin::wire::{RecentReload, ReloadAnswer, ReloadCause, ReloadRequest};
+use sidegate::admin::wire::{
+    OverrideStatus, RecentReload, ReloadAnswer, ReloadCause, ReloadRequest,
+};
 use sidegate::observe::printable;
 
 /// Time for the agent's answer. The agent itself allows a reload 60 s.
@@ -29,6 +31,14 @@ pub struct ReloadArgs {
     /// Reload even if that newly admits more addresses than `[reload] max_widened` allows.
     #[arg(long)]
     accept_widening: bool,
+    /// Reload even if this [[test]] of a policy fails; repeatable. It stays overridden until it
+    /// passes.
+    #[arg(long = "override", value_name = "TEST")]
+    overrides: Vec<String>,
+    /// Under `[reload] watch = "hold"`: publish certificates and lists marked `live` only, with all
+    /// other files as they run.
+    #[arg(long)]
+    live: bool,
 }
 
 /// Asks for a reload, and prints the answer. Ends with 1 if the files were rejected.
@@ -38,6 +48,8 @@ pub fn reload(verb: &ReloadArgs) -> Exit {
         accept_shrink: verb.accept_shrink.clone(),
         accept_revocations: verb.accept_revocations,
         accept_widening: verb.accept_widening,
+        overrides: verb.overrides.clone(),
+        live: verb.live,
     };
     match admin_client::ask(&verb.config.config, &request, RELOAD_TIMEOUT) {
         Ok(answer) => {
@@ -64,10 +76,21 @@ pub fn exit(answer: &ReloadAnswer) -> Exit {
 /// Prints the outcome of a reload; diagnostics go to standard error.
 pub fn print_text(answer: &ReloadAnswer) {
     match answer {
-        ReloadAnswer::Published { generation, digest, revoked, diagnostics } => {
+        ReloadAnswer::Published {
+            generation,
+            digest,
+            revoked,
+            diagnostics,
+            overridden,
+            not_kept,
+        } => {
             diagnostics.iter().for_each(|diagnostic| print_error_lines(&diagnostic.text));
             let revoked = count_u64(*revoked, "tunnel");
             print(format_args!("published: generation {generation} ({digest}), {revoked} revoked"));
+            overridden.iter().for_each(|one| print_error(override_sentence(one)));
+            if let Some(why) = not_kept {
+                print_error(format_args!("not kept over a restart: {}", printable::line(why)));
+            }
         }
         ReloadAnswer::Unchanged { generation, digest, recent: Some(recent) } => {
             print(format_args!(
@@ -84,8 +107,19 @@ pub fn print_text(answer: &ReloadAnswer) {
         ReloadAnswer::Rejected { diagnostics } => {
             diagnostics.iter().for_each(|diagnostic| print_error_lines(&diagnostic.text));
             print_error("rejected: the previous configuration keeps running");
+            if diagnostics.iter().any(|one| one.message.starts_with("test \"")) {
+                print_error(
+                    "a failed test is forced by its name, in an emergency: --override TEST",
+                );
+            }
         }
     }
+}
+
+/// The sentence about a failed test that is overridden.
+fn override_sentence(one: &OverrideStatus) -> String {
+    let (test, file) = (printable::line(&one.test), printable::line(&one.file));
+    format!("the test \"{test}\" of {file} fails, and is overridden until it passes")
 }
 
 /// The sentence about a publish that came before the request: "published 0.4 s ago when the file

@@ -15,7 +15,8 @@ use crate::control::config::{
     Settings,
 };
 use crate::control::dropped_tests::{DroppedTest, dropped_tests};
-use crate::control::policy_tests::{AllowTest, PolicyTests, run_tests};
+use crate::control::overrides::{Overrides, TestOverride};
+use crate::control::policy_tests::{AllowTest, PolicyTests, TestResults, run_tests};
 use crate::policy::Policy;
 use crate::policy::route::Routes;
 use crate::policy::subject::Ingress;
@@ -42,24 +43,28 @@ pub struct CompiledGeneration {
     pub dropped_tests: Vec<DroppedTest>,
     /// The tests that a ban must not make fail.
     pub allow_tests: Vec<AllowTest>,
+    /// The failed tests that are overridden.
+    pub overridden: Vec<TestOverride>,
 }
 
 /// Compiles `loaded`, read from the files that `config` names, as the generation after `before`,
 /// and runs the policies' own tests against it.
 ///
 /// # Errors
-/// Failed tests; errors from rustls.
+/// Failed tests that are not in `overrides`; errors from rustls.
 pub fn build(
     loaded: LoadedConfig,
     config: &Path,
     digest: &str,
     before: Option<&Snapshot>,
     tickets: &TicketKeys,
+    overrides: &Overrides,
 ) -> Result<CompiledGeneration, Vec<Diagnostic>> {
     let (mut built, scripts) = assemble(loaded, config, digest, before, tickets)?;
-    let (errors, more): (Vec<_>, Vec<_>) =
-        run_tests(&built.snapshot, &scripts).into_iter().partition(Diagnostic::is_error);
+    let TestResults { found, overridden } = run_tests(&built.snapshot, &scripts, overrides);
+    let (errors, more): (Vec<_>, Vec<_>) = found.into_iter().partition(Diagnostic::is_error);
     built.warnings.extend(more);
+    built.overridden = overridden;
     if errors.is_empty() { Ok(built) } else { Err(errors) }
 }
 
@@ -105,7 +110,7 @@ pub fn promoted_fingerprint(config: &Path, promoted: &str) -> Result<Fingerprint
     )?;
     let fingerprint = fingerprint(&files, config, &format!("{promoted}.shadow.toml"));
     let tickets = fresh_tickets(config)?;
-    build(loaded, config, &fingerprint.all, None, &tickets)?;
+    build(loaded, config, &fingerprint.all, None, &tickets, &Overrides::default())?;
     Ok(fingerprint)
 }
 
@@ -121,7 +126,7 @@ pub fn check_overlay(
     let mut files = Files::for_person().with_overlay(Arc::new(overlay));
     let loaded = config::load(&mut files, config, None)?;
     let (digest, tickets) = (files.digest().to_string(), fresh_tickets(config)?);
-    build(loaded, config, &digest, None, &tickets)
+    build(loaded, config, &digest, None, &tickets, &Overrides::default())
 }
 
 /// The tests of the policy `name` that its candidate lacks, and the fingerprint of the files that
@@ -187,8 +192,15 @@ fn assemble(
     let snapshot = compile(&settings, pages, digest, before, tickets);
     let snapshot = snapshot.map_err(|what| vec![Diagnostic::for_file(config, what, None)])?;
     let allow_tests = AllowTest::all(&scripts);
-    let built =
-        CompiledGeneration { snapshot, settings, warnings, feeds, dropped_tests, allow_tests };
+    let built = CompiledGeneration {
+        snapshot,
+        settings,
+        warnings,
+        feeds,
+        dropped_tests,
+        allow_tests,
+        overridden: Vec::new(),
+    };
     Ok((built, scripts))
 }
 

@@ -13,7 +13,9 @@ pub mod lint;
 pub mod malloc_trim;
 #[cfg(feature = "otlp")]
 pub mod otlp;
+pub mod overrides;
 mod policy_tests;
+pub mod published;
 pub mod reconcile;
 pub mod reload;
 pub mod resolve;

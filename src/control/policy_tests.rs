@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::diagnostic::{Diagnostic, DiagnosticLevel};
 use crate::control::config::source_text::{error, warning};
 use crate::control::config::{ExpectedVerdict, LoadedConfig, PolicySettings, PolicyTest};
+use crate::control::overrides::{Overrides, TestOverride};
 use crate::policy::request::Request;
 use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
@@ -18,6 +19,8 @@ use crate::snapshot::{Judgement, Snapshot};
 /// The tests of one policy, or of its candidate.
 pub struct PolicyTests {
     policy: Arc<str>,
+    /// The file of the tests, relative to the folder of `sidegate.toml`.
+    file: Arc<str>,
     kind: TestedPage,
     tests: Vec<PolicyTest>,
 }
@@ -63,7 +66,8 @@ impl PolicyTests {
     pub fn all(loaded: &mut LoadedConfig) -> Vec<PolicyTests> {
         let script = |page: &mut PolicySettings, kind| {
             let tests = std::mem::take(&mut page.tests);
-            PolicyTests { policy: Arc::clone(&page.name), kind, tests }
+            let (policy, file) = (Arc::clone(&page.name), Arc::clone(&page.file));
+            PolicyTests { policy, file, kind, tests }
         };
         let policies = loaded.policies.iter_mut().map(|page| script(page, TestedPage::Policy));
         let mut scripts: Vec<_> = policies.collect();
@@ -81,18 +85,57 @@ impl PolicyTests {
     }
 }
 
-/// Runs every test. Failed tests are errors; a test of another policy's URL is a warning.
-pub fn run_tests(snapshot: &Snapshot, scripts: &[PolicyTests]) -> Vec<Diagnostic> {
-    scripts.iter().flat_map(|script| run_all(snapshot, script)).collect()
+/// The results of tests.
+#[derive(Debug, Default)]
+pub struct TestResults {
+    /// Failed tests are errors, or warnings if overridden; a test of another policy's URL is a
+    /// warning.
+    pub found: Vec<Diagnostic>,
+    /// The failed tests that are overridden.
+    pub overridden: Vec<TestOverride>,
 }
 
-/// Runs the tests of one page. URLs that lead nowhere because of the same slip are one error.
-fn run_all(snapshot: &Snapshot, script: &PolicyTests) -> Vec<Diagnostic> {
-    let tests = script.tests.iter();
-    let judged: Vec<_> = tests.map(|test| TestRun::of(snapshot, script, test)).collect();
+/// Runs every test. The failure of a test in `overrides` is a warning.
+pub fn run_tests(
+    snapshot: &Snapshot,
+    scripts: &[PolicyTests],
+    overrides: &Overrides,
+) -> TestResults {
+    let (mut results, now) = (TestResults::default(), Timestamp::now());
+    for script in scripts {
+        let tests = script.tests.iter();
+        let mut judged: Vec<_> = tests.map(|test| TestRun::of(snapshot, script, test)).collect();
+        judged.retain(|one| {
+            let Some(failure) = one.failure(snapshot, script) else { return true };
+            let Some(ordered) = overrides.of(&script.file, &one.test.name, now) else {
+                return true;
+            };
+            results.found.push(overridden(failure));
+            if !results.overridden.contains(&ordered) {
+                results.overridden.push(ordered);
+            }
+            false
+        });
+        results.found.extend(findings(snapshot, script, &judged));
+    }
+    results
+}
+
+/// The warning about a failed test that is overridden.
+fn overridden(mut failure: Diagnostic) -> Diagnostic {
+    let remedy = "the override ends once the test passes: change the test or the rules";
+    failure.level = DiagnosticLevel::Warning;
+    failure.message.insert_str(0, "overridden: ");
+    failure.remedy = Some(remedy.into());
+    failure
+}
+
+/// The findings about the tests of one page. URLs that lead nowhere because of the same slip are
+/// one error.
+fn findings(snapshot: &Snapshot, script: &PolicyTests, judged: &[TestRun<'_>]) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     let mut slips: Vec<&str> = Vec::new();
-    for one in &judged {
+    for one in judged {
         match &one.slip {
             Some(slip) if slips.contains(&&**slip) => {}
             Some(slip) => {
@@ -134,6 +177,14 @@ impl<'t> TestRun<'t> {
         let is_stray = is_stray && test.expect != ExpectedVerdict::RefuseFor(Refusal::Route.word());
         let slip = request.ok().filter(|_| is_stray).map(|request| slip(snapshot, request));
         TestRun { test, verdict, slip }
+    }
+
+    /// The error about the test. `None` means that it passes.
+    fn failure(&self, snapshot: &Snapshot, script: &PolicyTests) -> Option<Diagnostic> {
+        match self.slip {
+            Some(_) => Some(leads_nowhere(snapshot, self.test, &[])),
+            None => self.finding(snapshot, script).filter(Diagnostic::is_error),
+        }
     }
 
     /// The finding about a test whose URL leads to a route. `None` means that it passes.
@@ -245,6 +296,7 @@ mod tests {
     use crate::control::compile::build;
     use crate::control::config;
     use crate::control::config::source::Files;
+    use crate::control::overrides::Overrides;
     use crate::snapshot::tls::TicketKeys;
 
     const SIDEGATE: &str = "schema = 1
@@ -281,6 +333,13 @@ origins = ["https://app.example.com"]
     /// Whether `files` can be used, and the findings about them. [`CHAT`] is the policy `chat`
     /// unless they name it.
     fn told(files: &[(&str, &str)]) -> (bool, String) {
+        let (built, text) = overriding(files, &[]);
+        (built.is_some(), text)
+    }
+
+    /// The overrides in use and the findings about `files`, if the tests `named` may fail. `None`
+    /// means that they cannot be used.
+    fn overriding(files: &[(&str, &str)], named: &[&str]) -> (Option<Vec<String>>, String) {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("policies")).unwrap();
         let desk = ("policies/desk.toml", "schema = 1\nclient.allow = ['any']\n");
@@ -292,10 +351,16 @@ origins = ["https://app.example.com"]
         let (mut files, config) = (Files::for_person(), folder.path().join("sidegate.toml"));
         let loaded =
             config::load(&mut files, &config, None).unwrap_or_else(|found| panic!("{found:?}"));
-        let built = build(loaded, &config, "", None, &TicketKeys::new().unwrap());
+        let tickets = TicketKeys::new().unwrap();
+        let named = named.iter().map(|name| (*name).to_owned()).collect();
+        let overrides = Overrides { named, ..Overrides::default() };
+        let built = build(loaded, &config, "", None, &tickets, &overrides);
         let found = built.as_ref().map_or_else(Clone::clone, |built| built.warnings.clone());
         let text: Vec<_> = found.iter().map(ToString::to_string).collect();
-        (built.is_ok(), text.join("\n\n").replace(&format!("{}/", folder.path().display()), ""))
+        let used = built.ok().map(|built| {
+            built.overridden.iter().map(|one| format!("{}: {}", one.file, one.test)).collect()
+        });
+        (used, text.join("\n\n").replace(&format!("{}/", folder.path().display()), ""))
     }
 
     /// A `[[test]]` of a client and a path below the host of the routes.
@@ -309,6 +374,25 @@ origins = ["https://app.example.com"]
     fn passes(client: &str, path: &str, at: &str, expect: &str) -> bool {
         let keys = format!("origin = \"https://app.example.com\"\n{at}");
         told(&[("policies/chat.toml", &format!("{CHAT}{}", test(client, path, &keys, expect)))]).0
+    }
+
+    #[test]
+    fn failed_test_is_a_warning_when_it_is_overridden() {
+        let baseline = "schema = 1\nclient.deny = ['192.0.2.7']\n".to_owned()
+            + &test("192.0.2.9", "/chat/a", "origin = 'https://app.example.com'", "allow")
+            + &test("192.0.2.7", "/nowhere", "", "allow").replace("\"x\"", "\"stray\"");
+        let chat = CHAT.to_owned()
+            + &test("192.0.2.7", "/chat/a", "origin = 'https://app.example.com'", "allow");
+        let files = [("policies/chat.toml", &*chat), ("policies/baseline.toml", baseline.as_str())];
+        assert!(overriding(&files, &["x"]).0.is_none(), "the stray one is not named");
+        assert!(overriding(&files, &["stray"]).0.is_none());
+        let (used, text) = overriding(&files, &["x", "stray"]);
+        let used = used.unwrap();
+        assert_eq!(used, ["policies/chat.toml: x", "policies/baseline.toml: stray"]);
+        let failed = "warning: overridden: test \"x\" failed: expected allow, got refuse:network";
+        assert!(text.contains(failed), "{text}");
+        assert!(text.contains("warning: overridden: test \"stray\": no route leads"), "{text}");
+        assert!(text.contains("REFUSE 403 network"), "it says why: {text}");
     }
 
     #[test]

@@ -98,6 +98,18 @@ impl StateDir {
         File::open(&self.0)?.sync_all()
     }
 
+    /// Removes the file `name`, if there is one.
+    ///
+    /// # Errors
+    /// The file is still there.
+    pub fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => File::open(&self.0)?.sync_all(),
+        }
+    }
+
     /// Renames the file `name`, so that its contents stay for a look, and returns the new path.
     ///
     /// # Errors
@@ -159,6 +171,9 @@ mod tests {
             state.write("bans.json", bytes).unwrap();
             assert_eq!(state.read("bans.json").unwrap().as_deref(), Some(bytes));
         }
+        state.write("other", b"x").unwrap();
+        state.remove("other").unwrap();
+        state.remove("other").unwrap();
         let aside = state.set_aside("bans.json", "7").unwrap();
         assert_eq!(fs::read(aside).unwrap(), b"two");
         assert_eq!(state.read("bans.json").unwrap(), None);

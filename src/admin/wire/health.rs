@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin::wire::field::nullable;
+
 /// Whether the process runs its loops.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -36,7 +38,11 @@ pub struct ReadyzAnswer {
     pub identity_collapsed: Vec<String>,
     /// Sentences about revocation lists of client certificates that have expired.
     pub crls_expired: Vec<String>,
-    /// Sentences about bans that are not kept over a restart, or whose file was damaged.
+    /// Which saved files wait for `sidegate reload`, and what it would do. `null`: none.
+    #[serde(deserialize_with = "nullable")]
+    pub pending: Option<String>,
+    /// Sentences about bans or published files that are not kept over a restart, or whose file was
+    /// damaged.
     pub state_faults: Vec<String>,
     /// Log lines that were dropped since the start.
     pub log_drops: u64,

@@ -17,6 +17,7 @@ mod envelope;
 mod explain;
 mod field;
 mod health;
+mod hold;
 mod lapsing;
 mod log_level;
 mod message;
@@ -55,6 +56,7 @@ pub use self::explain::{
 };
 pub use self::field::Time;
 pub use self::health::{LivezAnswer, ReadyState, ReadyzAnswer};
+pub use self::hold::{OverrideStatus, PendingStatus};
 pub use self::lapsing::{LapsingAnswer, LapsingEntry, LapsingRequest, MAX_LAPSING};
 pub use self::log_level::{LogLevelAnswer, LogLevelRequest};
 pub use self::message::{AdminAnswer, AdminRequest, ErrorAnswer};

@@ -4,6 +4,7 @@ use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::wire::field::nullable;
+use crate::admin::wire::hold::OverrideStatus;
 use crate::admin::wire::message::{AdminAnswer, AdminRequest};
 use crate::admin::wire::query::pairs;
 use crate::admin::wire::report::DiagnosticReport;
@@ -21,15 +22,23 @@ pub struct ReloadRequest {
     pub accept_revocations: bool,
     /// Whether more addresses may be newly admitted than `[reload] max_widened` allows.
     pub accept_widening: bool,
+    /// Tests of policies that may fail, one a line.
+    #[cfg_attr(test, schemars(rename = "override"))]
+    pub overrides: Vec<String>,
+    /// Whether held files stay as they run. The default is false.
+    pub live: bool,
 }
 
 impl Default for ReloadRequest {
     fn default() -> Self {
+        let (accept_shrink, overrides) = (Vec::new(), Vec::new());
         ReloadRequest {
             wait: true,
-            accept_shrink: Vec::new(),
+            accept_shrink,
             accept_revocations: false,
             accept_widening: false,
+            overrides,
+            live: false,
         }
     }
 }
@@ -40,13 +49,19 @@ impl AdminRequest for ReloadRequest {
     type Answer = ReloadAnswer;
 
     fn parameters(&self) -> Vec<(&'static str, String)> {
-        let ReloadRequest { wait, accept_shrink, accept_revocations, accept_widening } = self;
-        let wait = (!wait).then(|| ("wait", "false".to_owned()));
-        let shrink =
-            (!accept_shrink.is_empty()).then(|| ("accept_shrink", accept_shrink.join(",")));
-        let revocations = accept_revocations.then(|| ("accept_revocations", "true".to_owned()));
-        let widening = accept_widening.then(|| ("accept_widening", "true".to_owned()));
-        [wait, shrink, revocations, widening].into_iter().flatten().collect()
+        let flag = |name, is_set: bool| is_set.then(|| (name, "true".to_owned()));
+        let list = |name, items: &[String], separator| {
+            (!items.is_empty()).then(|| (name, items.join(separator)))
+        };
+        let all = [
+            (!self.wait).then(|| ("wait", "false".to_owned())),
+            list("accept_shrink", &self.accept_shrink, ","),
+            flag("accept_revocations", self.accept_revocations),
+            flag("accept_widening", self.accept_widening),
+            list("override", &self.overrides, "\n"),
+            flag("live", self.live),
+        ];
+        all.into_iter().flatten().collect()
     }
 
     fn parse(query: &str) -> Result<Self, String> {
@@ -61,9 +76,15 @@ impl AdminRequest for ReloadRequest {
                 }
                 ("accept_revocations", "true") => request.accept_revocations = true,
                 ("accept_widening", "true") => request.accept_widening = true,
+                ("override", tests) => {
+                    let tests = tests.split('\n').filter(|test| !test.is_empty());
+                    request.overrides = tests.map(str::to_owned).collect();
+                }
+                ("live", "true") => request.live = true,
                 _ => {
                     let known = "wait=true or wait=false, accept_shrink=LIST,…, \
-                                 accept_revocations=true and accept_widening=true";
+                                 accept_revocations=true, accept_widening=true, override=TEST \
+                                 and live=true";
                     return Err(format!("a reload takes {known}"));
                 }
             }
@@ -92,6 +113,11 @@ pub enum ReloadAnswer {
         revoked: u64,
         /// Errors about the files, then warnings.
         diagnostics: Vec<DiagnosticReport>,
+        /// The failed tests that are overridden.
+        overridden: Vec<OverrideStatus>,
+        /// Why held files and overrides do not outlast a restart. `null`: they do.
+        #[serde(deserialize_with = "nullable")]
+        not_kept: Option<String>,
     },
     /// The files match the running generation (200).
     Unchanged {

@@ -4,6 +4,7 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::wire::field::{Time, nullable};
+use crate::admin::wire::hold::{OverrideStatus, PendingStatus};
 use crate::admin::wire::message::{AdminAnswer, AdminRequest};
 use crate::admin::wire::query::none;
 use crate::admin::wire::report::DiagnosticReport;
@@ -53,6 +54,11 @@ pub struct StatusAnswer {
     pub exchanges: u64,
     /// Number of bans in force.
     pub bans: u64,
+    /// Saved files that count only after `sidegate reload`. `null`: none.
+    #[serde(deserialize_with = "nullable")]
+    pub pending: Option<PendingStatus>,
+    /// The failed tests of the running policies that are overridden.
+    pub overrides: Vec<OverrideStatus>,
     /// The last reload. `null`: none since the start.
     #[serde(deserialize_with = "nullable")]
     pub last_reload: Option<LastReload>,

@@ -278,11 +278,14 @@ proptest! {
         check(DecisionsRequest { request: one.clone().unwrap_or_default() + "x" });
         check(RefusalsRequest { last: Some(after).filter(|last| *last > 0), top: limit });
         let names = lists.clone();
+        let overrides = vec!["the office, on tuesdays".to_owned(), "b".to_owned()];
         check(ReloadRequest {
             wait: flags[0],
             accept_shrink: lists,
             accept_revocations: flags[1],
             accept_widening: flags[0] != flags[1],
+            overrides: if flags[0] { overrides } else { Vec::new() },
+            live: flags[1],
         });
         check(DiffRequest {
             promote: one.clone().filter(|name| !name.is_empty()),

@@ -164,6 +164,10 @@ pub enum WarningKind {
     Draining,
     /// The running configuration differs from the files: the last reload was rejected.
     Rejected,
+    /// Saved files count only after `sidegate reload`.
+    Pending,
+    /// A failed test of a policy is overridden.
+    Overridden,
     /// Files are polled, because watching them failed.
     WatchDegraded,
     /// The clients of a listener cannot be told apart.
@@ -176,7 +180,7 @@ pub enum WarningKind {
     Certificate,
     /// A revocation list of client certificates has expired.
     CrlExpired,
-    /// Bans are not kept over a restart, or their file was damaged.
+    /// Bans or published files are not kept over a restart, or their file was damaged.
     State,
     /// A list is older than its `max_age`.
     Stale,

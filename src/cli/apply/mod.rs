@@ -256,6 +256,7 @@ fn reload(
         accept_shrink: verb.accept_shrink.clone(),
         accept_revocations: verb.accept_revocations,
         accept_widening: verb.accept_widening,
+        ..ReloadRequest::default()
     };
     let answer = admin_client::ask(config, &request, RELOAD_TIMEOUT)
         .map_err(|failure| failure.to_string())?;

@@ -15,6 +15,7 @@ use sidegate::control::config::diagnostic::Diagnostic;
 use sidegate::control::config::source::Files;
 use sidegate::control::config::{self, LoadOptions, LoadedConfig};
 use sidegate::control::lint;
+use sidegate::control::overrides::Overrides;
 
 /// Name of the folder of policies, beside `sidegate.toml`.
 const POLICY_FOLDER: &str = "policies";
@@ -148,8 +149,9 @@ impl CheckedConfig {
         let holds = holds(&loaded);
         let mut warnings = loaded.warnings.clone();
         let lints = lint::lint(&mut files, config, &loaded, Timestamp::now());
-        let built = compile::fresh_tickets(config)
-            .and_then(|tickets| compile::build(loaded, config, "", None, &tickets));
+        let built = compile::fresh_tickets(config).and_then(|tickets| {
+            compile::build(loaded, config, "", None, &tickets, &Overrides::default())
+        });
         let errors = match built {
             Ok(built) => {
                 warnings = built.warnings;

@@ -8,8 +8,8 @@ use crate::cli::status::format::{bytes, day, duration, number, rate, timestamp};
 use crate::cli::status::table::{Row, Tone, paint, table};
 use sidegate::admin::wire::{
     BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload,
-    ListStatus, ListenerProtocol, ListenerStatus, ReloadCause, RouteRates, RouteStatus,
-    StatusAnswer,
+    ListStatus, ListenerProtocol, ListenerStatus, PendingStatus, ReloadCause, RouteRates,
+    RouteStatus, StatusAnswer,
 };
 use sidegate::observe::printable;
 
@@ -42,9 +42,33 @@ fn head(status: &StatusAnswer, color: bool) -> String {
     out.push_str(&line("config", &plain(&status.config)));
     out.push_str(&line("generation", &format!("{generation} ({})", plain(&status.digest))));
     out.push_str(&line("since", &timestamp(status.since, status.now)));
+    if let Some(pending) = &status.pending {
+        out.push_str(&self::pending(pending, status, color));
+    }
     match &status.last_reload {
         None => out.push_str(&line("last reload", "none since the start")),
         Some(last) => out.push_str(&last_reload(last, status, color)),
+    }
+    out
+}
+
+/// The line about pending files, and a line for each of their diagnostics.
+fn pending(pending: &PendingStatus, status: &StatusAnswer, color: bool) -> String {
+    let effect = match (pending.rejected, pending.would_revoke) {
+        (true, _) => paint("would be rejected", Tone::Error, color),
+        (false, None) => paint("effect not known", Tone::Warning, color),
+        (false, Some(revoked)) => {
+            let what = format!("would close {}", count_u64(revoked, "tunnel"));
+            paint(&what, Tone::Warning, color)
+        }
+    };
+    let since = timestamp(pending.since, status.now);
+    let mut out = headline("pending", &format!("saved {since}, {effect}"), color);
+    for file in &pending.changed {
+        out.push_str(&format!("  {}\n", plain(file)));
+    }
+    for diagnostic in &pending.diagnostics {
+        out.push_str(&format!("  {}\n", one_line(diagnostic, status)));
     }
     out
 }

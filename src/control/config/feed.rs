@@ -38,6 +38,7 @@ impl ListFeed {
         before: Option<usize>,
         accepted: bool,
         now: Timestamp,
+        command: &str,
     ) -> Option<Diagnostic> {
         if let Some(age) = self.stale(now).filter(|_| self.rejects_stale) {
             let remedy =
@@ -61,8 +62,7 @@ impl ListFeed {
         }
         let fault =
             format!("{file} shrank from {before} entries to {entries}; max_shrink is \"{max}%\"");
-        let remedy =
-            format!("was it cut short? If it is meant: sidegate reload --accept-shrink {name}");
+        let remedy = format!("was it cut short? If it is meant: {command} --accept-shrink {name}");
         Some(
             error(fault)
                 .with_remedy(remedy)

@@ -1,11 +1,12 @@
 //! One pass over the files: its inputs, and the values that it returns.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::diagnostic::{Diagnostic, Span};
 use crate::control::config::list::ListFileCache;
 use crate::control::config::policy_settings::{ListFeed, PolicySettings};
 use crate::control::config::settings::Settings;
@@ -53,6 +54,21 @@ pub(super) struct LoadContext<'f> {
     pub rejects_expired_crls: bool,
     /// The Unix sockets that `sidegate.toml` names.
     pub sockets: SocketPaths,
+    /// The lists in files, and whether they are live.
+    pub list_marks: ListMarks,
+}
+
+/// Whether the lists in files are `live`, by path.
+#[derive(Debug, Default)]
+pub(super) struct ListMarks(BTreeMap<PathBuf, (bool, Span)>);
+
+impl ListMarks {
+    /// Adds a list in the file `path`, named at `place`. Returns the place of an earlier list of
+    /// the same file whose mark differs. `None` means that there is none.
+    pub fn add(&mut self, path: &Path, is_live: bool, place: Span) -> Option<Span> {
+        let (earlier, at) = self.0.entry(path.to_owned()).or_insert((is_live, place));
+        (*earlier != is_live).then(|| at.clone())
+    }
 }
 
 impl<'f> LoadContext<'f> {
@@ -75,6 +91,7 @@ impl<'f> LoadContext<'f> {
             torn: false,
             rejects_expired_crls: false,
             sockets: SocketPaths::default(),
+            list_marks: ListMarks::default(),
         }
     }
 

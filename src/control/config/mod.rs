@@ -256,6 +256,14 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
     }
 }
 
+/// `[process] state` in `config`, as far as the file can be read. The default if it cannot be.
+pub fn named_state(config: &Path) -> StateSetting {
+    let bytes = Files::new().read(config, MAX_TOML_BYTES).unwrap_or_default();
+    let document = Document::parse(Arc::default(), &bytes, Disclosure::Nothing);
+    let process = document.root().table(&keys::sidegate::PROCESS);
+    file::process_table(process).state
+}
+
 /// Reads the list in the file `path`, without a policy, and returns all findings about it.
 pub fn load_list(
     files: &mut Files,

@@ -18,6 +18,8 @@ pub struct Overlay {
     texts: BTreeMap<PathBuf, Option<OverlayText>>,
     /// Folders whose names are known as a whole.
     folders: BTreeMap<PathBuf, Arc<[String]>>,
+    /// Whether there is no other text of the configuration, whatever the disk has.
+    is_whole: bool,
 }
 
 /// A text in place of a file.
@@ -34,6 +36,17 @@ pub struct OverlayText {
 }
 
 impl Overlay {
+    /// Finds no text of the configuration that is not in the overlay. Live lists and other files
+    /// are still read from the disk.
+    pub fn close(&mut self) {
+        self.is_whole = true;
+    }
+
+    /// Whether there is no other text of the configuration.
+    pub fn is_closed(&self) -> bool {
+        self.is_whole
+    }
+
     /// Reads `text` at `path`. The caller answers for its origin: no folder is checked again.
     pub fn insert(&mut self, path: PathBuf, text: OverlayText) {
         self.texts.insert(path, Some(text));

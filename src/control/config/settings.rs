@@ -310,6 +310,18 @@ pub enum WatchMode {
     Poll,
     /// Off: files are read on request only.
     Off,
+    /// Noticed like `Auto`, then checked, and published on request only.
+    Hold,
+}
+
+impl WatchMode {
+    /// Whether the kernel reports changes, with polling as the fallback.
+    pub const fn uses_inotify(self) -> bool {
+        match self {
+            WatchMode::Auto | WatchMode::Hold => true,
+            WatchMode::Poll | WatchMode::Off => false,
+        }
+    }
 }
 
 /// The course of a shutdown.

@@ -186,8 +186,11 @@ impl Files {
                 known => return known.clone(),
             }
         }
+        let is_held = self.texts.contains(path) && !self.live.contains(path);
         let seen = match self.overlay.text(path) {
             Some(text) => PathRecord::of_text(text, max, within),
+            // Fails closed: a text without an order must not count.
+            None if is_held && self.overlay.is_closed() => PathRecord::of_text(None, max, within),
             None => read_path(path, max, within, &self.executor, &mut self.left),
         };
         let bytes = seen.bytes.clone();
@@ -205,6 +208,7 @@ impl Files {
         }
         let names = match self.overlay.folder(path) {
             Some(names) => Ok(Arc::clone(names)),
+            None if self.overlay.is_closed() => Err(FileError::Missing),
             None => self.list_disk(path),
         };
         self.folders.insert(path.to_owned(), names.clone());
@@ -236,9 +240,10 @@ impl Files {
     /// The texts of the pass, without live lists, and the names in its folders.
     pub fn texts(&self) -> Overlay {
         let mut overlay = Overlay::default();
+        overlay.close();
         for path in self.texts.difference(&self.live) {
             let Some(seen) = self.files.get(path) else { continue };
-            // A file that could not be read is an error, or one that may be absent.
+            // A published generation has no such file; another one is not held.
             let Ok(bytes) = seen.bytes.clone() else { continue };
             let modified = seen.stamp.and_then(|stamp| stamp.modified);
             let mode = seen.stamp.map(|stamp| stamp.mode).unwrap_or_default();
@@ -250,6 +255,26 @@ impl Files {
             overlay.insert_folder(path.clone(), Arc::clone(names));
         }
         overlay
+    }
+
+    /// The texts that differ from those of `held`, live lists left out. `is_whole` says that the
+    /// pass has asked for all files, so that one of `held` that it did not ask for is gone.
+    pub fn texts_differing(&self, held: &Overlay, is_whole: bool) -> Vec<PathBuf> {
+        let gone = held
+            .texts()
+            .map(|(path, _)| path)
+            .filter(|path| is_whole && !self.texts.contains(*path));
+        let differing = self.texts.iter().map(PathBuf::as_path).filter(|path| {
+            let before = held.text(path).flatten();
+            if before.is_none() && self.live.contains(*path) {
+                return false;
+            }
+            let now = self.files.get(*path).and_then(|seen| seen.bytes.as_ref().ok());
+            // A file that has become unreadable differs too.
+            before.is_none_or(|before| now != Some(&before.bytes))
+        });
+        let all: BTreeSet<_> = gone.chain(differing).map(Path::to_owned).collect();
+        all.into_iter().collect()
     }
 
     /// Sets the folders that lists must be in, and outside which no text of a file is shown. A
@@ -351,10 +376,13 @@ impl Files {
     /// Follows no reference inside the files and keeps nothing.
     pub fn unchanged(&self) -> bool {
         let mut left = self.executor.new_budget();
+        let is_held = |path: &PathBuf| {
+            let is_text = self.texts.contains(path) && !self.live.contains(path);
+            self.overlay.text(path).is_some() || is_text && self.overlay.is_closed()
+        };
         self.is_journal_current()
             && self.files.iter().all(|(path, seen)| {
-                self.overlay.text(path).is_some()
-                    || seen.is_current(path, &self.executor, &mut left)
+                is_held(path) || seen.is_current(path, &self.executor, &mut left)
             })
     }
 
@@ -537,6 +565,11 @@ fn bytes_of(
 pub struct Digests(BTreeMap<PathBuf, Digest>);
 
 impl Digests {
+    /// The files that were asked for, found or not.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(PathBuf::as_path)
+    }
+
     /// Files that are changed, new or gone in `next`, in the order of their paths.
     pub fn changed(&self, next: &Digests) -> Vec<PathBuf> {
         let paths: BTreeSet<_> = self.0.keys().chain(next.0.keys()).collect();
@@ -786,6 +819,9 @@ mod tests {
         assert_eq!(after.disclosure(&at("a.toml")), before.disclosure(&at("a.toml")));
         assert!(after.unchanged(), "a text does not change on the disk");
         assert_eq!(after.texts(), before.texts());
+        let mut other = Files::new().with_overlay(Arc::new(before.texts()));
+        assert_eq!(other.read_toml(&at("new.toml")), Err(FileError::Missing), "never ordered");
+        assert_eq!(other.list(&at("new")), Err(FileError::Missing));
     }
 
     #[test]

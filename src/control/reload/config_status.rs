@@ -10,7 +10,9 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::effective::duration;
 use crate::control::config::feed::staleness;
 use crate::control::config::{ListFeed, Settings};
+use crate::control::overrides::TestOverride;
 use crate::control::policy_tests::AllowTest;
+use crate::control::reload::pending::PendingFiles;
 use crate::control::reload::request::Trigger;
 use crate::observe::metrics::ReloadResult;
 
@@ -32,6 +34,32 @@ pub struct ConfigStatus {
     pub unwatched: ArcSwapOption<String>,
     /// The tests of the running policies that a ban must not make fail.
     pub allow_tests: ArcSwap<Vec<AllowTest>>,
+    /// Pending files, overrides, and the faults of keeping both.
+    pub hold: HoldStatus,
+}
+
+/// Files that are held back, tests that are overridden, and what a restart would find of both.
+#[derive(Debug, Default)]
+pub struct HoldStatus {
+    /// Saved files that are not published. `None` means that there are none.
+    pub pending: ArcSwapOption<PendingFiles>,
+    /// The failed tests of the running generation.
+    pub overrides: ArcSwap<Vec<TestOverride>>,
+    /// Why a restart would not find the published state. `None` means that it would.
+    pub not_kept: ArcSwapOption<String>,
+    /// What was wrong with the kept state at the start. `None` means nothing.
+    pub damage: ArcSwapOption<String>,
+}
+
+impl HoldStatus {
+    /// Sentences about the kept state.
+    pub fn faults(&self) -> Vec<String> {
+        let not_kept = self.not_kept.load_full().map(|why| {
+            format!("the published files are not kept over a restart of sidegate: {why}")
+        });
+        let damage = self.damage.load_full().map(|damage| String::clone(&damage));
+        damage.into_iter().chain(not_kept).collect()
+    }
 }
 
 impl ConfigStatus {

@@ -9,9 +9,13 @@ use jiff::Timestamp;
 use crate::control::compile::{CompiledGeneration, build, fresh_tickets};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::fs_executor::FsExecutor;
+use crate::control::config::overlay::Overlay;
 use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{self, ListFileCache, LoadOptions};
-use crate::control::reload::config_status::{ConfigStatus, ListFileStatus};
+use crate::control::overrides::Overrides;
+use crate::control::published::{KeptState, PublishedKeeper};
+use crate::control::reload::config_status::{ConfigStatus, HoldStatus, ListFileStatus};
+use crate::control::reload::held::HeldFiles;
 use crate::control::systemd::sockets::PassedSockets;
 use crate::control::watch::WatchSet;
 use crate::snapshot::Snapshot;
@@ -29,24 +33,73 @@ pub struct FirstGeneration {
     known: ListFileCache,
     executor: FsExecutor,
     watch_set: WatchSet,
+    held: HeldFiles,
+    keeper: PublishedKeeper,
 }
 
-/// Loads and compiles the first generation; `passed` are the sockets from systemd.
+/// Loads and compiles the first generation; `passed` are the sockets from systemd. Texts that were
+/// held when the last process ended take the place of the saved ones.
 ///
 /// # Errors
 /// Every error in the files.
 pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, Vec<Diagnostic>> {
+    let mut kept = KeptState::read(config);
+    let lost = "no overrides are in force, and the saved files are served";
+    kept.damage = kept.damage.map(|damage| format!("{damage}; {lost}"));
+    if let Some(held) = kept.state.as_ref().and_then(|state| state.held.clone()) {
+        match first(config, passed, held, kept.clone()) {
+            Ok(started) => {
+                tracing::info!("the published files are served: [reload] watch is \"hold\"");
+                return Ok(started);
+            }
+            // A version of sidegate may refuse what an earlier one accepted. An agent that is down
+            // enforces no policy at all, and the saved files have to pass every check as well.
+            Err(errors) => {
+                for error in errors.iter().filter(|error| error.is_error()) {
+                    tracing::error!(place = error.place(), "{}", error.message);
+                }
+                let fault = errors.iter().find(|one| one.is_error()).map(Diagnostic::one_line);
+                let fault = fault.unwrap_or_default();
+                let what = "the kept files cannot be served, and the saved ones are";
+                kept.damage = Some(format!("{what}: {fault}"));
+            }
+        }
+    }
+    if let Some(damage) = &kept.damage {
+        tracing::error!("{damage}");
+    }
+    first(config, passed, Arc::default(), kept)
+}
+
+/// The first generation with the texts of `overlay` in place of files.
+fn first(
+    config: &Path,
+    passed: &PassedSockets,
+    overlay: Arc<Overlay>,
+    kept: KeptState,
+) -> Result<FirstGeneration, Vec<Diagnostic>> {
     let executor = FsExecutor::default();
     let options = LoadOptions { passed: Some(passed), ..LoadOptions::default() };
-    let files = || Files::with_executor(executor.clone());
+    let files = || Files::with_executor(executor.clone()).with_overlay(Arc::clone(&overlay));
     let (files, loaded) = config::load_settled(files, config, options);
     let mut loaded = loaded?;
     let known = std::mem::take(&mut loaded.lists);
     // Made once, and passed to every later generation: a reload must not end the clients' sessions.
     let tickets = fresh_tickets(config)?;
     let (digest, digests) = (files.digest(), files.digests());
-    let CompiledGeneration { snapshot, settings, warnings, feeds, dropped_tests: _, allow_tests } =
-        build(loaded, config, &digest.to_string(), None, &tickets)?;
+    let overrides = kept.state.as_ref().map(|state| Arc::clone(&state.overrides));
+    let overrides = Overrides::in_force(overrides.unwrap_or_default());
+    let built = build(loaded, config, &digest.to_string(), None, &tickets, &overrides)?;
+    let CompiledGeneration {
+        snapshot,
+        settings,
+        warnings,
+        feeds,
+        dropped_tests: _,
+        allow_tests,
+        overridden,
+    } = built;
+    let texts = HeldFiles::texts_of(&settings, &files);
     let config_status = ConfigStatus {
         settings: ArcSwap::from_pointee(settings),
         rejected: ArcSwapOption::empty(),
@@ -58,6 +111,11 @@ pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, V
         )),
         unwatched: ArcSwapOption::empty(),
         allow_tests: ArcSwap::from_pointee(allow_tests),
+        hold: HoldStatus {
+            overrides: ArcSwap::from_pointee(overridden),
+            damage: ArcSwapOption::from(kept.damage.clone().map(Arc::new)),
+            ..HoldStatus::default()
+        },
     };
     let watch_set = WatchSet::for_files(files.paths(), files.folders());
     Ok(FirstGeneration {
@@ -69,6 +127,8 @@ pub fn start(config: &Path, passed: &PassedSockets) -> Result<FirstGeneration, V
         known,
         executor,
         watch_set,
+        held: HeldFiles { texts, ..HeldFiles::default() },
+        keeper: kept.into_keeper(config),
     })
 }
 
@@ -80,6 +140,8 @@ pub struct ReloaderParts {
     pub(super) known: ListFileCache,
     pub(super) executor: FsExecutor,
     pub(super) watch_set: WatchSet,
+    pub(super) held: HeldFiles,
+    pub(super) keeper: PublishedKeeper,
 }
 
 impl FirstGeneration {
@@ -94,11 +156,13 @@ impl FirstGeneration {
             known,
             executor,
             watch_set,
+            held,
+            keeper,
         } = self;
         (
             snapshot,
             config_status,
-            ReloaderParts { tickets, digest, digests, known, executor, watch_set },
+            ReloaderParts { tickets, digest, digests, known, executor, watch_set, held, keeper },
         )
     }
 }

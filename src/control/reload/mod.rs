@@ -6,6 +6,9 @@
 
 mod config_status;
 mod first_generation;
+mod held;
+mod hold;
+mod pending;
 mod prepare;
 mod publish;
 mod read;
@@ -23,9 +26,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use self::config_status::{ConfigStatus, LastResult, ListFileStatus};
+pub use self::config_status::{ConfigStatus, HoldStatus, LastResult, ListFileStatus};
 pub use self::first_generation::{FirstGeneration, ReloaderParts, start};
-use self::prepare::{PreparedGeneration, RunningState};
+pub use self::pending::{PendingEffect, PendingFiles};
+use self::prepare::{COMMAND, PreparedGeneration, RunningState};
 use self::read::{FilePass, half_renewal_timeout};
 use self::request::ReloaderRequest;
 pub use self::request::{
@@ -35,10 +39,11 @@ pub use self::request::{
 use self::task::{AttemptedFiles, BoundGeneration, ReloadStop, RequestReceiver};
 pub use self::task::{BindFn, ReloadContext, Reloader, TakeoverFn};
 use self::worker::FileWorker;
-use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::diagnostic::{Diagnostic, Span};
 use crate::control::config::overlay::Overlay;
 use crate::control::config::source::Files;
 use crate::control::config::{LoadedConfig, Settings};
+use crate::control::overrides::Overrides;
 use crate::control::watch::{FileWatch, WakeReason, WatchSet};
 use crate::observe::heartbeat::Heartbeat;
 use crate::snapshot::{CurrentSnapshot, Snapshot};
@@ -50,7 +55,8 @@ impl Reloader {
     /// Takes over from the first generation. The second value is the handle that requests reloads.
     pub fn new(context: ReloadContext, handover: ReloaderParts) -> (Self, ReloaderHandle) {
         let (asks, requests) = mpsc::channel(16);
-        let ReloaderParts { tickets, digest, digests, known, executor, watch_set } = handover;
+        let ReloaderParts { tickets, digest, digests, known, executor, watch_set, held, keeper } =
+            handover;
         let mode = context.config_status.settings.load().reload.watch;
         let mut watching = FileWatch::new(mode);
         // No folder counts as gone: the first generation has just read all of its files.
@@ -73,6 +79,8 @@ impl Reloader {
             tried: Some(AttemptedFiles { digest, lists }),
             half: None,
             published: None,
+            held,
+            keeper,
             reconciled: Timestamp::now(),
         };
         reloader.report_watch();
@@ -85,6 +93,11 @@ impl Reloader {
         let turning = async {
             // Metrics of candidate policies are there from the start.
             self.reconcile();
+            let begun = AssertUnwindSafe(self.begin(&bind)).catch_unwind().await;
+            if begun.is_err() {
+                tracing::error!("the first look at the files failed by a bug in sidegate");
+                self.context.metrics.panicked();
+            }
             loop {
                 let turned = AssertUnwindSafe(self.handle_event(&bind)).catch_unwind().await;
                 if turned.is_err() {
@@ -146,7 +159,7 @@ impl Reloader {
         if trigger == Trigger::Signal {
             self.receiver.coalesce_signals().await;
         }
-        let outcome = self.reload(trigger, &accept, bind).await;
+        let outcome = self.serve(trigger, &accept, bind).await;
         if !matches!(outcome, Some(ReloadOutcome::Published { .. })) {
             // Nothing changed but the time: an entry may have lapsed.
             self.reconcile();
@@ -155,6 +168,36 @@ impl Reloader {
             // The caller may have been dropped.
             let _ = tx.send(outcome);
         }
+    }
+
+    /// Reloads, or looks at files that are held. `None` means that there was nothing to report.
+    async fn serve(
+        &mut self,
+        trigger: Trigger,
+        accept: &AcceptedEffects,
+        bind: &BindFn,
+    ) -> Option<ReloadOutcome> {
+        let is_order = matches!(trigger, Trigger::Requested | Trigger::Signal);
+        let outcome = if !self.holds() {
+            self.reload(trigger, accept, bind).await
+        } else if !is_order {
+            self.look(trigger, bind).await
+        } else if accept.live_only {
+            self.order_live(trigger, accept, bind).await
+        } else {
+            self.reload(trigger, accept, bind).await
+        };
+        if is_order && self.holds() && !accept.live_only {
+            self.after_order(outcome.as_ref()).await;
+        }
+        if !self.holds() {
+            self.report_pending(None);
+        }
+        // A disk that was full may have room again.
+        if self.keeper.fault().is_some() {
+            self.keep(Arc::clone(&self.held.texts), self.overrides()).await;
+        }
+        outcome
     }
 
     /// One reload. `None` means that there was nothing to do and nothing to report.
@@ -167,10 +210,7 @@ impl Reloader {
         let began = Instant::now();
         let outcome = match self.run_pipeline(trigger, accept, bind).await {
             Ok(next) => self.publish(trigger, next, began).await,
-            Err(ReloadStop::Unchanged) => self.unchanged(trigger),
-            Err(ReloadStop::Rejected(errors)) => self.reject(trigger, errors),
-            // Also no metric: a poll that finds nothing is not a reload.
-            Err(ReloadStop::NoChange) => return None,
+            Err(stop) => return self.stopped(trigger, stop),
         };
         Some(outcome)
     }
@@ -185,10 +225,19 @@ impl Reloader {
         // First: an event that comes while the files are read must cause another look.
         self.watching.note_read();
         self.refuse_in_drain(trigger)?;
-        let read = self.read(trigger).await?;
+        let tried = self.tried.as_ref().map(|tried| tried.digest);
+        let read = self.read(trigger, Arc::default(), tried).await?;
+        self.check_overrides(&read, accept)?;
         let (files, mut loaded) = self.recognise(trigger, read).await?;
         // Kept aside for the next pass, which parses only the list files that differ from these.
         let known = std::mem::take(&mut loaded.lists);
+        if self.holds()
+            && let Err(errors) = self.check_restart(&loaded)
+        {
+            return Err(ReloadStop::Rejected(
+                self.keep_for_restart(loaded, &files, accept, errors).await,
+            ));
+        }
         let prepared = self.prepare(loaded, &files, accept)?;
         // Last of all, so that no socket has to be given back.
         let (prepared, takeover) = self.bind(prepared, bind).await?;
@@ -215,7 +264,20 @@ impl Reloader {
     ) -> Result<PreparedGeneration, Vec<Diagnostic>> {
         let before = self.context.live.load_full();
         let settings = self.context.config_status.settings.load_full();
-        self.running_state(&before, &settings).prepare(loaded, files, accept)
+        let state = self.running_state(&before, &settings);
+        state.ordered_with(accept).prepare(loaded, files, accept)
+    }
+
+    /// Checks that the overrides of an order name tests that exist.
+    fn check_overrides(&self, read: &FilePass, accept: &AcceptedEffects) -> Result<(), ReloadStop> {
+        let (named, in_force) = (accept.overrides.clone(), Arc::default());
+        let Ok(loaded) = &read.loaded else { return Ok(()) };
+        let unknown = Overrides { in_force, named }.unknown(loaded);
+        let place = || Span::whole_file(self.context.config.display().to_string().into());
+        match unknown {
+            Some(finding) => Err(ReloadStop::Rejected(vec![finding.into_diagnostic(place())])),
+            None => Ok(()),
+        }
     }
 
     fn running_state<'b>(
@@ -225,7 +287,9 @@ impl Reloader {
     ) -> RunningState<'b> {
         let (tickets, tunnels) = (&self.tickets, &*self.context.tunnels);
         let (config, files) = (&*self.context.config, &self.running_files);
-        RunningState { config, before, files, settings, tickets, tunnels }
+        let overrides = Overrides::in_force(self.overrides());
+        let command = COMMAND;
+        RunningState { config, before, files, settings, tickets, tunnels, overrides, command }
     }
 
     /// Binds the sockets that the prepared generation needs, on the worker's thread.

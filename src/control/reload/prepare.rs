@@ -10,12 +10,19 @@ use crate::control::compile::{CompiledGeneration, build};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{LoadedConfig, Settings, ShareOrCount};
+use crate::control::overrides::Overrides;
 use crate::control::reload::config_status::ListFileStatus;
 use crate::control::reload::request::{AcceptedEffects, ReloadImpact};
 use crate::snapshot::Snapshot;
 use crate::snapshot::tls::TicketKeys;
 use crate::snapshot::widening::{Widening, widening};
 use crate::tunnels::{ReconcileImpact, Tunnels};
+
+/// The command that publishes all files.
+pub(super) const COMMAND: &str = "sidegate reload";
+
+/// The command that publishes the files that are never held.
+const LIVE_COMMAND: &str = "sidegate reload --live";
 
 /// Number of changed files that a message names; it only counts the others.
 const MAX_NAMED_FILES: usize = 5;
@@ -37,6 +44,10 @@ pub(super) struct RunningState<'b> {
     pub tickets: &'b TicketKeys,
     /// The live tunnels and exchanges.
     pub tunnels: &'b Tunnels,
+    /// The tests whose failure is no error.
+    pub overrides: Overrides,
+    /// The command that publishes, for messages.
+    pub command: &'static str,
 }
 
 /// A generation that may be published as soon as its sockets are bound.
@@ -47,6 +58,15 @@ pub(super) struct PreparedGeneration {
 }
 
 impl RunningState<'_> {
+    /// The same with the overrides of an order, and the command that repeats it.
+    pub fn ordered_with(mut self, accept: &AcceptedEffects) -> Self {
+        self.overrides.named.clone_from(&accept.overrides);
+        if accept.live_only {
+            self.command = LIVE_COMMAND;
+        }
+        self
+    }
+
     /// Compiles the next generation, runs the policies' own tests, and previews the effects on the
     /// live tunnels.
     ///
@@ -59,13 +79,9 @@ impl RunningState<'_> {
         accept: &AcceptedEffects,
     ) -> Result<PreparedGeneration, Vec<Diagnostic>> {
         let built = self.compile(loaded, files.digest())?;
-        let mut impact = self.assess(&built, files, accept);
-        // A comparison of large lists takes a while, and only a bound has a use for it here.
-        if built.settings.reload.max_widened != NO_BOUND {
-            self.assess_widening(&built, files, accept, &mut impact);
-        }
-        if !impact.held.is_empty() {
-            return Err(impact.held);
+        let ReloadImpact { held, .. } = self.assess_bounds(&built, files, accept);
+        if !held.is_empty() {
+            return Err(held);
         }
         let lists = ListFileStatus::all(built.feeds.iter().map(|(policy, feed)| (policy, feed)));
         Ok(PreparedGeneration { built, lists })
@@ -82,7 +98,41 @@ impl RunningState<'_> {
     ) -> Result<CompiledGeneration, Vec<Diagnostic>> {
         self.check_restart_keys(&loaded.settings)?;
         let digest = digest.to_string();
-        build(loaded, self.config, &digest, Some(self.before), self.tickets)
+        build(loaded, self.config, &digest, Some(self.before), self.tickets, &self.overrides)
+    }
+
+    /// Compiles, tests and previews a generation that only a restart can publish.
+    ///
+    /// # Errors
+    /// The reasons why it may not be published, but for settings that need a restart.
+    pub fn prepare_restart(
+        &self,
+        loaded: LoadedConfig,
+        files: &Files,
+        accept: &AcceptedEffects,
+    ) -> Result<CompiledGeneration, Vec<Diagnostic>> {
+        let digest = files.digest().to_string();
+        let (before, tickets) = (Some(self.before), self.tickets);
+        let built = build(loaded, self.config, &digest, before, tickets, &self.overrides)?;
+        // A restart closes all tunnels anyway.
+        let accept = AcceptedEffects { revocations: true, ..accept.clone() };
+        let ReloadImpact { held, .. } = self.assess_bounds(&built, files, &accept);
+        if held.is_empty() { Ok(built) } else { Err(held) }
+    }
+
+    /// Like [`Self::assess`], with what `built` newly admits where `max_widened` bounds it.
+    pub fn assess_bounds(
+        &self,
+        built: &CompiledGeneration,
+        files: &Files,
+        accept: &AcceptedEffects,
+    ) -> ReloadImpact {
+        let mut impact = self.assess(built, files, accept);
+        // A comparison of large lists takes a while, and only a bound has a use for it here.
+        if built.settings.reload.max_widened != NO_BOUND {
+            self.assess_widening(built, files, accept, &mut impact);
+        }
+        impact
     }
 
     /// Previews the effects of `built`, made from `files`, on the live tunnels, and lists the
@@ -104,7 +154,7 @@ impl RunningState<'_> {
             let lists = policy.map(|policy| policy.lists()).unwrap_or_default();
             let before = lists.iter().find(|list| list.name == feed.name).map(|list| list.len());
             let is_accepted = accept.shrunk.iter().any(|name| *name == *feed.name);
-            feed.rejection(before, is_accepted, now)
+            feed.rejection(before, is_accepted, now, self.command)
         });
         let mut held: Vec<_> = shrunk.collect();
         held.extend(self.too_many_revoked(built, &weight, files, accept));
@@ -131,10 +181,12 @@ impl RunningState<'_> {
         let fault = format!(
             "{revoked} of {all} {what} would be closed, more than max_revoked = \"{bound}\""
         );
-        let which = "`sidegate diff` says which tunnels; if they are meant: \
-                     sidegate reload --accept-revocations";
+        let which = format!(
+            "`sidegate diff` says which tunnels; if they are meant: {} --accept-revocations",
+            self.command
+        );
         let place = built.settings.written.max_revoked().with_names_shown();
-        Some(Diagnostic::error(place, fault, Some(self.remedy(files, which))))
+        Some(Diagnostic::error(place, fault, Some(self.remedy(files, &which))))
     }
 
     /// Adds to `impact` what `built` newly admits, and an error if that is more than `max_widened`.
@@ -156,10 +208,12 @@ impl RunningState<'_> {
                 "{} would be newly admitted, more than max_widened = \"{bound}\"",
                 size_of(&widening)
             );
-            let which = "`sidegate diff` says which networks; if they are meant: \
-                         sidegate reload --accept-widening";
+            let which = format!(
+                "`sidegate diff` says which networks; if they are meant: {} --accept-widening",
+                self.command
+            );
             let place = built.settings.written.max_widened().with_names_shown();
-            impact.held.push(Diagnostic::error(place, fault, Some(self.remedy(files, which))));
+            impact.held.push(Diagnostic::error(place, fault, Some(self.remedy(files, &which))));
         }
         impact.widening = widening;
     }
@@ -187,7 +241,7 @@ impl RunningState<'_> {
     }
 
     /// Threads are started once: a reload neither starts nor ends one.
-    fn check_restart_keys(&self, next: &Settings) -> Result<(), Vec<Diagnostic>> {
+    pub fn check_restart_keys(&self, next: &Settings) -> Result<(), Vec<Diagnostic>> {
         if self.settings.process.state != next.process.state {
             let fault = "state: bans are kept in the folder that the start has found".into();
             let remedy = "restart sidegate to change it, or take it back".to_owned();

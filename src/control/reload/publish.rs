@@ -11,9 +11,11 @@ use tokio::time::Instant;
 use crate::control::compile::CompiledGeneration;
 use crate::control::config::LoadedConfig;
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::overrides::{Overrides, TestOverride};
 use crate::control::policy_tests::{PolicyTests, run_tests};
 use crate::control::reconcile::Reconcile;
 use crate::control::reload::config_status::{LastResult, ListFileStatus};
+use crate::control::reload::held::HeldFiles;
 use crate::control::reload::prepare::PreparedGeneration;
 use crate::control::reload::request::{RecentPublish, ReloadOutcome, Trigger};
 use crate::control::reload::task::{BoundGeneration, ReloadContext, Reloader};
@@ -38,6 +40,16 @@ impl Reloader {
             known,
         } = next;
         self.resolve_new(&built).await;
+        // Before the swap: a process that is killed now starts with what was ordered.
+        let texts = HeldFiles::texts_of(&built.settings, &files);
+        // A live list says nothing about files that wait for a restart.
+        let is_kept = self.held.awaits_restart
+            && texts == self.held.texts
+            && built.overridden.iter().all(|one| self.overrides().contains(one));
+        if !is_kept {
+            self.keep(Arc::clone(&texts), Arc::new(built.overridden.clone())).await;
+        }
+        self.held.texts = texts;
         (self.running, self.running_files) = (files.digest(), files.digests());
         let former =
             // Only entries that the next generation does not share have to be freed.
@@ -45,6 +57,9 @@ impl Reloader {
         self.report_lists(lists);
         let mode = self.context.config_status.settings.load().reload.watch;
         let outcome = self.swap(trigger, built, began);
+        if !self.holds() || matches!(trigger, Trigger::Requested | Trigger::Signal) {
+            self.held.seen = None;
+        }
         // After the swap: the snapshot must already know the listeners of the new sockets.
         takeover();
         // Otherwise `recognise` has set the watch up already, in the same mode.
@@ -82,6 +97,7 @@ impl Reloader {
             feeds: _,
             dropped_tests: _,
             allow_tests,
+            overridden,
         } = built;
         let snapshot = Arc::new(snapshot);
         // Settings first: what a connection of the new generation reads from them must not be older
@@ -97,6 +113,7 @@ impl Reloader {
         // through between the two generations.
         let revoked = self.reconcile();
         self.context.config_status.rejected.store(None);
+        let overridden = self.report_overrides(overridden);
         for warning in &warnings {
             tracing::warn!(place = warning.place(), "{}", warning.message);
         }
@@ -107,7 +124,30 @@ impl Reloader {
         let milliseconds = began.elapsed().as_millis() as u64;
         tracing::info!(cause = trigger.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
         let (generation, digest) = (snapshot.generation, Arc::clone(&snapshot.digest));
-        ReloadOutcome::Published { generation, digest, revoked, warnings: warnings.into() }
+        let warnings = warnings.into();
+        let not_kept = self.not_kept();
+        ReloadOutcome::Published { generation, digest, revoked, warnings, overridden, not_kept }
+    }
+
+    /// Puts `overridden` in force, and logs new overrides and ended ones.
+    fn report_overrides(&self, overridden: Vec<TestOverride>) -> Arc<Vec<TestOverride>> {
+        let status = &self.context.config_status.hold;
+        let (before, now) = (status.overrides.load_full(), Arc::new(overridden));
+        for one in now.iter().filter(|one| !before.contains(one)) {
+            let place = &*one.file;
+            tracing::warn!(place, "published although the test \"{}\" fails: overridden", one.test);
+        }
+        for one in before.iter().filter(|one| !now.contains(one)) {
+            let place = &*one.file;
+            tracing::info!(place, "the test \"{}\" is no longer overridden", one.test);
+        }
+        status.overrides.store(Arc::clone(&now));
+        now
+    }
+
+    /// Why the published files are not kept. `None` means that they are, or need not be.
+    fn not_kept(&self) -> Option<String> {
+        self.keeper.fault().map(str::to_owned)
     }
 
     /// Judges the open tunnels and the exchanges in flight by the running generation and the
@@ -132,7 +172,9 @@ impl Reloader {
     /// stale, or is written again.
     pub(super) fn report_warnings(&self, loaded: &mut LoadedConfig) {
         let mut warnings = std::mem::take(&mut loaded.warnings);
-        warnings.extend(run_tests(&self.context.live.load(), &PolicyTests::all(loaded)));
+        let overrides = Overrides::in_force(self.overrides());
+        let tests = PolicyTests::all(loaded);
+        warnings.extend(run_tests(&self.context.live.load(), &tests, &overrides).found);
         self.context.config_status.warnings.store(Arc::new(warnings));
     }
 

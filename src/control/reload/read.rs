@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::overlay::Overlay;
-use crate::control::config::source::Files;
+use crate::control::config::source::{Digest, Files};
 use crate::control::config::{self, LoadOptions, LoadedConfig};
 use crate::control::reload::config_status::ListFileStatus;
 use crate::control::reload::request::Trigger;
@@ -33,18 +33,23 @@ pub(super) struct FilePass {
 impl Reloader {
     /// Reads and loads the files: once for a request, whose sender has finished writing; else until
     /// two passes agree, so that a file is not read while it is written.
-    pub(super) async fn read(&self, trigger: Trigger) -> Result<FilePass, ReloadStop> {
+    /// The texts of `overlay` take the place of files. `tried` is the digest of files that need no
+    /// second pass when a poll finds them.
+    pub(super) async fn read(
+        &self,
+        trigger: Trigger,
+        overlay: Arc<Overlay>,
+        tried: Option<Digest>,
+    ) -> Result<FilePass, ReloadStop> {
         let gave_up = || self.rejected("the files keep changing");
         if matches!(trigger, Trigger::Requested | Trigger::Signal) {
-            return self.load(None, Arc::default()).await.ok_or_else(gave_up);
+            return self.load(None, overlay).await.ok_or_else(gave_up);
         }
         let began = Instant::now();
         while began.elapsed() < UNSTABLE_FILES_TIMEOUT {
-            let pass = self.load(None, Arc::default()).await;
+            let pass = self.load(None, Arc::clone(&overlay)).await;
             let FilePass { files, loaded } = pass.ok_or_else(gave_up)?;
-            let was_tried = self.tried.as_ref().is_some_and(|tried| tried.digest == files.digest());
-            // Files that were tried before need no second pass.
-            if trigger == Trigger::Poll && was_tried {
+            if trigger == Trigger::Poll && tried == Some(files.digest()) {
                 return Ok(FilePass { files, loaded });
             }
             sleep(PASS_INTERVAL).await;
@@ -89,9 +94,18 @@ impl Reloader {
         trigger: Trigger,
         read: FilePass,
     ) -> Result<(Files, LoadedConfig), ReloadStop> {
-        let FilePass { files, mut loaded } = read;
         // Watched even when the files are invalid: the next save may repair them.
-        self.watch(&files, loaded.is_ok()).await;
+        self.watch(&read.files, read.loaded.is_ok()).await;
+        self.compare(trigger, read)
+    }
+
+    /// Compares a pass with what runs and what was tried.
+    pub(super) fn compare(
+        &mut self,
+        trigger: Trigger,
+        read: FilePass,
+    ) -> Result<(Files, LoadedConfig), ReloadStop> {
+        let FilePass { files, mut loaded } = read;
         let digest = files.digest();
         let lists = loaded.as_ref().map(|loaded| ListFileStatus::all(loaded.feeds()));
         let lists = lists.unwrap_or_default();
@@ -144,13 +158,19 @@ impl Reloader {
         }
         let paths: Vec<_> = files.paths().map(Path::to_owned).collect();
         let folders: Vec<_> = files.folders().map(Path::to_owned).collect();
+        // While files are held, the running generation may use files that no saved one names.
+        let running: Vec<_> = match self.holds() {
+            true => self.running_files.paths().map(Path::to_owned).collect(),
+            false => Vec::new(),
+        };
         let turn =
             self.watching.reconfigure(self.context.config_status.settings.load().reload.watch);
         let turned = move || {
-            let watch_set = WatchSet::for_files(
+            let mut watch_set = WatchSet::for_files(
                 paths.iter().map(PathBuf::as_path),
                 folders.iter().map(PathBuf::as_path),
             );
+            watch_set.merge(WatchSet::for_files(running.iter().map(PathBuf::as_path), []));
             turn.apply(WatchSet { gone: watch_set.gone.filter(|_| !is_whole), ..watch_set })
         };
         // The file system of a folder may hang like that of a file.

@@ -9,6 +9,7 @@ use crate::control::compile::CompiledGeneration;
 use crate::control::config::Settings;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::overlay::Overlay;
+use crate::control::overrides::TestOverride;
 use crate::snapshot::Snapshot;
 use crate::snapshot::widening::Widening;
 use crate::tunnels::ReconcileImpact;
@@ -55,6 +56,10 @@ pub enum ReloadOutcome {
         revoked: usize,
         /// Findings that are not errors, for an operator to look at.
         warnings: Arc<[Diagnostic]>,
+        /// The failed tests that are overridden.
+        overridden: Arc<Vec<TestOverride>>,
+        /// Why the published files are not kept. `None` means that they are, or need not be.
+        not_kept: Option<String>,
     },
     /// The files equal those of the running generation.
     Unchanged {
@@ -91,6 +96,10 @@ pub struct AcceptedEffects {
     pub revocations: bool,
     /// Whether any number of newly admitted addresses is accepted.
     pub widening: bool,
+    /// Names of tests that may fail.
+    pub overrides: Vec<String>,
+    /// Whether held files stay as they run, so that only the files that are never held count.
+    pub live_only: bool,
 }
 
 /// The effect that a reload would have now.

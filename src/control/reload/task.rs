@@ -14,7 +14,9 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::fs_executor::FsExecutor;
 use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{ListFileCache, Settings};
+use crate::control::published::PublishedKeeper;
 use crate::control::reload::config_status::{ConfigStatus, ListFileStatus};
+use crate::control::reload::held::HeldFiles;
 use crate::control::reload::prepare::PreparedGeneration;
 use crate::control::reload::request::{ReloaderRequest, Trigger};
 use crate::control::reload::worker::FileWorker;
@@ -87,6 +89,10 @@ pub struct Reloader {
     pub(super) half: Option<Instant>,
     /// What published the running generation, and when. `None` means the start of the process.
     pub(super) published: Option<(Trigger, Instant)>,
+    /// The texts that are held, and the saved files that are pending.
+    pub(super) held: HeldFiles,
+    /// Keeps the published texts and overrides for the next start.
+    pub(super) keeper: PublishedKeeper,
     /// When the live tunnels were last judged. An entry that lapses later is not noticed yet.
     pub(super) reconciled: Timestamp,
 }

@@ -70,10 +70,10 @@ impl StatusSources {
                 more => drop(write!(said, " (and {more} more)")),
             }
         }
-        if let Some(sentence) = self.config_status.unwatched_sentence() {
-            let _ = write!(said, "; {sentence}");
-        }
-        for sentence in self.live.load().expired_crls(Timestamp::now()) {
+        let pending = self.config_status.hold.pending.load_full();
+        let pending = pending.map(|pending| pending.sentence());
+        let sentences = pending.into_iter().chain(self.config_status.unwatched_sentence());
+        for sentence in sentences.chain(self.live.load().expired_crls(Timestamp::now())) {
             let _ = write!(said, "; {sentence}");
         }
         for sentence in self.metrics.collapsed_identities() {

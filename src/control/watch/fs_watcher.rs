@@ -81,7 +81,7 @@ impl FsWatcher {
     /// Watches the folders of `names` from now on and no others; none at all unless `mode` is
     /// `Auto`.
     pub fn watch(&mut self, mode: WatchMode, names: WatchSet) -> WatchStatus {
-        if mode != WatchMode::Auto {
+        if !mode.uses_inotify() {
             self.close();
             return WatchStatus::default();
         }

@@ -133,7 +133,7 @@ impl FileWatch {
             (self.signals, self.seen) = (signals, FsSignalCounts::default());
         }
         // Without signals, `first` waits for the time of a look alone.
-        if self.mode != WatchMode::Auto {
+        if !self.mode.uses_inotify() {
             self.signals = None;
         }
         self.set_failure(trouble);
@@ -209,11 +209,13 @@ impl FileWatch {
             WatchMode::Off => None,
             WatchMode::Poll => Some(unwatched_interval(slow)),
             // One look soon after a watch has begun, for the changes that it came too late for.
-            WatchMode::Auto if self.fresh && self.trouble.is_none() => Some(DEBOUNCE_INTERVAL),
-            WatchMode::Auto if self.trouble.is_some() || self.faulty => {
+            WatchMode::Auto | WatchMode::Hold if self.fresh && self.trouble.is_none() => {
+                Some(DEBOUNCE_INTERVAL)
+            }
+            WatchMode::Auto | WatchMode::Hold if self.trouble.is_some() || self.faulty => {
                 Some(unwatched_interval(slow))
             }
-            WatchMode::Auto => Some(slow),
+            WatchMode::Auto | WatchMode::Hold => Some(slow),
         }
     }
 

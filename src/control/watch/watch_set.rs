@@ -58,6 +58,16 @@ impl WatchSet {
         watch_set
     }
 
+    /// Adds the folders and names of `other`, whose missing folder does not matter.
+    pub fn merge(&mut self, other: WatchSet) {
+        for (folder, names) in other.folders {
+            match names {
+                WatchedNames::Some(names) => names.iter().for_each(|name| self.add(&folder, name)),
+                WatchedNames::All => drop(self.folders.insert(folder, WatchedNames::All)),
+            }
+        }
+    }
+
     /// Whether a change at `path`, in one of these folders, matters. Changes of a folder itself
     /// always do.
     pub fn contains_change(folders: &BTreeMap<PathBuf, WatchedNames>, path: &Path) -> bool {
@@ -223,6 +233,19 @@ mod tests {
             symlink("../b/other", top.join("a/list.cidr")).unwrap();
         };
         check(linked, "a/list.cidr", &[("a", &["list.cidr"]), ("b", &["other"])], None);
+    }
+
+    #[test]
+    fn merged_sets_have_the_names_of_both() {
+        let root = tempfile::tempdir().unwrap();
+        let top = root.path().canonicalize().unwrap();
+        folders(&top, &["a", "b"]);
+        let of = |file: &str| WatchSet::for_files([top.join(file).as_path()], []);
+        let mut merged = WatchSet::for_files([], [top.join("b").as_path()]);
+        ["a/one", "a/two", "b/three"].iter().for_each(|file| merged.merge(of(file)));
+        let names = WatchedNames::Some(["one", "two"].iter().map(OsString::from).collect());
+        assert_eq!(merged.folders.get(&top.join("a")), Some(&names));
+        assert_eq!(merged.folders.get(&top.join("b")), Some(&WatchedNames::All));
     }
 
     #[test]

@@ -197,6 +197,11 @@ families! {
         "Bans in force, by origin: operator (sidegate ban) or fail2ban.";
     WATCH_DEGRADED: Gauge "sidegate_watch_degraded" []
         "1 if the files are polled because they cannot be watched, else 0.";
+    PENDING_GENERATION: Gauge "sidegate_pending_generation" []
+        "Number that the saved files would get as a generation, while [reload] watch = \"hold\" \
+         holds them back; 0 if none are pending.";
+    PENDING_REJECTED: Gauge "sidegate_pending_rejected" []
+        "1 if files are pending and a plain `sidegate reload` would be rejected, else 0.";
     DRAINING: Gauge "sidegate_draining" []
         "1 while the process drains, from the order to its end; else 0.";
     LOG_DROPS: Counter "sidegate_log_drops_total" []

@@ -36,6 +36,8 @@ pub struct Metrics {
     would_refuse: Mutex<HashMap<Arc<str>, ClientCounts>>,
     pub(super) would_revoke: Mutex<HashMap<Arc<str>, WouldRevoke>>,
     pub(super) watch_degraded: AtomicBool,
+    pub(super) pending_generation: AtomicU64,
+    pub(super) pending_rejected: AtomicBool,
     identities: Mutex<IdentityState>,
     pub(super) panics: AtomicU64,
     pub(super) scrapes_refused: AtomicU64,
@@ -166,6 +168,8 @@ impl Metrics {
             would_refuse: Mutex::default(),
             would_revoke: Mutex::default(),
             watch_degraded: AtomicBool::new(false),
+            pending_generation: AtomicU64::new(0),
+            pending_rejected: AtomicBool::new(false),
             identities: Mutex::default(),
             panics: AtomicU64::new(0),
             scrapes_refused: AtomicU64::new(0),
@@ -280,6 +284,13 @@ impl Metrics {
     /// not yet known, or no candidate.
     pub fn candidate_would_revoke(&self, policy: &str) -> Option<WouldRevoke> {
         lock(&self.would_revoke).get(policy).cloned()
+    }
+
+    /// Sets the number that pending files would get as a generation, or 0; and whether they would
+    /// be rejected.
+    pub fn pending(&self, generation: u64, is_rejected: bool) {
+        self.pending_generation.store(generation, Ordering::Relaxed);
+        self.pending_rejected.store(is_rejected, Ordering::Relaxed);
     }
 
     /// Sets whether files are polled because they cannot be watched.

@@ -495,6 +495,10 @@ fn put_control(exposition: &mut Exposition, metrics: &Metrics, facts: &ScrapeFac
         exposition.sample(&family::BANS, &[origin.word()], count as f64);
     }
     exposition.sample(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
+    let pending = metrics.pending_generation.load(Ordering::Relaxed);
+    exposition.sample(&family::PENDING_GENERATION, &[], pending as f64);
+    let is_rejected = metrics.pending_rejected.load(Ordering::Relaxed);
+    exposition.sample(&family::PENDING_REJECTED, &[], flag(is_rejected));
     exposition.sample(&family::DRAINING, &[], flag(facts.is_draining));
     exposition.count(&family::PANICS, &[], metrics.panics());
     exposition.count(

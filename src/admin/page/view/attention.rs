@@ -162,6 +162,8 @@ fn of_warning(Warning { word, sentence }: &Warning) -> Item {
     let (level, name, command, section) = match word {
         WarningKind::Draining => (Notice, "Draining", "", "routes"),
         WarningKind::Rejected => (Error, "Reload rejected", "sidegate check", "files"),
+        WarningKind::Pending => (Notice, "Saves pending", "sidegate diff", "files"),
+        WarningKind::Overridden => (Warning, "Test overridden", "sidegate status", "files"),
         WarningKind::WatchDegraded => (Warning, "Watching degraded", "", "files"),
         WarningKind::IdentityCollapsed => (Warning, "Clients look alike", "", "clients"),
         WarningKind::BackendDown => (Error, "Backend down", "", "backends"),

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 pub use self::backend::backend;
 use self::listener::TakenAddress;
+pub use self::process::process as process_table;
 use self::route_context::RouteContext;
 use self::systemd_refs::SystemdRefs;
 pub use self::unix_socket::path as listener_path;

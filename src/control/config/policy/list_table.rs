@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::control::config::diagnostic::Diagnostic;
+use crate::control::config::diagnostic::{Diagnostic, Span};
 use crate::control::config::document::{Document, TomlTable, TomlValue, nearest};
 use crate::control::config::identifier::is_name;
 use crate::control::config::keys::policy::lists as keys;
@@ -235,9 +235,10 @@ impl ListTable {
             value.report(finding.with_remedy("max_age = \"36h\""));
         }
         let max_shrink = table.read(&keys::MAX_SHRINK);
+        let is_live = table.read_or_default(&keys::LIVE);
         table.finish();
         let file = file?;
-        let list = self.read_file(Arc::clone(&name), file, load)?;
+        let list = self.read_file(Arc::clone(&name), file, is_live, load)?;
         let feed = ListFeed {
             name,
             file: Arc::clone(&list.file),
@@ -260,6 +261,7 @@ impl ListTable {
         &mut self,
         name: Arc<str>,
         value: TomlValue<'_>,
+        is_live: bool,
         load: &mut LoadContext<'_>,
     ) -> Option<List> {
         let text = value.parse("a path", |text| {
@@ -268,6 +270,10 @@ impl ListTable {
         let shown = PathBuf::from(POLICY_FOLDER).join(text);
         let path = load.folder.join(&shown);
         let shown: Arc<str> = shown.display().to_string().into();
+        report_marks(&value, &shown, load.list_marks.add(&path, is_live, value.place()));
+        if is_live {
+            load.files.mark_live(&path);
+        }
         let torn = load.torn;
         let unreadable = |fault: FileError| {
             // `lists_from` may be in the part of `sidegate.toml` that could not be read.
@@ -290,6 +296,16 @@ impl ListTable {
         self.found.extend(found);
         Some(List::of_file(name, shown, modified, entries?))
     }
+}
+
+/// Reports that the list of the file `shown` has another mark at the place `other`. `None` means
+/// that all marks agree.
+fn report_marks(value: &TomlValue<'_>, shown: &str, other: Option<Span>) {
+    let Some(other) = other else { return };
+    let finding = error(format!("{shown} is `live` in one list, and not in another"))
+        .with_remedy("mark every list of the file, or none: it is held or it is not")
+        .with_related(other, "the other list");
+    value.report(finding);
 }
 
 /// Reports a missing list `name`, once for all `uses`.

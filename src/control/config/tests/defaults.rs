@@ -133,7 +133,7 @@ owner  = "security@example.com"
 
 [lists]
 office   = ["192.0.2.0/24", "!192.0.2.13 ticket=SEC-3"]
-partners = { file = "lists/partners.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%" }
+partners = { file = "lists/partners.cidr", max_age = "36h", on_stale = "warn", max_shrink = "50%", live = false }
 banned   = { file = "lists/banned.cidr" }
 
 [client]

@@ -40,7 +40,7 @@ fn held(keys: &str, (before, entries): (usize, u32), age: Duration, accepted: bo
     let (loaded, _) = loaded(keys, entries, age);
     let (_, feed) = loaded.feeds().next().unwrap();
     let held = feed
-        .rejection(Some(before), accepted, now())
+        .rejection(Some(before), accepted, now(), "sidegate reload")
         .map(|held| held.to_string())
         .unwrap_or_default();
     let folder = feed.place.file.strip_suffix("policies/chat.toml").unwrap();
@@ -211,5 +211,56 @@ fn shrink_limit_is_half_by_default_and_off_for_small_lists() {
 #[test]
 fn list_that_was_inline_before_has_not_shrunk() {
     let (loaded, _) = loaded("", 1, Duration::ZERO);
-    assert!(loaded.feeds().all(|(_, feed)| feed.rejection(None, false, Timestamp::MAX).is_none()));
+    assert!(
+        loaded.feeds().all(|(_, feed)| feed.rejection(None, false, Timestamp::MAX, "").is_none())
+    );
+}
+
+#[test]
+fn live_marks_of_one_file_have_to_agree() {
+    let desk = policy(", live = true");
+    check(
+        &[
+            ("policies/chat.toml", &policy("")),
+            ("policies/desk.toml", &desk),
+            (FEED, "192.0.2.1\n"),
+        ],
+        r#"
+error: file: policies/lists/feed.cidr is `live` in one list, and not in another
+ --> policies/desk.toml:3:17
+  |
+3 | feed = { file = "lists/feed.cidr", live = true }
+  |                 ^^^^^^^^^^^^^^^^^
+  |
+ ::: policies/chat.toml:3:17
+  |
+3 | feed = { file = "lists/feed.cidr" }
+  |                 ----------------- the other list
+  |
+  = help: mark every list of the file, or none: it is held or it is not"#,
+    );
+    let same = [("policies/chat.toml", &*desk), ("policies/desk.toml", &desk), (FEED, "::1\n")];
+    check(&same, "");
+}
+
+#[test]
+fn live_lists_are_no_texts_that_can_be_held() {
+    for (keys, is_held) in [("", true), (", live = false", true), (", live = true", false)] {
+        let folder = write_all(&[("policies/chat.toml", &policy(keys)), (FEED, "192.0.2.1\n")]);
+        let mut files = Files::for_person();
+        let config = folder.path().join("sidegate.toml");
+        load_with_time(&mut files, &config, LoadOptions::default(), now()).unwrap();
+        let held = files.texts();
+        let names = held.texts().map(|(path, _)| path.strip_prefix(folder.path()).unwrap());
+        let names: Vec<_> = names.filter_map(|name| name.to_str()).collect();
+        let texts = ["policies/chat.toml", "policies/lists/feed.cidr", "sidegate.toml"];
+        let expected: Vec<_> = texts.into_iter().filter(|name| is_held || *name != FEED).collect();
+        assert_eq!(names, expected, "{keys}");
+        // A change of the live list alone is no difference of the texts.
+        std::fs::write(folder.path().join(FEED), "192.0.2.2\n").unwrap();
+        let mut files = Files::for_person();
+        load_with_time(&mut files, &config, LoadOptions::default(), now()).unwrap();
+        let changed = files.texts_differing(&held, true);
+        assert_eq!(!changed.is_empty(), is_held, "{keys}: {changed:?}");
+    }
 }

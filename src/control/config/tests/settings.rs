@@ -111,7 +111,7 @@ error: dial: expected a duration like "10s", found an integer
    |
    = help: with its unit, like "2s"
 
-error: watch: expected "auto", "poll" or "off", found a boolean
+error: watch: expected "auto", "poll", "off" or "hold", found a boolean
   --> sidegate.toml:18:9
    |
 18 | watch = true

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::control::config::keys::key::{CustomValue, Key, KeyTable, KeyWithDefault};
-use crate::control::config::keys::kind::{choice, percent, positive_duration, text};
+use crate::control::config::keys::kind::{boolean, choice, percent, positive_duration, text};
 
 /// The JSON Schema of an entry that is written in the policy itself.
 pub const ENTRY: &str = r#"{
@@ -13,7 +13,7 @@ pub const ENTRY: &str = r#"{
 }"#;
 
 pub static TABLE: KeyTable = KeyTable {
-    keys: &[&FILE, &MAX_AGE, &ON_STALE, &MAX_SHRINK],
+    keys: &[&FILE, &MAX_AGE, &ON_STALE, &MAX_SHRINK, &LIVE],
     reload: "Open tunnels are judged again by the lists as they are now.",
     ..KeyTable::EMPTY
 };
@@ -50,3 +50,11 @@ pub static MAX_SHRINK: KeyWithDefault<u8> = Key::new(
      checked at a start.",
 )
 .default(|| 50);
+
+pub static LIVE: KeyWithDefault<bool> = Key::new(
+    "live",
+    boolean(),
+    "Whether a save of the list counts at once under `[reload] watch = \"hold\"`, which holds all \
+     other files. The same in every policy with that file.",
+)
+.default(|| false);

@@ -16,9 +16,15 @@ pub static TABLE: KeyTable = KeyTable {
 
 pub static WATCH: KeyWithDefault<WatchMode> = Key::new(
     "watch",
-    choice(&[("auto", WatchMode::Auto), ("poll", WatchMode::Poll), ("off", WatchMode::Off)]),
+    choice(&[
+        ("auto", WatchMode::Auto),
+        ("poll", WatchMode::Poll),
+        ("off", WatchMode::Off),
+        ("hold", WatchMode::Hold),
+    ]),
     "\"auto\": inotify, and polling where that fails; \"poll\": every 2 s; \"off\": SIGHUP and \
-     `sidegate reload` alone.",
+     `sidegate reload` alone; \"hold\": like \"auto\", but a save is checked and reported, and \
+     counts only after `sidegate reload`. Certificates and lists marked `live` are never held.",
 )
 .default(|| WatchMode::Auto);
 
