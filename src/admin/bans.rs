@@ -85,6 +85,9 @@ pub async fn unban(admin: &AdminContext, request: UnbanRequest) -> Result<UnbanA
             bans.iter().filter(|ban| ban.target == target || touches(&ban.target, &target));
         return Ok(UnbanAnswer::NotBanned { around: around.map(|ban| status(ban)).collect() });
     }
+    // Noted first: a poll in between must not ban again.
+    let decisions = meant.iter().filter(|ban| ban.origin == BanOrigin::Crowdsec);
+    admin.bouncer.lift(decisions.map(|ban| ban.target.clone()).collect());
     let outcome = admin.bans.carry_out(BanOrder::Lift(meant)).await;
     let lifted = outcome.former.iter().map(|ban| status(ban)).collect();
     Ok(UnbanAnswer::Unbanned { lifted, not_kept: outcome.not_kept })
@@ -127,7 +130,10 @@ fn parse(request: &BanRequest, by: Option<u32>, now: Timestamp) -> Result<Ban, S
         (Some(period), false) => Some(end(now, parse_duration(period)?)?),
         (None, false) => Some(end(now, DEFAULT_PERIOD)?),
     };
-    let origin = request.origin.as_deref().map_or(Ok(BanOrigin::Operator), origin)?;
+    let origin = request.origin.as_deref().map_or(Ok(BanOrigin::Operator), origin);
+    // Decisions of CrowdSec come from its Local API alone.
+    let origin = origin.ok().filter(|origin| *origin != BanOrigin::Crowdsec);
+    let origin = origin.ok_or("`origin` is operator or fail2ban")?;
     Ok(Ban { target, until, why: why.into(), origin, since: now, by })
 }
 
@@ -139,7 +145,7 @@ fn end(now: Timestamp, period: Duration) -> Result<Timestamp, String> {
 }
 
 fn origin(word: &str) -> Result<BanOrigin, String> {
-    BanOrigin::parse(word).ok_or_else(|| "`origin` is operator or fail2ban".into())
+    BanOrigin::parse(word).ok_or_else(|| "`origin` is operator, fail2ban or crowdsec".into())
 }
 
 fn target(client: Option<&str>, identity: Option<&str>) -> Result<BanTarget, String> {

@@ -16,13 +16,14 @@ use crate::admin::explain::ExplainQuery;
 use crate::admin::state::AdminContext;
 use crate::admin::wire::{
     self, AdminRequest as _, BanRequest, BansRequest, CloseAnswer, CloseRequest, ConfigAnswer,
-    ConfigRequest, DecisionsRequest, DiffAnswer, DiffRequest, DrainAnswer, DrainRequest, Draining,
-    ErrorAnswer, ExplainRequest, LapsingRequest, LogLevelRequest, OverviewRequest, PRODUCT,
-    PauseAnswer, PauseRequest, RecentReload, RefusalsRequest, ReloadAnswer, ReloadRequest,
-    ShutdownTimes, StatusRequest, TunnelsRequest, UnbanRequest,
+    ConfigRequest, CrowdsecRequest, DecisionsRequest, DiffAnswer, DiffRequest, DrainAnswer,
+    DrainRequest, Draining, ErrorAnswer, ExplainRequest, LapsingRequest, LogLevelRequest,
+    OverviewRequest, PRODUCT, PauseAnswer, PauseRequest, RecentReload, RefusalsRequest,
+    ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest, UnbanRequest,
 };
 use crate::admin::{
-    bans, close, decisions, diff, hold, lapsing, log_level, overview, staged, status, tunnels,
+    bans, close, crowdsec, decisions, diff, hold, lapsing, log_level, overview, staged, status,
+    tunnels,
 };
 use crate::control::config::effective;
 use crate::control::reload::{AcceptedEffects, MAX_PAUSE, RecentPublish, ReloadOutcome, Trigger};
@@ -37,7 +38,7 @@ const TOLD: &str = "told";
 /// The error for a request with any other path.
 const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/overview, /v1/config, /v1/tunnels, \
     /v1/decisions, /v1/refused, /v1/lapsing and /v1/bans, POST /v1/reload, /v1/close, /v1/drain, \
-    /v1/explain, /v1/diff, /v1/pause, /v1/ban, /v1/unban and /v1/log-level";
+    /v1/explain, /v1/diff, /v1/pause, /v1/ban, /v1/unban, /v1/crowdsec and /v1/log-level";
 
 /// Answers one request of `caller`.
 pub async fn answer(
@@ -130,6 +131,9 @@ async fn carry_out(
             Ok(PauseRequest) => pause(admin).await,
             Err(wrong) => wrong.into_answer(),
         },
+        CrowdsecRequest::PATH => {
+            respond(method, query, |request| answer_with(&crowdsec::crowdsec(admin, request)))
+        }
         DrainRequest::PATH => respond(method, query, |DrainRequest| drain(admin)),
         LogLevelRequest::PATH => respond(method, query, |request| {
             match log_level::answer(admin, &request, caller.as_ref()) {

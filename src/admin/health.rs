@@ -62,7 +62,7 @@ struct Health {
     crls_expired: Vec<String>,
     /// A sentence about saved files that are not published. `None` means that there are none.
     pending: Option<String>,
-    /// Sentences about the files of bans and of the last publish.
+    /// Sentences about the files of bans, of the last publish, and about CrowdSec.
     state_faults: Vec<String>,
     log_drops: u64,
     panics: u64,
@@ -96,7 +96,7 @@ impl Health {
             identity_collapsed: admin.metrics.collapsed_identities(),
             crls_expired: live.expired_crls(Timestamp::now()),
             pending: admin.config_status.hold.pending.load().as_ref().map(|one| one.sentence()),
-            state_faults: [admin.bans.faults(), admin.config_status.hold.faults()].concat(),
+            state_faults: [admin.ban_faults(), admin.config_status.hold.faults()].concat(),
             log_drops: admin.log.drops.count(),
             panics: admin.metrics.panics(),
         }

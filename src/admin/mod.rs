@@ -11,6 +11,7 @@ mod close;
 mod command;
 mod connection;
 mod connection_cap;
+mod crowdsec;
 mod decisions;
 mod diff;
 mod difference;

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::BoundAddresses;
 use crate::admin::history::ActivityHistory;
 use crate::admin::rates::RateHistory;
 use crate::control::bans::BanKeeper;
+use crate::control::crowdsec::Bouncer;
 use crate::control::reload::{ConfigStatus, ReloaderHandle};
 use crate::lifecycle::Lifecycle;
 use crate::observe::heartbeat::Heartbeats;
@@ -46,6 +48,8 @@ pub struct AdminContext {
     pub addresses: Arc<BoundAddresses>,
     /// Orders, lifts and keeps the bans.
     pub bans: Arc<BanKeeper>,
+    /// Brings the decisions of CrowdSec to the bans.
+    pub bouncer: Arc<Bouncer>,
     /// Rates of each route over the last minute.
     pub rates: RateHistory,
     /// Rates of the whole process over the last fifteen minutes.
@@ -59,5 +63,14 @@ impl AdminContext {
         let all = || (self.tunnels.len() as u64, self.metrics.activity());
         // Neither ends by itself.
         tokio::join!(self.rates.sample(routes), self.history.sample(all));
+    }
+}
+
+impl AdminContext {
+    /// Sentences about the files of bans, and about CrowdSec.
+    pub fn ban_faults(&self) -> Vec<String> {
+        let mut all = self.bans.faults();
+        all.extend(self.bouncer.report().warnings(Timestamp::now()));
+        all
     }
 }

@@ -307,6 +307,9 @@ pub fn warnings(admin: &AdminContext, live: &Snapshot, now: Timestamp) -> Vec<Wa
     for sentence in admin.bans.faults().into_iter().chain(admin.config_status.hold.faults()) {
         warn(WarningKind::State, sentence);
     }
+    for sentence in admin.bouncer.report().warnings(now) {
+        warn(WarningKind::Crowdsec, sentence);
+    }
     for sentence in admin.config_status.lists.load().iter().filter_map(|list| list.stale(now)) {
         warn(WarningKind::Stale, sentence);
     }

@@ -33,6 +33,7 @@ use crate::admin::{
 use crate::control::bans::{BanKeeper, BanState};
 use crate::control::config::PageAddress;
 use crate::control::config::diagnostic::Diagnostic;
+use crate::control::crowdsec::{Bouncer, BouncerDeps};
 use crate::control::reload::{
     self, AcceptedEffects, ConfigStatus, ReloadContext, ReloadOutcome, Reloader, ReloaderHandle,
     Trigger,
@@ -123,6 +124,7 @@ impl Agent {
             log,
             config: context.config.clone(),
             addresses: Arc::clone(&addresses),
+            bouncer: keep_decisions(&context, &bans),
             bans,
             rates: RateHistory::default(),
             history: ActivityHistory::default(),
@@ -137,10 +139,9 @@ impl Agent {
         };
         // The sockets wait in the channels until the data plane's threads start.
         listeners.take_over(bound.accepting);
-        let pending = context.live.load().names.pending();
         // Behind the binding, so that no name leads to a listener. Clients wait in the queues of
         // the sockets meanwhile.
-        context.resolver.resolve_new(&pending);
+        context.resolver.resolve_new(&context.live.load().names.pending());
 
         let planes = planes(&context, heartbeats, max, heads);
         let control = ControlPlane {
@@ -238,6 +239,18 @@ fn keep_bans(context: &ReloadContext) -> Arc<BanKeeper> {
         tracker: context.tracker.clone(),
     };
     BanKeeper::start(state, folder)
+}
+
+/// Puts the kept decisions of CrowdSec in force, before any socket accepts.
+fn keep_decisions(context: &ReloadContext, bans: &Arc<BanKeeper>) -> Arc<Bouncer> {
+    Bouncer::start(BouncerDeps {
+        live: Arc::clone(&context.live),
+        tunnels: Arc::clone(&context.tunnels),
+        config_status: Arc::clone(&context.config_status),
+        metrics: Arc::clone(&context.metrics),
+        keeper: Arc::clone(bans),
+        tracker: context.tracker.clone(),
+    })
 }
 
 /// The state of a process that starts with this generation.

@@ -89,16 +89,14 @@ impl Planes {
             let lifecycle = Arc::clone(&self.plane.lifecycle);
             let (heartbeats, stage) = (Arc::clone(&self.heartbeats), lifecycle.subscribe());
             self.tracker.spawn(systemd::run(facts, heartbeats, systemd::watchdog(), stage));
-            self.tracker.spawn(reloader.run(
-                bind,
-                self.heartbeats.register("reload"),
-                stop.clone(),
-            ));
+            let heartbeat = self.heartbeats.register("reload");
+            self.tracker.spawn(reloader.run(bind, heartbeat, stop.clone()));
             self.tracker.spawn(resolver.run(Arc::clone(&admin.live), stop.clone()));
             let metrics = Arc::clone(&self.plane.metrics);
             let looks = watch_identities(metrics, Arc::clone(&admin.live), stop.clone());
             self.tracker.spawn(looks);
             self.tracker.spawn(Arc::clone(&admin.bans).run(stop.clone()));
+            self.tracker.spawn(Arc::clone(&admin.bouncer).run(stop.clone()));
             self.tracker.spawn(watch_crls(Arc::clone(&admin.live), stop.clone()));
             let tunnels = Arc::clone(&self.plane.tunnels);
             self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));

@@ -6,7 +6,7 @@ use crate::cli::admin_client;
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, print_error, print_json};
-use sidegate::admin::wire::{BanStatus, BansRequest};
+use sidegate::admin::wire::{BanStatus, BansRequest, CrowdsecAnswer, CrowdsecRequest};
 use sidegate::observe::printable;
 
 /// Time for the agent's answer.
@@ -17,6 +17,12 @@ const BANS_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct BansArgs {
     #[command(flatten)]
     config: ConfigArg,
+    /// Show the decisions of CrowdSec that are not applied, and why.
+    #[arg(long)]
+    refused: bool,
+    /// Let bans of CrowdSec hold that would close more tunnels than `max_revoked`.
+    #[arg(long, conflicts_with = "refused")]
+    accept_held: bool,
     /// Print the admin socket's answer as JSON.
     #[arg(long)]
     json: bool,
@@ -24,6 +30,9 @@ pub struct BansArgs {
 
 /// Prints the bans, one a line.
 pub fn bans(verb: &BansArgs) -> Exit {
+    if verb.refused || verb.accept_held {
+        return crowdsec(verb);
+    }
     match admin_client::ask(&verb.config.config, &BansRequest, BANS_TIMEOUT) {
         Ok(answer) if verb.json => print_json(&answer),
         Ok(answer) => {
@@ -39,6 +48,65 @@ pub fn bans(verb: &BansArgs) -> Exit {
         }
     }
     Exit::Success
+}
+
+/// Prints what CrowdSec's decisions came to. Ends with 1 if nothing was held that was to hold.
+fn crowdsec(verb: &BansArgs) -> Exit {
+    let request = CrowdsecRequest { accept_held: verb.accept_held };
+    let answer = match admin_client::ask(&verb.config.config, &request, BANS_TIMEOUT) {
+        Ok(answer) => answer,
+        Err(failure) => {
+            print_error(failure);
+            return Exit::Failure;
+        }
+    };
+    match verb.json {
+        true => print_json(&answer),
+        false => print(crowdsec_text(&answer, verb.accept_held)),
+    }
+    match verb.accept_held && !answer.accepted {
+        true => Exit::Failure,
+        false => Exit::Success,
+    }
+}
+
+fn crowdsec_text(answer: &CrowdsecAnswer, is_order: bool) -> String {
+    let CrowdsecAnswer { held, held_revoked, .. } = answer;
+    if is_order {
+        return match answer.accepted {
+            true => format!("{held} held bans hold now; they close {held_revoked} tunnels"),
+            false => "no bans are held".to_owned(),
+        };
+    }
+    let Some(url) = &answer.url else { return "[crowdsec] is not configured".to_owned() };
+    let answered = answer.answered.map_or("never".to_owned(), |at| format!("at {at}"));
+    let mut text = format!("{url} answered {answered}: {} bans", answer.bans);
+    if let Some(fault) = &answer.fault {
+        text.push_str(&format!("\n  the last poll failed: {fault}"));
+    }
+    if *held > 0 {
+        text.push_str(&format!(
+            "\n  {held} bans are held, since they would close {held_revoked} tunnels: \
+             sidegate bans --accept-held"
+        ));
+    }
+    for one in &answer.refused {
+        text.push_str(&format!(
+            "\n  not applied: {} ({}): {}",
+            one.decision.escape_debug(),
+            one.reason,
+            one.says
+        ));
+    }
+    let all: u64 = answer.refused_counts.iter().map(|one| one.decisions).sum();
+    let others = all.saturating_sub(answer.refused.len() as u64);
+    if others > 0 {
+        text.push_str(&format!("\n  and {others} others"));
+    }
+    if all == 0 {
+        text.push_str("\n  every decision is applied");
+    }
+    text
 }
 
 /// A ban on one line.

@@ -20,7 +20,7 @@ const FILES: [(&str, &str); 8] = [
     ),
     (
         "[process] state",
-        "directory for what outlasts a restart: bans.json, and published for watch = \"hold\"",
+        "directory for what outlasts a restart: bans.json, crowdsec.json, and published for watch = \"hold\"",
     ),
     ("/run/sidegate, /run/sidegate-NAME", "the default directories of that socket under systemd"),
     (

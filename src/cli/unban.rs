@@ -26,7 +26,7 @@ pub struct UnbanArgs {
     /// Lift all bans at once.
     #[arg(long)]
     all: bool,
-    /// Lift only bans of this origin: operator or fail2ban.
+    /// Lift only bans of this origin: operator, fail2ban or crowdsec.
     #[arg(long, value_name = "WORD")]
     origin: Option<String>,
     /// Succeed if there is no such ban.

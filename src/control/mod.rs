@@ -7,6 +7,7 @@ pub mod bans;
 pub mod compile;
 pub mod config;
 pub mod crl_watch;
+pub mod crowdsec;
 mod dropped_tests;
 pub mod identity_watch;
 pub mod lint;

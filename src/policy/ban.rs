@@ -152,17 +152,20 @@ pub enum BanOrigin {
     Operator,
     /// `sidegate ban --origin fail2ban`.
     Fail2ban,
+    /// A decision of CrowdSec's Local API.
+    Crowdsec,
 }
 
 impl BanOrigin {
     /// All variants, in the order of the enum.
-    pub const ALL: [BanOrigin; 2] = [BanOrigin::Operator, BanOrigin::Fail2ban];
+    pub const ALL: [BanOrigin; 3] = [BanOrigin::Operator, BanOrigin::Fail2ban, BanOrigin::Crowdsec];
 
     /// The value that metrics, logs and files use.
     pub const fn word(self) -> &'static str {
         match self {
             BanOrigin::Operator => "operator",
             BanOrigin::Fail2ban => "fail2ban",
+            BanOrigin::Crowdsec => "crowdsec",
         }
     }
 
@@ -244,14 +247,28 @@ impl BanSet {
         some.filter_map(|bans| bans.find(subject, now)).next()
     }
 
-    /// When the next ban ends by itself. `None` means that none does.
+    /// When the next ban ends by itself, but for those of CrowdSec. `None` means that none does.
     pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.iter().filter_map(|ban| ban.until).min()
+        // CrowdSec's are many, end at any moment, and are removed at its polls.
+        self.ordered().filter_map(|ban| ban.until).min()
+    }
+
+    /// Iterates over the bans that were ordered one by one: all but those of CrowdSec.
+    pub fn ordered(&self) -> impl Iterator<Item = &Arc<Ban>> {
+        let ordered = BanOrigin::ALL.into_iter().filter(|origin| *origin != BanOrigin::Crowdsec);
+        ordered.flat_map(|origin| self.of(origin).iter())
     }
 
     /// Iterates over the bans by origin: networks, users, then identities.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Ban>> {
         self.origins.iter().flat_map(|bans| bans.iter())
+    }
+
+    /// Returns the set with `bans` in place of those of `origin`.
+    pub fn with(&self, origin: BanOrigin, bans: TargetBans) -> BanSet {
+        let mut next = self.clone();
+        next.origins[origin as usize] = Arc::new(bans);
+        next
     }
 
     /// The bans of one origin.
@@ -278,8 +295,18 @@ pub struct TargetBans {
     identities: BTreeMap<String, Arc<Ban>>,
 }
 
+/// Of two bans with one target, the later one counts.
+impl FromIterator<Arc<Ban>> for TargetBans {
+    fn from_iter<I: IntoIterator<Item = Arc<Ban>>>(bans: I) -> TargetBans {
+        let mut all = TargetBans::default();
+        bans.into_iter().for_each(|ban| drop(all.insert(ban)));
+        all
+    }
+}
+
 impl TargetBans {
-    fn insert(&mut self, ban: Arc<Ban>) -> Option<Arc<Ban>> {
+    /// Adds a ban, and returns the ban with the same target that it replaces.
+    pub fn insert(&mut self, ban: Arc<Ban>) -> Option<Arc<Ban>> {
         match &ban.target {
             BanTarget::Network(network) => self.networks.insert(*network, ban),
             BanTarget::UnixUid(uid) => self.users.insert(*uid, ban),
@@ -301,7 +328,17 @@ impl TargetBans {
         (next, removed)
     }
 
-    fn find(&self, subject: SubjectRef<'_>, now: Timestamp) -> Option<&Arc<Ban>> {
+    /// The ban of exactly this target.
+    pub fn get(&self, target: &BanTarget) -> Option<&Arc<Ban>> {
+        match target {
+            BanTarget::Network(network) => self.networks.get(*network),
+            BanTarget::UnixUid(uid) => self.users.get(uid),
+            BanTarget::Identity(pattern) => self.identities.get(&pattern.to_string()),
+        }
+    }
+
+    /// Returns the ban that holds `subject` at the time `now`: of networks the longest prefix.
+    pub fn find(&self, subject: SubjectRef<'_>, now: Timestamp) -> Option<&Arc<Ban>> {
         // A ban that has ended stays in the set until its keeper removes it. It must not hide a
         // wider ban that still holds, so it is left out before the longest prefix is chosen.
         let counts = |ban: &&Arc<Ban>| !ban.lapsed(now);

@@ -291,6 +291,14 @@ impl<T> Networks<T> {
         }
     }
 
+    /// Returns the value of exactly `network`.
+    pub fn get(&self, network: IpNet) -> Option<&T> {
+        match fold(network) {
+            IpNet::V4(network) => self.v4.get(&network),
+            IpNet::V6(network) => self.v6.get(&network),
+        }
+    }
+
     /// Returns the value of the longest prefix that holds `address`.
     pub fn longest(&self, address: IpAddr) -> Option<&T> {
         match address.to_canonical() {

@@ -257,7 +257,7 @@ impl LiveEntry {
     }
 
     /// Whether the last verdict refused the entry, or it was ordered to end.
-    pub(super) fn is_refused(&self) -> bool {
+    pub fn is_refused(&self) -> bool {
         self.standing() != Standing::Permitted
     }
 

@@ -77,7 +77,10 @@ class World:
         sidegate.route("single", "/single/", f"http://127.0.0.1:{echo}", "single")
         sidegate.route("dead", "/dead/", f"http://127.0.0.1:{dead}")
         sidegate.route("pair", "/pair/", [f"http://127.0.0.1:{dead}", f"http://127.0.0.1:{echo}"])
-        sidegate.settings = '[reload]\nrevoke_spread = "100ms"'
+        # Nothing answers at the port of CrowdSec: its panels show that.
+        place.write("etc/crowdsec.key", "key").chmod(0o600)
+        crowdsec = f'[crowdsec]\nurl = "http://127.0.0.1:{dead}"\nkey = {{ file = "crowdsec.key" }}\ninterval = "1s"'
+        sidegate.settings = f'[reload]\nrevoke_spread = "100ms"\n{crowdsec}'
         # Certificates are optional, and no client here has one: the panel shows when the list expires.
         clients = Clients(place)
         place.write("etc/clients.pem", (clients.dir / "ca.pem").read_text())

@@ -121,7 +121,7 @@ pub struct BanConflict {
     pub says: String,
 }
 
-/// A ban.
+/// A ban, in force or ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BanStatus {
@@ -132,7 +132,7 @@ pub struct BanStatus {
     pub until: Option<Time>,
     /// The reason, in words of the operator.
     pub why: String,
-    /// Where it comes from: `operator` or `fail2ban`.
+    /// Where it comes from: `operator`, `fail2ban` or `crowdsec`.
     pub origin: String,
     /// When it was ordered.
     pub since: Time,

@@ -129,6 +129,7 @@ impl Schemas {
             BanAnswer,
             UnbanAnswer,
             BansAnswer,
+            CrowdsecAnswer,
             ErrorAnswer,
             LivezAnswer,
             ReadyzAnswer,
@@ -143,7 +144,8 @@ impl Schemas {
             DiffRequest,
             LogLevelRequest,
             BanRequest,
-            UnbanRequest
+            UnbanRequest,
+            CrowdsecRequest
         );
         Schemas { answers, parts: generator.take_definitions(true) }
     }
@@ -376,7 +378,7 @@ fn json_schema_file_matches_the_types() {
     let file = Schemas::new().file();
     check("docs/spec/admin.schema.json", &file);
     let schema: Value = serde_json::from_str(&file).unwrap();
-    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(20), "every answer is in it");
+    assert_eq!(schema["anyOf"].as_array().map(Vec::len), Some(21), "every answer is in it");
 }
 
 #[test]
@@ -414,6 +416,7 @@ fn admin_page_tables_match_the_types() {
         ("pause", answer("PauseAnswer", &["pause"])),
         ("unban", answer("UnbanAnswer", &["unban_unbanned", "unban_not_banned"])),
         ("bans", answer("BansAnswer", &["bans"])),
+        ("crowdsec", answer("CrowdsecAnswer", &["crowdsec"])),
         ("livez", answer("LivezAnswer", &["livez"])),
         ("readyz", answer("ReadyzAnswer", &["readyz"])),
         ("overview parameters", request("OverviewRequest", &["rows", "short"])),
@@ -451,6 +454,7 @@ fn admin_page_tables_match_the_types() {
                 &["client", "identity", "for", "forever", "why", "override", "origin"],
             ),
         ),
+        ("crowdsec parameters", request("CrowdsecRequest", &["accept_held"])),
         ("unban parameters", request("UnbanRequest", &["client", "identity", "all", "origin"])),
     ];
     let page = fs::read_to_string(root("docs/admin.md")).unwrap();
@@ -515,6 +519,7 @@ fn samples_have_every_field() {
         ("BanAnswer", "ban_"),
         ("UnbanAnswer", "unban_"),
         ("BansAnswer", "bans"),
+        ("CrowdsecAnswer", "crowdsec"),
         ("ErrorAnswer", "error"),
         ("LivezAnswer", "livez"),
         ("ReadyzAnswer", "readyz"),

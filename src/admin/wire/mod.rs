@@ -8,6 +8,7 @@ mod ban;
 mod bans;
 mod close;
 mod config;
+mod crowdsec;
 mod decisions;
 mod diff;
 #[cfg(test)]
@@ -43,6 +44,9 @@ pub use self::ban::{BanAnswer, BanConflict, BanRequest, BanStatus};
 pub use self::bans::{BansAnswer, BansRequest};
 pub use self::close::{CloseAnswer, CloseRequest, DEFAULT_CLOSE_REASON, close_code, close_reason};
 pub use self::config::{ConfigAnswer, ConfigRequest};
+pub use self::crowdsec::{
+    CrowdsecAnswer, CrowdsecRequest, RefusedDecisionReport, RefusedDecisions,
+};
 pub use self::decisions::{DecisionReport, DecisionsAnswer, DecisionsRequest, MAX_DECISIONS};
 pub use self::diff::{
     Changes, DiffAnswer, DiffRequest, KeyChange, ListChange, RevocationCount, RevokedTunnel,

@@ -46,6 +46,7 @@ fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadE
         "/v1/ban" => of::<BanRequest>(query, &received),
         "/v1/unban" => of::<UnbanRequest>(query, &received),
         "/v1/bans" => of::<BansRequest>(query, &received),
+        "/v1/crowdsec" => of::<CrowdsecRequest>(query, &received),
         path => panic!("{path} is not of the admin socket"),
     }
 }
@@ -294,6 +295,7 @@ proptest! {
         });
         let (client, url) = (one.clone().unwrap_or_default(), two.clone().unwrap_or_default());
         let (origin, subprotocol, at) = (three.clone(), one.clone(), two.clone());
+        check(CrowdsecRequest { accept_held: flags[0] });
         check(UnbanRequest {
             client: one.clone(),
             identity: two.clone(),

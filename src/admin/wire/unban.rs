@@ -18,7 +18,7 @@ pub struct UnbanRequest {
     pub identity: Option<String>,
     /// Whether all bans are lifted. The default is false.
     pub all: bool,
-    /// Only bans of this origin: `operator` or `fail2ban`. `None` means of any.
+    /// Only bans of this origin: `operator`, `fail2ban` or `crowdsec`. `None` means of any.
     pub origin: Option<String>,
 }
 

@@ -182,6 +182,8 @@ pub enum WarningKind {
     CrlExpired,
     /// Bans or published files are not kept over a restart, or their file was damaged.
     State,
+    /// CrowdSec does not answer, or its bans are held.
+    Crowdsec,
     /// A list is older than its `max_age`.
     Stale,
     /// A policy has 90 % of its maximum of tunnels.

@@ -20,7 +20,7 @@ use crate::control::reconcile::{Reconcile, RevokedCount};
 use crate::control::reload::ConfigStatus;
 use crate::control::state_dir::StateDir;
 use crate::observe::metrics::Metrics;
-use crate::policy::ban::{Ban, BanOrigin, BanSet};
+use crate::policy::ban::{Ban, BanOrigin, BanSet, TargetBans};
 use crate::snapshot::{Bans, CurrentSnapshot};
 use crate::sync::lock;
 use crate::tunnels::Tunnels;
@@ -126,7 +126,8 @@ impl BanKeeper {
 
     /// Sentences that name the faults of the file, and of writing it.
     pub fn faults(&self) -> Vec<String> {
-        let not_kept = (!self.bans.load().is_empty()).then(|| self.writer.fault()).flatten();
+        let has_bans = self.bans.load().ordered().next().is_some();
+        let not_kept = has_bans.then(|| self.writer.fault()).flatten();
         let not_kept =
             not_kept.map(|why| format!("bans are not kept over a restart of sidegate: {why}"));
         self.damage.iter().cloned().chain(not_kept).collect()
@@ -170,6 +171,18 @@ impl BanKeeper {
         (former, self.reconcile(now))
     }
 
+    /// The folder for what outlasts a restart. `None` means that there is none.
+    pub fn folder(&self) -> Option<StateDir> {
+        self.writer.folder().as_ref().ok().cloned()
+    }
+
+    /// Puts `bans` in force in place of those of CrowdSec.
+    pub fn replace_crowdsec(&self, bans: TargetBans) -> RevokedCount {
+        let _turn = lock(&self.turn);
+        self.bans.replace(self.bans.load().with(BanOrigin::Crowdsec, bans));
+        self.reconcile(Timestamp::now())
+    }
+
     /// Judges everything live again. A tunnel that waits for its end is let go where no ban holds
     /// it any more.
     fn reconcile(&self, now: Timestamp) -> RevokedCount {
@@ -204,7 +217,10 @@ impl BanKeeper {
     fn expire(&self) {
         let _turn = lock(&self.turn);
         let now = Timestamp::now();
-        let (next, ended) = self.bans.load().without(|ban| ban.lapsed(now));
+        let (next, ended) = self.bans.load().without(|ban| {
+            // CrowdSec's are removed at its polls, since a copy of all of them takes a while.
+            ban.origin != BanOrigin::Crowdsec && ban.lapsed(now)
+        });
         // Decisions have ignored these bans since they ended. The reconcile is for tunnels that
         // still wait to be closed: they may stay open.
         if ended.is_empty() {

@@ -104,7 +104,7 @@ impl BanWriter {
             // Read before the set: each change is marked behind its swap.
             let change = lock(&self.progress).changed;
             let bans = self.bans.load();
-            let written = folder.write(FILE, encode(bans.iter()).as_bytes());
+            let written = folder.write(FILE, encode(bans.ordered()).as_bytes());
             self.end(change, written.map_err(|error| error.to_string()));
             let mut progress = lock(&self.progress);
             // Under the lock of `begin`, which otherwise relies on this thread. A caller whose

@@ -464,7 +464,8 @@ fn timestamp(time: ASN1Time) -> Timestamp {
     Timestamp::from_second(time.timestamp()).unwrap_or(end)
 }
 
-fn is_open_to_others(load: &LoadContext<'_>, name: &str) -> bool {
+/// Whether users beyond owner and group can read the file `name`.
+pub fn is_open_to_others(load: &LoadContext<'_>, name: &str) -> bool {
     let mode = load.path(name).ok().and_then(|path| load.files.mode(&path));
     // The group is left out: a key is `root:sidegate 0640` by docs/operations.md.
     mode.is_some_and(|mode| mode & 0o007 != 0)

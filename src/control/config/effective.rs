@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use serde_json::{Map, Value, json};
 
 use super::client_auth::ExpiredCrl;
+use super::crowdsec_settings::{CrowdsecSettings, KeySource};
 pub use super::document::unit::format_duration as duration;
 use super::keys::any_file::{NAME, SCHEMA};
 use super::keys::policy as of_policy;
@@ -18,8 +19,8 @@ use super::keys::policy::certificate as of_client;
 use super::keys::policy::{client, limits, message};
 use super::keys::sidegate as keys;
 use super::keys::sidegate::{
-    admin, backend_tls, certificate, client_certificates, forwarded, listener, metrics, policies,
-    process, proxy_protocol, reload, route, shutdown, timeouts, tracing,
+    admin, backend_tls, certificate, client_certificates, crowdsec, forwarded, listener, metrics,
+    policies, process, proxy_protocol, reload, route, shutdown, timeouts, tracing,
 };
 use super::{
     AdminSettings, BackendTlsSettings, MetricsSettings, ReloadSettings, RouteDefaults,
@@ -41,7 +42,9 @@ const MAX_INLINE_NETWORKS: usize = 100;
 /// The effective `sidegate.toml`, with every default filled in.
 pub fn settings(settings: &Settings) -> Value {
     let all = |tables: Vec<Value>| Value::from(tables);
-    object([
+    let crowdsec = settings.crowdsec.as_deref();
+    let crowdsec = crowdsec.map(|settings| keys::CROWDSEC.shown_as(crowdsec_table(settings)));
+    let tables = [
         SCHEMA.shown_as(1),
         keys::METRICS.shown_as(metrics(&settings.metrics)),
         keys::ADMIN.shown_as(admin(&settings.admin)),
@@ -66,7 +69,8 @@ pub fn settings(settings: &Settings) -> Value {
             .collect())),
         keys::DEFAULTS.shown_as(object(defaults(&settings.defaults))),
         keys::ROUTE.shown_as(all(settings.routes.iter().map(route).collect())),
-    ])
+    ];
+    object(tables.into_iter().chain(crowdsec))
 }
 
 fn object(keys: impl IntoIterator<Item = (String, Value)>) -> Value {
@@ -98,6 +102,25 @@ fn metrics(metrics: &MetricsSettings) -> Value {
         metrics::ALLOW.shown(&allow),
         metrics::HOSTS.shown(&metrics.hosts),
     ])
+}
+
+fn crowdsec_table(settings: &CrowdsecSettings) -> Value {
+    // The name of the key's place, never the key.
+    let key = match &settings.key_source {
+        KeySource::Credential(name) => crowdsec::CREDENTIAL.shown_as(&**name),
+        KeySource::File(name) => crowdsec::FILE.shown_as(&**name),
+    };
+    let ca = settings.ca.as_deref().map(|ca| crowdsec::CA.shown_as(ca));
+    let others = [
+        crowdsec::URL.shown_as(&*settings.url),
+        crowdsec::KEY.shown_as(object([key])),
+        crowdsec::INTERVAL.shown(&settings.interval),
+        crowdsec::MAX_AGE.shown(&settings.max_age),
+        crowdsec::WIDEST_V4.shown(&settings.widest_v4),
+        crowdsec::WIDEST_V6.shown(&settings.widest_v6),
+        crowdsec::MAX_REVOKED.shown(&settings.max_revoked),
+    ];
+    object(others.into_iter().chain(ca))
 }
 
 fn admin(admin: &AdminSettings) -> Value {

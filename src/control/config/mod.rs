@@ -7,6 +7,7 @@ pub mod apply_journal;
 mod certificate;
 mod client_auth;
 mod crl;
+mod crowdsec_settings;
 pub mod diagnostic;
 pub(in crate::control) mod disclosure;
 mod document;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use self::apply_journal::JOURNAL;
+pub use self::crowdsec_settings::{CrowdsecSettings, KeySource, LapiAddress};
 use self::diagnostic::{Diagnostic, Span};
 use self::disclosure::Disclosure;
 pub use self::document::unit::ShareOrCount;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 
+use crate::control::config::crowdsec_settings::CrowdsecSettings;
 use crate::control::config::diagnostic::Span;
 use crate::control::config::document::unit::ShareOrCount;
 use crate::lifecycle::DrainOptions;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub process: ProcessSettings,
     /// Traces and their spans, from `[tracing]`.
     pub traces: TraceSettings,
+    /// CrowdSec's Local API, from `[crowdsec]`. `None` means that there is none.
+    pub crowdsec: Option<Arc<CrowdsecSettings>>,
     /// The listeners, in the order written.
     pub listeners: Vec<Arc<Listener>>,
     /// The certificates, in the order written. The first is the default.

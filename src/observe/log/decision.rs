@@ -243,7 +243,7 @@ fn is_wanted(reason: Option<&str>) -> bool {
 /// Why a connection is refused before its first request.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionRefusal<'c> {
-    /// The reason.
+    /// The reason, as counted and logged.
     pub refusal: Refusal,
     /// The rule that decided. `None` means that no rule of a policy did.
     pub rule: Option<DecidingRule<'c>>,

@@ -93,9 +93,10 @@ pub const FIELDS: &[(&str, &str)] = &[
     ),
     ("ban", "The address, network, user or name of certificates of a ban."),
     ("why", "The ban's reason, in words of the operator."),
-    ("source", "Where the ban comes from: `operator` or `fail2ban`."),
+    ("source", "Where the ban comes from: `operator`, `fail2ban` or `crowdsec`."),
+    ("decision", "Scope and value of a decision of CrowdSec that is not applied."),
     ("spans", "Number of spans that are lost."),
-    ("bans", "Number of bans that the start has read."),
+    ("bans", "Number of bans: that the start has read, or of CrowdSec."),
     ("overridden", "The override with which a ban was ordered."),
     (
         "left_out",

@@ -194,7 +194,17 @@ families! {
         "1 if the clients of the listener cannot be told apart: nearly all share one private or \
          loopback address, or forwarded headers come that nothing reads; else 0.";
     BANS: Gauge "sidegate_bans" ["origin"]
-        "Bans in force, by origin: operator (sidegate ban) or fail2ban.";
+        "Bans in force, by origin: operator (sidegate ban), fail2ban or crowdsec.";
+    CROWDSEC_POLLS: Counter "sidegate_crowdsec_polls_total" ["result"]
+        "Polls of CrowdSec's Local API, by result: answered or failed. Without [crowdsec] no \
+         series.";
+    CROWDSEC_ANSWERED: Gauge "sidegate_crowdsec_last_answer_timestamp_seconds" []
+        "Unix time in seconds of the last answer of CrowdSec's Local API; 0 before the first.";
+    CROWDSEC_REFUSED: Gauge "sidegate_crowdsec_refused" ["reason"]
+        "Decisions of CrowdSec that are not applied, by reason: type, scope, unreadable, wide, \
+         loopback, peer, test, lifted or excess.";
+    CROWDSEC_HELD: Gauge "sidegate_crowdsec_held" []
+        "Bans of CrowdSec that are held, since they would close more tunnels than max_revoked.";
     WATCH_DEGRADED: Gauge "sidegate_watch_degraded" []
         "1 if the files are polled because they cannot be watched, else 0.";
     PENDING_GENERATION: Gauge "sidegate_pending_generation" []

@@ -7,6 +7,7 @@
 
 mod activity;
 mod counter;
+mod crowdsec;
 mod exposition;
 mod family;
 mod identity;
@@ -17,6 +18,7 @@ mod scrape;
 mod thread;
 
 pub use self::activity::ActivityTotals;
+pub use self::crowdsec::CrowdsecFigures;
 pub use self::family::{Family, MetricKind, table};
 pub use self::identity::{Collapse, IdentityCounts, LOOK_INTERVAL as IDENTITY_LOOK_INTERVAL};
 pub use self::labels::{

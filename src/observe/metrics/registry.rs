@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 
+use crate::observe::metrics::crowdsec::CrowdsecFigures;
 use crate::observe::metrics::identity::{Collapse, IdentityWindow};
 use crate::observe::metrics::labels::{CandidateDifference, ReloadResult};
 use crate::observe::metrics::process;
@@ -35,6 +36,9 @@ pub struct Metrics {
     /// Requests by client that the candidate of a policy alone would refuse.
     would_refuse: Mutex<HashMap<Arc<str>, ClientCounts>>,
     pub(super) would_revoke: Mutex<HashMap<Arc<str>, WouldRevoke>>,
+    pub(super) crowdsec: Mutex<Option<CrowdsecFigures>>,
+    /// Polls that failed, and that succeeded.
+    pub(super) crowdsec_polls: [AtomicU64; 2],
     pub(super) watch_degraded: AtomicBool,
     pub(super) pending_generation: AtomicU64,
     pub(super) pending_rejected: AtomicBool,
@@ -167,6 +171,8 @@ impl Metrics {
             differences: Mutex::default(),
             would_refuse: Mutex::default(),
             would_revoke: Mutex::default(),
+            crowdsec: Mutex::default(),
+            crowdsec_polls: Default::default(),
             watch_degraded: AtomicBool::new(false),
             pending_generation: AtomicU64::new(0),
             pending_rejected: AtomicBool::new(false),
@@ -291,6 +297,16 @@ impl Metrics {
     pub fn pending(&self, generation: u64, is_rejected: bool) {
         self.pending_generation.store(generation, Ordering::Relaxed);
         self.pending_rejected.store(is_rejected, Ordering::Relaxed);
+    }
+
+    /// Replaces the figures of CrowdSec. `None` means that it is not configured.
+    pub fn crowdsec(&self, figures: Option<CrowdsecFigures>) {
+        *lock(&self.crowdsec) = figures;
+    }
+
+    /// Counts a poll of CrowdSec's Local API.
+    pub fn crowdsec_polled(&self, is_answered: bool) {
+        self.crowdsec_polls[usize::from(is_answered)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Sets whether files are polled because they cannot be watched.

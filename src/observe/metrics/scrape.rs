@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::close::{CloseReason, ExchangeReason, Initiator, Traffic, TunnelPhase};
 use crate::observe::metrics::activity::ActivityTotals;
 use crate::observe::metrics::counter::{Counter, LATENCY_BOUNDS, LIFETIME_BOUNDS};
+use crate::observe::metrics::crowdsec::CrowdsecFigures;
 use crate::observe::metrics::exposition::Exposition;
 use crate::observe::metrics::family::Family;
 use crate::observe::metrics::labels::{
@@ -491,9 +492,9 @@ fn put_control(exposition: &mut Exposition, metrics: &Metrics, facts: &ScrapeFac
     }
     let bans = snapshot.bans.load();
     for origin in BanOrigin::ALL {
-        let count = bans.iter().filter(|ban| ban.origin == origin).count();
-        exposition.sample(&family::BANS, &[origin.word()], count as f64);
+        exposition.sample(&family::BANS, &[origin.word()], bans.of(origin).len() as f64);
     }
+    put_crowdsec(exposition, metrics);
     exposition.sample(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
     let pending = metrics.pending_generation.load(Ordering::Relaxed);
     exposition.sample(&family::PENDING_GENERATION, &[], pending as f64);
@@ -506,4 +507,19 @@ fn put_control(exposition: &mut Exposition, metrics: &Metrics, facts: &ScrapeFac
         &[],
         metrics.scrapes_refused.load(Ordering::Relaxed),
     );
+}
+
+fn put_crowdsec(exposition: &mut Exposition, metrics: &Metrics) {
+    // Absent without `[crowdsec]`, so that an alert about age needs no exception.
+    let figures = lock(&metrics.crowdsec).clone();
+    let Some(CrowdsecFigures { answered, held, refused }) = figures else { return };
+    for (result, polls) in ["failed", "answered"].into_iter().zip(&metrics.crowdsec_polls) {
+        exposition.count(&family::CROWDSEC_POLLS, &[result], polls.load(Ordering::Relaxed));
+    }
+    let answered = answered.map_or(0.0, |at| at.as_millisecond() as f64 / 1000.0);
+    exposition.sample(&family::CROWDSEC_ANSWERED, &[], answered);
+    for (reason, count) in refused {
+        exposition.sample(&family::CROWDSEC_REFUSED, &[reason], count as f64);
+    }
+    exposition.sample(&family::CROWDSEC_HELD, &[], held as f64);
 }

@@ -171,6 +171,7 @@ fn of_warning(Warning { word, sentence }: &Warning) -> Item {
         WarningKind::Certificate => (Warning, "Certificate expires", "", "certificates"),
         WarningKind::CrlExpired => (Error, "Revocation list expired", "", ""),
         WarningKind::State => (Warning, "Bans not kept", "", "bans"),
+        WarningKind::Crowdsec => (Warning, "CrowdSec", "sidegate bans --refused", "bans"),
         WarningKind::Stale => (Warning, "List is stale", "", ""),
         WarningKind::Capacity => (Warning, "Policy nearly full", "sidegate tunnels", "routes"),
         WarningKind::OneClient => (Warning, "One client", "sidegate tunnels", "clients"),

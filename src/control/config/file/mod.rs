@@ -8,6 +8,7 @@ mod backend_host;
 mod certificates;
 mod client_certificates;
 mod common;
+mod crowdsec;
 mod forwarded;
 mod from_peers;
 mod listener;
@@ -31,6 +32,7 @@ use self::route_context::RouteContext;
 use self::systemd_refs::SystemdRefs;
 pub use self::unix_socket::path as listener_path;
 use self::value::{route_timeouts, schema};
+use super::crowdsec_settings::CrowdsecSettings;
 use super::document::{Document, TomlTable};
 use super::keys::sidegate::{self as keys, timeouts};
 use super::load_context::LoadContext;
@@ -91,6 +93,7 @@ pub fn read(
         lists_from: process.lists_from,
         process: process.process,
         traces: process.traces,
+        crowdsec: process.crowdsec,
         listeners,
         certificates,
         routes,
@@ -110,6 +113,7 @@ struct ProcessTables {
     lists_from: Vec<Box<str>>,
     process: ProcessSettings,
     traces: TraceSettings,
+    crowdsec: Option<Arc<CrowdsecSettings>>,
 }
 
 /// Reads the tables of the process as a whole.
@@ -122,6 +126,7 @@ fn process_tables(
     let (metrics, admin, process) =
         (root.table(&keys::METRICS), root.table(&keys::ADMIN), root.table(&keys::PROCESS));
     let mut written = spans(document, &metrics, &admin, &process);
+    let has_crowdsec = root.has("crowdsec");
     let reload = root.table(&keys::RELOAD);
     written.max_revoked = reload.place("max_revoked");
     written.max_widened = reload.place("max_widened");
@@ -135,6 +140,7 @@ fn process_tables(
         lists_from: process::lists_from(root.table(&keys::POLICIES)),
         process: process::process(process),
         traces: process::traces(root.table(&keys::TRACING)),
+        crowdsec: crowdsec::read(root.table(&keys::CROWDSEC), has_crowdsec, load),
     };
     (tables, written)
 }

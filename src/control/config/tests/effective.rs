@@ -60,8 +60,9 @@ fn effective_configuration_has_every_declared_key() {
     let text = text.replace("strict_sni", forwarded);
     let local = "[[listener]]\nname = \"local\"\nlisten = \"unix:/run/a.sock\"\ntls = false\n";
     let shown = effective::settings(&loaded(&format!("{text}{local}"), POLICY).settings);
-    // A listener of another kind, and a policy that each route names itself.
-    expect_every_key(&shown, CONFIG, &["listener[].redirect", "defaults.policy"]);
+    // A listener of another kind, a policy that each route names itself, and a table that is left
+    // out, whose keys `crowdsec` checks.
+    expect_every_key(&shown, CONFIG, &["listener[].redirect", "defaults.policy", "crowdsec"]);
     // The tests are no part of a running policy, and of a list it shows the length.
     let absent = ["test", "lists", "file", "limits.for[].connections", "limits.for[].streams"];
     expect_every_key(&policy(loaded(NOTHING, POLICY)), schema::POLICY, &absent);

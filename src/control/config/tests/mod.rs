@@ -7,6 +7,7 @@ mod backends;
 mod certificates;
 mod client_auth;
 mod common;
+mod crowdsec;
 mod defaults;
 mod effective;
 mod exceptions;

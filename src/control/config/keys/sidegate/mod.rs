@@ -4,6 +4,7 @@ pub mod admin;
 pub mod backend_tls;
 pub mod certificate;
 pub mod client_certificates;
+pub mod crowdsec;
 pub mod forwarded;
 pub mod listener;
 pub mod metrics;
@@ -33,6 +34,7 @@ pub static ROOT: KeyTable = KeyTable {
         &TIMEOUTS,
         &PROCESS,
         &TRACING,
+        &CROWDSEC,
         &DEFAULTS,
         &LISTENER,
         &CERTIFICATE,
@@ -78,6 +80,12 @@ pub static TRACING: Key<CustomValue> = Key::new(
     "tracing",
     table(&tracing::TABLE),
     "The trace of each request: the `traceparent` that backends get, and log lines name.",
+);
+
+pub static CROWDSEC: Key<CustomValue> = Key::new(
+    "crowdsec",
+    table(&crowdsec::TABLE),
+    "Bans by the decisions of CrowdSec. Left out: none are taken over.",
 );
 
 pub static DEFAULTS: Key<CustomValue> = Key::new(

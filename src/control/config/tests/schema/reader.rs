@@ -147,6 +147,8 @@ fn holds(keyword: &str, said: &Value, value: &Value) -> bool {
         "maxLength" => value.as_str().is_none_or(|text| text.chars().count() as i64 <= number()),
         "minimum" => value.as_i64().is_none_or(|value| value >= number()),
         "maximum" => value.as_i64().is_none_or(|value| value <= number()),
+        "minProperties" => value.as_object().is_none_or(|all| all.len() as i64 >= number()),
+        "maxProperties" => value.as_object().is_none_or(|all| all.len() as i64 <= number()),
         "minItems" => value.as_array().is_none_or(|all| all.len() as i64 >= number()),
         "uniqueItems" => value
             .as_array()

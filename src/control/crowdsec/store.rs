@@ -1,0 +1,324 @@
+//! All decisions that are known, and which of them become bans.
+//!
+//! Pure: a value that changes by updates. What an answer leaves out is no reason to forget.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::control::crowdsec::decision::{CrowdsecDecision, StreamUpdate};
+use crate::control::crowdsec::reason::UnappliedReason;
+use crate::control::policy_tests::AllowTest;
+use crate::policy::ban::{Ban, BanTarget, TargetBans};
+use crate::policy::peers::PeerPattern;
+use crate::snapshot::Snapshot;
+
+/// Most decisions that are kept: about 500 MB.
+pub const MAX_DECISIONS: usize = 1_000_000;
+
+/// Most refused decisions that are listed; the others are counted.
+pub const MAX_LISTED: usize = 1000;
+
+/// The decisions of one Local API.
+#[derive(Debug, Clone, Default)]
+pub struct DecisionStore {
+    known: HashMap<Box<str>, CrowdsecDecision>,
+    /// Numbers and keys of decisions that an operator has lifted. A number alone would also name
+    /// a decision of a new database.
+    lifted: BTreeSet<(i64, Box<str>)>,
+    /// Number of decisions beyond `MAX_DECISIONS`.
+    excess: usize,
+}
+
+/// What decides whether a decision is applied.
+#[derive(Debug, Clone)]
+pub struct DecisionGate {
+    /// The tests that expect `allow`.
+    pub tests: Vec<AllowTest>,
+    /// Peers that connect for others, each with the place that lists it.
+    pub peers: Vec<(String, PeerPattern)>,
+    /// Length of the widest IPv4 network.
+    pub widest_v4: u8,
+    /// Length of the widest IPv6 network.
+    pub widest_v6: u8,
+}
+
+/// A decision that is not applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnappliedDecision {
+    /// Scope and value, as in the store.
+    pub key: Box<str>,
+    /// Number of the decision in the database of the API.
+    pub id: i64,
+    /// Why it is not applied.
+    pub reason: UnappliedReason,
+    /// What it contradicts, in a sentence.
+    pub says: String,
+}
+
+/// The decisions, judged by a gate.
+#[derive(Debug, Clone, Default)]
+pub struct Judged {
+    /// The bans that hold.
+    pub bans: TargetBans,
+    /// The first decisions that are not applied, in the order of their keys.
+    pub refused: Vec<UnappliedDecision>,
+    /// Number of decisions that are not applied, by reason.
+    pub counts: BTreeMap<UnappliedReason, usize>,
+}
+
+impl DecisionStore {
+    /// Makes a store of decisions that were kept.
+    pub fn new(known: Vec<CrowdsecDecision>, lifted: BTreeSet<(i64, Box<str>)>) -> DecisionStore {
+        let mut store = DecisionStore { lifted, ..DecisionStore::default() };
+        known.into_iter().for_each(|decision| store.insert(decision));
+        store
+    }
+
+    /// The number of decisions.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Iterates over the decisions.
+    pub fn known(&self) -> impl Iterator<Item = &CrowdsecDecision> {
+        self.known.values()
+    }
+
+    /// The decisions that an operator has lifted.
+    pub fn lifted(&self) -> &BTreeSet<(i64, Box<str>)> {
+        &self.lifted
+    }
+
+    /// Takes an answer over. `is_whole` says that it has all decisions, so that others are gone.
+    /// Returns whether anything has changed.
+    pub fn update(&mut self, update: StreamUpdate, is_whole: bool) -> bool {
+        let StreamUpdate { new, deleted } = update;
+        let mut has_changed = is_whole || !new.is_empty();
+        if is_whole {
+            self.known.clear();
+            self.excess = 0;
+        } else {
+            // Before the new ones: a decision that ends and comes again is in both lists.
+            for key in &deleted {
+                has_changed |= self.known.remove(key).is_some();
+            }
+        }
+        new.into_iter().for_each(|decision| self.insert(decision));
+        self.lifted.retain(|(id, key)| self.known.get(key).is_some_and(|one| one.id == *id));
+        has_changed
+    }
+
+    fn insert(&mut self, decision: CrowdsecDecision) {
+        if self.known.len() < MAX_DECISIONS || self.known.contains_key(&decision.key) {
+            self.known.insert(decision.key.clone(), decision);
+        } else {
+            self.excess += 1;
+        }
+    }
+
+    /// Forgets decisions that have ended. Returns whether there were any.
+    pub fn prune(&mut self, now: Timestamp) -> bool {
+        let before = self.known.len();
+        self.known.retain(|_, decision| decision.until > now);
+        self.known.len() < before
+    }
+
+    /// Notes that an operator has lifted the bans of these targets.
+    pub fn lift(&mut self, targets: &[BanTarget]) {
+        let targets: std::collections::HashSet<String> =
+            targets.iter().map(ToString::to_string).collect();
+        for decision in self.known.values() {
+            let target = decision.ban.as_ref().ok().map(|ban| ban.target.to_string());
+            if target.is_some_and(|target| targets.contains(&target)) {
+                self.lifted.insert((decision.id, decision.key.clone()));
+            }
+        }
+    }
+
+    /// Judges every decision by `gate`.
+    pub fn judge(&self, gate: &DecisionGate) -> Judged {
+        let mut judged = Judged::default();
+        for decision in self.known.values() {
+            let refused = match &decision.ban {
+                Err(reason) => {
+                    Some((*reason, format!("it is no ban of an address: {}", reason.word())))
+                }
+                Ok(_) if self.lifted.contains(&(decision.id, decision.key.clone())) => {
+                    Some((UnappliedReason::Lifted, "an operator has lifted it".to_owned()))
+                }
+                Ok(ban) => gate.refusal(&ban.target),
+            };
+            match (refused, &decision.ban) {
+                (None, Ok(ban)) => judged.add(ban),
+                (Some((reason, says)), _) => judged.refuse(decision, reason, says),
+                (None, Err(reason)) => judged.refuse(decision, *reason, String::new()),
+            }
+        }
+        if self.excess > 0 {
+            judged.counts.insert(UnappliedReason::Excess, self.excess);
+        }
+        judged.refused.sort_by(|one, other| one.key.cmp(&other.key));
+        judged.refused.truncate(MAX_LISTED);
+        judged
+    }
+}
+
+impl Judged {
+    fn add(&mut self, ban: &Arc<Ban>) {
+        // One target may have two spellings. The later end counts.
+        if self.bans.get(&ban.target).is_none_or(|before| before.until < ban.until) {
+            self.bans.insert(Arc::clone(ban));
+        }
+    }
+
+    fn refuse(&mut self, decision: &CrowdsecDecision, reason: UnappliedReason, says: String) {
+        *self.counts.entry(reason).or_default() += 1;
+        // A bound on the memory of the list; the order of a map is none, so it is sorted later.
+        if self.refused.len() < 4 * MAX_LISTED {
+            let (key, id) = (decision.key.clone(), decision.id);
+            self.refused.push(UnappliedDecision { key, id, reason, says });
+        }
+    }
+}
+
+impl DecisionGate {
+    /// The gate of the running generation.
+    pub fn new(live: &Snapshot, tests: &[AllowTest], widest_v4: u8, widest_v6: u8) -> DecisionGate {
+        let mut peers = Vec::new();
+        for rules in live.listeners.values() {
+            let listener = &rules.listener;
+            let forwarded = listener.forwarded.as_ref().map(|rules| ("forwarded", &rules.from));
+            let proxies = listener.proxy_protocol.as_ref().map(|all| ("proxy_protocol", all));
+            for (key, all) in forwarded.into_iter().chain(proxies) {
+                let place = format!("`{key}` of the listener `{}`", listener.name);
+                peers.extend(all.iter().map(|peer| (place.clone(), peer)));
+            }
+        }
+        DecisionGate { tests: tests.to_vec(), peers, widest_v4, widest_v6 }
+    }
+
+    /// Why a ban of `target` is refused. `None` means that it is applied.
+    fn refusal(&self, target: &BanTarget) -> Option<(UnappliedReason, String)> {
+        let BanTarget::Network(network) = target else { return None };
+        let widest = match network {
+            IpNet::V4(_) => self.widest_v4,
+            IpNet::V6(_) => self.widest_v6,
+        };
+        if network.prefix_len() < widest {
+            let says = format!("it is wider than /{widest}");
+            return Some((UnappliedReason::Wide, says));
+        }
+        if target.holds_loopback() {
+            return Some((UnappliedReason::Loopback, "it holds a loopback address".into()));
+        }
+        if let Some((place, peer)) = self.peers.iter().find(|(_, peer)| target.meets(*peer)) {
+            return Some((UnappliedReason::Peer, format!("{place} lists {peer}")));
+        }
+        let test = self.tests.iter().find(|test| target.holds(&test.subject))?;
+        let says = format!("test \"{}\" ({}) expects allow", test.name, test.place);
+        Some((UnappliedReason::Test, says))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::network::Client;
+
+    fn update(new: &[(&str, &str, i64)], deleted: &[&str]) -> StreamUpdate {
+        let one = |scope: &str, value: &str, id: i64, lasts: &str| {
+            format!(
+                r#"{{"id":{id},"duration":"{lasts}","origin":"cscli","scenario":"manual",
+                   "scope":"{scope}","type":"ban","value":"{value}"}}"#
+            )
+        };
+        let scope = |value: &str| if value.contains('/') { "Range" } else { "Ip" };
+        let new: Vec<_> =
+            new.iter().map(|(value, lasts, id)| one(scope(value), value, *id, lasts)).collect();
+        let gone: Vec<_> = deleted.iter().map(|value| one(scope(value), value, 1, "-1s")).collect();
+        let text = format!("{{\"new\":[{}],\"deleted\":[{}]}}", new.join(","), gone.join(","));
+        StreamUpdate::parse(text.as_bytes(), Timestamp::UNIX_EPOCH).unwrap()
+    }
+
+    fn gate() -> DecisionGate {
+        let subject = Client::new([198, 51, 100, 7].into()).into();
+        let test = AllowTest { name: "office".into(), place: "p.toml:1".into(), subject };
+        let balancer = PeerPattern::Network("203.0.113.5/32".parse().unwrap());
+        let peers = vec![("`forwarded` of the listener `public`".into(), balancer)];
+        DecisionGate { tests: vec![test], peers, widest_v4: 16, widest_v6: 32 }
+    }
+
+    fn targets(judged: &Judged) -> Vec<String> {
+        judged.bans.iter().map(|ban| ban.target.to_string()).collect()
+    }
+
+    #[test]
+    fn decision_that_hits_more_than_is_meant_is_refused_by_reason() {
+        let mut store = DecisionStore::default();
+        let all = [
+            ("192.0.2.7", "1h", 1),
+            ("0.0.0.0/0", "1h", 2),
+            ("10.0.0.0/15", "1h", 3),
+            ("10.1.0.0/16", "1h", 4),
+            ("::/0", "1h", 5),
+            ("2001:db8::/32", "1h", 6),
+            ("127.0.0.1", "1h", 7),
+            ("203.0.113.0/24", "1h", 8),
+            ("198.51.100.0/24", "1h", 9),
+            ("::ffff:0.0.0.0/96", "1h", 10),
+        ];
+        store.update(update(&all, &[]), true);
+        let judged = store.judge(&gate());
+        assert_eq!(targets(&judged), ["10.1.0.0/16", "192.0.2.7", "2001:db8::/32"]);
+        let reasons: Vec<_> = judged.refused.iter().map(|one| (one.id, one.reason)).collect();
+        use UnappliedReason::{Loopback, Peer, Test, Wide};
+        let expected =
+            [(7, Loopback), (2, Wide), (3, Wide), (9, Test), (8, Peer), (5, Wide), (10, Wide)];
+        assert_eq!(reasons, expected);
+        assert_eq!(judged.counts[&Wide], 4);
+        assert!(judged.refused[3].says.contains("\"office\" (p.toml:1)"));
+    }
+
+    #[test]
+    fn delta_changes_what_it_names_and_a_whole_answer_replaces_all() {
+        let mut store = DecisionStore::default();
+        assert!(store.update(update(&[("192.0.2.1", "1h", 1), ("192.0.2.2", "1h", 2)], &[]), true));
+        assert!(!store.update(update(&[], &["192.0.2.9"]), false), "not known");
+        assert!(store.update(update(&[], &["192.0.2.1"]), false));
+        assert_eq!(targets(&store.judge(&gate())), ["192.0.2.2"]);
+        // Deleted and decided again between two polls.
+        store.update(update(&[("192.0.2.2", "2h", 3)], &["192.0.2.2"]), false);
+        assert_eq!(targets(&store.judge(&gate())), ["192.0.2.2"]);
+        // The database was reset: numbers begin again.
+        store.update(update(&[("192.0.2.3", "1h", 1)], &[]), true);
+        assert_eq!(targets(&store.judge(&gate())), ["192.0.2.3"]);
+        assert!(store.prune(Timestamp::from_second(3601).unwrap()));
+        assert!(targets(&store.judge(&gate())).is_empty());
+    }
+
+    #[test]
+    fn lifted_decision_stays_lifted_and_a_new_one_bans_again() {
+        let mut store = DecisionStore::default();
+        store.update(update(&[("192.0.2.1", "1h", 1)], &[]), true);
+        store.lift(&[BanTarget::parse_client("192.0.2.1").unwrap()]);
+        assert_eq!(store.judge(&gate()).counts[&UnappliedReason::Lifted], 1);
+        store.update(update(&[("192.0.2.1", "1h", 1)], &[]), true);
+        assert!(targets(&store.judge(&gate())).is_empty(), "the same decision");
+        store.update(update(&[("192.0.2.1", "1h", 2)], &[]), false);
+        assert_eq!(targets(&store.judge(&gate())), ["192.0.2.1"]);
+    }
+
+    #[test]
+    fn two_spellings_of_a_target_are_one_ban_until_the_later_end() {
+        let mut store = DecisionStore::default();
+        let both =
+            [("192.0.2.1", "1h", 1), ("192.0.2.1/32", "3h", 2), ("::ffff:192.0.2.1", "2h", 3)];
+        store.update(update(&both, &[]), true);
+        let judged = store.judge(&gate());
+        let until: Vec<_> = judged.bans.iter().map(|ban| ban.until.unwrap().as_second()).collect();
+        assert_eq!(until, [3 * 3600]);
+    }
+}
