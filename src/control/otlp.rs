@@ -1,7 +1,7 @@
 //! Exports spans by OTLP over HTTP (docs/operations.md, "Traces").
 //!
-//! Only in a binary with the feature `otlp`. Requests never wait for it: spans that a collector does
-//! not take are counted, logged and dropped.
+//! Only in a binary with the feature `otlp`. Requests never wait for it: spans that a collector
+//! does not take are counted, logged and dropped.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -122,7 +122,14 @@ impl Reloader {
         self.published = Some((trigger, Instant::now()));
         self.ended(trigger, ReloadResult::Published);
         let milliseconds = began.elapsed().as_millis() as u64;
-        tracing::info!(cause = trigger.word(), generation = snapshot.generation, digest = %snapshot.digest, revoked, milliseconds, "published");
+        tracing::info!(
+            cause = trigger.word(),
+            generation = snapshot.generation,
+            digest = %snapshot.digest,
+            revoked,
+            milliseconds,
+            "published"
+        );
         let (generation, digest) = (snapshot.generation, Arc::clone(&snapshot.digest));
         let warnings = warnings.into();
         let not_kept = self.not_kept();
