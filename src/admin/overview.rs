@@ -117,8 +117,11 @@ impl View<'_> {
     }
 
     fn files(&self) -> FilesState {
-        match self.admin.config_status.rejected.load().is_some() {
+        let config_status = &self.admin.config_status;
+        match config_status.rejected.load().is_some() {
+            // Files with errors cannot be published, so that they are the greater trouble.
             true => FilesState::Rejected,
+            false if config_status.hold.pending.load().is_some() => FilesState::Pending,
             false => FilesState::Current,
         }
     }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use ::sidegate::admin::wire::{DiffAnswer, DiffRequest, ReloadAnswer, ReloadRequest, WarningKind};
+use ::sidegate::admin::wire::{
+    DiffAnswer, DiffRequest, FilesState, OverviewRequest, ReloadAnswer, ReloadRequest, WarningKind,
+};
 use ::sidegate::control::reload::ReloadOutcome;
 use serde_json::Value;
 
@@ -65,6 +67,8 @@ async fn save_is_pending_until_it_is_ordered() {
     assert_eq!((pending.would_revoke, pending.rejected), (Some(1), false));
     assert_eq!(pending.changed, [POLICY]);
     assert!(status.warnings.iter().any(|warning| warning.word == WarningKind::Pending));
+    let overview = sidegate.answer_to(&OverviewRequest::default()).await;
+    assert_eq!(overview.files, FilesState::Pending);
     let answer = sidegate.answer_to(&DiffRequest::default()).await;
     assert!(matches!(answer, DiffAnswer::Changed(changes) if changes.tunnels.revoked == 1));
 

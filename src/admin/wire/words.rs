@@ -226,6 +226,8 @@ pub enum FilesState {
     Current,
     /// The last reload was rejected: the files have errors.
     Rejected,
+    /// Saved files are held back until `sidegate reload`.
+    Pending,
     /// A word of a newer agent.
     #[serde(untagged)]
     Other(UnknownWord),

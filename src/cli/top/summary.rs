@@ -71,8 +71,12 @@ fn files(overview: &OverviewAnswer) -> Vec<TextPiece> {
             line.push(TextPiece::plain(&format!(" {} ago ({cause})", ago(last.at))));
         }
     }
-    if let FilesState::Other(word) = &overview.files {
-        line.push(TextPiece::new(&format!("; files: {word}"), Tone::Warning));
+    match &overview.files {
+        FilesState::Pending => line.push(TextPiece::new("; files pending", Tone::Warning)),
+        FilesState::Other(word) => {
+            line.push(TextPiece::new(&format!("; files: {word}"), Tone::Warning));
+        }
+        FilesState::Current | FilesState::Rejected => {}
     }
     line
 }
