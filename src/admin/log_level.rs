@@ -30,7 +30,7 @@ fn set(
     lasting: Option<&str>,
     caller: Option<&UCred>,
 ) -> Result<LogLevel, String> {
-    let lasting = lasting.map(config::time_span).transpose()?;
+    let lasting = lasting.map(config::parse_duration).transpose()?;
     // From the kernel (SO_PEERCRED), so that a caller cannot name another.
     let (uid, gid) = (caller.map(UCred::uid), caller.map(UCred::gid));
     let pid = caller.and_then(UCred::pid);

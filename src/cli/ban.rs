@@ -5,10 +5,12 @@ use std::time::Duration;
 use crate::cli::admin_client;
 use crate::cli::bans::line;
 use crate::cli::config_arg::ConfigArg;
+use crate::cli::duration_arg::period;
 use crate::cli::exit::Exit;
 use crate::cli::output::{count_u64, print, print_error, print_error_lines, print_json};
 use sidegate::admin::wire::{BanAnswer, BanConflict, BanRequest};
 use sidegate::observe::printable;
+use sidegate::policy::ban::BanTarget;
 
 /// Time for the agent's answer, which may wait for a slow disk.
 pub const BAN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -20,13 +22,14 @@ pub struct BanArgs {
     config: ConfigArg,
     /// An address, a network or unix:uid=33. An IPv6 address without a length bans its /64, or
     /// itself where a /64 has many hosts, as behind NAT64.
-    #[arg(value_name = "CIDR", required_unless_present = "identity", conflicts_with = "identity")]
+    #[arg(value_name = "CIDR", required_unless_present = "identity",
+        conflicts_with = "identity", value_parser = client)]
     client: Option<String>,
     /// Ban a name of client certificates, like spiffe://example.com/ws/edge.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = identity)]
     identity: Option<String>,
-    /// How long the ban lasts, like 90s or 24h. The default is one hour.
-    #[arg(long = "for", value_name = "TIME", conflicts_with = "forever")]
+    /// How long the ban lasts, like 90s, 24h or 7d. The default is one hour.
+    #[arg(long = "for", value_name = "TIME", conflicts_with = "forever", value_parser = period)]
     period: Option<String>,
     /// Ban until the ban is lifted.
     #[arg(long)]
@@ -81,6 +84,18 @@ pub fn ban(verb: &BanArgs) -> Exit {
         BanAnswer::Refused { conflicts } => print_error_lines(&refusal(conflicts)),
     }
     exit
+}
+
+/// Checks a target, so that a wrong one is wrong usage and needs no agent.
+pub fn client(text: &str) -> Result<String, String> {
+    let parsed = BanTarget::parse_client(text);
+    parsed.map(|_| text.to_owned()).map_err(|fault| fault.to_string())
+}
+
+/// Checks a name of certificates like [`client`].
+pub fn identity(text: &str) -> Result<String, String> {
+    let parsed = BanTarget::parse_identity(text);
+    parsed.map(|_| text.to_owned()).map_err(|fault| fault.to_string())
 }
 
 /// The sentence about a change that a restart undoes.

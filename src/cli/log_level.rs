@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::cli::admin_client;
 use crate::cli::config_arg::ConfigArg;
+use crate::cli::duration_arg::period;
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, print_error, print_json};
 use sidegate::admin::wire::{LogLevelAnswer, LogLevelRequest};
-use sidegate::control::config;
 use sidegate::observe::printable;
 
 /// Time for the agent's answer, which needs no file.
@@ -24,7 +24,7 @@ pub struct LogLevelArgs {
     filter: Option<String>,
     /// Return to the earlier filter after this time, like 10m. Left out: the filter holds until the
     /// next change or restart.
-    #[arg(long = "for", value_name = "TIME", requires = "filter", value_parser = time)]
+    #[arg(long = "for", value_name = "TIME", requires = "filter", value_parser = period)]
     lasting: Option<String>,
     /// Print JSON instead of text.
     #[arg(long)]
@@ -43,10 +43,6 @@ pub fn log_level(verb: &LogLevelArgs) -> Exit {
         }
     }
     Exit::Success
-}
-
-fn time(text: &str) -> Result<String, String> {
-    config::time_span(text).map(|_| text.to_owned())
 }
 
 /// The filter in one line, and a second one if it names single targets alone.

@@ -1,7 +1,7 @@
 //! `sidegate unban`: lifts bans.
 
 use crate::cli::admin_client;
-use crate::cli::ban::{BAN_TIMEOUT, not_kept_sentence};
+use crate::cli::ban::{BAN_TIMEOUT, client, identity, not_kept_sentence};
 use crate::cli::bans::line;
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
@@ -17,11 +17,12 @@ pub struct UnbanArgs {
     #[arg(
         value_name = "CIDR",
         required_unless_present_any = ["identity", "all"],
-        conflicts_with_all = ["identity", "all"]
+        conflicts_with_all = ["identity", "all"],
+        value_parser = client
     )]
     client: Option<String>,
     /// The name of client certificates that was banned.
-    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    #[arg(long, value_name = "ID", conflicts_with = "all", value_parser = identity)]
     identity: Option<String>,
     /// Lift all bans at once.
     #[arg(long)]

@@ -387,12 +387,17 @@ async fn ban_behind_a_translator_holds_one_client() {
 }
 
 #[tokio::test]
-async fn reason_of_several_lines_is_refused() {
+async fn wrong_arguments_and_reasons_order_no_ban() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).clear().run().await;
     for why in ["a\nb", "a\r\nb", "a\u{85}b", "a\u{2028}b", "a\u{1b}[2Jb"] {
         let ban = ["ban", "198.51.100.3", "--why", why];
         order(&ban, sidegate.folder(), 1, &["`why` is one line"]).await;
     }
+    let folder = sidegate.folder();
+    order(&["ban", "banana", "--why", "x"], folder, 2, &["neither an address"]).await;
+    order(&["unban", "192.0.2.7/24"], folder, 2, &["write 192.0.2.0/24"]).await;
+    let long = ["ban", "198.51.100.3", "--why", "x", "--for", "1w"];
+    order(&long, folder, 2, &["--for", "is no duration"]).await;
     assert_eq!(targets(&sidegate).await, [""; 0]);
 }

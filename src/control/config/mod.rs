@@ -70,12 +70,27 @@ use crate::policy::route::HostPattern;
 /// Most passes that are repeated because an apply began or ended meanwhile.
 const MAX_UNSETTLED_PASSES: usize = 5;
 
-/// Parses a duration above zero, as the keys of the files have it.
+/// Parses a duration above zero, as commands and their requests have it: as the keys of the files,
+/// or in days.
 ///
 /// # Errors
 /// A sentence that says what to write.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    document::unit::positive_duration(text).map_err(|finding| finding.sentence())
+    let wrong = || {
+        let shown = text.escape_debug();
+        format!("`{shown}` is no duration: write 500ms, 90s, 15m, 1h or 30d")
+    };
+    let Some(days) = text.strip_suffix('d') else {
+        let is_short = text.ends_with(['s', 'm', 'h']);
+        return document::unit::positive_duration(text).map_err(|finding| match is_short {
+            true => finding.sentence(),
+            false => wrong(),
+        });
+    };
+    // `parse` alone would take a sign.
+    let digits = Some(days).filter(|days| days.bytes().all(|byte| byte.is_ascii_digit()));
+    let days = digits.and_then(|days| days.parse::<u32>().ok()).filter(|days| *days > 0);
+    days.map(|days| Duration::from_secs(u64::from(days) * 24 * 3600)).ok_or_else(wrong)
 }
 
 /// Reads and checks every file that `config`, the path of `sidegate.toml`, names. `passed` are the
@@ -327,14 +342,6 @@ pub fn listener_path(text: &str) -> Result<Arc<Path>, String> {
 /// The fault, in one sentence for people.
 pub fn host(text: &str) -> Result<HostPattern, String> {
     HostPattern::parse(text)
-}
-
-/// Parses `text` as a time that is not zero, like `10m`.
-///
-/// # Errors
-/// The fault and its remedy, in one sentence for people.
-pub fn time_span(text: &str) -> Result<Duration, String> {
-    document::unit::positive_duration(text).map_err(|finding| finding.sentence())
 }
 
 /// Parses `text` as a share or a number.
