@@ -37,9 +37,9 @@ use crate::tunnels::Tunnels;
 /// Time between two looks at the settings and at the clock.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time between two answers with all decisions. The API reports no end of a decision while a
-/// shorter one of the same address goes on.
-const WHOLE_INTERVAL: Duration = Duration::from_secs(3600);
+/// Decisions for each second between two answers with all of them. An answer with the changes can
+/// lack one that is written while it is made, and the end of one while a shorter one goes on.
+const WHOLE_RATE: usize = 100;
 
 /// Shortest time between two writes of a large file. A start fetches whatever the file lacks.
 const WRITE_INTERVAL: Duration = Duration::from_secs(30);
@@ -330,7 +330,9 @@ impl Bouncer {
             // An answer that cannot be read may have been the one with a change.
             progress.is_synced = fault.is_none();
             if is_whole {
-                progress.next_whole = Instant::now() + WHOLE_INTERVAL;
+                // A few decisions are fetched at each poll, a hundred thousand every 17 minutes.
+                let seconds = progress.store.len() / WHOLE_RATE;
+                progress.next_whole = Instant::now() + Duration::from_secs(seconds as u64);
             }
             self.change_report(|report| match fault {
                 Some(fault) => report.fault = Some(format!("its answer is not used: {fault}")),

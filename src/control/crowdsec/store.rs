@@ -96,8 +96,13 @@ impl DecisionStore {
     /// Returns whether anything has changed.
     pub fn update(&mut self, update: StreamUpdate, is_whole: bool) -> bool {
         let StreamUpdate { new, deleted } = update;
-        let mut has_changed = is_whole || !new.is_empty();
+        let mut has_changed = !is_whole && !new.is_empty();
         if is_whole {
+            has_changed = self.differs_from(&new);
+            // A decision that is known keeps its end: the API sends the time that is left, rounded.
+            if !has_changed {
+                return false;
+            }
             self.known.clear();
             self.excess = 0;
         } else {
@@ -109,6 +114,14 @@ impl DecisionStore {
         new.into_iter().for_each(|decision| self.insert(decision));
         self.lifted.retain(|(id, key)| self.known.get(key).is_some_and(|one| one.id == *id));
         has_changed
+    }
+
+    /// Whether `all`, the decisions of a whole answer, are others than the known ones.
+    fn differs_from(&self, all: &[CrowdsecDecision]) -> bool {
+        let is_known = |one: &CrowdsecDecision| {
+            self.known.get(&one.key).is_some_and(|known| known.id == one.id)
+        };
+        self.known.len() + self.excess != all.len() || !all.iter().all(is_known)
     }
 
     fn insert(&mut self, decision: CrowdsecDecision) {
@@ -289,6 +302,8 @@ mod tests {
         assert!(!store.update(update(&[], &["192.0.2.9"]), false), "not known");
         assert!(store.update(update(&[], &["192.0.2.1"]), false));
         assert_eq!(targets(&store.judge(&gate())), ["192.0.2.2"]);
+        let same = || update(&[("192.0.2.2", "59m", 2)], &[]);
+        assert!(!store.update(same(), true), "the same decision, a minute later");
         // Deleted and decided again between two polls.
         store.update(update(&[("192.0.2.2", "2h", 3)], &["192.0.2.2"]), false);
         assert_eq!(targets(&store.judge(&gate())), ["192.0.2.2"]);
