@@ -90,33 +90,8 @@ fn first(
     let overrides = kept.state.as_ref().map(|state| Arc::clone(&state.overrides));
     let overrides = Overrides::in_force(overrides.unwrap_or_default());
     let built = build(loaded, config, &digest.to_string(), None, &tickets, &overrides)?;
-    let CompiledGeneration {
-        snapshot,
-        settings,
-        warnings,
-        feeds,
-        dropped_tests: _,
-        allow_tests,
-        overridden,
-    } = built;
-    let texts = HeldFiles::texts_of(&settings, &files);
-    let config_status = ConfigStatus {
-        settings: ArcSwap::from_pointee(settings),
-        rejected: ArcSwapOption::empty(),
-        warnings: ArcSwap::from_pointee(warnings),
-        since: ArcSwap::from_pointee(Timestamp::now()),
-        last: ArcSwapOption::empty(),
-        lists: ArcSwap::from_pointee(ListFileStatus::all(
-            feeds.iter().map(|(policy, feed)| (policy, feed)),
-        )),
-        unwatched: ArcSwapOption::empty(),
-        allow_tests: ArcSwap::from_pointee(allow_tests),
-        hold: HoldStatus {
-            overrides: ArcSwap::from_pointee(overridden),
-            damage: ArcSwapOption::from(kept.damage.clone().map(Arc::new)),
-            ..HoldStatus::default()
-        },
-    };
+    let texts = HeldFiles::texts_of(&built.settings, &files);
+    let (snapshot, config_status) = into_status(built, &kept);
     let watch_set = WatchSet::for_files(files.paths(), files.folders());
     Ok(FirstGeneration {
         snapshot,
@@ -130,6 +105,30 @@ fn first(
         held: HeldFiles { texts, ..HeldFiles::default() },
         keeper: kept.into_keeper(config),
     })
+}
+
+/// The snapshot of `built`, and the state of its files.
+fn into_status(built: CompiledGeneration, kept: &KeptState) -> (Snapshot, ConfigStatus) {
+    let feeds = built.feeds.iter().map(|(policy, feed)| (policy, feed));
+    let lists = ListFileStatus::all(feeds);
+    // Only failed tests count: an override whose test passes by now has ended.
+    let hold = HoldStatus {
+        overrides: ArcSwap::from_pointee(built.overridden),
+        damage: ArcSwapOption::from(kept.damage.clone().map(Arc::new)),
+        ..HoldStatus::default()
+    };
+    let config_status = ConfigStatus {
+        settings: ArcSwap::from_pointee(built.settings),
+        rejected: ArcSwapOption::empty(),
+        warnings: ArcSwap::from_pointee(built.warnings),
+        since: ArcSwap::from_pointee(Timestamp::now()),
+        last: ArcSwapOption::empty(),
+        lists: ArcSwap::from_pointee(lists),
+        unwatched: ArcSwapOption::empty(),
+        allow_tests: ArcSwap::from_pointee(built.allow_tests),
+        hold,
+    };
+    (built.snapshot, config_status)
 }
 
 /// Values of the first generation that the reloading task takes over.
