@@ -169,6 +169,7 @@ impl View<'_> {
         let all = self.live.route_list.iter().flat_map(|route| &route.backends);
         let once = all.filter(|backend| seen.insert(&backend.address));
         let mut all: Vec<_> = once.map(|backend| status::backend(self.admin, backend)).collect();
+        // Stable, so that backends in the same state stay in the order of their routes.
         all.sort_by_key(|backend| backend.up);
         all
     }
@@ -215,6 +216,7 @@ impl View<'_> {
     fn hits(&self, policy: &str, revoked: Option<&WouldRevoke>) -> Vec<HitClient> {
         let mut clients: HashMap<_, HitClient> = HashMap::new();
         let mut add = |key: ClientKey, tunnels: u64, requests: u64| {
+            // In the short form several clients share a network, and so one row.
             let key = self.form.key(key);
             let none = || HitClient { client: self.form.client(key), tunnels: 0, requests: 0 };
             let hit = clients.entry(key).or_insert_with(none);

@@ -54,6 +54,7 @@ impl StagedSet {
         for path in paths {
             if path.is_dir() {
                 real.refuse_itself(path)?;
+                // Only a whole copy can say that a policy is to go.
                 if path.join(&real.config).is_file() {
                     copies.extend(real.copies_of_all(path));
                     removed.extend(real.policies_without(path)?);
@@ -187,6 +188,7 @@ impl RealFolder {
         if files.is_empty() {
             return Err(format!("{}: there is no file to compare", copy.display()));
         }
+        // A copy of `policies` alone keeps its name, so that its files find theirs.
         let is_policies = copy.file_name().is_some_and(|name| name == POLICIES);
         files
             .into_iter()
@@ -213,6 +215,7 @@ impl RealFolder {
             })
             .collect();
         let suffix = |from: usize| names[from..].iter().collect::<PathBuf>();
+        // The longest ending first: `policies/lists/a.cidr` before `a.cidr`.
         let known = (0..names.len()).map(suffix).find(|path| self.is_known(path));
         let path = match known {
             Some(path) => path,

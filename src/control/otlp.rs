@@ -46,6 +46,7 @@ pub async fn export(queue: Arc<SpanQueue>, settings: Arc<ConfigStatus>, stop: Ca
         let _ = stop.run_until_cancelled(timeout(BATCH_INTERVAL, more)).await;
         exporter.export(&mut batch).await;
     }
+    // Tunnels that the drain has closed are among them.
     let rest = async {
         while let Ok(span) = spans.try_recv() {
             batch.push(span);
@@ -141,6 +142,7 @@ fn exporter(url: &str) -> Result<SpanExporter, String> {
     let built = SpanExporter::builder().with_http().with_http_client(client);
     let built = built.with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT).build();
     let mut exporter = built.map_err(|error| error.to_string())?;
+    // It reads the variables of the environment by itself.
     let mut resource = Resource::builder();
     if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
         resource = resource.with_service_name("sidegate");

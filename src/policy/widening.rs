@@ -69,6 +69,7 @@ impl Gate<'_> {
 
     fn has_lists_of(&self, other: &Gate<'_>) -> bool {
         let (Some(from), Some(to)) = (self.policy, other.policy) else {
+            // Where nothing is admitted afterwards, nothing is admitted newly.
             return other.policy.is_none();
         };
         let allows_same = match (&from.allow, &to.allow) {
@@ -80,6 +81,7 @@ impl Gate<'_> {
     }
 
     fn denying(&self) -> Vec<Arc<List>> {
+        // The baseline admits no client by itself, so only its denials count.
         let policies = [self.policy, self.baseline].into_iter().flatten();
         policies.flat_map(|policy| policy.deny.iter().cloned()).collect()
     }
@@ -108,6 +110,7 @@ impl Gate<'_> {
     /// one for two patterns together, since a process may be in several groups.
     fn users_admitted_by(&self, to: &Gate<'_>, now: Timestamp) -> Vec<String> {
         let gates = [self.policy, self.baseline, to.policy, to.baseline];
+        // `Any` is a process that no written pattern names.
         let mut patterns = BTreeSet::from([UnixPattern::Any]);
         for policy in gates.into_iter().flatten() {
             let lists = policy.allow.lists().iter().chain(&policy.deny);
@@ -199,6 +202,7 @@ impl WiderRules {
     fn origins(&mut self, from: Option<&Origins>, to: Option<&Origins>) {
         let key = "client.origins";
         match (from, to) {
+            // Every origin was admitted before.
             (None, _) => {}
             (Some(_), None) => self.add(key, "admits every origin"),
             (Some(from), Some(to)) => self.add_new(key, from.iter(), to.iter()),
@@ -216,6 +220,7 @@ impl WiderRules {
 
     fn certificate(&mut self, from: Option<&CertificateRule>, to: Option<&CertificateRule>) {
         let key = "client.certificate";
+        // Without the rule no certificate was asked for.
         let Some(from) = from else { return };
         let Some(to) = to else { return self.add(key, "asks for no certificate any more") };
         if from.required && !to.required {
@@ -274,6 +279,7 @@ impl WiderRules {
                 self.add(key, by);
             }
         }
+        // The sentences of this share say which clients have it.
         for rule in &mut self.0[before..] {
             rule.what.push_str(of);
         }
@@ -303,6 +309,7 @@ impl WiderRules {
     }
 
     fn rate(&mut self, key: &'static str, from: Option<Rate>, to: Option<Rate>) {
+        // A shorter time for a token is a higher rate.
         let is_higher = |from: &Rate, to: &Rate| to.token() < from.token() || to.burst > from.burst;
         self.bound(key, from, to, is_higher, Rate::to_string);
     }

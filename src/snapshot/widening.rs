@@ -97,6 +97,7 @@ pub fn widening(from: &Snapshot, to: &Snapshot, now: Timestamp) -> Widening {
         let new = &new.listener;
         widened_listener(from.listeners.get(&new.name), new, now)
     }));
+    // Routes of one policy find the same rules again.
     rules.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
     rules.dedup();
     Widening { clients: widened_clients(from, to, &pairs, now), rules }
@@ -122,6 +123,7 @@ fn route_pairs<'s>(from: &'s Snapshot, to: &'s Snapshot) -> Vec<RoutePair<'s>> {
         for path in paths {
             let Some(to) = to.routes.find_decoded(host, path) else { continue };
             let from = from.routes.find_decoded(host, path).map(|route| &**route);
+            // By address: routes of two generations may share a name and serve other requests.
             let identity = (from.map(ptr::from_ref), Arc::as_ptr(to));
             if seen.insert(identity) {
                 pairs.push(RoutePair { from, to });
@@ -164,6 +166,7 @@ fn widened_clients(
         by_policies.entry(pair.policies()).or_default().push(pair);
     }
     let widened = by_policies.into_values().filter_map(|pairs| {
+        // All of them have the same two policies, so one comparison answers for all.
         let RoutePair { from: old, to: new } = pairs.first()?;
         let old = old.map(|old| &*old.policy);
         let before = Gate { policy: old, baseline: from.baseline.as_deref() };
@@ -239,6 +242,7 @@ fn is_local(address: &ListenAddress) -> bool {
     match address {
         ListenAddress::Tcp(address) => address.ip().is_loopback(),
         ListenAddress::Unix(_) => true,
+        // The unit of the socket says where it listens.
         ListenAddress::Systemd(_) => false,
     }
 }
@@ -256,6 +260,7 @@ fn compare_certificates(
     if from.mode == ClientAuthMode::Required && to.mode == ClientAuthMode::Optional {
         rules.push(("client_certificates.mode", "admits clients without a certificate".into()));
     }
+    // An authority that is gone only narrows.
     let known = &from.roots.roots;
     let new = to.roots.roots.iter().filter(|root| !known.contains(root)).count();
     if new > 0 {

@@ -170,7 +170,7 @@ fn of_warning(Warning { word, sentence }: &Warning) -> Item {
         WarningKind::Unresolved => (Warning, "Name does not resolve", "", "backends"),
         WarningKind::Certificate => (Warning, "Certificate expires", "", "certificates"),
         WarningKind::CrlExpired => (Error, "Revocation list expired", "", ""),
-        WarningKind::State => (Warning, "Bans not kept", "", "bans"),
+        WarningKind::State => (Warning, "State not kept", "sidegate status", "files"),
         WarningKind::Crowdsec => (Warning, "CrowdSec", "sidegate bans --refused", "bans"),
         WarningKind::Stale => (Warning, "List is stale", "", ""),
         WarningKind::Capacity => (Warning, "Policy nearly full", "sidegate tunnels", "routes"),
