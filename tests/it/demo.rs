@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -178,11 +179,23 @@ async fn ctrl_c_drains_the_demo_and_leaves_nothing_behind() {
     assert_eq!(std::fs::read_dir(demo.temporary.path()).unwrap().count(), 0);
 }
 
+/// The listener of a port, so that no other process gets it. `None` means that another process has
+/// it for good: the demo of another test gives it up soon.
+async fn taken(port: u16) -> Option<TcpListener> {
+    let bound = async {
+        loop {
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+                Ok(listener) => return listener,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), bound).await.ok()
+}
+
 #[tokio::test]
 async fn demo_prints_its_ports_when_the_preferred_are_taken() {
-    // If this fails, another process owns the port.
-    let _https = TcpListener::bind((Ipv4Addr::LOCALHOST, 8443));
-    let _metrics = TcpListener::bind((Ipv4Addr::LOCALHOST, 10464));
+    let (_https, _metrics) = (taken(8443).await, taken(10464).await);
     let demo = demo().await;
     let https = demo.named("Port 8443 is taken: ").to_owned();
     assert_eq!(demo.named("https://localhost:"), https + "/");

@@ -570,7 +570,7 @@ async fn log_level_changes_at_run_time_and_returns() {
     set(&[], 0, &["info\n"]).await;
     set(&["info,sidegate=loud"], 1, &["`sidegate=loud` at character 6 is no directive"]).await;
     set(&["debgu"], 1, &["`debgu` at character 1 is neither a level nor a target"]).await;
-    set(&["debug", "--for", "soon"], 2, &["is not a duration"]).await;
+    set(&["debug", "--for", "soon"], 2, &["`soon` is no duration"]).await;
     set(&["warn"], 0, &["warn\n"]).await;
     let line = agent.logged("the log level is set").await;
     assert_eq!(line["filter"], "warn");

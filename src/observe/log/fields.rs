@@ -95,6 +95,7 @@ pub const FIELDS: &[(&str, &str)] = &[
     ("why", "The ban's reason, in words of the operator."),
     ("source", "Where the ban comes from: `operator`, `fail2ban` or `crowdsec`."),
     ("decision", "Scope and value of a decision of CrowdSec that is not applied."),
+    ("changed", "The saved files that wait for an order, under `watch = \"hold\"`."),
     ("spans", "Number of spans that are lost."),
     ("bans", "Number of bans: that the start has read, or of CrowdSec."),
     ("overridden", "The override with which a ban was ordered."),
