@@ -1,8 +1,10 @@
-"""Instructions for a 64 B echo, and the additional cost of observation: scraped each second and logging, or neither.
+"""Instructions for a 64 B echo, and the additional cost of observation: scraped and its page read each second, logging
+and keeping recent decisions, or none of that.
 
 Two agents take turns under the same load on 16 tunnels over TLS, while other tunnels open and close, so that lines are
-logged. Instructions are counted, since seconds vary: by the CPU through `perf`, if the machine permits it, else under
-`valgrind --tool=callgrind`. There a second is the number of echoes in a second without it.
+logged. An open page gets one rendering a second, whatever the number of its readers. Instructions are counted, since
+seconds vary: by the CPU through `perf`, if the machine permits it, else under `valgrind --tool=callgrind`. There a second
+is the number of echoes in a second without it.
 """
 
 import contextlib
@@ -15,8 +17,9 @@ import statistics
 import subprocess
 import sys
 import threading
+import urllib.request
 
-from harness import HERE, SIDEGATE, Authority, Place, Sidegate, await_that, echo_backend, environment, figure, need, note, run
+from harness import HERE, SIDEGATE, Authority, Place, Sidegate, await_that, echo_backend, environment, figure, free_port, need, note, run
 from mirror import CLOSE, closing, connect, masked
 
 TUNNELS, SIZE = 16, 64
@@ -98,6 +101,8 @@ class Agent(Sidegate):
         self.certificate(self.authority.issue("localhost")).policy()
         self.route("ws", "/ws/", f"http://127.0.0.1:{echo_backend(place)}")
         self.settings = "[process]\nthreads = 1"
+        self.page_port = free_port()
+        self.admin = [f'page_listen = "127.0.0.1:{self.page_port}"'] if watched else ["recent_decisions = 0"]
         self.place.write("etc/sidegate.toml", self.toml())
         log = {} if watched else {"SIDEGATE_LOG": "off"}
         with environment(**log):
@@ -107,9 +112,15 @@ class Agent(Sidegate):
         self.client = place.start("pump", "node", HERE / "pump.js", json.dumps(target), talks=True)
         need(self.client.ask(do="open", count=TUNNELS)["open"] == TUNNELS, "every tunnel opens")
 
+    def look(self):
+        """A scrape, and a rendering of the page."""
+        self.metrics()
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.page_port}/status", timeout=60) as answer:
+            need(b"Open tunnels" in answer.read(), "the page is whole")
+
     def second(self, echoes):
-        """What happens in a second: so many echoes, a few tunnels that open and close, and, if it is watched, a scrape."""
-        scraper = threading.Thread(target=self.metrics) if self.watched else None
+        """What happens in a second: so many echoes, a few tunnels that open and close, and, if it is watched, a look."""
+        scraper = threading.Thread(target=self.look) if self.watched else None
         if scraper:
             scraper.start()
         for _ in range(PASSING):
@@ -169,7 +180,7 @@ def main():
     note(f"by turns: {', '.join(f'{a[0] / b[0] - 1:+.2%}' for a, b in zip(costs[watched], costs[alone], strict=True))}")
     (more, *kernel_more), (less, *kernel_less) = (map(statistics.median, zip(*costs[agent])) for agent in costs)
     share = more / less - 1
-    figure(f"{more:.0f} instructions a 64 B echo, {less:.0f} without metrics and logs: {share:+.2%} ({method.name})")
+    figure(f"{more:.0f} instructions a 64 B echo, {less:.0f} without metrics, page, logs and decisions: {share:+.2%} ({method.name})")
     for with_it, without in zip(kernel_more, kernel_less, strict=True):
         note(f"the kernel's for it: {with_it:.0f}, {without:.0f}")
     note(f"promised: {PROMISE:.0%}")

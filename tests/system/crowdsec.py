@@ -272,4 +272,5 @@ def main():
         table_is_removed(sidegate)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -175,4 +175,5 @@ def main():
             hostile(place, fail2ban, form)
 
 
-main()
+if __name__ == "__main__":
+    main()
