@@ -271,7 +271,7 @@ impl Metrics {
     }
 
     /// Requests by client that the candidate of `policy` alone would refuse, of at most
-    /// [`MAX_HIT_CLIENTS`] clients.
+    /// `MAX_HIT_CLIENTS` clients.
     pub fn candidate_would_refuse(&self, policy: &str) -> ClientCounts {
         lock(&self.would_refuse).get(policy).cloned().unwrap_or_default()
     }
