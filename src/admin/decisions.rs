@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::admin::bans;
 use crate::admin::wire::{
     DecisionReport, DecisionResult, DecisionsAnswer, DecisionsRequest, EntryVerdict, ExplainedKind,
     MAX_DECISIONS, RefusalsRequest, RefusedAnswer, RefusedClient, RefusedReason, RefusedRule, Time,
@@ -79,6 +80,7 @@ fn report(decision: &RecentDecision) -> DecisionReport {
         list: entry.map(|entry| entry.list.to_owned()),
         by: entry.map(|entry| verdict(&entry, decision.at)),
         would_match: decision.would_match().map(ToString::to_string),
+        ban: decision.ban.as_deref().map(bans::status),
     }
 }
 

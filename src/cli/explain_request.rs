@@ -93,12 +93,7 @@ fn decision(one: &DecisionReport, now: Time) -> String {
         line("origin", origin.clone());
     }
     line("route", one.route.clone().unwrap_or_else(|| "none".into()));
-    let generation =
-        one.generation.map_or("no generation".into(), |number| format!("generation {number}"));
-    match &one.policy {
-        Some(policy) => line("policy", format!("{policy}, {generation}")),
-        None => line("policy", "none: refused before any policy judged".into()),
-    }
+    line("policy", policy(one));
     if let (Some(rule), Some(at)) = (&one.rule, &one.rule_at) {
         line("rule", format!("{rule} at {at}"));
     }
@@ -118,11 +113,29 @@ fn decision(one: &DecisionReport, now: Time) -> String {
     if let Some(would) = &one.would_match {
         line("else", format!("{would} would admit the client"));
     }
+    if let Some(ban) = &one.ban {
+        let until = ban.until.map_or("for ever".into(), |until| format!("until {until}"));
+        line("ban", format!("{} {until}, by {}", ban.target, ban.origin));
+        line("why", ban.why.clone());
+    }
     lines
+}
+
+/// The policy that judged, or why none did.
+fn policy(one: &DecisionReport) -> String {
+    let generation =
+        one.generation.map_or("no generation".into(), |number| format!("generation {number}"));
+    match &one.policy {
+        Some(policy) => format!("{policy}, {generation}"),
+        None if one.ban.is_some() => "none: a ban comes before policies".into(),
+        None => "none: refused before any policy judged".into(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use sidegate::admin::wire::BanStatus;
+
     use super::*;
 
     fn sample(name: &str) -> DecisionsAnswer {
@@ -151,6 +164,32 @@ mod tests {
              else      192.0.2.0/24 would admit the client"
         );
         assert_eq!(exit(&answer), Exit::Failure);
+    }
+
+    #[test]
+    fn refusal_by_a_ban_names_it_on_lines_of_its_own() {
+        let mut answer = sample("decisions");
+        let (one, ban) = (&mut answer.decisions[0], sample_ban());
+        (one.reason, one.policy, one.ban) = (Some("banned".into()), None, Some(ban));
+        let said = text(&answer);
+        for line in [
+            "\n  policy    none: a ban comes before policies",
+            "\n  ban       192.0.2.0/24 for ever, by operator",
+            "\n  why       INC-7 \u{fffd}  ban  forged",
+        ] {
+            assert!(said.contains(line), "{said}");
+        }
+    }
+
+    fn sample_ban() -> BanStatus {
+        BanStatus {
+            target: "192.0.2.0/24".into(),
+            until: None,
+            why: "INC-7 \n  ban  forged".into(),
+            origin: "operator".into(),
+            since: Time(jiff::Timestamp::UNIX_EPOCH),
+            by: None,
+        }
     }
 
     #[test]

@@ -127,11 +127,8 @@ impl ThreadContext {
         log_context: LogContext<'_>,
         refused: ConnectionRefusal<'_>,
     ) {
-        let ConnectionRefusal { refusal, rule: decisive, .. } = refused;
-        self.metrics.no_route().refused(refusal);
+        self.metrics.no_route().refused(refused.refusal);
         decision::log_refused_connection(log_context, refused, &self.throttle);
-        self.recent.keep(|| {
-            RecentDecision::of_connection(&log_context, refusal, decisive, Timestamp::now())
-        });
+        self.recent.keep(|| RecentDecision::of_connection(&log_context, refused, Timestamp::now()));
     }
 }

@@ -1,6 +1,8 @@
 //! The recent decisions: `sidegate explain --request`, `sidegate refused`, and their requests.
 
-use ::sidegate::admin::wire::{DecisionResult, DecisionsRequest, RefusalsRequest, RefusedAnswer};
+use ::sidegate::admin::wire::{
+    BanRequest, DecisionResult, DecisionsRequest, RefusalsRequest, RefusedAnswer, UnbanRequest,
+};
 use serde_json::Value;
 
 use crate::cli::done;
@@ -59,6 +61,24 @@ async fn request_id_of_a_refusal_leads_to_its_entry() {
     let json = command(&sidegate, &["explain", "--request", &id, "--json"], 1).await;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["decisions"][0]["by"]["ticket"], "SEC-7");
+}
+
+#[tokio::test]
+async fn request_id_of_a_refusal_leads_to_a_ban_that_is_over() {
+    let backend = backend::echo().run().await;
+    let named = "forwarded = { header = 'x-forwarded-for', from = ['127.0.0.1'] }";
+    let sidegate = files().route("/chat", &backend).on_listener(named).run().await;
+    let (client, why) = (Some("203.0.113.9".to_owned()), "INC-7".to_owned());
+    sidegate.answer_to(&BanRequest { client: client.clone(), why, ..BanRequest::default() }).await;
+    let reader = client::new(&sidegate).header("X-Forwarded-For", "203.0.113.9");
+    let id = id_of(reader.attempt("/chat").await.expect_refused(403, "banned"));
+    sidegate.answer_to(&UnbanRequest { client, ..UnbanRequest::default() }).await;
+    let said = command(&sidegate, &["explain", "--request", &id], 1).await;
+    for part in
+        ["refused: banned (403)", "ban       203.0.113.9 ", "by operator", "why       INC-7"]
+    {
+        assert!(said.contains(part), "no {part:?} in {said}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use http::Method;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::wire::ban::BanStatus;
 use crate::admin::wire::explain::EntryVerdict;
 use crate::admin::wire::field::{Time, nullable};
 use crate::admin::wire::message::{AdminAnswer, AdminRequest};
@@ -127,4 +128,7 @@ pub struct DecisionReport {
     /// The entry that would admit the client without `by`. `null`: none.
     #[serde(deserialize_with = "nullable")]
     pub would_match: Option<String>,
+    /// The ban that refused, as it was then. `null`: no ban did.
+    #[serde(deserialize_with = "nullable")]
+    pub ban: Option<BanStatus>,
 }

@@ -241,7 +241,7 @@ impl Unidentified<'_> {
             baseline.and_then(|all| all.deciding_rule(&client.into(), false, Err(refusal), now));
         let listener = &*self.rules.listener.name;
         let log_context = LogContext { listener, client, peer: self.peer, proxied };
-        let (ban, error) = (ban.as_deref(), error.as_deref());
+        let (ban, error) = (ban.as_ref(), error.as_deref());
         let refused = ConnectionRefusal { refusal, rule, ban, error };
         thread.refuse_connection(log_context, refused);
         None

@@ -430,7 +430,7 @@ impl RequestLog {
             delivery: self.delivery,
             backend: self.tried.backend.as_ref(),
             error: self.tried.error.as_deref(),
-            ban: self.ban.as_deref(),
+            ban: self.ban.as_ref(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! the metrics. A refusal beyond its client's cap is counted instead of logged.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -94,7 +95,7 @@ pub struct DecisionRecord<'d> {
     /// Text of the underlying error, from the code that noticed it.
     pub error: Option<&'d str>,
     /// The ban that refused the request. `None` means that no ban did.
-    pub ban: Option<&'d Ban>,
+    pub ban: Option<&'d Arc<Ban>>,
 }
 
 impl DecisionRecord<'_> {
@@ -248,7 +249,7 @@ pub struct ConnectionRefusal<'c> {
     /// The rule that decided. `None` means that no rule of a policy did.
     pub rule: Option<DecidingRule<'c>>,
     /// The ban that holds the client. `None` means that no ban decided.
-    pub ban: Option<&'c Ban>,
+    pub ban: Option<&'c Arc<Ban>>,
     /// Text of the underlying error. `None` means that there was none.
     pub error: Option<&'c str>,
 }

@@ -3,12 +3,15 @@
 //! A kept policy would hold its lists in memory, so its names are copied. Texts that clients choose
 //! are cut.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
-use crate::observe::log::decision::{DecisionRecord, LogContext};
+use crate::observe::log::decision::{ConnectionRefusal, DecisionRecord, LogContext};
 use crate::observe::metrics::{RequestKind, RequestResult};
 use crate::observe::recent::ring::RingItem;
 use crate::observe::recent::text::{Texts, bounded};
+use crate::policy::ban::Ban;
 use crate::policy::deciding_rule::{DecidingRule, ListedEntry};
 use crate::policy::list::ListEntry;
 use crate::policy::network::{Client, Peer};
@@ -81,6 +84,8 @@ pub struct RecentDecision {
     expires: Option<Timestamp>,
     /// The entry that would admit the client without `by`. `None` means no entry.
     instead: Option<ListEntry>,
+    /// The ban that refused. `None` means that no ban did.
+    pub ban: Option<Arc<Ban>>,
     texts: Texts<PLACES>,
 }
 
@@ -141,6 +146,7 @@ impl RecentDecision {
             client: record.log_context.client,
             peer: record.log_context.peer,
             generation: record.judged.map(|(generation, _)| generation),
+            ban: record.ban.cloned(),
             ..RecentDecision::explained(&record.log_context, &request, decisive, now)
         }
     }
@@ -148,15 +154,16 @@ impl RecentDecision {
     /// Copies the refusal of a connection before its first request.
     pub fn of_connection(
         from: &LogContext<'_>,
-        refusal: Refusal,
-        decisive: Option<DecidingRule<'_>>,
+        refused: ConnectionRefusal<'_>,
         now: Timestamp,
     ) -> RecentDecision {
+        let ConnectionRefusal { refusal, rule: decisive, ban, .. } = refused;
         // A rule that decides so early is one of the baseline.
         let policy = decisive.map(|_| BASELINE);
         let request = RequestTexts { policy, ..RequestTexts::default() };
         RecentDecision {
             reason: Some(refusal.word()),
+            ban: ban.cloned(),
             ..RecentDecision::explained(from, &request, decisive, now)
         }
     }
@@ -183,6 +190,7 @@ impl RecentDecision {
             by: by.map(|by| (bare(by), by.line)),
             expires: by.and_then(|by| by.entry.expires()),
             instead: decisive.and_then(|rule| rule.instead).map(bare),
+            ban: None,
             // In the order of `Place`, whose numbers are the indexes.
             texts: Texts::new([
                 (request.request_id, MAX_ID),
@@ -293,7 +301,9 @@ struct RequestTexts<'d> {
 
 impl RingItem for RecentDecision {
     fn bytes(&self) -> usize {
-        size_of::<RecentDecision>() + self.texts.len()
+        // Decisions by one ban share it. Counted for each, the bound errs on the safe side.
+        let of_ban = self.ban.as_ref().map_or(0, |ban| size_of::<Ban>() + ban.why.len());
+        size_of::<RecentDecision>() + self.texts.len() + of_ban
     }
 
     fn at(&self) -> Timestamp {
