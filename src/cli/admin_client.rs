@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request as HttpRequest, header};
+use http::{Method, Request as HttpRequest, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Body;
 use hyper::client::conn::http1;
@@ -67,15 +67,21 @@ pub fn ask<R: AdminRequest>(
     let runtime = runtime.map_err(|error| AskError::Unknown(error.to_string()))?;
     runtime.block_on(async {
         let (path, stream) = connect(config).await?;
-        let late = |_| {
-            let (path, seconds) = (path.display(), patience.as_secs());
-            format!(
-                "the agent at {path} did not answer within {seconds} s: it hangs, or is stopped"
-            )
-        };
+        let late = |_| late::<R>(&path, patience);
         let answered = timeout(patience, exchange(stream, &path, request)).await.map_err(late);
         answered.and_then(|answered| answered).map_err(AskError::Unknown)
     })
+}
+
+/// The sentence about an agent that has not answered in time.
+fn late<R: AdminRequest>(path: &Path, patience: Duration) -> String {
+    let (path, seconds) = (path.display(), patience.as_secs());
+    // A stopped agent reads the order when it goes on, and carries it out then.
+    let open = match R::METHOD == Method::GET {
+        true => "",
+        false => "; it may still do what it was asked, so look before you ask again",
+    };
+    format!("the agent at {path} did not answer within {seconds} s: it hangs, or is stopped{open}")
 }
 
 /// Connects to the first trusted socket at which a process listens, and checks the process's user.
@@ -274,5 +280,20 @@ async fn exchange<R: AdminRequest>(
         answer = &mut asked => answer,
         // The connection may end first, when the answer has arrived but was not yet polled.
         _ = connection => asked.await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sidegate::admin::wire::{DrainRequest, StatusRequest};
+
+    use super::*;
+
+    #[test]
+    fn late_order_may_still_be_carried_out() {
+        let (path, patience) = (Path::new("/run/a.sock"), Duration::from_secs(5));
+        assert!(late::<StatusRequest>(path, patience).ends_with("it hangs, or is stopped"));
+        let said = late::<DrainRequest>(path, patience);
+        assert!(said.contains("within 5 s") && said.contains("may still do"), "{said}");
     }
 }
