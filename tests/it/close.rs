@@ -56,6 +56,8 @@ async fn close_needs_a_filter_or_all() {
     tunnel.expect_echo("a").await;
     let said = command(&sidegate, &["close"], 2).await;
     assert!(said.contains("give a filter, or --all"), "{said}");
+    command(&sidegate, &["close", "--bytes", "0B"], 2).await;
+    command(&sidegate, &["close", "--older", "0s"], 2).await;
     command(&sidegate, &["close", "--all", "--route", "chat"], 2).await;
     command(&sidegate, &["close", "--all", "--code", "1006"], 2).await;
     command(&sidegate, &["close", "--all", "--reason", &"x".repeat(124)], 2).await;
@@ -76,7 +78,7 @@ async fn filters_select_by_policy_age_bytes_and_kind() {
     for (query, matching) in [
         ("policy=default", 1),
         ("older=3600", 0),
-        ("older=0", 1),
+        ("older=0&route=chat", 1),
         ("bytes=1000000", 0),
         ("bytes=500", 1),
         ("kind=exchange", 0),

@@ -139,3 +139,19 @@ pub struct CloseAnswer {
 }
 
 impl AdminAnswer for CloseAnswer {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bound_of_zero_is_no_filter() {
+        for query in ["", "bytes=0", "older=0", "older=0&bytes=0"] {
+            let said = CloseRequest::parse(query).unwrap_err();
+            assert!(said.starts_with("nothing is selected"), "{query}: {said}");
+        }
+        for query in ["bytes=1", "older=1", "route=a&bytes=0", "all=true"] {
+            assert!(CloseRequest::parse(query).is_ok(), "{query}");
+        }
+    }
+}

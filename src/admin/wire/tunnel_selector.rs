@@ -28,7 +28,10 @@ pub struct TunnelSelector {
 impl TunnelSelector {
     /// Whether everything is selected.
     pub fn is_empty(&self) -> bool {
-        *self == TunnelSelector::default()
+        // A bound of zero bounds nothing: it must not pass for a filter where all are closed.
+        let bound = |least: Option<u64>| least.filter(|least| *least > 0);
+        let (older, bytes) = (bound(self.older), bound(self.bytes));
+        TunnelSelector { older, bytes, ..self.clone() } == TunnelSelector::default()
     }
 
     /// The parameters that are given, by name.
