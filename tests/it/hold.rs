@@ -151,7 +151,8 @@ async fn live_list_of_a_pending_policy_is_held() {
     edit.put();
     is_pending(&sidegate, 2, 0).await;
     sidegate.put("policies/lists/more.cidr", "127.0.0.6\n127.0.0.5\n");
-    // Both live files at once: the one that runs counts, and the other stays pending.
+    // Two live files change at once. The change of the running file is published. The other file
+    // stays pending, since only pending files name it.
     assert_eq!(sidegate.write(BANNED, "127.0.0.9\n").await, 2);
     is_pending(&sidegate, 3, 0).await;
     assert!(admits(&sidegate, "127.0.0.6").await && !admits(&sidegate, "127.0.0.9").await);

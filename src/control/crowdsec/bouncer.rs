@@ -37,8 +37,8 @@ use crate::tunnels::Tunnels;
 /// Time between two looks at the settings and at the clock.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Decisions for each second between two answers with all of them. An answer with the changes can
-/// lack one that is written while it is made, and the end of one while a shorter one goes on.
+/// Decisions for each second between two answers with all of them. An answer with the changes alone
+/// can lack a decision that the API stores meanwhile, or the end of an overlapping decision.
 const WHOLE_RATE: usize = 100;
 
 /// Shortest time between two writes of a large file. A start fetches whatever the file lacks.

@@ -162,8 +162,8 @@ impl ReloaderHandle {
         self.signals.notify_one();
     }
 
-    /// Reads no saved file until a reload is requested, for [`MAX_PAUSE`] at most. `None` means that
-    /// the process is ending.
+    /// Reads no saved file until a reload is requested, for [`MAX_PAUSE`] at most. `None` means
+    /// that the process is ending.
     pub async fn pause(&self) -> Option<()> {
         let (tx, paused) = oneshot::channel();
         self.asks.send(ReloaderRequest::Pause { tx }).await.ok()?;

@@ -117,11 +117,11 @@ fn address(text: &str) -> SocketAddr {
     (address, u16::from_str_radix(port, 16).unwrap()).into()
 }
 
-/// The port behind the last one that [`free_address`] has given.
+/// Number of ports that [`free_address`] has tried.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
-/// A loopback address that was free a moment ago, and that no other caller gets. Its port is below
-/// those that the kernel gives to sockets without a port of their own.
+/// Returns a free loopback address, a different one to each caller. Its port is below the kernel's
+/// range for automatic ports.
 pub fn free_address() -> SocketAddr {
     let lowest = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let lowest: u16 = lowest.split_whitespace().next().unwrap().parse().unwrap();
