@@ -296,8 +296,12 @@ async fn diff(admin: &AdminContext, request: DiffRequest) -> LoggedAnswer {
 
 async fn pause(admin: &AdminContext) -> LoggedAnswer {
     match admin.requests.pause().await {
-        Some(()) => {
-            ("paused", answer_with(&PauseAnswer { pause_ms: MAX_PAUSE.as_millis() as u64 }).1)
+        Some(pause) => {
+            let answer = PauseAnswer { pause_ms: MAX_PAUSE.as_millis() as u64 };
+            let (_, mut answer) = answer_with(&answer);
+            // For the connection, which holds it.
+            answer.extensions_mut().insert(Arc::new(pause));
+            ("paused", answer)
         }
         None => ending_answer(),
     }

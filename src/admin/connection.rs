@@ -23,17 +23,33 @@ pub const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a request's head, and for a connection to be idle between two requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The bounds of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectionTimeouts {
+    /// Time for a request's head, and for a connection to be idle between two requests.
+    pub head: Duration,
+    /// Time from the accept to the end of the last answer.
+    pub connection: Duration,
+}
+
+impl ConnectionTimeouts {
+    /// The usual time for a head, and `connection` for all requests together.
+    pub const fn new(connection: Duration) -> ConnectionTimeouts {
+        ConnectionTimeouts { head: HEAD_TIMEOUT, connection }
+    }
+}
+
 /// Most bytes of a request's head.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// The answer to a request that has both a body and `Upgrade`.
 const NO_UPGRADE: &str = "only HTTP/1.1 is supported here: send the request without Upgrade\n";
 
-/// Answers the requests of one connection; a caller that takes longer than `patience` is cut off.
+/// Answers the requests of one connection; a caller that takes longer than `timeouts` is cut off.
 /// Input behind the last answer is discarded. Returns whether the connection ended in order.
 pub async fn serve_connection<I, F, B>(
     io: &mut I,
-    patience: Duration,
+    timeouts: ConnectionTimeouts,
     answer: impl Fn(Request<Incoming>) -> F,
 ) -> bool
 where
@@ -64,10 +80,10 @@ where
     });
     let mut http = http1::Builder::new();
     // hyper panics for a header timeout without a timer, and for a buffer of less than 8 KiB.
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(timeouts.head).max_buf_size(MAX_HEAD_BYTES);
     let connection = http
         .serve_connection(TokioIo::new(DiscardingStream::new(&mut *io, given_up.clone())), service);
-    let awaits = match timeout(patience, connection).await {
+    let awaits = match timeout(timeouts.connection, connection).await {
         // Only a body that was given up can still be on its way.
         Ok(Ok(())) => given_up.is_set(),
         Ok(Err(error)) => {
@@ -91,13 +107,15 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
     use tokio::time::Instant;
 
+    const MINUTE: Duration = Duration::from_secs(60);
+
     /// Checks after how many seconds a connection ends whose caller sends `bytes` at once and then
     /// nothing, and how the answer begins.
     async fn check(bytes: &str, seconds: u64, answered: &str) {
         let (mut asks, mut io) = duplex(1024);
         asks.write_all(bytes.as_bytes()).await.unwrap();
         let began = Instant::now();
-        serve_connection(&mut io, Duration::from_secs(60), |_| async {
+        serve_connection(&mut io, ConnectionTimeouts::new(MINUTE), |_| async {
             text(StatusCode::OK, "yes")
         })
         .await;
@@ -133,7 +151,7 @@ mod tests {
         asks.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let began = Instant::now();
         let large = |_| async { text(StatusCode::OK, vec![b'a'; 1 << 20]) };
-        assert!(!serve_connection(&mut io, Duration::from_secs(60), large).await);
+        assert!(!serve_connection(&mut io, ConnectionTimeouts::new(MINUTE), large).await);
         assert_eq!(began.elapsed().as_secs(), 60);
     }
 
@@ -149,7 +167,7 @@ mod tests {
         };
         let large = |_| async { text(StatusCode::OK, vec![b'a'; 1 << 20]) };
         let answering = async {
-            serve_connection(&mut io, Duration::from_secs(60), large).await;
+            serve_connection(&mut io, ConnectionTimeouts::new(MINUTE), large).await;
             drop(io);
         };
         let (answer, ()) = tokio::join!(asking, answering);

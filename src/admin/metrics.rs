@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep;
 
 use crate::admin::answer::{AdminResponse, text, with_type};
-use crate::admin::connection::{CONNECTION_TIMEOUT, serve_connection};
+use crate::admin::connection::{CONNECTION_TIMEOUT, ConnectionTimeouts, serve_connection};
 use crate::admin::connection_cap::ConnectionGuard;
 use crate::admin::health;
 use crate::admin::state::AdminContext;
@@ -66,7 +66,8 @@ pub async fn answer_one(
     }
     let (allowed, names_matter) =
         (stranger.is_none(), caller.is_some_and(|caller| caller.at_loopback));
-    let answered = serve_connection(stream, CONNECTION_TIMEOUT, |request| {
+    let timeouts = ConnectionTimeouts::new(CONNECTION_TIMEOUT);
+    let answered = serve_connection(stream, timeouts, |request| {
         let mut answer = match allowed {
             true if names_matter => check_host(admin, &request),
             true => answer(admin, &request),

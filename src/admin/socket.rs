@@ -6,24 +6,30 @@
 use std::io;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::connection::serve_connection;
+use crate::admin::connection::{ConnectionTimeouts, serve_connection};
 use crate::admin::connection_cap::{ConnectionGuard, EvictingCap, accept_loop};
 use crate::admin::state::AdminContext;
 use crate::admin::swappable::AdminService;
 use crate::admin::{command, socket_path};
 use crate::control::config::{AdminSettings, AdminSocket, users};
+use crate::control::reload::{MAX_PAUSE, WatchPause};
 use crate::control::systemd::sockets::PassedSockets;
 use crate::socket_file::{self, SocketAccess, SocketFile};
+use crate::sync::lock;
 
-/// Time for a connection: a reload waits for files that are being written.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// A reload waits for files that are being written, and a caller that has paused the watch is silent
+/// for as long as the pause may last.
+const TIMEOUTS: ConnectionTimeouts = ConnectionTimeouts {
+    head: MAX_PAUSE.saturating_add(Duration::from_secs(1)),
+    connection: Duration::from_secs(60),
+};
 
 /// Length of the socket's queue (listen(2)).
 const BACKLOG: i32 = 128;
@@ -155,10 +161,16 @@ fn access(settings: &AdminSettings) -> io::Result<SocketAccess> {
 async fn serve_caller(admin: Arc<AdminContext>, mut stream: UnixStream, place: ConnectionGuard) {
     // The kernel's record of the caller at connect(2) (SO_PEERCRED, unix(7)); for the log only.
     let caller = stream.peer_cred().ok();
-    let answered = serve_connection(&mut stream, CONNECTION_TIMEOUT, |request| {
+    // Ends with the connection, so that a command that is killed leaves no pause behind.
+    let pause: Mutex<Option<Arc<WatchPause>>> = Mutex::default();
+    let answered = serve_connection(&mut stream, TIMEOUTS, |request| {
         let (admin, answering) = (Arc::clone(&admin), place.mark_busy());
+        let pause = &pause;
         async move {
-            let answer = command::answer(admin, request, caller).await;
+            let mut answer = command::answer(admin, request, caller).await;
+            if let Some(begun) = answer.extensions_mut().remove() {
+                *lock(pause) = Some(begun);
+            }
             // Before the answer is written: a caller that does not read it counts as stuck.
             drop(answering);
             answer

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 use tokio::net::UnixStream;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cli::trust::{SocketError, SocketSite, TrustedUsers};
@@ -63,14 +63,43 @@ pub fn ask<R: AdminRequest>(
     request: &R,
     patience: Duration,
 ) -> Result<R::Answer, AskError> {
+    hold(config, request, patience).map(|held| held.answer)
+}
+
+/// Like [`ask`], with a connection that stays open until the result is dropped.
+///
+/// # Errors
+/// Those of [`ask`].
+pub fn hold<R: AdminRequest>(
+    config: &Path,
+    request: &R,
+    patience: Duration,
+) -> Result<HeldAnswer<R::Answer>, AskError> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = runtime.map_err(|error| AskError::Unknown(error.to_string()))?;
-    runtime.block_on(async {
+    let exchanged = runtime.block_on(async {
         let (path, stream) = connect(config).await?;
         let late = |_| late::<R>(&path, patience);
         let answered = timeout(patience, exchange(stream, &path, request)).await.map_err(late);
         answered.and_then(|answered| answered).map_err(AskError::Unknown)
-    })
+    });
+    let (answer, connection) = exchanged?;
+    Ok(HeldAnswer { answer, _connection: connection, _runtime: runtime })
+}
+
+/// An answer, and the open connection that it came over.
+pub struct HeldAnswer<A> {
+    /// The answer.
+    pub answer: A,
+    // Before the runtime, whose reactor knows its socket.
+    _connection: OpenConnection,
+    _runtime: Runtime,
+}
+
+/// An idle connection to the agent.
+struct OpenConnection {
+    _sender: http1::SendRequest<Full<Bytes>>,
+    _connection: http1::Connection<TokioIo<UnixStream>, Full<Bytes>>,
 }
 
 /// The sentence about an agent that has not answered in time.
@@ -240,11 +269,12 @@ async fn exchange<R: AdminRequest>(
     stream: UnixStream,
     path: &Path,
     request: &R,
-) -> Result<R::Answer, String> {
+) -> Result<(R::Answer, OpenConnection), String> {
     let shown = path.display();
     let broke =
         |error: hyper::Error| format!("the agent at {shown} closed the connection: {error}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
+    let (mut sender, mut connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
     let http = HttpRequest::builder()
         .method(R::METHOD)
         .uri(request.target())
@@ -274,13 +304,16 @@ async fn exchange<R: AdminRequest>(
             ReadError::Foreign { .. } => format!("the agent at {shown} gave {error}"),
         })
     };
-    tokio::pin!(asked);
-    tokio::select! {
-        biased;
-        answer = &mut asked => answer,
-        // The connection may end first, when the answer has arrived but was not yet polled.
-        _ = connection => asked.await,
-    }
+    let answer = {
+        tokio::pin!(asked);
+        tokio::select! {
+            biased;
+            answer = &mut asked => answer,
+            // The connection may end first, when the answer has arrived but was not yet polled.
+            _ = &mut connection => asked.await,
+        }
+    }?;
+    Ok((answer, OpenConnection { _sender: sender, _connection: connection }))
 }
 
 #[cfg(test)]

@@ -289,3 +289,20 @@ async fn reload_in_a_drain_is_rejected_as_draining() {
     running.signal(Signal::TERM);
     assert_eq!(running.code().await, Some(0));
 }
+
+#[tokio::test]
+async fn pause_ends_with_the_connection_that_asks_for_it() {
+    let (sidegate, _backend) = banning().await;
+    let mut command = sidegate.admin().await;
+    command.send("POST /v1/pause HTTP/1.1\r\nHost: sidegate\r\n\r\n").await;
+    let answer = command.answer().await;
+    assert!(answer.status() == 200 && answer.text().contains("\"pause_ms\":10000"));
+    sidegate.put(BANNED, "127.0.0.2\n");
+    // Another command that pauses and ends leaves the first one's pause in place.
+    assert_eq!(sidegate.reply("POST /v1/pause").await.status(), 200);
+    assert_eq!(client::new(&sidegate).from("127.0.0.2").attempt("/chat").await.status(), 101);
+    let began = Instant::now();
+    drop(command);
+    expect_banned(&sidegate, "127.0.0.2", 9).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::connection::{CONNECTION_TIMEOUT, serve_connection};
+use crate::admin::connection::{CONNECTION_TIMEOUT, ConnectionTimeouts, serve_connection};
 use crate::admin::connection_cap::{ConnectionGuard, EvictingCap, accept_loop};
 use crate::admin::linger::{reset_on_close, wait_for_ack};
 use crate::admin::page::service::PageService;
@@ -195,8 +195,8 @@ async fn serve_one(
     place: &ConnectionGuard,
 ) -> bool {
     let progress = Arc::new(StreamProgress::default());
-    let patience = STREAM_LIFETIME + CONNECTION_TIMEOUT;
-    let answered = serve_connection(stream, patience, |request| {
+    let timeouts = ConnectionTimeouts::new(STREAM_LIFETIME + CONNECTION_TIMEOUT);
+    let answered = serve_connection(stream, timeouts, |request| {
         let answer = service.answer(&request, &progress);
         async { answer }
     });

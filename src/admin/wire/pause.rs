@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::admin::wire::message::{AdminAnswer, AdminRequest};
 use crate::admin::wire::query::none;
 
-/// A request to read no saved file until the next reload, while a command replaces files.
+/// A request to read no saved file until the next reload, while a command replaces files. The pause
+/// ends with the connection that asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PauseRequest;
 
@@ -28,7 +29,8 @@ impl AdminRequest for PauseRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PauseAnswer {
-    /// Milliseconds until saved files are read again, if no reload is requested before.
+    /// Milliseconds until saved files are read again, if neither a reload is requested nor the
+    /// connection closed before.
     pub pause_ms: u64,
 }
 

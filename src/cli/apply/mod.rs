@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use self::install::Installation;
 use self::lock::ApplyLock;
 use self::report::{ApplyOutcome, ApplyReport};
-use crate::cli::admin_client::{self, AskError};
+use crate::cli::admin_client::{self, AskError, HeldAnswer};
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::diff::{self, DIFF_TIMEOUT, staged_request};
 use crate::cli::exit::Exit;
@@ -21,7 +21,7 @@ use crate::cli::output::{print, print_diagnostics, print_error, print_error_line
 use crate::cli::promote::check_running;
 use crate::cli::reload::{self, RELOAD_TIMEOUT};
 use crate::cli::staged::StagedSet;
-use sidegate::admin::wire::{DiffAnswer, PauseRequest, ReloadAnswer, ReloadRequest};
+use sidegate::admin::wire::{DiffAnswer, PauseAnswer, PauseRequest, ReloadAnswer, ReloadRequest};
 use sidegate::control::compile;
 use sidegate::control::config::apply_journal::{ApplyState, FileChange};
 
@@ -108,7 +108,9 @@ fn run_steps(
         say(verb, "applied: the files are in place, and count from the next start on");
         return Ok(ApplyOutcome::Applied);
     };
-    pause_watch(config)?;
+    // Held to the end of this function: the watch would read the files before the reload below
+    // does, and without the effects that it accepts.
+    let _paused = pause_watch(config)?;
     installation.install()?;
     match reload(verb, config, &digest, &installation) {
         Ok(answer) => {
@@ -235,10 +237,11 @@ fn confirm() -> Result<bool, String> {
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 
-/// Has the agent read no saved file until the next reload, for ten seconds at most.
-fn pause_watch(config: &Path) -> Result<(), String> {
-    let answer = admin_client::ask(config, &PauseRequest, RELOAD_TIMEOUT);
-    answer.map(drop).map_err(|failure| format!("nothing was changed: {failure}"))
+/// Has the agent read no saved file until the next reload, or until the result is dropped, for ten
+/// seconds at most.
+fn pause_watch(config: &Path) -> Result<HeldAnswer<PauseAnswer>, String> {
+    let held = admin_client::hold(config, &PauseRequest, RELOAD_TIMEOUT);
+    held.map_err(|failure| format!("nothing was changed: {failure}"))
 }
 
 /// Makes the agent reload, and waits until it confirms that it runs the files of `digest`.

@@ -34,7 +34,7 @@ use self::read::{FilePass, half_renewal_timeout};
 use self::request::ReloaderRequest;
 pub use self::request::{
     AcceptedEffects, MAX_PAUSE, RecentPublish, ReloadImpact, ReloadOutcome, ReloadPreview,
-    ReloaderHandle, Trigger,
+    ReloaderHandle, Trigger, WatchPause,
 };
 use self::task::{AttemptedFiles, BoundGeneration, ReloadStop, RequestReceiver};
 pub use self::task::{BindFn, ReloadContext, Reloader, TakeoverFn};
@@ -128,8 +128,10 @@ impl Reloader {
                     (trigger, accept, tx)
                 }
                 Some(ReloaderRequest::Pause { tx }) => {
-                    self.watching.put_off(Instant::now() + MAX_PAUSE);
-                    let _ = tx.send(());
+                    let (pause, ended) = WatchPause::new();
+                    self.watching.put_off(Instant::now() + MAX_PAUSE, ended);
+                    // If the caller is gone, the pause ends with this.
+                    let _ = tx.send(pause);
                     return;
                 }
                 Some(ReloaderRequest::Preview { promoted, overlay, tx }) => {

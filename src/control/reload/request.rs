@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::control::compile::CompiledGeneration;
 use crate::control::config::Settings;
@@ -15,7 +16,7 @@ use crate::snapshot::widening::Widening;
 use crate::tunnels::ReconcileImpact;
 
 /// Longest time for which saved files are not read while a command replaces them. A command that is
-/// killed meanwhile releases them by this alone.
+/// stopped meanwhile releases them by this alone.
 pub const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// The event that triggered a reload.
@@ -128,8 +129,22 @@ pub struct ReloadImpact {
 /// A request to the reloader.
 pub(super) enum ReloaderRequest {
     Reload { trigger: Trigger, accept: AcceptedEffects, tx: Option<oneshot::Sender<ReloadOutcome>> },
-    Pause { tx: oneshot::Sender<()> },
+    Pause { tx: oneshot::Sender<WatchPause> },
     Preview { promoted: Option<String>, overlay: Arc<Overlay>, tx: oneshot::Sender<ReloadPreview> },
+}
+
+/// A pause of the watch; ends when it is dropped.
+#[derive(Debug)]
+pub struct WatchPause {
+    _ended: DropGuard,
+}
+
+impl WatchPause {
+    /// The pause, and the token that is cancelled when it ends.
+    pub(super) fn new() -> (WatchPause, CancellationToken) {
+        let ended = CancellationToken::new();
+        (WatchPause { _ended: ended.clone().drop_guard() }, ended)
+    }
 }
 
 /// Handle that requests reloads from anywhere in the process.
@@ -162,9 +177,9 @@ impl ReloaderHandle {
         self.signals.notify_one();
     }
 
-    /// Reads no saved file until a reload is requested, for [`MAX_PAUSE`] at most. `None` means
-    /// that the process is ending.
-    pub async fn pause(&self) -> Option<()> {
+    /// Reads no saved file until a reload is requested or the pause is dropped, for [`MAX_PAUSE`] at
+    /// most. `None` means that the process is ending.
+    pub async fn pause(&self) -> Option<WatchPause> {
         let (tx, paused) = oneshot::channel();
         self.asks.send(ReloaderRequest::Pause { tx }).await.ok()?;
         paused.await.ok()

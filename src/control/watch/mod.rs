@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use self::fs_signal::{FsSignal, FsSignalCounts};
 use self::fs_watcher::{FsWatcher, MakeWatcher, WatchFailure, WatchStatus};
@@ -54,8 +55,16 @@ pub struct FileWatch {
     /// Reason for a look that waits until writers are quiet, and since when. `None` means that none
     /// waits.
     pending: Option<(WakeReason, Instant)>,
-    /// Time until which no look is due. `None` means that looks are not put off.
-    paused: Option<Instant>,
+    /// What looks wait for. Empty where they are not put off.
+    paused: Vec<Postponement>,
+}
+
+/// A wait for a command that replaces files.
+struct Postponement {
+    /// When the wait ends at the latest.
+    until: Instant,
+    /// Cancelled when the command has ended.
+    ended: CancellationToken,
 }
 
 /// A watch on its way to other folders, apart from the control plane's thread.
@@ -88,18 +97,21 @@ impl FileWatch {
             faulty: false,
             looked: Instant::now(),
             pending: None,
-            paused: None,
+            paused: Vec::new(),
         }
     }
 
-    /// Puts every look off until `until`: a command replaces files, and asks for a reload itself.
-    pub fn put_off(&mut self, until: Instant) {
-        self.paused = Some(until);
+    /// Puts every look off until `until` or until `ended` is cancelled: a command replaces files,
+    /// and asks for a reload itself.
+    pub fn put_off(&mut self, until: Instant, ended: CancellationToken) {
+        // A caller that repeats itself must not make the list grow.
+        self.paused.retain(|one| one.until > Instant::now() && !one.ended.is_cancelled());
+        self.paused.push(Postponement { until, ended });
     }
 
-    /// Ends a pause. Changes during the pause are looked at now.
+    /// Ends all pauses. Changes during a pause are looked at now.
     pub fn resume(&mut self) {
-        self.paused = None;
+        self.paused.clear();
     }
 
     /// Reason why the files are polled though they should be watched. `None` means that there is no
@@ -149,9 +161,12 @@ impl FileWatch {
     /// it off for too long; else `slow` after the last look, if all is well. Cancel-safe: `pending`
     /// keeps what was seen.
     pub async fn due(&mut self, slow: Duration) -> WakeReason {
-        if let Some(until) = self.paused {
-            sleep_until(until).await;
-            self.paused = None;
+        while let Some(Postponement { until, ended }) = self.paused.last() {
+            tokio::select! {
+                () = sleep_until(*until) => {}
+                () = ended.cancelled() => {}
+            }
+            self.paused.pop();
         }
         let (mut why, began) = match self.pending {
             Some(pending) => pending,

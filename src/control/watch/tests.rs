@@ -237,6 +237,36 @@ async fn panicked_watcher_is_restarted() {
     assert_eq!((kernel.begun(), watching.failure()), (3, None));
 }
 
+#[tokio::test(start_paused = true)]
+async fn change_waits_for_the_end_of_each_pause() {
+    let (_folder, real) = folder();
+    let kernel = Kernel::default();
+    let mut watching = kernel.watching(&real);
+    let pause = |seconds| (Instant::now() + Duration::from_secs(seconds), CancellationToken::new());
+    let (first, second) = (pause(10), pause(20));
+    watching.put_off(first.0, first.1.clone());
+    watching.put_off(second.0, second.1.clone());
+    kernel.says(CREATED, real.join("file"));
+    assert_eq!(due(&mut watching, 5_000).await, None);
+    // A command that has ended leaves the pause of another one in place.
+    second.1.cancel();
+    assert_eq!(due(&mut watching, 4_000).await, None);
+    assert_eq!(due(&mut watching, 1_200).await, Some(WakeReason::Changed));
+    watching.note_read();
+    let third = pause(10);
+    watching.put_off(third.0, third.1.clone());
+    kernel.says(CREATED, real.join("file"));
+    assert_eq!(due(&mut watching, 1_000).await, None);
+    third.1.cancel();
+    assert_eq!(due(&mut watching, 60).await, Some(WakeReason::Changed));
+    for _ in 0..100 {
+        watching.put_off(Instant::now() + MAX_DEBOUNCE_INTERVAL, third.1.clone());
+    }
+    assert_eq!(watching.paused.len(), 1, "pauses that have ended are forgotten");
+    watching.resume();
+    assert!(watching.paused.is_empty());
+}
+
 // C-RLD-08, F15
 #[tokio::test(start_paused = true)]
 async fn files_are_polled_while_the_kernel_has_no_watch_left() {
