@@ -2,10 +2,13 @@
 //!
 //! Commands that read the files instead make the same answer from their own snapshot.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
+use http::HeaderValue;
 use jiff::Timestamp;
 
+use crate::admin::explain_arrival::{ArrivingRequest, arrival, unread};
 use crate::admin::explain_forwarded::ForwardedQuery;
 use crate::admin::wire::{
     CandidateVerdict, DeliveryForm, DeliveryVerdict, EntryVerdict, ExplainAnswer, ExplainRequest,
@@ -33,6 +36,8 @@ pub struct ExplainQuery {
     forwarded: Option<ForwardedQuery>,
     request: Result<Request, Refusal>,
     at: Option<Timestamp>,
+    /// Sentences about words of the question that no client sends.
+    notes: Vec<String>,
 }
 
 impl ExplainQuery {
@@ -48,6 +53,9 @@ impl ExplainQuery {
                 format!("`{}`: {}: {}", url.escape_debug(), fault.fault, fault.remedy)
             })?;
         let at = at.as_deref().map(instant).transpose()?;
+        check_origin(origin.as_deref())?;
+        let is_plain = request.as_ref().is_ok_and(Request::is_plain);
+        let notes = unread(origin.as_deref(), subprotocol.as_deref(), is_plain);
         if let Some(identity) = identity {
             let certificate = ClientCertificate::named(identity).map_err(|fault| {
                 let shown = identity.escape_debug();
@@ -63,7 +71,7 @@ impl ExplainQuery {
             (None, None) => None,
             (Some(value), listener) => Some(ForwardedQuery::new(value, listener.clone())?),
         };
-        Ok(ExplainQuery { subject, forwarded, request, at })
+        Ok(ExplainQuery { subject, forwarded, request, at, notes })
     }
 
     /// The answer of `snapshot`, at `now` if the request names no time. `budgets` are those of a
@@ -88,14 +96,31 @@ impl ExplainQuery {
             request = Err(refusal);
         }
         let subject = found.as_ref().map_or(&self.subject, |found| &found.subject);
+        let ArrivingRequest { subject, refusal, mut notes } = match request {
+            // How a peer's clients reach the peer is not known here.
+            Ok(request) if !speaks_for_others => arrival(subject, request, snapshot),
+            _ => ArrivingRequest {
+                subject: Cow::Borrowed(subject),
+                refusal: None,
+                notes: Vec::new(),
+            },
+        };
+        let drops_certificate = found.as_ref().is_some_and(|found| found.is_listed)
+            && self.subject.certificate().is_some()
+            && subject.certificate().is_none();
+        if drops_certificate {
+            notes.push("the certificate is the peer's: no client that it names has one".into());
+        }
+        request = refusal.map_or(request, Err);
         let mut explanation = snapshot.explain(ExplainInput {
-            subject,
+            subject: &subject,
             request,
             at: Some(at),
             budgets,
             candidate: None,
             speaks_for_others,
         });
+        explanation.notes = [&*self.notes, &*notes].concat();
         if let Some(found) = found {
             explanation.derived = found.derived;
         }
@@ -132,6 +157,7 @@ fn answer(explanation: Explanation) -> ExplainAnswer {
         rules: explanation.rules.into_iter().map(rule_verdict).collect(),
         limits: explanation.limits.into_iter().map(limit_verdict).collect(),
         candidate: explanation.candidate.map(candidate_verdict),
+        notes: explanation.notes,
         text,
     }
 }
@@ -195,6 +221,16 @@ fn candidate_verdict(candidate: CandidateExplanation) -> CandidateVerdict {
     CandidateVerdict { file, permitted, reason }
 }
 
+/// Checks that a head can carry the origin.
+fn check_origin(origin: Option<&str>) -> Result<(), String> {
+    let Some(origin) = origin else { return Ok(()) };
+    let is_field = HeaderValue::from_str(origin).is_ok() && origin.trim() == origin;
+    is_field.then_some(()).ok_or_else(|| {
+        let shown = origin.escape_debug();
+        format!("`{shown}` is no value of an Origin header: write one like https://app.example.com")
+    })
+}
+
 /// Parses a client: an address, or a user of this host with its groups.
 fn subject(client: &str) -> Result<Subject, String> {
     let shown = client.escape_debug();
@@ -243,6 +279,10 @@ mod tests {
             (
                 "client=::1&url=wss://a.example/&at=tomorrow",
                 "`tomorrow` is not a time: write 2027-01-01",
+            ),
+            (
+                "client=::1&url=wss://a.example/&origin=a%0Ab",
+                "`a\\nb` is no value of an Origin header",
             ),
             ("client=::1&url=wss://a.example/&host=x", "there is no `host`"),
         ] {

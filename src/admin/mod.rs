@@ -16,6 +16,7 @@ mod decisions;
 mod diff;
 mod difference;
 mod explain;
+mod explain_arrival;
 mod explain_forwarded;
 mod health;
 mod history;

@@ -6,9 +6,11 @@
 //! `SIDEGATE_WRITE_DOCS=1 cargo test --test it cookbook` writes the outputs anew.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::cli::{Running, done, run};
+use crate::harness::certificate;
 use crate::harness::wire::lossy;
 
 /// The part of `sidegate.toml` that the page leaves out.
@@ -40,6 +42,7 @@ impl Section {
     fn new(config: &str, text: &str) -> Section {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("policies/lists")).unwrap();
+        certify(folder.path());
         fs::write(folder.path().join("sidegate.toml"), format!("{AROUND}{config}")).unwrap();
         let wants_agent = ["--live", "$ sidegate reload", "$ sidegate diff"]
             .iter()
@@ -68,6 +71,18 @@ impl Section {
         }
         without_digests(&said)
     }
+}
+
+/// Puts the certificates into `folder` that listeners with TLS name.
+fn certify(folder: &Path) {
+    let pair = certificate::signed(&["ws.example.com"]);
+    let certs = folder.join("certs");
+    fs::create_dir(&certs).unwrap();
+    fs::write(certs.join("clients.pem"), certificate::authority_pem()).unwrap();
+    fs::write(certs.join("ws.example.com.pem"), pair.chain).unwrap();
+    let key = certs.join("ws.example.com.key");
+    fs::write(&key, pair.key).unwrap();
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// A digest is of the folder's path too, which is new each time.

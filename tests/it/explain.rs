@@ -11,7 +11,7 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use crate::cli::{check, done, run};
 use crate::harness::wire::lossy;
-use crate::harness::{backend, client, process, sidegate};
+use crate::harness::{backend, certificate, client, process, sidegate};
 
 const POLICY: &str = r#"schema = 1
 
@@ -601,4 +601,64 @@ async fn explain_says_in_words_how_a_refusal_is_delivered() {
         let words = format!("by {}: {}", delivery.form, delivery.says);
         assert!(text.contains(&words), "no {words:?} in {text}");
     }
+}
+
+/// An authority, in the form of `client_certificates`.
+const CLIENTS: &str = "client_certificates = { ca = 'clients.pem', mode = 'MODE' }";
+
+/// `sidegate explain` on files with these listener keys says so, and ends with this code.
+async fn explained_at(keys: &str, arguments: &[&str], code: i32, said: &[&str]) {
+    let files = sidegate::new().tls().certificate(&["localhost"]);
+    let files = files.file("clients.pem", certificate::authority_pem());
+    let files = files.on_listener(keys).toml("reload.watch = 'off'");
+    let folder = files.route("/chat", &backend::echo().run().await).write();
+    let asked = ["explain", "--config", "sidegate.toml", "--client", "127.0.0.1"];
+    let output = done(&[&asked, arguments].concat(), folder.path()).await;
+    let text = format!("{}{}", lossy(&output.stdout), lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{keys} {arguments:?}: {text}");
+    for part in said {
+        assert!(text.contains(part), "{keys} {arguments:?}: no {part:?} in {text}");
+    }
+}
+
+const WSS: [&str; 2] = ["--url", "wss://localhost/chat"];
+
+#[tokio::test]
+async fn certificate_that_cannot_arrive_is_not_judged() {
+    let named = [&WSS[..], &["--identity", "dns:edge.example"]].concat();
+    let none = "no listener asks for certificates: dns:edge.example cannot arrive";
+    explained_at("", &named, 0, &["ALLOW", none]).await;
+    explained_at("tls = false", &named, 0, &["ALLOW", none]).await;
+    let optional = CLIENTS.replace("MODE", "optional");
+    explained_at(&optional, &WSS, 0, &["ALLOW"]).await;
+    let plain = ["--url", "ws://localhost/chat", "--identity", "dns:edge.example"];
+    let said = ["without TLS carries no certificate", "no listener is plain"];
+    explained_at(&optional, &plain, 0, &said).await;
+}
+
+#[tokio::test]
+async fn handshake_that_would_fail_is_a_refusal() {
+    let required = CLIENTS.replace("MODE", "required");
+    let said = ["REFUSE tls", "every listener requires a certificate"];
+    explained_at(&required, &WSS, 1, &said).await;
+    let named = [&WSS[..], &["--identity", "dns:edge.example"]].concat();
+    explained_at(&required, &named, 0, &["ALLOW"]).await;
+    let strict = ["REFUSE tls", "no certificate covers 127.0.0.1"];
+    explained_at("strict_sni = true", &["--url", "wss://127.0.0.1/chat"], 1, &strict).await;
+    explained_at("strict_sni = true", &WSS, 0, &["ALLOW"]).await;
+}
+
+#[tokio::test]
+async fn words_that_no_listener_gets_have_a_note() {
+    let origin = [&WSS[..], &["--origin", "none"]].concat();
+    explained_at("", &origin, 0, &["a word of policies"]).await;
+    let offered = ["--url", "https://localhost/chat", "--subprotocol", "v1"];
+    explained_at("", &offered, 1, &["plain HTTP offers no subprotocol"]).await;
+    let user = ["--peer", "unix:uid=1,gid=1", "--url", "wss://localhost/chat"];
+    let folder = files().route("/chat", &backend::echo().run().await).write();
+    let asked = [&["explain", "--config", "sidegate.toml"], &user[..]].concat();
+    let output = done(&asked, folder.path()).await;
+    assert!(lossy(&output.stdout).contains("users of this host cannot connect"), "{output:?}");
+    let broken = [&WSS[..], &["--origin", "https://a\nb"]].concat();
+    explained_at("", &broken, 2, &["is no value of an Origin header"]).await;
 }

@@ -178,6 +178,8 @@ pub struct ExplainAnswer {
     /// The verdict of the policy's candidate. `null`: there is none.
     #[serde(deserialize_with = "nullable")]
     pub candidate: Option<CandidateVerdict>,
+    /// What the request cannot be as it was asked about, as sentences.
+    pub notes: Vec<String>,
     /// The whole explanation as text: several lines.
     pub text: String,
 }

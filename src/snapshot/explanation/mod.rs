@@ -155,6 +155,7 @@ impl Explanation {
             rules: Vec::new(),
             limits: Vec::new(),
             candidate: None,
+            notes: Vec::new(),
         }
     }
 

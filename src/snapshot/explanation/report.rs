@@ -44,6 +44,8 @@ pub struct Explanation {
     pub limits: Vec<LimitExplanation>,
     /// The verdict of the policy's candidate. `None` means that there is none.
     pub candidate: Option<CandidateExplanation>,
+    /// What the request cannot be as it was asked about, as sentences.
+    pub notes: Vec<String>,
 }
 
 /// How a refusal reaches its client.

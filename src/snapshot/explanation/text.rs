@@ -36,6 +36,9 @@ impl fmt::Display for Explanation {
         if let Some(delivery) = self.delivery.as_ref().filter(|delivery| delivery.is_notable) {
             line(f, "refused", &format_args!("by {}: {}", delivery.form, delivery.says))?;
         }
+        for note in &self.notes {
+            line(f, "note", note)?;
+        }
         for said in &self.rules {
             line(f, &said.rule, &said.says)?;
         }
