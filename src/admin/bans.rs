@@ -50,6 +50,7 @@ pub async fn ban(
     }
     let ban = Arc::new(ban);
     let outcome = admin.bans.carry_out(BanOrder::Ban(Arc::clone(&ban))).await;
+    let outcome = outcome.map_err(|full| full.to_string())?;
     Ok(BanAnswer::Banned {
         ban: status(&ban).into(),
         replaced: outcome.former.first().map(|former| status(former).into()),
@@ -89,6 +90,7 @@ pub async fn unban(admin: &AdminContext, request: UnbanRequest) -> Result<UnbanA
     let decisions = meant.iter().filter(|ban| ban.origin == BanOrigin::Crowdsec);
     admin.bouncer.lift(decisions.map(|ban| ban.target.clone()).collect());
     let outcome = admin.bans.carry_out(BanOrder::Lift(meant)).await;
+    let outcome = outcome.map_err(|full| full.to_string())?;
     let lifted = outcome.former.iter().map(|ban| status(ban)).collect();
     Ok(UnbanAnswer::Unbanned { lifted, not_kept: outcome.not_kept })
 }

@@ -108,8 +108,9 @@ impl Agent {
         let (listeners, sockets) = listeners(&context, &addresses, max);
         let bound = bind(&context, &listeners)?;
 
+        let folder = handover.folder().clone();
         let (reloader, requests) = Reloader::new(context.clone(), handover);
-        let bans = keep_bans(&context);
+        let bans = keep_bans(&context, &folder);
         let heartbeats = Heartbeats::new(systemd::heartbeat_period(systemd::watchdog()));
         let admin = Arc::new(AdminContext {
             live: Arc::clone(&context.live),
@@ -228,9 +229,9 @@ impl Drop for Agent {
 }
 
 /// Puts the kept bans in force, before any socket accepts.
-fn keep_bans(context: &ReloadContext) -> Arc<BanKeeper> {
+fn keep_bans(context: &ReloadContext, known: &Result<StateDir, String>) -> Arc<BanKeeper> {
     let state = context.config_status.settings.load().process.state.clone();
-    let folder = StateDir::find(&state, &context.config);
+    let folder = StateDir::find_again(&state, &context.config, known);
     let state = BanState {
         live: Arc::clone(&context.live),
         tunnels: Arc::clone(&context.tunnels),

@@ -21,6 +21,8 @@ pub mod reconcile;
 pub mod reload;
 pub mod resolve;
 pub mod revoke;
+mod state_claim;
 pub mod state_dir;
 pub mod systemd;
+pub mod unfinished;
 pub mod watch;

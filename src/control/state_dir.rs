@@ -1,63 +1,110 @@
 //! The folder for what outlasts a restart, and its files: each replaced as a whole.
 //!
 //! A folder is made at the first write, never by a look. No file of the configuration lies here.
+//! One process writes at a time; `state_claim` has the lock.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use rustix::fs::{Access, OFlags, access};
 use sha2::{Digest, Sha256};
 
 use crate::control::config::StateSetting;
+use crate::control::state_claim::StateClaim;
+use crate::control::unfinished::{is_unfinished, sweep};
 
-/// Most bytes of a file that is read. A million bans take about a fifth.
-const MAX_FILE_BYTES: u64 = 1 << 30;
+/// Beginning of the names of files that are being written.
+const UNFINISHED: &str = ".new-";
 
 /// The folder of `auto` for agents that systemd does not start.
 const HOST_FOLDER: &str = "/var/lib/sidegate";
 
-/// A folder for files that outlast a restart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateDir(PathBuf);
+/// A folder for files that outlast a restart. Clones share one claim on it.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+    claim: Arc<StateClaim>,
+}
 
 impl StateDir {
-    /// Finds the folder of `setting` for the agent of `config`.
+    /// Finds the folder of `setting` for the agent of `config`, and claims it if it exists.
     ///
     /// # Errors
     /// A sentence that says why nothing is kept.
     pub fn find(setting: &StateSetting, config: &Path) -> Result<StateDir, String> {
-        match setting {
-            StateSetting::Off => Err("[process] state is \"off\"".into()),
-            StateSetting::Path(path) => {
-                // Relative to the configuration, since the working directory depends on the start.
-                // A folder that was named is never replaced by a default.
-                let folder = config.parent().unwrap_or(Path::new("")).join(path);
-                match is_usable(&folder) {
-                    true => Ok(StateDir(folder)),
-                    false => Err(format!("{} cannot be written", folder.display())),
-                }
-            }
-            StateSetting::Auto => {
-                let mut folders = candidate_dirs(config).into_iter();
-                folders.find(|folder| is_usable(folder)).map(StateDir).ok_or_else(|| {
-                    "no default folder for state is usable: set [process] state".into()
-                })
-            }
+        let folder = StateDir::at(locate(setting, config)?, config);
+        // A rival is reported by `conflict`, and any other fault by the first write.
+        if folder.path.is_dir() && folder.claim().is_err() {
+            folder.conflict().iter().for_each(|what| tracing::warn!("{what}"));
         }
+        Ok(folder)
+    }
+
+    /// Like [`StateDir::find`], but with the claim of `known` where that is the same folder.
+    ///
+    /// # Errors
+    /// A sentence that says why nothing is kept.
+    pub fn find_again(
+        setting: &StateSetting,
+        config: &Path,
+        known: &Result<StateDir, String>,
+    ) -> Result<StateDir, String> {
+        let path = locate(setting, config)?;
+        match known {
+            Ok(known) if known.path == path => Ok(known.clone()),
+            _ => StateDir::find(setting, config),
+        }
+    }
+
+    fn at(path: PathBuf, config: &Path) -> StateDir {
+        let claim = Arc::new(StateClaim::new(path.clone(), config));
+        StateDir { path, claim }
+    }
+
+    /// Claims the folder unless this process has it already, and returns how often it did so far.
+    /// A new claim removes what a killed process has left half written.
+    ///
+    /// # Errors
+    /// Another process has the folder, or it cannot be locked.
+    pub fn claim(&self) -> io::Result<u64> {
+        let before = self.claim.gained();
+        let now = self.claim.take()?;
+        if now != before {
+            // All others write under the claim, so that no file belongs to a process that runs.
+            sweep(&self.path, Duration::ZERO, |name| is_unfinished(name, UNFINISHED));
+        }
+        Ok(now)
+    }
+
+    /// How often this process has claimed the folder. 0 means never.
+    pub fn claimed(&self) -> u64 {
+        self.claim.gained()
+    }
+
+    /// A sentence about another process that has the folder. `None` means that none was seen.
+    pub fn conflict(&self) -> Option<String> {
+        self.claim.conflict()
     }
 
     /// The path of the file `name`.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
-    /// Reads the file `name`. `None` means that there is none.
+    /// Reads the file `name` of at most `max` bytes. `None` means that there is none, or that the
+    /// folder belongs to an agent with another configuration.
     ///
     /// # Errors
     /// The file cannot be read, or is too large.
-    pub fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+    pub fn read(&self, name: &str, max: u64) -> io::Result<Option<Vec<u8>>> {
+        if self.claim.is_foreign() {
+            return Ok(None);
+        }
         // A FIFO would block until a program writes to it. Files ignore the flag (open(2)).
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let file = match File::options().read(true).custom_flags(flags).open(self.path(name)) {
@@ -65,37 +112,53 @@ impl StateDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        if !file.metadata()?.is_file() {
+        let found = file.metadata()?;
+        if !found.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
-        // The length from `stat` may change before the read, so the read itself is bounded. One
-        // byte more than allowed tells a file that is too large.
+        let too_large = || io::Error::other(format!("it is larger than {} MiB", max >> 20));
+        if found.len() > max {
+            return Err(too_large());
+        }
+        // The length may change before the read, so the read itself is bounded. One byte more
+        // than allowed tells a file that is too large.
         let mut bytes = Vec::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-        match bytes.len() as u64 {
-            0..=MAX_FILE_BYTES => Ok(Some(bytes)),
-            _ => Err(io::Error::other("it is larger than 1 GiB")),
+        file.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
+        match bytes.len() as u64 > max {
+            true => Err(too_large()),
+            false => Ok(Some(bytes)),
         }
     }
 
     /// Replaces the file `name`, so that a crash at any moment leaves the old or the new one.
     ///
     /// # Errors
-    /// The folder or the file cannot be written; the old file is still there.
+    /// The folder or the file cannot be written, or another process has the folder; the old file
+    /// is still there.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        if !self.0.exists() {
-            // The files name clients and the reasons for bans, which other users need not see.
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
-        }
+        self.make()?;
+        self.claim()?;
         // Readable by its owner alone, as tempfile makes it.
         // Beside the old file: a rename is atomic only within one file system (rename(2)).
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.0)?;
+        let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.path)?;
         file.write_all(bytes)?;
         // Before the rename: a crash could otherwise leave the name of a file without its contents.
         file.as_file().sync_all()?;
         file.persist(self.path(name)).map_err(|failed| failed.error)?;
         // The rename itself is on the disk only once the folder is.
-        File::open(&self.0)?.sync_all()
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// Makes the folder, if there is none.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn make(&self) -> io::Result<()> {
+        if self.path.exists() {
+            return Ok(());
+        }
+        // The files name clients and the reasons for bans, which other users need not see.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path)
     }
 
     /// Removes the file `name`, if there is one.
@@ -103,10 +166,16 @@ impl StateDir {
     /// # Errors
     /// The file is still there.
     pub fn remove(&self, name: &str) -> io::Result<()> {
+        // Looked at first: a folder that was never made needs no claim.
+        match fs::symlink_metadata(self.path(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
+        self.claim()?;
         match fs::remove_file(self.path(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-            Ok(()) => File::open(&self.0)?.sync_all(),
+            Ok(()) => File::open(&self.path)?.sync_all(),
         }
     }
 
@@ -115,9 +184,40 @@ impl StateDir {
     /// # Errors
     /// The file cannot be renamed.
     pub fn set_aside(&self, name: &str, suffix: &str) -> io::Result<PathBuf> {
+        self.claim()?;
         let aside = self.path(&format!("{name}.damaged-{suffix}"));
         fs::rename(self.path(name), &aside)?;
         Ok(aside)
+    }
+
+    /// Sets the damaged file `name` aside, and returns a sentence that says where it is now.
+    pub fn set_aside_sentence(&self, name: &str) -> String {
+        match self.set_aside(name, &Timestamp::now().as_second().to_string()) {
+            Ok(aside) => format!("it is now {}", aside.display()),
+            Err(error) => format!("it cannot be renamed: {error}"),
+        }
+    }
+}
+
+/// The path of the folder of `setting`.
+fn locate(setting: &StateSetting, config: &Path) -> Result<PathBuf, String> {
+    match setting {
+        StateSetting::Off => Err("[process] state is \"off\"".into()),
+        StateSetting::Path(path) => {
+            // Relative to the configuration, since the working directory depends on the start.
+            // A folder that was named is never replaced by a default.
+            let folder = config.parent().unwrap_or(Path::new("")).join(path);
+            match is_usable(&folder) {
+                true => Ok(folder),
+                false => Err(format!("{} cannot be written", folder.display())),
+            }
+        }
+        StateSetting::Auto => {
+            let mut folders = candidate_dirs(config).into_iter();
+            folders
+                .find(|folder| is_usable(folder))
+                .ok_or_else(|| "no default folder for state is usable: set [process] state".into())
+        }
     }
 }
 
@@ -164,29 +264,30 @@ mod tests {
     #[test]
     fn file_is_replaced_and_none_is_no_error() {
         let folder = tempfile::tempdir().unwrap();
-        let state = StateDir(folder.path().join("a/b"));
-        assert_eq!(state.read("bans.json").unwrap(), None);
+        let state = StateDir::at(folder.path().join("a/b"), Path::new("a.toml"));
+        assert_eq!(state.read("bans.json", 9).unwrap(), None);
         assert!(!folder.path().join("a").exists(), "a look makes no folder");
         for bytes in [&b"one"[..], b"two"] {
             state.write("bans.json", bytes).unwrap();
-            assert_eq!(state.read("bans.json").unwrap().as_deref(), Some(bytes));
+            assert_eq!(state.read("bans.json", 9).unwrap().as_deref(), Some(bytes));
         }
         state.write("other", b"x").unwrap();
         state.remove("other").unwrap();
         state.remove("other").unwrap();
         let aside = state.set_aside("bans.json", "7").unwrap();
         assert_eq!(fs::read(aside).unwrap(), b"two");
-        assert_eq!(state.read("bans.json").unwrap(), None);
-        assert_eq!(fs::read_dir(folder.path().join("a/b")).unwrap().count(), 1);
+        assert_eq!(state.read("bans.json", 9).unwrap(), None);
+        // The one set aside, and the lock.
+        assert_eq!(fs::read_dir(folder.path().join("a/b")).unwrap().count(), 2);
     }
 
     #[test]
     fn fifo_in_the_place_of_a_file_is_an_error_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        let state = StateDir(folder.path().to_owned());
+        let state = StateDir::at(folder.path().to_owned(), Path::new("a.toml"));
         let mode = rustix::fs::Mode::from(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, state.path("bans.json"), mode).unwrap();
-        let error = state.read("bans.json").unwrap_err().to_string();
+        let error = state.read("bans.json", 9).unwrap_err().to_string();
         assert!(error.contains("no regular file"), "{error}");
     }
 
@@ -196,13 +297,64 @@ mod tests {
         let config = folder.path().join("sidegate.toml");
         let found = |setting: StateSetting| StateDir::find(&setting, &config);
         assert_eq!(
-            found(StateSetting::Path("state".into())).unwrap().0,
+            found(StateSetting::Path("state".into())).unwrap().path,
             folder.path().join("state")
         );
         fs::write(folder.path().join("file"), "").unwrap();
         let fault = found(StateSetting::Path("file".into())).unwrap_err();
         assert!(fault.contains("cannot be written"), "{fault}");
         assert!(found(StateSetting::Off).unwrap_err().contains("\"off\""));
+    }
+
+    #[test]
+    fn file_beyond_the_bound_is_an_error_before_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::at(folder.path().to_owned(), Path::new("a.toml"));
+        fs::write(state.path("a"), [b'x'; 9]).unwrap();
+        assert!(state.read("a", 9).is_ok());
+        fs::write(state.path("a"), [b'x'; 10]).unwrap();
+        assert!(state.read("a", 9).is_err());
+        // Sparse: to read it would take a terabyte.
+        File::create(state.path("b")).unwrap().set_len(1 << 40).unwrap();
+        let error = state.read("b", 5 << 20).unwrap_err().to_string();
+        assert_eq!(error, "it is larger than 5 MiB");
+    }
+
+    #[test]
+    fn claim_sweeps_unfinished_files_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::at(folder.path().to_owned(), Path::new("a.toml"));
+        let there = |name: &str| fs::symlink_metadata(state.path(name)).is_ok();
+        for name in [".new-aB3dE9", "bans.json"] {
+            fs::write(state.path(name), "x").unwrap();
+        }
+        state.claim().unwrap();
+        assert!(!there(".new-aB3dE9") && there("bans.json"));
+        fs::write(state.path(".new-aB3dE9"), "x").unwrap();
+        state.claim().unwrap();
+        assert!(there(".new-aB3dE9"), "it may be one of this process");
+    }
+
+    #[test]
+    fn folder_of_another_agent_is_neither_read_nor_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let setting = StateSetting::Path(folder.path().to_owned());
+        let find = |config: &str| StateDir::find(&setting, Path::new(config)).unwrap();
+        let (first, same, other) = (find("/a.toml"), find("/a.toml"), find("/b.toml"));
+        first.write("bans.json", b"x").unwrap();
+        assert!(same.read("bans.json", 9).unwrap().is_some(), "an upgrade reads what holds");
+        assert_eq!(other.read("bans.json", 9).unwrap(), None);
+        for state in [&same, &other] {
+            assert!(state.write("bans.json", b"y").is_err() && state.remove("bans.json").is_err());
+            assert!(state.set_aside("bans.json", "7").is_err());
+        }
+        assert!(other.conflict().unwrap().contains("/a.toml"));
+        let known = Ok(first.clone());
+        let again = StateDir::find_again(&setting, Path::new("/a.toml"), &known).unwrap();
+        again.write("bans.json", b"z").unwrap();
+        drop((first, known, again));
+        same.write("bans.json", b"y").unwrap();
+        assert_eq!((same.conflict(), same.claimed()), (None, 1));
     }
 
     #[test]

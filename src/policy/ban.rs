@@ -17,6 +17,18 @@ use crate::policy::peers::PeerPattern;
 use crate::policy::subject::SubjectRef;
 use crate::policy::unix::UnixPattern;
 
+/// Most bans that are ordered one by one. CrowdSec's have a bound of their own.
+pub const MAX_ORDERED: usize = 100_000;
+
+/// Most bans of identities among them: a certificate with many names is compared with each.
+pub const MAX_IDENTITIES: usize = 10_000;
+
+/// Greatest total weight of the bans that are ordered one by one, in bytes of memory and disk.
+pub const MAX_WEIGHT: usize = 32 << 20;
+
+/// Weight of a ban without its texts.
+const BARE_WEIGHT: usize = 256;
+
 /// The clients that a ban holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BanTarget {
@@ -193,9 +205,24 @@ pub struct Ban {
 }
 
 impl Ban {
+    /// The memory and the room on disk that the ban takes, roughly.
+    fn weight(&self) -> usize {
+        BARE_WEIGHT + self.why.len() + self.target.to_string().len()
+    }
+
     /// Whether the ban has ended by itself.
     pub fn lapsed(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| until <= now)
+    }
+}
+
+/// A set that has no room for a ban: a sentence with the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BanSetFull(String);
+
+impl fmt::Display for BanSetFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -219,6 +246,35 @@ impl BanSet {
     /// Adds a ban, and returns the ban of its origin with the same target that it replaces.
     pub fn insert(&mut self, ban: Arc<Ban>) -> Option<Arc<Ban>> {
         Arc::make_mut(&mut self.origins[ban.origin as usize]).insert(ban)
+    }
+
+    /// Checks that the set may have `ban` too, or in place of the ban that it replaces.
+    ///
+    /// # Errors
+    /// One of the bounds of the set is reached.
+    pub fn check_room(&self, ban: &Ban) -> Result<(), BanSetFull> {
+        let is_other = |one: &&Arc<Ban>| one.origin != ban.origin || one.target != ban.target;
+        let (mut count, mut identities, mut weight) = (1, 0, ban.weight());
+        for other in self.ordered().filter(is_other) {
+            count += 1;
+            identities += usize::from(matches!(other.target, BanTarget::Identity(_)));
+            weight += other.weight();
+        }
+        let is_identity = matches!(ban.target, BanTarget::Identity(_));
+        let full = |what: String| {
+            let remedy = "lift some with `sidegate unban`, or ban a network or a pattern instead";
+            Err(BanSetFull(format!("{what}: {remedy}")))
+        };
+        if is_identity && identities >= MAX_IDENTITIES {
+            return full(format!("there are {MAX_IDENTITIES} bans of identities, the most"));
+        }
+        if count > MAX_ORDERED {
+            return full(format!("there are {MAX_ORDERED} bans, the most"));
+        }
+        match weight > MAX_WEIGHT {
+            true => full(format!("the bans have {} MiB, the most", MAX_WEIGHT >> 20)),
+            false => Ok(()),
+        }
     }
 
     /// Returns the set without the bans for which `removes` holds, and these.
@@ -461,6 +517,27 @@ mod tests {
         assert!(set.find(&named("spiffe://a/ws/edge"), now).is_some());
         assert!(set.find(&named("spiffe://b/ws/edge"), now).is_none());
         assert!(set.find(&Subject::new(Client::new([192, 0, 2, 1].into())), now).is_none());
+    }
+
+    #[test]
+    fn full_set_takes_a_renewed_ban_and_no_other() {
+        let identity = |at: usize| {
+            let target = BanTarget::parse_identity(&format!("dns:h{at}.example.com")).unwrap();
+            ban(target, None)
+        };
+        let set = BanSet::new((0..MAX_IDENTITIES).map(identity));
+        set.check_room(&identity(7)).unwrap();
+        let full = set.check_room(&identity(MAX_IDENTITIES)).unwrap_err().to_string();
+        assert!(full.contains("10000 bans of identities") && full.contains("unban"), "{full}");
+        set.check_room(&ban(target("192.0.2.1"), None)).unwrap();
+        let wordy = |at: u32| {
+            let why = "x".repeat(1 << 20).into();
+            Arc::new(Ban { why, ..(*ban(BanTarget::UnixUid(at), None)).clone() })
+        };
+        let set = BanSet::new((0..31).map(wordy));
+        set.check_room(&ban(target("192.0.2.1"), None)).unwrap();
+        assert!(set.check_room(&wordy(31)).unwrap_err().to_string().contains("32 MiB"));
+        set.check_room(&wordy(7)).unwrap();
     }
 
     /// A ban in a small world, so that networks nest and meet.

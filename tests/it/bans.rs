@@ -215,7 +215,9 @@ async fn damaged_file_is_set_aside_and_reported() {
     assert!(status == 200 && body.contains("bans.json is damaged"), "{body}");
     let names = fs::read_dir(again.folder().join("state")).unwrap();
     let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
-    assert!(names.len() == 1 && names[0].to_str().unwrap().contains("damaged"), "{names:?}");
+    let is_aside = |name: &std::ffi::OsString| name.to_str().unwrap().contains("damaged");
+    // Beside it lies the lock.
+    assert!(names.len() == 2 && names.iter().any(is_aside), "{names:?}");
     ban(&again, of("198.51.100.3")).await;
     named(&again, "198.51.100.3").attempt("/").await.expect_refused(403, "banned");
 }
@@ -256,6 +258,80 @@ async fn explanation_of_the_running_agent_names_the_ban() {
     assert_eq!(answer.rule.as_deref(), Some("ban 198.51.100.3"));
     assert_eq!(answer.rules[0].rule, RuleName::Ban);
     assert!(answer.text.contains("by operator: probes"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn state_folder_is_taken_over_when_its_process_ends() {
+    let backend = backend::echo().run().await;
+    // An upgrade: two processes with one configuration, the second with a socket of its own.
+    let agent = own_clients(&backend).clear().toml("reload.watch = 'off'").write();
+    let folder = agent.path();
+    let ban = |target: &'static str| ["ban", target, "--why", "x", "--override", "loopback"];
+    let first = process::new(folder).log("json").run().await;
+    order(&ban("127.0.0.2"), folder, 0, &["banned"]).await;
+    let config = fs::read_to_string(folder.join("sidegate.toml")).unwrap();
+    let config = config.replace("socket = \"", "socket = \"next-");
+    fs::write(folder.join("sidegate.toml"), config).unwrap();
+    let mut second = process::new(folder).log("json").run().await;
+    let mut wire = second.client().from("127.0.0.2").connect().await;
+    assert!(wire.rest_unless_reset().await.is_empty(), "the bans of the first hold");
+    let ready = second.asked("/readyz").await;
+    assert!(ready.contains("nothing is kept: another process (process "), "{ready}");
+    let json = [&ban("127.0.0.3")[..], &["--json"]].concat();
+    order(&json, folder, 0, &["not_kept", "another process"]).await;
+    drop(first);
+    second.line("the state folder is free now").await;
+    order(&ban("127.0.0.4"), folder, 0, &["banned"]).await;
+    let kept = fs::read_to_string(folder.join("state/bans.json")).unwrap();
+    for target in ["127.0.0.2", "127.0.0.3", "127.0.0.4"] {
+        assert!(kept.contains(target), "{kept}");
+    }
+    assert!(!second.asked("/readyz").await.contains("nothing is kept"));
+}
+
+#[tokio::test]
+async fn agents_do_not_share_the_bans_of_one_folder() {
+    let backend = backend::echo().run().await;
+    let shared = tempfile::tempdir().unwrap();
+    let state = format!("process.state = '{}'", shared.path().display());
+    let one = new(&backend).clear().toml(&state).run().await;
+    ban(&one, of("198.51.100.3")).await;
+    let other = new(&backend).clear().toml(&state).run().await;
+    named(&other, "198.51.100.3").open("/").await.expect_echo("not banned here").await;
+    let BanAnswer::Banned { not_kept: Some(why), .. } = other.answer_to(&of("198.51.100.4")).await
+    else {
+        panic!("it is not kept")
+    };
+    assert!(why.contains("another agent") && why.contains("of its own"), "{why}");
+    let (_, body) = other.readyz().await;
+    assert!(body.contains("another agent"), "{body}");
+    ban(&one, of("198.51.100.5")).await;
+    let kept = fs::read_to_string(shared.path().join("bans.json")).unwrap();
+    assert!(kept.contains("198.51.100.3") && kept.contains("100.5"), "{kept}");
+    assert!(!kept.contains("198.51.100.4"), "{kept}");
+}
+
+#[tokio::test]
+async fn huge_state_files_are_set_aside_unread() {
+    let backend = backend::echo().run().await;
+    let folder = own_clients(&backend).clear().write();
+    let state = folder.path().join("state");
+    fs::create_dir(&state).unwrap();
+    for name in ["bans.json", "crowdsec.json", "published"] {
+        // Sparse: to read one of them would take the memory of the host.
+        fs::File::create(state.join(name)).unwrap().set_len(1 << 40).unwrap();
+    }
+    fs::write(state.join(".new-aB3dE9"), "unfinished").unwrap();
+    let agent = process::new(folder.path()).log("json").run().await;
+    let ready = agent.asked("/readyz").await;
+    assert!(ready.contains("bans.json cannot be read (it is larger than 128 MiB)"), "{ready}");
+    assert!(ready.contains("published cannot be read (it is larger"), "{ready}");
+    order(&["ban", "198.51.100.3", "--why", "x"], folder.path(), 0, &["banned"]).await;
+    let names = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name.starts_with("bans.json.damaged-")), "{names:?}");
+    assert!(names.iter().any(|name| name.starts_with("published.damaged-")), "{names:?}");
+    assert!(!names.iter().any(|name| name.starts_with(".new-")), "{names:?}");
 }
 
 #[tokio::test]

@@ -17,6 +17,9 @@ use sidegate::control::config::apply_journal::{
     ApplyJournal, ApplyState, FileChange, JOURNAL, JournalFile,
 };
 
+/// Beginning of the name of a journal that is being written.
+pub const UNFINISHED: &str = ".sidegate-";
+
 /// Files to be replaced together.
 pub struct Installation {
     /// The folder that has `sidegate.toml`.
@@ -245,8 +248,7 @@ impl Installation {
         }
         let write = || {
             let folder = fs::metadata(&self.folder)?;
-            let mut file =
-                tempfile::Builder::new().prefix(".sidegate-").tempfile_in(&self.folder)?;
+            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder)?;
             file.write_all(&text)?;
             // An agent that could not read it would take the files for broken.
             let mode = 0o600 | folder.mode() & 0o044;

@@ -4,6 +4,7 @@
 //! back unless the agent confirms that it runs the new ones.
 
 mod install;
+mod leftovers;
 mod lock;
 mod report;
 
@@ -143,6 +144,7 @@ fn say(verb: &ApplyArgs, line: &str) {
 /// Puts the files right that an interrupted apply has left in `folder`.
 fn recover(verb: &ApplyArgs, folder: &Path, report: &mut ApplyReport) -> Result<(), String> {
     let Some((found, state)) = Installation::interrupted(folder)? else {
+        leftovers::remove(folder);
         if verb.recover {
             say(verb, "no interrupted apply was found");
         }

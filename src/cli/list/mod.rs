@@ -6,10 +6,18 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::cli::exit::Exit;
 use crate::cli::list::mmdb::Query;
 use crate::cli::output::{print, print_error};
+use sidegate::control::unfinished::{is_unfinished, sweep};
+
+/// Beginning of the name of a list that is being written.
+const UNFINISHED: &str = ".sidegate-list-";
+
+/// Age from which such a file is one of a killed command.
+const UNFINISHED_AGE: Duration = Duration::from_secs(3600);
 
 /// Largest database that is read.
 const MAX_DATABASE_BYTES: u64 = 1 << 30;
@@ -97,9 +105,11 @@ fn replace(path: &Path, text: &str) -> Result<(), String> {
         Err(error) => return Err(said(error)),
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    sweep(folder, UNFINISHED_AGE, |name| is_unfinished(name, UNFINISHED));
     // Its name has no `.cidr`, so that no command takes it for a list.
-    let mut file =
-        tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(said)?;
+    let file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder);
+    let mut file = file.map_err(said)?;
     file.write_all(text.as_bytes()).map_err(said)?;
     file.as_file().set_permissions(mode).map_err(said)?;
     // Before the rename: a crash must not leave a list that is cut short.

@@ -10,12 +10,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::policy::ban::{Ban, BanOrigin, BanTarget};
+use crate::policy::ban::{Ban, BanOrigin, BanTarget, MAX_WEIGHT};
 
 /// Number of the form of the file.
 const SCHEMA: u64 = 1;
 
-/// Path of the file.
+/// Most bytes of the file. The weight of the bans bounds it. Escapes may double that, and so may
+/// bans that come from a former owner of the folder.
+pub const MAX_BYTES: u64 = 4 * MAX_WEIGHT as u64;
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BanFile {

@@ -13,14 +13,14 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::control::bans::file::decode;
-use crate::control::bans::writer::{BanWriter, FILE};
+use crate::control::bans::kept::{self, BanKey, FILE, key, take_over};
+use crate::control::bans::writer::{BanWriter, FoundBans};
 use crate::control::config::fs_executor::FsExecutor;
 use crate::control::reconcile::{Reconcile, RevokedCount};
 use crate::control::reload::ConfigStatus;
 use crate::control::state_dir::StateDir;
 use crate::observe::metrics::Metrics;
-use crate::policy::ban::{Ban, BanOrigin, BanSet, TargetBans};
+use crate::policy::ban::{Ban, BanOrigin, BanSet, BanSetFull, TargetBans};
 use crate::snapshot::{Bans, CurrentSnapshot};
 use crate::sync::lock;
 use crate::tunnels::Tunnels;
@@ -34,6 +34,9 @@ const LAST_WRITE: Duration = Duration::from_secs(1);
 /// Longest wait for the next expiry: the clock may be set meanwhile. Failed writes are repeated as
 /// often.
 const MAX_WAIT: Duration = Duration::from_secs(30);
+
+/// Time between two attempts to get the state folder from another process.
+const CLAIM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A change of the bans.
 #[derive(Debug, Clone)]
@@ -75,11 +78,13 @@ pub struct BanKeeper {
     state: BanState,
     bans: Arc<Bans>,
     writer: Arc<BanWriter>,
-    /// What was wrong with the file at the start. `None` means nothing.
-    damage: Option<String>,
+    /// What was wrong with the file when it was read. `None` means nothing.
+    damage: Mutex<Option<String>>,
+    /// The bans of the file at the start: what another process changes in it is told by them.
+    base: Vec<Arc<Ban>>,
     /// One change at a time, from the load of the set to the end of the reconcile.
     turn: Mutex<()>,
-    changed: Notify,
+    changed: Arc<Notify>,
 }
 
 impl BanKeeper {
@@ -88,7 +93,7 @@ impl BanKeeper {
         let bans = Arc::clone(&state.live.load().bans);
         // The start waits here: a file system that hangs must not keep the agent from serving.
         let (read, folder) = match folder.as_ref().ok().map(read_in_time) {
-            None => (Ok(Vec::new()), folder),
+            None => (Ok(None), folder),
             Some(Some(read)) => (read, folder),
             // Without a folder no write can replace the file, whose bans are unknown.
             Some(None) => {
@@ -103,15 +108,16 @@ impl BanKeeper {
         }
         let now = Timestamp::now();
         // Bans may have ended while no agent ran. The file loses them at its next write.
-        let kept = read.unwrap_or_default().into_iter().filter(|ban| !ban.lapsed(now));
-        let set = BanSet::new(kept);
+        let base = read.unwrap_or_default().unwrap_or_default();
+        let set = BanSet::new(base.iter().filter(|ban| !ban.lapsed(now)).cloned());
         if !set.is_empty() {
             tracing::info!(bans = set.len(), "bans of the state folder are in force");
             bans.replace(set);
         }
-        let writer = BanWriter::new(Arc::clone(&bans), folder);
-        let (turn, changed) = Default::default();
-        Arc::new(BanKeeper { state, bans, writer, damage, turn, changed })
+        let changed = Arc::new(Notify::new());
+        let writer = BanWriter::new(Arc::clone(&bans), folder, Arc::clone(&changed));
+        let (damage, turn) = (Mutex::new(damage), Mutex::default());
+        Arc::new(BanKeeper { state, bans, writer, damage, base, turn, changed })
     }
 
     /// The bans in force.
@@ -126,31 +132,40 @@ impl BanKeeper {
 
     /// Sentences that name the faults of the file, and of writing it.
     pub fn faults(&self) -> Vec<String> {
+        let damage = lock(&self.damage).clone();
+        // A fault already without bans: none of the next ones will be kept.
+        if let Some(conflict) = self.writer.conflict() {
+            return damage.into_iter().chain([format!("nothing is kept: {conflict}")]).collect();
+        }
         let has_bans = self.bans.load().ordered().next().is_some();
         let not_kept = has_bans.then(|| self.writer.fault()).flatten();
         let not_kept =
             not_kept.map(|why| format!("bans are not kept over a restart of sidegate: {why}"));
-        self.damage.iter().cloned().chain(not_kept).collect()
+        damage.into_iter().chain(not_kept).collect()
     }
 
     /// Carries out `order`: it holds when this is first polled. Then waits until it is written.
-    pub async fn carry_out(&self, order: BanOrder) -> BanOutcome {
-        let (former, revoked) = self.enforce(order);
+    ///
+    /// # Errors
+    /// There is no room for the ban. Nothing has changed.
+    pub async fn carry_out(&self, order: BanOrder) -> Result<BanOutcome, BanSetFull> {
+        let (former, revoked) = self.enforce(order)?;
         // Marked without an await before: a caller that leaves takes no change along.
         let change = self.writer.mark();
         // The new ban may end before `run` wakes. The permit is stored if `run` does not wait yet.
         self.changed.notify_one();
-        BanOutcome { former, revoked, not_kept: self.writer.outcome(change).await }
+        Ok(BanOutcome { former, revoked, not_kept: self.writer.outcome(change).await })
     }
 
     /// Swaps the set and judges everything live again.
-    fn enforce(&self, order: BanOrder) -> (Vec<Arc<Ban>>, RevokedCount) {
+    fn enforce(&self, order: BanOrder) -> Result<(Vec<Arc<Ban>>, RevokedCount), BanSetFull> {
         // Two orders at once would each drop the change of the other. No disk is waited for here.
         let _turn = lock(&self.turn);
         let now = Timestamp::now();
         let former = match order {
             BanOrder::Ban(ban) => {
                 let mut next = BanSet::clone(&self.bans.load());
+                next.check_room(&ban)?;
                 let replaced = next.insert(Arc::clone(&ban));
                 self.bans.replace(next);
                 log_ban(&ban, "banned");
@@ -158,7 +173,7 @@ impl BanKeeper {
             }
             BanOrder::Lift(bans) => {
                 // By target: a ban that was renewed since the request looked is lifted too.
-                let keys: HashSet<_> = bans.iter().map(|ban| key(ban)).collect();
+                let keys: HashSet<BanKey> = bans.iter().map(|ban| key(ban)).collect();
                 let lifts = |ban: &Ban| keys.contains(&key(ban));
                 let (next, lifted) = self.bans.load().without(lifts);
                 self.bans.replace(next);
@@ -168,7 +183,7 @@ impl BanKeeper {
         };
         // After the swap. A tunnel that enters meanwhile compares the version of its verdict, so it
         // is judged again either there or here.
-        (former, self.reconcile(now))
+        Ok((former, self.reconcile(now)))
     }
 
     /// The folder for what outlasts a restart. `None` means that there is none.
@@ -198,7 +213,7 @@ impl BanKeeper {
             let wait = self.next_wait(Timestamp::now());
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = self.changed.notified() => {}
+                () = self.changed.notified() => self.take_over(),
                 () = sleep(wait) => self.expire(),
             }
         }
@@ -208,9 +223,42 @@ impl BanKeeper {
 
     fn next_wait(&self, now: Timestamp) -> Duration {
         // Without an expiry the loop wakes as well, since a write may have to be repeated.
-        let Some(next) = self.bans.load().next_expiry() else { return MAX_WAIT };
+        let longest = if self.writer.conflict().is_some() { CLAIM_INTERVAL } else { MAX_WAIT };
+        let Some(next) = self.bans.load().next_expiry() else { return longest };
         // A time in the past is negative and has no `Duration`: the ban is removed at once.
-        Duration::try_from(next.duration_since(now)).unwrap_or_default().min(MAX_WAIT)
+        Duration::try_from(next.duration_since(now)).unwrap_or_default().min(longest)
+    }
+
+    /// Brings in what another process has written into the file before it let go of the folder.
+    fn take_over(&self) {
+        let Some(found) = self.writer.found() else { return };
+        self.adopt(found);
+        self.writer.taken_over();
+        // Also where nothing has changed: callers may wait for their own changes.
+        self.writer.mark();
+    }
+
+    fn adopt(&self, found: FoundBans) {
+        let file = match found {
+            Ok(file) => file,
+            Err(damage) => {
+                tracing::error!("{damage}");
+                *lock(&self.damage) = Some(damage);
+                return;
+            }
+        };
+        let _turn = lock(&self.turn);
+        let (now, before) = (Timestamp::now(), self.bans.load());
+        let (begin, end) = take_over(&before, &self.base, &file, now);
+        let ended: HashSet<_> = end.iter().map(|ban| key(ban)).collect();
+        let (mut next, _) = before.without(|ban| ended.contains(&key(ban)));
+        for ban in &begin {
+            next.insert(Arc::clone(ban));
+            log_ban(ban, "banned");
+        }
+        end.iter().for_each(|ban| log_ban(ban, "unbanned"));
+        self.bans.replace(next);
+        self.reconcile(now);
     }
 
     /// Removes the bans that have ended, and repeats a write that failed.
@@ -234,35 +282,10 @@ impl BanKeeper {
     }
 }
 
-/// Like [`read`]. `None` means that the file system does not answer.
-fn read_in_time(folder: &StateDir) -> Option<Result<Vec<Arc<Ban>>, String>> {
+/// Like [`kept::read`]. `None` means that the file system does not answer.
+fn read_in_time(folder: &StateDir) -> Option<Result<Option<Vec<Arc<Ban>>>, String>> {
     let (executor, folder) = (FsExecutor::default(), folder.clone());
-    executor.run(&mut executor.new_budget(), move |_| read(&folder)).ok()
-}
-
-/// Reads the file of bans. The error says what was wrong with it, and where it is now.
-fn read(folder: &StateDir) -> Result<Vec<Arc<Ban>>, String> {
-    let fault = match folder.read(FILE) {
-        Ok(None) => return Ok(Vec::new()),
-        Ok(Some(bytes)) => match decode(&bytes) {
-            Ok(bans) => return Ok(bans),
-            Err(fault) => format!("is damaged ({fault})"),
-        },
-        Err(error) => format!("cannot be read ({error})"),
-    };
-    // Whatever it is, the next write must not replace it.
-    let suffix = Timestamp::now().as_second().to_string();
-    let moved = match folder.set_aside(FILE, &suffix) {
-        Ok(aside) => format!("it is now {}", aside.display()),
-        Err(error) => format!("it cannot be renamed: {error}"),
-    };
-    let path = folder.path(FILE);
-    Err(format!("kept bans are not in force: {} {fault}; {moved}", path.display()))
-}
-
-/// What tells a ban from all others of the set.
-fn key(ban: &Ban) -> (BanOrigin, String) {
-    (ban.origin, ban.target.to_string())
+    executor.run(&mut executor.new_budget(), move |_| kept::read(&folder)).ok()
 }
 
 /// The log line of a ban that begins or ends.

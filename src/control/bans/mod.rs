@@ -3,6 +3,7 @@
 mod file;
 mod gate;
 mod keeper;
+mod kept;
 mod writer;
 
 pub use self::gate::{NeededOverride, needed_overrides};

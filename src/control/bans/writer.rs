@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::control::bans::file::encode;
+use crate::control::bans::kept::{self, FILE};
 use crate::control::state_dir::StateDir;
+use crate::policy::ban::Ban;
 use crate::snapshot::Bans;
 use crate::sync::lock;
-
-/// Name of the file in the state folder.
-pub const FILE: &str = "bans.json";
 
 /// Time for a write, before an answer says that the ban is not kept.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,7 +41,15 @@ struct Progress {
     fault: Option<String>,
     /// When the write that runs began. `None` means that none runs.
     began: Option<Instant>,
+    /// The claim on the folder under which the file was read. 0 means none.
+    claimed: u64,
+    /// What a later claim has found in the file, until the keeper has taken it over. `None` means
+    /// that there is nothing to take over.
+    found: Option<FoundBans>,
 }
+
+/// The bans of the file, or what was wrong with it.
+pub type FoundBans = Result<Vec<Arc<Ban>>, String>;
 
 /// The file of bans, and the one thread that writes it.
 pub struct BanWriter {
@@ -51,14 +58,37 @@ pub struct BanWriter {
     folder: Result<StateDir, String>,
     /// Sent at the end of each write. The state itself is under the lock.
     ended: watch::Sender<Change>,
+    /// Wakes the keeper, which takes over what was found.
+    wake: Arc<Notify>,
     progress: Mutex<Progress>,
 }
 
 impl BanWriter {
-    /// Makes the writer of `bans` into `folder`. Nothing is written yet.
-    pub fn new(bans: Arc<Bans>, folder: Result<StateDir, String>) -> Arc<BanWriter> {
-        let (ended, progress) = (watch::Sender::new(0), Mutex::default());
-        Arc::new(BanWriter { bans, folder, ended, progress })
+    /// Makes the writer of `bans` into `folder`, whose file was read under the present claim.
+    /// Nothing is written yet.
+    pub fn new(
+        bans: Arc<Bans>,
+        folder: Result<StateDir, String>,
+        wake: Arc<Notify>,
+    ) -> Arc<BanWriter> {
+        let claimed = folder.as_ref().map_or(0, StateDir::claimed);
+        let progress = Mutex::new(Progress { claimed, ..Progress::default() });
+        Arc::new(BanWriter { bans, folder, ended: watch::Sender::new(0), wake, progress })
+    }
+
+    /// A sentence about another process that has the folder. `None` means that none was seen.
+    pub fn conflict(&self) -> Option<String> {
+        self.folder.as_ref().ok()?.conflict()
+    }
+
+    /// What a later claim has found in the file. No write begins before `taken_over`.
+    pub fn found(&self) -> Option<FoundBans> {
+        lock(&self.progress).found.clone()
+    }
+
+    /// Lets writes go on, after the keeper has taken over what was found.
+    pub fn taken_over(&self) {
+        lock(&self.progress).found = None;
     }
 
     /// The folder of the file. The error says why there is none.
@@ -77,13 +107,15 @@ impl BanWriter {
         changed
     }
 
-    /// Begins a write where the file lacks a change and no write runs.
+    /// Begins a write where the file lacks a change, or another process had the folder, and no
+    /// write runs.
     pub fn begin(self: &Arc<Self>) {
         let Ok(folder) = self.folder.clone() else { return };
         {
             let mut progress = lock(&self.progress);
             // The thread that runs looks for later changes before it ends.
-            if progress.began.is_some() || progress.kept == progress.changed {
+            let is_done = progress.kept == progress.changed && folder.conflict().is_none();
+            if progress.began.is_some() || progress.found.is_some() || is_done {
                 return;
             }
             progress.began = Some(Instant::now());
@@ -103,6 +135,16 @@ impl BanWriter {
         loop {
             // Read before the set: each change is marked behind its swap.
             let change = lock(&self.progress).changed;
+            match self.claim(folder) {
+                Ok(true) => {}
+                // Nothing has ended: callers wait for the write behind the takeover.
+                Ok(false) => return,
+                Err(fault) => {
+                    self.end(change, Err(fault));
+                    lock(&self.progress).began = None;
+                    return;
+                }
+            }
             let bans = self.bans.load();
             let written = folder.write(FILE, encode(bans.ordered()).as_bytes());
             self.end(change, written.map_err(|error| error.to_string()));
@@ -115,6 +157,26 @@ impl BanWriter {
             }
             progress.began = Some(Instant::now());
         }
+    }
+
+    /// Claims the folder. A new claim reads the file first, since another process may have written
+    /// it. Returns whether there is nothing to take over.
+    fn claim(&self, folder: &StateDir) -> Result<bool, String> {
+        let claimed = folder.make().and_then(|()| folder.claim());
+        let claimed = claimed.map_err(|error| error.to_string())?;
+        if lock(&self.progress).claimed == claimed {
+            return Ok(true);
+        }
+        let found = kept::read(folder).transpose();
+        let mut progress = lock(&self.progress);
+        progress.claimed = claimed;
+        if found.is_none() {
+            return Ok(true);
+        }
+        (progress.found, progress.began) = (found, None);
+        drop(progress);
+        self.wake.notify_one();
+        Ok(false)
     }
 
     /// Records the end of a write of `change`, and wakes the callers that wait.
@@ -197,7 +259,7 @@ mod tests {
             &folder.path().join("sidegate.toml"),
         );
         let bans = Arc::new(Bans::default());
-        let writer = BanWriter::new(Arc::clone(&bans), state);
+        let writer = BanWriter::new(Arc::clone(&bans), state, Arc::default());
         for last in 0..50 {
             let mut next = BanSet::clone(&bans.load());
             next.insert(ban(last));
@@ -217,8 +279,11 @@ mod tests {
         let at = folder.path().join("state");
         let state =
             StateDir::find(&StateSetting::Path(at.clone()), &folder.path().join("sidegate.toml"));
-        let writer = BanWriter::new(Arc::default(), state);
+        let writer = BanWriter::new(Arc::default(), state, Arc::default());
+        let change = writer.mark();
+        assert_eq!(writer.outcome(change).await, None);
         // A folder in the place of the file, which stops root as well.
+        std::fs::remove_file(at.join(FILE)).unwrap();
         std::fs::create_dir_all(at.join(FILE).join("x")).unwrap();
         let change = writer.mark();
         let why = writer.outcome(change).await.unwrap();
@@ -227,5 +292,30 @@ mod tests {
         std::fs::remove_dir_all(at.join(FILE)).unwrap();
         let change = writer.mark();
         assert_eq!((writer.outcome(change).await, writer.fault()), (None, None));
+    }
+
+    #[tokio::test]
+    async fn file_of_a_former_owner_is_taken_over_before_it_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = StateSetting::Path(folder.path().to_owned());
+        let find = || StateDir::find(&at, &folder.path().join("sidegate.toml")).unwrap();
+        let (former, state) = (find(), find());
+        let wake = Arc::new(Notify::new());
+        let writer = BanWriter::new(Arc::default(), Ok(state), Arc::clone(&wake));
+        let change = writer.mark();
+        let fault = writer.outcome(change).await.unwrap();
+        assert!(fault.contains("another process"), "{fault}");
+        let file = encode(&[ban(7)]);
+        former.write(FILE, file.as_bytes()).unwrap();
+        drop(former);
+        writer.begin();
+        wake.notified().await;
+        assert_eq!(writer.found().unwrap().unwrap(), [ban(7)]);
+        let path = folder.path().join(FILE);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), file, "not replaced yet");
+        writer.taken_over();
+        let change = writer.mark();
+        assert_eq!(writer.outcome(change).await, None);
+        assert!(decode(&std::fs::read(path).unwrap()).unwrap().is_empty());
     }
 }

@@ -23,7 +23,7 @@ use crate::control::config::CrowdsecSettings;
 use crate::control::config::fs_executor::FsExecutor;
 use crate::control::crowdsec::client;
 use crate::control::crowdsec::decision::StreamUpdate;
-use crate::control::crowdsec::file::{FILE, decode, encode};
+use crate::control::crowdsec::file::{FILE, MAX_BYTES, decode, encode};
 use crate::control::crowdsec::reason::UnappliedReason;
 use crate::control::crowdsec::store::{DecisionGate, DecisionStore, Judged, UnappliedDecision};
 use crate::control::reload::ConfigStatus;
@@ -487,13 +487,18 @@ fn gate(deps: &BouncerDeps, settings: &CrowdsecSettings) -> DecisionGate {
 
 fn read_in_time(folder: StateDir) -> Result<Option<(String, DecisionStore)>, String> {
     let executor = FsExecutor::default();
-    let read = executor.run(&mut executor.new_budget(), move |_| match folder.read(FILE) {
-        Ok(None) => Ok(None),
-        Ok(Some(bytes)) => decode(&bytes).map(Some).map_err(|fault| {
-            // The next write replaces the file. The API has what it lost.
-            format!("{FILE} is damaged ({fault}): CrowdSec's bans hold once it answers")
-        }),
-        Err(error) => Err(format!("{FILE} cannot be read: {error}")),
+    let read = executor.run(&mut executor.new_budget(), move |_| {
+        let fault = match folder.read(FILE, MAX_BYTES) {
+            Ok(None) => return Ok(None),
+            Ok(Some(bytes)) => match decode(&bytes) {
+                Ok(kept) => return Ok(Some(kept)),
+                Err(fault) => format!("is damaged ({fault})"),
+            },
+            Err(error) => format!("cannot be read ({error})"),
+        };
+        // The API has what the file has lost.
+        let moved = folder.set_aside_sentence(FILE);
+        Err(format!("{FILE} {fault}: CrowdSec's bans hold once it answers; {moved}"))
     });
     read.unwrap_or_else(|_| Err(format!("{FILE} could not be read in time")))
 }

@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::control::crowdsec::decision::CrowdsecDecision;
-use crate::control::crowdsec::store::DecisionStore;
+use crate::control::crowdsec::store::{DecisionStore, MAX_DECISIONS};
 use crate::policy::ban::{Ban, BanOrigin, BanTarget};
 
 /// Name of the file in the state folder.
 pub const FILE: &str = "crowdsec.json";
+
+/// Most bytes of the file. A decision takes about 250.
+pub const MAX_BYTES: u64 = 384 * MAX_DECISIONS as u64;
 
 /// Number of the form of the file.
 const SCHEMA: u64 = 1;

@@ -16,6 +16,9 @@ use sha2::{Digest, Sha256};
 use crate::control::config::overlay::{Overlay, OverlayText};
 use crate::control::overrides::TestOverride;
 
+/// Most bytes of the file: eight lists of the largest size.
+pub const MAX_BYTES: u64 = 512 << 20;
+
 /// Number of the form of the file.
 const SCHEMA: u64 = 1;
 
@@ -97,14 +100,18 @@ impl PublishedState {
     /// The contents of the file.
     ///
     /// # Errors
-    /// A path is not UTF-8, which the file cannot have.
+    /// A path is not UTF-8, which the file cannot have, or the texts are too large.
     pub fn encode(&self) -> Result<Vec<u8>, PublishedFault> {
         let mut head = self.head()?;
         let texts = || self.held.iter().flat_map(|held| held.texts());
         head.sha256 = checksum(&head, texts().map(|(_, text)| &*text.bytes));
         let mut file = line(&head);
         texts().for_each(|(_, text)| file.extend_from_slice(&text.bytes));
-        Ok(file)
+        // A start would take it for damaged.
+        match file.len() as u64 > MAX_BYTES {
+            true => Err(PublishedFault(format!("it would have more than {} MiB", MAX_BYTES >> 20))),
+            false => Ok(file),
+        }
     }
 
     fn head(&self) -> Result<Head, PublishedFault> {

@@ -6,11 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jiff::Timestamp;
-
 use crate::control::config::fs_executor::{FsCallError, FsExecutor};
 use crate::control::config::named_state;
-use crate::control::published::file::PublishedState;
+use crate::control::published::file::{MAX_BYTES, PublishedState};
 use crate::control::state_dir::StateDir;
 
 /// Name of the file in the state folder.
@@ -49,7 +47,7 @@ impl KeptState {
 /// Reads the file of `config`. The error says what was wrong with it, and where it is now.
 fn read(folder: &StateDir, config: &Path) -> Result<Option<PublishedState>, String> {
     let path = folder.path(FILE);
-    let fault = match folder.read(FILE) {
+    let fault = match folder.read(FILE, MAX_BYTES) {
         Ok(None) => return Ok(None),
         Ok(Some(bytes)) => match PublishedState::decode(bytes) {
             Ok(state) if state.config == config => return Ok(Some(state)),
@@ -62,11 +60,7 @@ fn read(folder: &StateDir, config: &Path) -> Result<Option<PublishedState>, Stri
         },
         Err(error) => format!("cannot be read ({error})"),
     };
-    let suffix = Timestamp::now().as_second().to_string();
-    let moved = match folder.set_aside(FILE, &suffix) {
-        Ok(aside) => format!("it is now {}", aside.display()),
-        Err(error) => format!("it cannot be renamed: {error}"),
-    };
+    let moved = folder.set_aside_sentence(FILE);
     Err(format!("{} {fault}; {moved}", path.display()))
 }
 
@@ -84,6 +78,11 @@ pub struct PublishedKeeper {
 }
 
 impl PublishedKeeper {
+    /// The folder of the file. The error says why there is none.
+    pub const fn folder(&self) -> &Result<StateDir, String> {
+        &self.folder
+    }
+
     /// Why a restart would not find the state in force. `None` means that it would.
     pub fn fault(&self) -> Option<&str> {
         self.fault.as_deref()

@@ -16,6 +16,7 @@ use crate::control::overrides::Overrides;
 use crate::control::published::{KeptState, PublishedKeeper};
 use crate::control::reload::config_status::{ConfigStatus, HoldStatus, ListFileStatus};
 use crate::control::reload::held::HeldFiles;
+use crate::control::state_dir::StateDir;
 use crate::control::systemd::sockets::PassedSockets;
 use crate::control::watch::WatchSet;
 use crate::snapshot::Snapshot;
@@ -141,6 +142,13 @@ pub struct ReloaderParts {
     pub(super) watch_set: WatchSet,
     pub(super) held: HeldFiles,
     pub(super) keeper: PublishedKeeper,
+}
+
+impl ReloaderParts {
+    /// The folder of the published files. The error says why there is none.
+    pub const fn folder(&self) -> &Result<StateDir, String> {
+        self.keeper.folder()
+    }
 }
 
 impl FirstGeneration {
