@@ -28,7 +28,7 @@ const HELP: [&str; 16] = [
     "/          show only rows with a text; Enter ends the input, Esc clears it",
     "p, Space   keep the screen as it is, or go on",
     "?, h       this help",
-    "q, Ctrl-C  end",
+    "q, Ctrl-C  end; Ctrl-Z stops it, and `fg` of the shell continues it",
     "",
     "1 routes     2 refusals      3 clients   4 refused clients   5 candidates",
     "6 certificates   7 bans      8 errors and warnings   9 backends   0 lapsing",

@@ -1,5 +1,6 @@
 //! Texts of the screen: harmless on a terminal, measured in its columns, and cut.
 
+use ratatui::style::Style;
 use ratatui::text::Span;
 
 use crate::cli::status::table::Tone;
@@ -37,12 +38,20 @@ impl TextPiece {
     }
 }
 
-/// `text` as one line without controls, and with a mark in place of each character without a width.
+/// `text` as one line without controls, and with a mark in place of each character that has no
+/// column of its own.
 ///
-/// Terminals disagree on combining marks and joiners: one of them would move the rest of its line.
+/// Terminals disagree on combining marks, joiners, flags and the colors of skins: any of them would
+/// move the rest of its line. So a cluster of characters keeps the first of them alone.
 pub fn harmless(text: &str) -> String {
-    let line = printable::line(text);
-    line.chars().map(|c| if char_width(c) == 0 { INVISIBLE } else { c }).collect()
+    let line = Span::raw(printable::line(text));
+    let mut shown = String::new();
+    for cluster in line.styled_graphemes(Style::new()) {
+        let is_own = |(at, c): (usize, char)| at == 0 && char_width(c) > 0;
+        let chars = cluster.symbol.chars().enumerate();
+        shown.extend(chars.map(|one| if is_own(one) { one.1 } else { INVISIBLE }));
+    }
+    shown
 }
 
 /// Number of columns that `text` takes.
@@ -98,13 +107,22 @@ mod tests {
 
     #[test]
     fn hostile_texts_take_the_columns_that_are_counted() {
-        for text in ["\u{1b}[2J", "\u{202e}x", "a\u{300}\u{301}", "x\u{200d}y", "\u{9b}31m", "a\nb"]
-        {
+        let controls = ["\u{1b}[2J", "\u{202e}x", "\u{9b}31m", "a\nb"];
+        let marks = ["a\u{300}\u{301}", "x\u{200d}y", "\u{300}x", "1\u{fe0f}\u{20e3}"];
+        for text in [controls, marks].concat() {
             let shown = harmless(text);
             assert!(!shown.contains(printable::is_control), "{shown:?}");
             assert_eq!(width(&shown), shown.chars().count(), "{text:?}");
         }
         assert_eq!((harmless("例え"), width("例え")), ("例え".into(), 4));
+        // Skin, joined persons, a flag, and a syllable of three letters.
+        for text in ["👩🏽x", "👩🏽\u{200d}🚀x", "🇩🇪x", "\u{1112}\u{1161}\u{11ab}x"]
+        {
+            let shown = harmless(text);
+            assert_eq!(Span::raw(&shown).width(), width(&shown), "{text:?}");
+            let clusters = Span::raw(&shown).styled_graphemes(Style::new()).count();
+            assert_eq!(clusters, text.chars().count(), "{shown:?}: one character each");
+        }
     }
 
     #[test]
