@@ -110,14 +110,18 @@ pub fn bind_aside(
     backlog: i32,
 ) -> io::Result<(UnixListener, SocketFile)> {
     expect_own(path)?;
+    bind(&free_path(path)?, access, backlog)
+}
+
+/// The first temporary name beside `path` that no file has.
+fn free_path(path: &Path) -> io::Result<PathBuf> {
     let is_free = |path: &PathBuf| {
         fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     };
-    let free = temporary_paths(path).find(is_free).ok_or_else(|| {
+    temporary_paths(path).find(is_free).ok_or_else(|| {
         let what = "no temporary name is free beside it: remove files that begin with ~ or a digit";
         io::Error::new(io::ErrorKind::AlreadyExists, what)
-    })?;
-    bind(&free, access, backlog)
+    })
 }
 
 /// Names that a socket may have until it takes the place of the live one at `path`. They are as
@@ -160,17 +164,51 @@ fn set_access(path: &Path, access: SocketAccess) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(access.mode))
 }
 
-/// Creates a symbolic link at `path` to a socket of another process.
+/// Creates a symbolic link at `path` to a socket. A socket of this process at `path` is replaced.
 ///
 /// # Errors
-/// The path belongs to a live socket or to a file other than a link, or cannot be created.
+/// The path belongs to a live socket of another process or to a file other than a link, or cannot
+/// be created.
 pub fn link(target: &Path, path: &Path) -> io::Result<SocketFile> {
+    if is_own(path) {
+        let free = free_path(path)?;
+        symlink(target, &free).map_err(with_remedy)?;
+        let file = SocketFile::new(&free)?;
+        file.move_to(path)?;
+        return Ok(file);
+    }
     if fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {
         fs::remove_file(path).map_err(with_remedy)?;
     }
     remove_stale(path)?;
     symlink(target, path).map_err(with_remedy)?;
     SocketFile::new(path)
+}
+
+/// Whether `path` is a file of this process.
+pub fn is_own(path: &Path) -> bool {
+    let there = fs::symlink_metadata(path);
+    there.is_ok_and(|there| lock(&OWN_NODES).contains(&(there.dev(), there.ino())))
+}
+
+/// Removes a link at `path` at whose end no process listens, as a killed agent leaves it.
+///
+/// # Errors
+/// The link cannot be removed.
+pub fn remove_dead_link(path: &Path) -> io::Result<()> {
+    let is_link = fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink());
+    let knock = || {
+        let knock = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        knock.set_nonblocking(true)?;
+        knock.connect(&SockAddr::unix(path)?)
+    };
+    let is_dead = |error: io::Error| {
+        matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    };
+    match is_link && knock().is_err_and(is_dead) {
+        true => fs::remove_file(path).map_err(with_remedy),
+        false => Ok(()),
+    }
 }
 
 /// Removes a dead socket at `path`; fails if anything else is there.

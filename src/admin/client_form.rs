@@ -3,7 +3,7 @@
 //! Pure. An address, a user of this host and the identity of a certificate all name a person or a
 //! machine, so the short form shortens the first and drops the others.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -15,6 +15,13 @@ const SHORT_V4: u8 = 24;
 
 /// Length of an IPv6 network that stays in the short form.
 const SHORT_V6: u8 = 48;
+
+/// Length of a 6to4 network that stays in the short form: the /24 of the IPv4 address behind its 16
+/// bits (RFC 3056 §2).
+const SHORT_6TO4: u8 = 40;
+
+/// The first 16 bits of 6to4 addresses (RFC 3056 §2).
+const SIX_TO_FOUR: u16 = 0x2002;
 
 /// The short form of every user of this host.
 const ANY_USER: &str = "unix";
@@ -40,6 +47,9 @@ impl ClientForm {
             // Shown as its /48, as all others of IPv6.
             (ClientForm::Short, ClientKey::V6Host(host)) => {
                 ClientKey::V6((host.address().to_bits() >> 64) as u64).block()
+            }
+            (ClientForm::Short, ClientKey::V6(upper)) if upper >> 48 == u64::from(SIX_TO_FOUR) => {
+                ClientKey::V6(upper & !0xff_ffff)
             }
             (ClientForm::Short, key) => key.block(),
         }
@@ -85,12 +95,12 @@ impl ClientForm {
         format!("{sign}{shown}")
     }
 
-    /// A sentence, in which addresses are shortened and words in backticks are dropped: those quote
-    /// the files, which may name clients.
+    /// A sentence without quotations and names, in which addresses are shortened. The files, from
+    /// which both come, may name clients.
     pub fn sentence(self, text: &str) -> String {
         match self {
             ClientForm::Full => text.to_owned(),
-            ClientForm::Short => short_addresses(&without_quotes(text)),
+            ClientForm::Short => only_prose(&without_quotes(text)),
         }
     }
 }
@@ -100,7 +110,15 @@ fn short_address(address: IpAddr) -> IpNet {
     // Folded like every client: the /48 of a mapped address would hold all of IPv4.
     match address.to_canonical() {
         IpAddr::V4(address) => trunc(address.into(), SHORT_V4),
-        IpAddr::V6(address) => trunc(address.into(), SHORT_V6),
+        IpAddr::V6(address) => trunc(address.into(), short_length(address)),
+    }
+}
+
+/// Length of the network of `address` in the short form.
+fn short_length(address: Ipv6Addr) -> u8 {
+    match address.segments()[0] == SIX_TO_FOUR {
+        true => SHORT_6TO4,
+        false => SHORT_V6,
     }
 }
 
@@ -118,7 +136,7 @@ fn short_network(text: &str) -> Option<IpNet> {
     let network = fold(text.parse().ok()?);
     let length = match network {
         IpNet::V4(_) => SHORT_V4,
-        IpNet::V6(_) => SHORT_V6,
+        IpNet::V6(network) => short_length(network.addr()),
     };
     Some(match network.prefix_len() > length {
         true => short_address(network.addr()),
@@ -126,7 +144,8 @@ fn short_network(text: &str) -> Option<IpNet> {
     })
 }
 
-/// `text` with a mark in place of each piece in backticks.
+/// `text` with a mark in place of each piece in backticks, and of all between the first and the
+/// last double quote: what they quote may hold quotes itself.
 fn without_quotes(text: &str) -> String {
     let mut pieces = text.split('`');
     let mut kept = pieces.next().unwrap_or_default().to_owned();
@@ -135,42 +154,76 @@ fn without_quotes(text: &str) -> String {
         kept.push_str("`…`");
         kept.push_str(pieces.next().unwrap_or_default());
     }
-    kept
-}
-
-/// `text` with every address and network in the short form.
-fn short_addresses(text: &str) -> String {
-    let is_part = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.' | '/');
-    let mut shortened = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find(is_part) {
-        let (before, word) = rest.split_at(start);
-        let length = word.find(|c| !is_part(c)).unwrap_or(word.len());
-        let (word, behind) = word.split_at(length);
-        shortened.push_str(before);
-        shortened.push_str(&short_word(word));
-        rest = behind;
+    match (kept.find('"'), kept.rfind('"')) {
+        (Some(first), Some(last)) if first < last => {
+            format!("{}\"…\"{}", &kept[..first], &kept[last + 1..])
+        }
+        (Some(first), _) => format!("{}\"…\"", &kept[..first]),
+        (None, _) => kept,
     }
-    shortened.push_str(rest);
-    shortened
 }
 
-/// The short form of `word`, if it is an address with a port, a length or a full stop.
+/// `text` with every address and network in the short form, and a mark in place of each word that
+/// is neither prose, nor a number, nor the place of a file: it may name a client.
+fn only_prose(text: &str) -> String {
+    text.split_inclusive(char::is_whitespace).map(short_word).collect()
+}
+
+/// The short form of `word`, with the punctuation and the space around it.
 fn short_word(word: &str) -> String {
+    let core = word.trim_start_matches(['(', '[']);
+    let (before, core) = word.split_at(word.len() - core.len());
     // A colon may end a sentence's part, or be the end of `2001:db8::`.
-    let trimmed = word.trim_end_matches(['.', '/']);
-    for address in [trimmed, trimmed.trim_end_matches(':')] {
-        if let Some(network) = short_network(address) {
-            return format!("{network}{}", &word[address.len()..]);
+    let trimmed = core.trim_end_matches(|c: char| c.is_whitespace() || ",.;)]/!?".contains(c));
+    for name in [trimmed, trimmed.trim_end_matches(':')] {
+        let behind = &core[name.len()..];
+        if let Some(shown) = short_name(name) {
+            return format!("{before}{shown}{behind}");
         }
-        // `192.0.2.7:8443`: of IPv6 the brackets end the word.
-        if let Some((host, port)) = address.split_once(':')
-            && let Ok(IpAddr::V4(host)) = host.parse()
-        {
-            return format!("{}:{port}{}", short_address(host.into()), &word[address.len()..]);
+        if is_prose(name) {
+            return word.to_owned();
         }
     }
-    word.to_owned()
+    format!("{before}{DROPPED}{}", &core[trimmed.len()..])
+}
+
+/// The short form of an address or a network, which may have a port.
+fn short_name(name: &str) -> Option<String> {
+    if let Some(network) = short_network(name) {
+        return Some(network.to_string());
+    }
+    // `2001:db8::1]:8443`: the first bracket is cut off.
+    let (host, rest) = name.split_once("]:").or_else(|| name.split_once(':'))?;
+    let (host, port) = (host.parse().ok()?, rest.parse::<u16>().ok()?);
+    let close = if name.contains("]:") { "]" } else { "" };
+    Some(format!("{}{close}:{port}", short_address(host)))
+}
+
+/// Whether `word` is of a sentence, a number with its unit, a time, or the place of a file.
+fn is_prose(word: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || "-_'%=…`{}".contains(c);
+    // A range of addresses has more dots, and a part of an IPv6 address more colons.
+    let count = |mark| word.matches(mark).count();
+    let is_number = count('.') < 2
+        && count(':') < 3
+        && word.chars().all(|c| c.is_ascii_digit() || ".:+-TZ%".contains(c));
+    word.chars().all(is_word) || is_number || is_quoted(word) || is_place(word)
+}
+
+/// Whether `word` is the mark of a quotation, with the punctuation around it: `["…"]`.
+fn is_quoted(word: &str) -> bool {
+    word.contains(DROPPED) && word.chars().all(|c| c == '…' || c.is_ascii_punctuation())
+}
+
+/// Whether `word` is the path of a file of the configuration, with or without its line.
+fn is_place(word: &str) -> bool {
+    const ENDINGS: [&str; 5] = [".toml", ".cidr", ".pem", ".crl", ".json"];
+    let path = word.trim_end_matches(|c: char| c.is_ascii_digit() || c == ':');
+    // Two slashes are of a URL.
+    let is_path = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    path.chars().all(is_path)
+        && !path.contains("//")
+        && ENDINGS.iter().any(|ending| path.ends_with(ending))
 }
 
 #[cfg(test)]
@@ -192,6 +245,7 @@ mod tests {
             ("::1", "::1", "::/48"),
             ("64:ff9b::192.0.2.7", "64:ff9b::c000:207", "64:ff9b::/48"),
             ("127.0.0.1", "127.0.0.1", "127.0.0.0/24"),
+            ("2002:cb00:714d:1::1", "2002:cb00:714d:1::/64", "2002:cb00:7100::/40"),
         ] {
             assert_eq!(shown(address), [full, short], "{address}");
         }
@@ -218,6 +272,7 @@ mod tests {
             ("::ffff:192.0.2.7", "192.0.2.0/24"),
             ("2001:db8:1:2::/64", "2001:db8:1::/48"),
             ("2001:db8::/32", "2001:db8::/32"),
+            ("2002:cb00:714d::/48", "2002:cb00:7100::/40"),
             ("unix:user=ana", "unix"),
             ("unix:", "unix"),
             ("spiffe://example.com/ana", "…"),
@@ -240,6 +295,21 @@ mod tests {
             ("no `spiffe://a/b` and `x", "no `…` and `…`"),
             ("expires in 3 days, at 12:30", "expires in 3 days, at 12:30"),
             ("policies/chat.toml:4", "policies/chat.toml:4"),
+            (
+                "(certs/a.pem:4:1) of 2026-12-01T10:00:00Z",
+                "(certs/a.pem:4:1) of 2026-12-01T10:00:00Z",
+            ),
+            ("80 % are max_widened, [[limits.for]]", "80 % are max_widened, [[…]]"),
+            ("no certificate: spiffe://corp/ana.smith in x", "no certificate: … in x"),
+            ("identity: dns:ana.example.com, then", "identity: …, then"),
+            ("the client unix:uid=4242", "the client …"),
+            ("client:203.0.113.99 or ip:2001:db8:aa::1", "… or …"),
+            ("at http://198.51.100.99/x and //10.1.2.3", "at … and …"),
+            ("from = [\"127.0.0.5\"] reads", "from = [\"…\"] reads"),
+            ("test \"an \"office\" of 10.1.2.3\" fails", "test \"…\" fails"),
+            ("an \"end that is missing", "an \"…\""),
+            ("10.1.2.3-10.1.2.9 in 1.5 s", "… in 1.5 s"),
+            ("ana@example.com or ana.smith", "… or …"),
         ] {
             assert_eq!(ClientForm::Short.sentence(text), short);
             assert_eq!(ClientForm::Full.sentence(text), text);

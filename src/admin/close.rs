@@ -19,7 +19,9 @@ use crate::tunnels::CloseOrder;
 pub fn close(admin: &AdminContext, request: CloseRequest) -> Result<CloseAnswer, String> {
     let CloseRequest { selector, code, reason, dry_run, all: _ } = request;
     let filter = TunnelFilter::parse(selector)?;
-    let found = filter.select(&admin.tunnels, &admin.live.load(), Timestamp::now())?;
+    let mut found = filter.select(&admin.tunnels, &admin.live.load(), Timestamp::now())?;
+    // An entry that is ending already keeps its code and reason.
+    found.retain(|one| one.entry.ordered_end().is_none());
     let (tunnels, exchanges): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|one| one.kind == EntryKind::Tunnel);
     let spread = admin.config_status.settings.load().reload.revoke_spread;

@@ -45,6 +45,10 @@ pub struct AdminListener {
     path: PathBuf,
     /// Whether the file still has its temporary name.
     aside: bool,
+    /// Where commands look if the configuration does not name `path`. `None` means nowhere else.
+    default: Option<PathBuf>,
+    /// The link there, if it could be made.
+    link: Option<SocketFile>,
 }
 
 impl AdminListener {
@@ -79,22 +83,46 @@ impl AdminListener {
         let at = |error: io::Error| {
             io::Error::new(error.kind(), format!("at {}: {error}", path.display()))
         };
-        let aside = now == Some(&*path);
+        if settings.socket == AdminSocket::Auto {
+            socket_file::remove_dead_link(&path).map_err(at)?;
+        }
+        // Its own link is there if the socket had another path.
+        let aside = now == Some(&*path) || socket_file::is_own(&path);
         let access = access(settings).map_err(at)?;
         let bind = if aside { socket_file::bind_aside } else { socket_file::bind };
         let (socket, file) = bind(&path, access, BACKLOG).map_err(at)?;
-        Ok(Some(AdminListener { sockets: vec![socket], file: Some(file), path, aside }))
+        let (default, sockets) = (socket_path::auto_path(config), vec![socket]);
+        let default = default.filter(|default| *default != path);
+        let mut bound =
+            AdminListener { sockets, file: Some(file), path, aside, default, link: None };
+        if now.is_none() {
+            bound.link_default();
+        }
+        Ok(Some(bound))
+    }
+
+    /// Links the socket at the path of `auto`: a command finds the agent there while its file is
+    /// missing or broken.
+    fn link_default(&mut self) {
+        let Some(default) = &self.default else { return };
+        // No warning: a file that can be read still names the socket.
+        self.link = socket_file::link(&self.path, default)
+            .inspect_err(|error| tracing::debug!(%error, "no link to the admin socket"))
+            .ok();
     }
 
     /// Renames a socket with a temporary name over the current one. The rename is atomic, so
     /// callers always find a socket.
-    pub fn commit(self) -> Self {
+    pub fn commit(mut self) -> Self {
         if self.aside
             && let Some(file) = &self.file
             && let Err(error) = file.move_to(&self.path)
         {
             // The socket serves all the same, but under its temporary name, where no command looks.
             tracing::error!(%error, socket = %self.path.display(), "the admin socket cannot be moved to its path");
+        }
+        if self.link.is_none() {
+            self.link_default();
         }
         self
     }
@@ -116,7 +144,8 @@ impl AdminListener {
         if let Err(error) = &linked {
             tracing::warn!(%error, socket = %path.display(), "no link to the admin socket could be created: commands cannot find it");
         }
-        Ok(AdminListener { sockets, file: linked.ok().flatten(), path, aside: false })
+        let file = linked.ok().flatten();
+        Ok(AdminListener { sockets, file, path, aside: false, default: None, link: None })
     }
 }
 
@@ -128,8 +157,8 @@ impl AdminService for AdminListener {
     }
 
     async fn serve(self, admin: Arc<AdminContext>, stop: CancellationToken) {
-        // `_file` lives until serving ends; its drop removes the file.
-        let AdminListener { sockets, file: _file, .. } = self;
+        // Both live until serving ends; their drop removes the files.
+        let AdminListener { sockets, file: _file, link: _link, .. } = self;
         let sockets: Vec<_> =
             match sockets.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>() {
                 Ok(sockets) => sockets,

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::cli::trust::{SocketError, SocketSite, TrustedUsers};
 use sidegate::admin::socket_paths;
 use sidegate::admin::wire::{AdminRequest, ReadError, Received, read};
-use sidegate::control::config::named_socket;
+use sidegate::control::config::{named_socket, reads_whole};
 
 /// Time to wait for room in the accept queue of a busy agent.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -203,7 +203,13 @@ impl TriedPaths {
             let sentence = "which names the socket: run this command as root (sudo)";
             return AskError::Unknown(format!("permission denied at {shown}, {sentence}"));
         }
-        let question = "is `sidegate run` running with it? Tried:";
+        let question = match reads_whole(config) {
+            true => "is `sidegate run` running with it? Tried:",
+            false => {
+                "the file cannot be read, so an [admin] socket in it is not known; mend it, or \
+                 give --config a file whose [admin] socket is the agent's. Tried:"
+            }
+        };
         let sentence = format!("no agent answers for {shown}: {question}{}", self.lines);
         if self.is_unclear { AskError::Unknown(sentence) } else { AskError::NoAgent(sentence) }
     }

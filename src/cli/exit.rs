@@ -39,7 +39,7 @@ impl Exit {
             Exit::Success => "success: yes, no errors, drained (also after a second SIGTERM)",
             Exit::Failure => {
                 "failure: errors found, refused, reload rejected, over the bound, no agent, \
-                 permission denied"
+                 permission denied, output lost"
             }
             Exit::Usage => "wrong arguments",
             Exit::Unavailable => {

@@ -98,6 +98,11 @@ pub fn explain(verb: &ExplainArgs) -> Exit {
         print_json(&answer);
     } else {
         print(&answer.text);
+        if answer.permitted && !verb.live {
+            print_error(
+                "this is by the files alone: `--live` asks the agent, which knows bans too",
+            );
+        }
     }
     exit(&answer)
 }

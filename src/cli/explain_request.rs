@@ -19,6 +19,8 @@ const DECISIONS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Prints the decisions on the request `id`, the newest first. Ends with 1 if that one is no
 /// permission, or if none is kept.
 pub fn explain_request(config: &Path, id: &str, json: bool) -> Exit {
+    // As copied from the body of a refusal, with the quotes around it.
+    let id = id.trim_matches(|c: char| c.is_whitespace() || "\"'`,".contains(c));
     let request = DecisionsRequest { request: id.to_owned() };
     let answer = match admin_client::ask(config, &request, DECISIONS_TIMEOUT) {
         Ok(answer) => answer,

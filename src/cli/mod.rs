@@ -130,5 +130,5 @@ pub fn main() -> ExitCode {
         Command::Lapsing(verb) => lapsing::lapsing(&verb),
         Command::Drain(verb) => drain::drain(&verb),
     };
-    exit.into()
+    output::exit_of(exit).into()
 }

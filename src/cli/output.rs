@@ -4,12 +4,17 @@ use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use serde::Serialize;
 
+use crate::cli::exit::Exit;
 use sidegate::admin::wire;
 use sidegate::control::config::diagnostic::Diagnostic;
 use sidegate::observe::printable;
+
+/// Why standard output could not be written.
+static LOST: OnceLock<io::Error> = OnceLock::new();
 
 /// Prints to standard output, without control characters. A closed pipe (`| head`) is no error.
 pub fn print(text: impl std::fmt::Display) {
@@ -19,7 +24,22 @@ pub fn print(text: impl std::fmt::Display) {
 /// Prints `text` to standard output unchanged. The caller has made it printable; its only controls
 /// are our colors.
 pub fn print_colored(text: &str) {
-    let _ = writeln!(io::stdout(), "{text}");
+    if let Err(error) = writeln!(io::stdout(), "{text}")
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        // The first error is the cause.
+        let _ = LOST.set(error);
+    }
+}
+
+/// The exit of a command that ends with `exit`: a failure if a part of its output is lost.
+pub fn exit_of(exit: Exit) -> Exit {
+    let Some(error) = LOST.get() else { return exit };
+    print_error(format_args!("standard output cannot be written and is incomplete: {error}"));
+    match exit {
+        Exit::Success => Exit::Failure,
+        other => other,
+    }
 }
 
 /// Prints an answer to standard output as JSON.

@@ -80,7 +80,7 @@ fn row<const N: usize>(cells: [&str; N]) -> Row {
 }
 
 fn clients(answer: &RefusedAnswer, color: bool) -> String {
-    let heads = ["client", ">refused", "reason", "last", "request id"];
+    let heads = ["client", ">refused", "last reason", "last", "request id"];
     let one = |client: &sidegate::admin::wire::RefusedClient| {
         let id = client.request_id.as_deref().unwrap_or("-");
         let last = timestamp(client.last, answer.now);
@@ -123,8 +123,8 @@ mod tests {
         assert_eq!(
             screen(&sample(), Some(3600), false),
             "42 refusals of 3 clients since 2026-11-22 16:04:00 UTC, 60 min ago\n\n\
-             client     refused  reason   last                                request id\n\
-             192.0.2.7       40  network  2026-11-22 17:00:00 UTC, 4 min ago  \
+             client     refused  last reason  last                                request id\n\
+             192.0.2.7       40  network      2026-11-22 17:00:00 UTC, 4 min ago  \
              0123456789abcdef0123456789abcdef\n\n\
              reason   refused\n\
              network       40\n\n\

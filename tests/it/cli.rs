@@ -155,6 +155,50 @@ async fn check_with_variable(arguments: &[&str], folder: &Path, set: &str, code:
 }
 
 #[tokio::test]
+async fn agent_is_found_while_its_file_is_broken_or_gone() {
+    let folder = sidegate::new().clear().write();
+    let (file, status) = (folder.path().join("sidegate.toml"), ["status", "--config", "."]);
+    let whole = std::fs::read_to_string(&file).unwrap();
+    let mut agent = run(folder.path()).await;
+    let broken = whole.replace("admin.socket", "[admin\nsocket");
+    let socket = |at: &str| whole.replace("\"admin.sock\"", at);
+    let reload = ["reload", "--wait", "--config", "."];
+    // Its link gives way to the socket of `auto`, and comes back.
+    for at in ["\"other.sock\"", "\"auto\"", "\"admin.sock\""] {
+        std::fs::write(&file, socket(at)).unwrap();
+        check(&reload, folder.path(), 0, &["generation"]).await;
+        std::fs::write(&file, &broken).unwrap();
+        check(&status, folder.path(), 0, &["generation"]).await;
+        std::fs::write(&file, socket(at)).unwrap();
+    }
+    std::fs::remove_file(&file).unwrap();
+    let status = ["status", "--config", "sidegate.toml"];
+    check(&status, folder.path(), 0, &["generation"]).await;
+    agent.signal(Signal::KILL);
+    assert_eq!(agent.code().await, None);
+    check(&status, folder.path(), 1, &["the file cannot be read", "stale socket"]).await;
+    // The link of the killed agent is in the way of the next one's socket.
+    std::fs::write(&file, socket("\"auto\"")).unwrap();
+    let _next = run(folder.path()).await;
+    check(&status, folder.path(), 0, &["generation"]).await;
+}
+
+#[tokio::test]
+async fn output_that_is_lost_is_a_failure() {
+    let agent = sidegate::new().run().await;
+    for arguments in [&["status"][..], &["tunnels", "--json"], &["check"], &["top", "--once"]] {
+        let mut command = command(arguments, agent.folder());
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        command.args(["--config", "."]).stdout(full).stderr(Stdio::piped());
+        let ended = spawn_blocking(move || command.output());
+        let output = within("the command", ended).await.unwrap().unwrap();
+        let said = lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains("standard output cannot be written"), "{arguments:?}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn directory_and_variable_name_the_configuration() {
     let agent = sidegate::new().route("/chat", &backend::echo().run().await).run().await;
     let (folder, url) = (agent.folder(), "ws://localhost/chat");

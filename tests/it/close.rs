@@ -7,7 +7,7 @@ use crate::cli::done;
 use crate::harness::backend::Backend;
 use crate::harness::sidegate::Sidegate;
 use crate::harness::wire::lossy;
-use crate::harness::{backend, client, sidegate};
+use crate::harness::{backend, client, sidegate, within};
 
 async fn agent() -> (Sidegate, Backend) {
     let backend = backend::echo().run().await;
@@ -67,6 +67,10 @@ async fn close_needs_a_filter_or_all() {
     assert_eq!(answer.status(), 400, "{}", answer.text());
     tunnel.expect_echo("still open").await;
     assert_eq!(close(&sidegate, "all=true").await, (1, 0));
+    // The client has not answered the Close, so that the tunnel is open but counts no more.
+    let ordered = async { while close(&sidegate, "all=true&dry_run=true").await != (0, 0) {} };
+    within("the order", ordered).await;
+    assert_eq!(sidegate.answer_to(&TunnelsRequest::default()).await.matching, 1);
     tunnel.expect_close_with(1001, "operator").await;
 }
 

@@ -58,6 +58,9 @@ async fn request_id_of_a_refusal_leads_to_its_entry() {
     ] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
+    let copied = format!("\"{}\",", id.to_uppercase());
+    let again = command(&sidegate, &["explain", "--request", &copied], 1).await;
+    assert!(again.contains("refused: network (403)"), "{again}");
     let json = command(&sidegate, &["explain", "--request", &id, "--json"], 1).await;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["decisions"][0]["by"]["ticket"], "SEC-7");

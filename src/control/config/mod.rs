@@ -273,6 +273,13 @@ pub fn named_socket(config: &Path) -> Option<PathBuf> {
     }
 }
 
+/// Whether `config` can be read to its end as TOML. If not, a socket in it may be overlooked.
+pub fn reads_whole(config: &Path) -> bool {
+    Files::new().read(config, MAX_TOML_BYTES).is_ok_and(|bytes| {
+        !Document::parse(Arc::default(), &bytes, Disclosure::Nothing).has_syntax_errors()
+    })
+}
+
 /// `[process] state` in `config`, as far as the file can be read. The default if it cannot be.
 pub fn named_state(config: &Path) -> StateSetting {
     let bytes = Files::new().read(config, MAX_TOML_BYTES).unwrap_or_default();

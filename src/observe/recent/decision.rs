@@ -210,11 +210,14 @@ impl RecentDecision {
         }
     }
 
-    /// Whether the request had this id. An id that is longer than the kept part matches by that
-    /// part.
+    /// Whether the request had this id, in upper or lower case. An id that is longer than the kept
+    /// part matches by that part.
     pub fn has_id(&self, id: &str) -> bool {
         // Long ids with the same beginning all match. To show too many is better than to hide one.
-        self.request_id().is_some_and(|own| own == id || own == bounded(id, MAX_ID))
+        let (id, part) = (id.as_bytes(), bounded(id, MAX_ID));
+        self.request_id().map(str::as_bytes).is_some_and(|own| {
+            own.eq_ignore_ascii_case(id) || own.eq_ignore_ascii_case(part.as_bytes())
+        })
     }
 
     /// The request's id. `None` means a connection before its first request.
