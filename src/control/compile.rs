@@ -11,10 +11,10 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::overlay::Overlay;
 use crate::control::config::source::{Digest, Files};
 use crate::control::config::{
-    self, BackendTlsSettings, ListFeed, LoadOptions, LoadedConfig, PolicySettings, RouteSettings,
-    Settings,
+    self, BackendTlsSettings, LoadOptions, LoadedConfig, PolicySettings, RouteSettings, Settings,
 };
 use crate::control::dropped_tests::{DroppedTest, dropped_tests};
+use crate::control::guards::Guards;
 use crate::control::overrides::{Overrides, TestOverride};
 use crate::control::policy_tests::{AllowTest, PolicyTests, TestResults, run_tests};
 use crate::policy::Policy;
@@ -37,8 +37,8 @@ pub struct CompiledGeneration {
     pub settings: Settings,
     /// Warnings, those of the policies' own tests included.
     pub warnings: Vec<Diagnostic>,
-    /// The lists that are read from files, each with its policy.
-    pub feeds: Vec<(Arc<str>, ListFeed)>,
+    /// What the files check of themselves.
+    pub guards: Guards,
     /// The tests that promotions of the candidates would drop.
     pub dropped_tests: Vec<DroppedTest>,
     /// The tests that a ban must not make fail.
@@ -60,8 +60,9 @@ pub fn build(
     tickets: &TicketKeys,
     overrides: &Overrides,
 ) -> Result<CompiledGeneration, Vec<Diagnostic>> {
-    let (mut built, scripts) = assemble(loaded, config, digest, before, tickets)?;
-    let TestResults { found, overridden } = run_tests(&built.snapshot, &scripts, overrides);
+    let mut built = assemble(loaded, config, digest, before, tickets)?;
+    let tests = &built.guards.tests;
+    let TestResults { found, overridden } = run_tests(&built.snapshot, tests, overrides);
     let (errors, more): (Vec<_>, Vec<_>) = found.into_iter().partition(Diagnostic::is_error);
     built.warnings.extend(more);
     built.overridden = overridden;
@@ -76,7 +77,7 @@ pub fn compile_untested(config: &Path) -> Result<CompiledGeneration, Vec<Diagnos
     let mut files = Files::for_person();
     let loaded = config::load(&mut files, config, None)?;
     let tickets = fresh_tickets(config)?;
-    assemble(loaded, config, &files.digest().to_string(), None, &tickets).map(|(built, _)| built)
+    assemble(loaded, config, &files.digest().to_string(), None, &tickets)
 }
 
 /// Digests that identify the files of a generation.
@@ -177,9 +178,9 @@ fn assemble(
     digest: &str,
     before: Option<&Snapshot>,
     tickets: &TicketKeys,
-) -> Result<(CompiledGeneration, Vec<PolicyTests>), Vec<Diagnostic>> {
+) -> Result<CompiledGeneration, Vec<Diagnostic>> {
     let dropped_tests = dropped_tests(&loaded);
-    let scripts = PolicyTests::all(&mut loaded);
+    let tests = PolicyTests::all(&mut loaded);
     let LoadedConfig { settings, mut baseline, mut policies, candidates, lists: _, warnings } =
         loaded;
     let mut feeds = Vec::new();
@@ -191,17 +192,16 @@ fn assemble(
     let pages = PolicySet { policies, candidates, baseline };
     let snapshot = compile(&settings, pages, digest, before, tickets);
     let snapshot = snapshot.map_err(|what| vec![Diagnostic::for_file(config, what, None)])?;
-    let allow_tests = AllowTest::all(&scripts);
-    let built = CompiledGeneration {
+    let allow_tests = AllowTest::all(&tests);
+    Ok(CompiledGeneration {
         snapshot,
         settings,
         warnings,
-        feeds,
+        guards: Guards { feeds, tests },
         dropped_tests,
         allow_tests,
         overridden: Vec::new(),
-    };
-    Ok((built, scripts))
+    })
 }
 
 /// The policies of one generation.

@@ -33,7 +33,7 @@ pub fn dropped_tests(loaded: &LoadedConfig) -> Vec<DroppedTest> {
 }
 
 /// Whether `own` fails whenever `test` does.
-fn covers(own: &PolicyTest, test: &PolicyTest) -> bool {
+pub fn covers(own: &PolicyTest, test: &PolicyTest) -> bool {
     // The time is a part of the question: entries lapse, so that the answer depends on it.
     let is_same = own.subject == test.subject && own.request == test.request && own.at == test.at;
     // A refusal for a reason is also a refusal.

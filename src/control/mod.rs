@@ -9,13 +9,14 @@ pub mod config;
 pub mod crl_watch;
 pub mod crowdsec;
 mod dropped_tests;
+pub mod guards;
 pub mod identity_watch;
 pub mod lint;
 pub mod malloc_trim;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod overrides;
-mod policy_tests;
+pub mod policy_tests;
 pub mod published;
 pub mod reconcile;
 pub mod reload;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::control::config::diagnostic::{Diagnostic, DiagnosticLevel};
 use crate::control::config::source_text::{error, warning};
 use crate::control::config::{ExpectedVerdict, LoadedConfig, PolicySettings, PolicyTest};
+use crate::control::dropped_tests::covers;
 use crate::control::overrides::{Overrides, TestOverride};
 use crate::policy::request::Request;
 use crate::policy::subject::Subject;
@@ -79,6 +80,21 @@ impl PolicyTests {
 }
 
 impl PolicyTests {
+    /// The policy of the tests.
+    pub fn policy(&self) -> &Arc<str> {
+        &self.policy
+    }
+
+    /// The names of the tests that no test of the same page in `all` covers. Those of a candidate
+    /// guard nothing yet.
+    pub fn missing_in<'t>(&'t self, all: &[PolicyTests]) -> impl Iterator<Item = &'t Arc<str>> {
+        let same = all.iter().find(|other| other.policy == self.policy && other.kind == self.kind);
+        let same = same.map_or(&[][..], |same| &same.tests);
+        let own = self.tests.iter().filter(|_| self.kind != TestedPage::Candidate);
+        let missing = own.filter(|test| !same.iter().any(|other| covers(other, test)));
+        missing.map(|test| &test.name).collect::<Vec<_>>().into_iter()
+    }
+
     /// The policy whose candidate is judged in its place. `None` means that there is none.
     fn candidate(&self) -> Option<&str> {
         (self.kind == TestedPage::Candidate).then_some(&*self.policy)

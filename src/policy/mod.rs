@@ -22,5 +22,6 @@ pub mod subprotocol;
 pub mod unix;
 mod verdict;
 pub mod widening;
+pub mod wider_lists;
 
 pub use self::verdict::{AllowRule, Policy};

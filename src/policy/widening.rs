@@ -309,8 +309,6 @@ impl WiderRules {
     }
 
     fn rate(&mut self, key: &'static str, from: Option<Rate>, to: Option<Rate>) {
-        // A shorter time for a token is a higher rate.
-        let is_higher = |from: &Rate, to: &Rate| to.token() < from.token() || to.burst > from.burst;
         self.bound(key, from, to, is_higher, Rate::to_string);
     }
 
@@ -332,6 +330,12 @@ impl WiderRules {
             (Some(_), Some(_)) => {}
         }
     }
+}
+
+/// Whether the rate `to` admits more than `from`, in the long run or in a burst.
+pub fn is_higher(from: &Rate, to: &Rate) -> bool {
+    // A shorter time for a token is a higher rate.
+    to.token() < from.token() || to.burst > from.burst
 }
 
 /// The exception of `all` for the same clients as `one`.

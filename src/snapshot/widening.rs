@@ -3,6 +3,7 @@
 //! Compares two values and judges neither. Bans are outside the files, and do not count.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt::Display;
 use std::ptr;
 use std::sync::Arc;
 
@@ -11,10 +12,11 @@ use jiff::Timestamp;
 use crate::policy::Policy;
 use crate::policy::addresses::AddressSet;
 use crate::policy::peers::{PeerList, PeerPattern};
-use crate::policy::widening::{AdmittedClients, Gate, WiderRule, wider_rules};
+use crate::policy::widening::{AdmittedClients, Gate, WiderRule, is_higher, wider_rules};
+use crate::policy::wider_lists::wider_lists;
 use crate::snapshot::client_auth::ClientAuthMode;
 use crate::snapshot::listener::{ClientCertificates, ListenAddress, Listener, Protocol};
-use crate::snapshot::route::{PlainHttp, Route};
+use crate::snapshot::route::{PathForwarding, PlainHttp, Route};
 use crate::snapshot::{ListenerRules, Snapshot};
 
 /// Most networks that a sentence names.
@@ -60,6 +62,10 @@ pub enum PartKind {
     Route,
     /// A listener of `sidegate.toml`.
     Listener,
+    /// A list of a policy.
+    List,
+    /// `sidegate.toml` itself.
+    File,
 }
 
 impl PartKind {
@@ -69,6 +75,8 @@ impl PartKind {
             PartKind::Policy => "policy",
             PartKind::Route => "route",
             PartKind::Listener => "listener",
+            PartKind::List => "list",
+            PartKind::File => "file",
         }
     }
 }
@@ -78,6 +86,11 @@ impl Widening {
     pub fn addresses(&self) -> AddressSet {
         let all = self.clients.iter().map(|one| one.admitted.addresses.clone());
         all.fold(AddressSet::default(), AddressSet::union)
+    }
+
+    /// The number of networks, patterns of users and wider rules, as a number bounds them.
+    pub fn counted_len(&self) -> usize {
+        self.patterns_len() + self.rules.len()
     }
 
     /// The number of networks and patterns of users that at least one route newly admits.
@@ -91,8 +104,9 @@ impl Widening {
 pub fn widening(from: &Snapshot, to: &Snapshot, now: Timestamp) -> Widening {
     let pairs = route_pairs(from, to);
     let mut rules = Vec::new();
-    rules.extend(pairs.iter().filter_map(RoutePair::widened));
-    rules.extend(widened_policies(&pairs));
+    rules.extend(pairs.iter().flat_map(RoutePair::widened));
+    rules.extend(widened_policies(&pairs, now));
+    rules.extend(widened_baseline(from, to, now));
     rules.extend(to.listeners.values().flat_map(|new| {
         let new = &new.listener;
         widened_listener(from.listeners.get(&new.name), new, now)
@@ -134,16 +148,23 @@ fn route_pairs<'s>(from: &'s Snapshot, to: &'s Snapshot) -> Vec<RoutePair<'s>> {
 }
 
 impl RoutePair<'_> {
-    fn widened(&self) -> Option<WidenedPart> {
-        let (key, what) = match self.from {
-            None => ("path", "is new"),
-            Some(from) if from.http == PlainHttp::Refuse && self.to.http == PlainHttp::Forward => {
-                ("http", "forwards plain HTTP too")
+    fn widened(&self) -> Vec<WidenedPart> {
+        let mut rules = Rules::new();
+        match self.from {
+            None => rules.push(("path", "is new".into())),
+            Some(from) => {
+                let to = self.to;
+                if from.http == PlainHttp::Refuse && to.http == PlainHttp::Forward {
+                    rules.push(("http", "forwards plain HTTP too".into()));
+                }
+                if from.paths == PathForwarding::Canonical && to.paths == PathForwarding::AsIs {
+                    rules.push(("paths", "forwards paths as they are sent".into()));
+                }
+                raised("max_body", from.max_body, to.max_body, &mut rules);
+                raised("max_fields", Some(from.max_fields), Some(to.max_fields), &mut rules);
             }
-            Some(_) => return None,
-        };
-        let rule = WiderRule { key, what: what.to_owned() };
-        Some(WidenedPart { kind: PartKind::Route, name: Arc::clone(&self.to.name), rule })
+        }
+        parts(PartKind::Route, &self.to.name, rules)
     }
 
     /// The policies of both routes, by address.
@@ -183,14 +204,29 @@ fn widened_clients(
     widened
 }
 
-fn widened_policies<'p>(pairs: &'p [RoutePair<'_>]) -> impl Iterator<Item = WidenedPart> + 'p {
+fn widened_policies<'p>(
+    pairs: &'p [RoutePair<'_>],
+    now: Timestamp,
+) -> impl Iterator<Item = WidenedPart> + 'p {
     let mut seen = HashSet::new();
     let fresh = pairs.iter().filter(move |pair| seen.insert(pair.policies()));
     let pairs = fresh.filter_map(|pair| Some((&pair.from?.policy, &pair.to.policy)));
-    pairs.flat_map(|(from, to)| {
-        let rules = wider_rules(from, to).into_iter();
+    pairs.flat_map(move |(from, to)| {
+        let rules = wider_rules(from, to).into_iter().chain(wider_lists(from, to, now));
         rules.map(|rule| WidenedPart { kind: PartKind::Policy, name: Arc::clone(&to.name), rule })
     })
+}
+
+/// The denials of the baseline that are gone, or end earlier.
+fn widened_baseline(from: &Snapshot, to: &Snapshot, now: Timestamp) -> Vec<WidenedPart> {
+    let Some(before) = from.baseline.as_deref() else { return Vec::new() };
+    let rules = match to.baseline.as_deref() {
+        Some(after) => wider_lists(before, after, now),
+        None => vec![WiderRule { key: "client.deny", what: "is gone".into() }],
+    };
+    let name = &before.name;
+    let part = |rule| WidenedPart { kind: PartKind::Policy, name: Arc::clone(name), rule };
+    rules.into_iter().map(part).collect()
 }
 
 /// The rules of the listener `to` that are wider than those of `from`. `None` means that the
@@ -205,24 +241,37 @@ fn widened_listener(
         None => rules.push(("listen", format!("is new, at {}", to.address))),
         Some(from) => compare_listeners(&from.listener, to, now, &mut rules),
     }
-    let part = |(key, what)| WidenedPart {
-        kind: PartKind::Listener,
-        name: Arc::clone(&to.name),
-        rule: WiderRule { key, what },
-    };
-    rules.into_iter().map(part).collect()
+    parts(PartKind::Listener, &to.name, rules)
 }
 
 type Rules = Vec<(&'static str, String)>;
+
+fn parts(kind: PartKind, name: &Arc<str>, rules: Rules) -> Vec<WidenedPart> {
+    let part =
+        |(key, what)| WidenedPart { kind, name: Arc::clone(name), rule: WiderRule { key, what } };
+    rules.into_iter().map(part).collect()
+}
+
+/// Notes a bound that is higher or gone. `None` means unlimited.
+fn raised<T: PartialOrd + Display>(
+    key: &'static str,
+    from: Option<T>,
+    to: Option<T>,
+    rules: &mut Rules,
+) {
+    match (from, to) {
+        (Some(from), None) => rules.push((key, format!("unlimited instead of {from}"))),
+        (Some(from), Some(to)) if to > from => rules.push((key, format!("{to} instead of {from}"))),
+        _ => {}
+    }
+}
 
 fn compare_listeners(from: &Listener, to: &Listener, now: Timestamp, rules: &mut Rules) {
     if is_local(&from.address) && !is_local(&to.address) {
         rules.push(("listen", format!("is at {} instead of {}", to.address, from.address)));
     }
-    let is_tls = |listener: &Listener| matches!(listener.protocol, Protocol::Tls(_));
-    if is_tls(from) && matches!(to.protocol, Protocol::Plain) {
-        rules.push(("tls", "serves requests without TLS".into()));
-    }
+    compare_protocols(from, to, rules);
+    compare_bounds(from, to, rules);
     let certificates = |listener: &Listener| listener.client_certificates.clone();
     if let Some(from) = certificates(from) {
         compare_certificates(&from, certificates(to).as_deref(), now, rules);
@@ -235,6 +284,54 @@ fn compare_listeners(from: &Listener, to: &Listener, now: Timestamp, rules: &mut
     );
     let forwarders = |listener: &Listener| listener.forwarded.as_ref().map(|all| all.from.clone());
     compare_peers("forwarded.from", forwarders(from).as_ref(), forwarders(to).as_ref(), rules);
+}
+
+fn compare_protocols(from: &Listener, to: &Listener, rules: &mut Rules) {
+    match (&from.protocol, &to.protocol) {
+        (Protocol::Tls(_), Protocol::Plain) => {
+            rules.push(("tls", "serves requests without TLS".into()));
+        }
+        // A redirect answers all requests itself.
+        (Protocol::Redirect(_), Protocol::Plain) => {
+            rules.push(("redirect", "serves requests instead of redirecting them".into()));
+        }
+        (Protocol::Tls(from), Protocol::Tls(to)) => {
+            if from.only_13 && !to.only_13 {
+                rules.push(("tls_min", "accepts TLS 1.2".into()));
+            }
+            if from.strict_sni && !to.strict_sni {
+                let what = "accepts names that no certificate covers";
+                rules.push(("strict_sni", what.into()));
+            }
+        }
+        _ => {}
+    }
+    if let (ListenAddress::Unix(from), ListenAddress::Unix(to)) = (&from.address, &to.address) {
+        // The kernel checks them at each connect (unix(7)).
+        if to.mode & !from.mode != 0 {
+            rules.push(("mode", format!("{:04o} instead of {:04o}", to.mode, from.mode)));
+        }
+        if to.group != from.group {
+            let name = to.group.as_ref().map_or("that of the process", |group| &*group.name);
+            rules.push(("group", format!("is {name} now")));
+        }
+    }
+}
+
+fn compare_bounds(from: &Listener, to: &Listener, rules: &mut Rules) {
+    raised("max_head", Some(from.max_head), Some(to.max_head), rules);
+    raised("max_fields", Some(from.max_fields), Some(to.max_fields), rules);
+    raised("max_connections", from.max_connections, to.max_connections, rules);
+    let pending = |listener: &Listener| Some(listener.pending_per_client);
+    raised("pending_per_client", pending(from), pending(to), rules);
+    let key = "handshakes_per_client";
+    match (from.handshakes_per_client, to.handshakes_per_client) {
+        (Some(from), None) => rules.push((key, format!("unlimited instead of {from}"))),
+        (Some(from), Some(to)) if is_higher(&from, &to) => {
+            rules.push((key, format!("{to} instead of {from}")));
+        }
+        _ => {}
+    }
 }
 
 /// Whether only this host reaches the address. Unknown counts as yes, so that a change is reported.

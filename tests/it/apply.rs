@@ -119,6 +119,43 @@ async fn bound_holds_an_apply_until_it_is_accepted() {
 }
 
 #[tokio::test]
+async fn edit_that_loosens_checks_is_said_and_counted() {
+    let applied = Applied::start("reload = { max_widened = 5 }").await;
+    let test = "[[test]]\nname = 'out'\nclient = '192.0.2.9'\nurl = 'ws://localhost/chat'\n\
+                expect = 'refuse:network'\n";
+    let guarded = POLICY.replace(
+        ".cidr\"",
+        ".cidr\", max_age = \"36h\", on_stale = \"reject\", max_shrink = \"10%\"",
+    );
+    let list = "127.0.0.0/24 expires=2999-01-01\n";
+    applied.stage("policies/default.toml", &format!("{guarded}deny = [\"192.0.2.1\"]\n{test}"));
+    applied.stage("policies/lists/office.cidr", list);
+    applied.apply(&["--yes"], 0, &["applied"]).await;
+
+    applied.stage("policies/default.toml", POLICY);
+    applied.stage("policies/lists/office.cidr", "127.0.0.0/24\n");
+    let said = [
+        "- policies/default.toml  lists.office.max_age: \"36h\"",
+        "widens: list office of default  max_age: unlimited instead of \"36h\"",
+        "widens: list office of default  on_stale: accepts a list that is no longer written",
+        "widens: list office of default  max_shrink: \"50%\" above 100 entries instead of \"10%\"",
+        "widens: policy default  client.allow: 127.0.0.0/24 for ever instead of until 2999-01-01",
+        "widens: policy default  test: \"out\" is gone or expects something else",
+    ];
+    let staged = applied.copy.path().to_str().unwrap();
+    let diff = ["diff", "--config", "sidegate.toml", "--staged", staged];
+    check(&diff, applied.folder.path(), 0, &said).await;
+    let config = applied.text("sidegate.toml").replace("max_widened = 5", "max_widened = 4");
+    applied.stage("sidegate.toml", &config);
+    let held = "5 wider rules would be newly admitted, more than max_widened = \"4\"";
+    applied.apply(&["--yes"], 1, &[held]).await;
+    let config = config.replace("max_widened = 4", "max_widened = \"1%\"");
+    applied.stage("sidegate.toml", &config);
+    let share = "widens: file sidegate.toml  reload.max_widened: \"1%\" instead of \"5\"";
+    applied.apply(&["--yes"], 0, &[share, "applied"]).await;
+}
+
+#[tokio::test]
 async fn interrupted_apply_leaves_the_former_set_in_force() {
     let mut applied = Applied::start("reload.poll = '50ms'").await;
     let at = |file: &str| applied.folder.path().join(file);

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use crate::admin::status::reports;
 use crate::admin::wire::{
@@ -20,6 +21,7 @@ use crate::admin::wire::{
 };
 use crate::control::compile::CompiledGeneration;
 use crate::control::config::{Settings, effective};
+use crate::control::guards::Guards;
 use crate::control::reload::ReloadImpact;
 use crate::policy::Policy;
 use crate::refusal::Refusal;
@@ -35,6 +37,8 @@ pub struct ComparedGenerations<'c> {
     pub before: &'c Snapshot,
     /// Settings of the running generation.
     pub settings: &'c Settings,
+    /// What the files of the running generation check of themselves.
+    pub guards: &'c Guards,
     /// The generation compiled from the files.
     pub next: &'c CompiledGeneration,
     /// The effect of `next` on open tunnels, and the errors that would hold the reload.
@@ -47,7 +51,7 @@ pub struct ComparedGenerations<'c> {
 
 /// Every difference of `comparison`.
 pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
-    let ComparedGenerations { before, settings, next, impact, request, now } = *comparison;
+    let ComparedGenerations { before, settings, next, impact, request, now, .. } = *comparison;
     let (from, to) = (effective::settings(settings), effective::settings(&next.settings));
     let snapshot = &next.snapshot;
     let mut all = Changes {
@@ -69,6 +73,10 @@ pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
     let named: BTreeMap<_, _> =
         from.iter().chain(&to).map(|(name, policy)| (name, &policy.file)).collect();
     for (name, file) in named {
+        // A candidate's lists are supervised by no reload.
+        if let (policy, false) = *name {
+            supervision(file, policy, comparison, &mut all);
+        }
         match (from.get(name), to.get(name)) {
             (Some(from), Some(to)) => {
                 keys::compare(
@@ -92,6 +100,19 @@ pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
         }
     }
     all
+}
+
+/// Adds the keys of the lists that both generations have of a policy, under `lists.NAME`.
+fn supervision(file: &str, policy: &str, compared: &ComparedGenerations<'_>, all: &mut Changes) {
+    let from = compared.guards.supervision(policy);
+    let to = compared.next.guards.supervision(policy);
+    for (name, keys) in from.as_object().into_iter().flatten() {
+        // A list that is new or gone is in the difference of entries.
+        if let Some(new) = to.get(name) {
+            let of = |keys: &Value| json!({ "lists": { name.as_str(): keys } });
+            keys::compare(file, &of(keys), &of(new), &mut all.keys);
+        }
+    }
 }
 
 /// The warnings about the files, and about the tests that promotions would drop.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WideningChanges {
-    /// Number of networks and patterns of users that some route newly admits, as `max_widened`
-    /// counts them.
+    /// Number of networks and patterns of users that some route newly admits. A number of
+    /// `max_widened` bounds them together with `rules`.
     pub networks: u64,
     /// Number of IPv4 addresses that some route newly admits.
     pub ipv4: u64,
@@ -43,7 +43,7 @@ pub struct WidenedClients {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WidenedRule {
-    /// The kind of its part: `policy`, `route` or `listener`.
+    /// The kind of its part: `policy`, `route`, `listener`, `list`, or `file` for a setting.
     pub part: String,
     /// The name of that part.
     pub name: String,

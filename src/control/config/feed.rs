@@ -3,6 +3,7 @@
 //! A feed that is no longer written, or is cut short, is still a valid list, of yesterday's entries
 //! or of few.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +18,33 @@ const DEFAULT_MAX_SHRINK: u8 = 50;
 
 /// A list without `max_shrink` and with no more entries than this may shrink by any amount.
 const SMALL_LIST_ENTRIES: usize = 100;
+
+/// By how much a list may shrink in one reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShrinkBound {
+    /// Share of the entries that may go, in percent.
+    pub share: u8,
+    /// Whether a small list may shrink by any amount.
+    pub spares_small: bool,
+}
+
+/// The bound of `feed`.
+pub fn max_shrink(feed: &ListFeed) -> ShrinkBound {
+    ShrinkBound {
+        share: feed.max_shrink.unwrap_or(DEFAULT_MAX_SHRINK),
+        spares_small: feed.max_shrink.is_none(),
+    }
+}
+
+impl fmt::Display for ShrinkBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}%\"", self.share)?;
+        match self.spares_small {
+            true => write!(f, " above {SMALL_LIST_ENTRIES} entries"),
+            false => Ok(()),
+        }
+    }
+}
 
 impl ListFeed {
     /// Age of the file at `now`, if it exceeds `max_age`.
@@ -50,12 +78,11 @@ impl ListFeed {
                     .into_diagnostic(self.place.clone().with_names_shown()),
             );
         }
-        let before = before.filter(|before| {
-            !accepted && (self.max_shrink.is_some() || *before > SMALL_LIST_ENTRIES)
-        })?;
+        let ShrinkBound { share: max, spares_small } = max_shrink(self);
+        let before =
+            before.filter(|before| !(accepted || spares_small && *before <= SMALL_LIST_ENTRIES))?;
         let ListFeed { name, file, entries, .. } = self;
-        let (lost, max) =
-            (before.saturating_sub(*entries), self.max_shrink.unwrap_or(DEFAULT_MAX_SHRINK));
+        let lost = before.saturating_sub(*entries);
         // Multiplied and not divided: a share of a small list must not be rounded.
         if lost * 100 <= before * usize::from(max) {
             return None;

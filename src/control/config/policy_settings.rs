@@ -50,6 +50,8 @@ pub struct ListFeed {
     /// Share of its entries, in percent, that the list may lose in a reload. `None` means the
     /// default.
     pub max_shrink: Option<u8>,
+    /// Whether the list holds as soon as it is saved.
+    pub is_live: bool,
     /// Place of the file's name in the policy.
     pub place: Span,
 }

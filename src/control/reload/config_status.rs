@@ -10,6 +10,7 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::effective::duration;
 use crate::control::config::feed::staleness;
 use crate::control::config::{ListFeed, Settings};
+use crate::control::guards::Guards;
 use crate::control::overrides::TestOverride;
 use crate::control::policy_tests::AllowTest;
 use crate::control::reload::pending::PendingFiles;
@@ -34,6 +35,8 @@ pub struct ConfigStatus {
     pub unwatched: ArcSwapOption<String>,
     /// The tests of the running policies that a ban must not make fail.
     pub allow_tests: ArcSwap<Vec<AllowTest>>,
+    /// What the files of the running generation check of themselves.
+    pub guards: ArcSwap<Guards>,
     /// Pending files, overrides, and the faults of keeping both.
     pub hold: HoldStatus,
 }
@@ -98,6 +101,11 @@ pub struct ListFileStatus {
 }
 
 impl ListFileStatus {
+    /// The list files of a generation with these guards.
+    pub(super) fn of_guards(guards: &Guards) -> Vec<ListFileStatus> {
+        ListFileStatus::all(guards.feeds.iter().map(|(policy, feed)| (policy, feed)))
+    }
+
     /// The list files among these feeds, each given with its policy.
     pub(super) fn all<'f>(
         feeds: impl Iterator<Item = (&'f Arc<str>, &'f ListFeed)>,

@@ -110,8 +110,7 @@ fn first(
 
 /// The snapshot of `built`, and the state of its files.
 fn into_status(built: CompiledGeneration, kept: &KeptState) -> (Snapshot, ConfigStatus) {
-    let feeds = built.feeds.iter().map(|(policy, feed)| (policy, feed));
-    let lists = ListFileStatus::all(feeds);
+    let lists = ListFileStatus::of_guards(&built.guards);
     // Only failed tests count: an override whose test passes by now has ended.
     let hold = HoldStatus {
         overrides: ArcSwap::from_pointee(built.overridden),
@@ -127,6 +126,7 @@ fn into_status(built: CompiledGeneration, kept: &KeptState) -> (Snapshot, Config
         lists: ArcSwap::from_pointee(lists),
         unwatched: ArcSwapOption::empty(),
         allow_tests: ArcSwap::from_pointee(built.allow_tests),
+        guards: ArcSwap::from_pointee(built.guards),
         hold,
     };
     (built.snapshot, config_status)

@@ -290,8 +290,17 @@ impl Reloader {
         let (tickets, tunnels) = (&self.tickets, &*self.context.tunnels);
         let (config, files) = (&*self.context.config, &self.running_files);
         let overrides = Overrides::in_force(self.overrides());
-        let command = COMMAND;
-        RunningState { config, before, files, settings, tickets, tunnels, overrides, command }
+        RunningState {
+            config,
+            before,
+            files,
+            settings,
+            tickets,
+            tunnels,
+            guards: self.context.config_status.guards.load_full(),
+            overrides,
+            command: COMMAND,
+        }
     }
 
     /// Binds the sockets that the prepared generation needs, on the worker's thread.
@@ -324,10 +333,12 @@ impl Reloader {
         let now = self.context.live.load_full();
         let settings = self.context.config_status.settings.load_full();
         let basis = self.running_state(&now, &settings);
+        let guards = Arc::clone(&basis.guards);
         let pass = self.load(promoted, overlay).await;
         let Some(FilePass { files, loaded }) = pass else {
             let next = Err(vec![self.diagnostic("the reading broke off: see the log")]);
-            return ReloadPreview { now, settings, next, impact: ReloadImpact::default() };
+            let impact = ReloadImpact::default();
+            return ReloadPreview { now, settings, guards, next, impact };
         };
         let next = loaded.and_then(|loaded| basis.compile(loaded, files.digest()));
         let impact = next.as_ref().map(|built| {
@@ -337,7 +348,7 @@ impl Reloader {
             impact
         });
         let impact = impact.unwrap_or_default();
-        ReloadPreview { now, settings, next, impact }
+        ReloadPreview { now, settings, guards, next, impact }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Reads the running generation and the live tunnels. Changes neither.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -10,6 +11,7 @@ use crate::control::compile::{CompiledGeneration, build};
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{LoadedConfig, Settings, ShareOrCount};
+use crate::control::guards::{Guards, loosened_settings};
 use crate::control::overrides::Overrides;
 use crate::control::reload::config_status::ListFileStatus;
 use crate::control::reload::request::{AcceptedEffects, ReloadImpact};
@@ -42,6 +44,8 @@ pub(super) struct RunningState<'b> {
     pub settings: &'b Settings,
     /// Keys for TLS tickets, which every generation shares.
     pub tickets: &'b TicketKeys,
+    /// What the running generation checks of its files.
+    pub guards: Arc<Guards>,
     /// The live tunnels and exchanges.
     pub tunnels: &'b Tunnels,
     /// The tests whose failure is no error.
@@ -83,7 +87,7 @@ impl RunningState<'_> {
         if !held.is_empty() {
             return Err(held);
         }
-        let lists = ListFileStatus::all(built.feeds.iter().map(|(policy, feed)| (policy, feed)));
+        let lists = ListFileStatus::of_guards(&built.guards);
         Ok(PreparedGeneration { built, lists })
     }
 
@@ -147,7 +151,7 @@ impl RunningState<'_> {
         // A preview may differ from the reconcile that follows, since tunnels open and end
         // meanwhile. `max_revoked` guards against mistakes of many tunnels, not of one.
         let weight = self.tunnels.preview_reconcile(&built.snapshot, now);
-        let shrunk = built.feeds.iter().filter_map(|(policy, feed)| {
+        let shrunk = built.guards.feeds.iter().filter_map(|(policy, feed)| {
             // A list that is new, or whose policy is new, has no size before that it could shrink
             // from.
             let policy = self.before.all_policies().find(|before| before.name == *policy);
@@ -198,18 +202,20 @@ impl RunningState<'_> {
         impact: &mut ReloadImpact,
     ) {
         let bound = built.settings.reload.max_widened;
-        let widening = widening(self.before, &built.snapshot, Timestamp::now());
+        let mut widening = widening(self.before, &built.snapshot, Timestamp::now());
+        widening.rules.extend(self.guards.loosened(&built.guards));
+        widening.rules.extend(loosened_settings(self.settings, &built.settings));
         let is_exceeded = match bound {
             ShareOrCount::Percent(share) => widening.addresses().is_above(share),
-            ShareOrCount::Count(number) => widening.patterns_len() > number,
+            ShareOrCount::Count(number) => widening.counted_len() > number,
         };
         if is_exceeded && !accept.widening {
             let fault = format!(
                 "{} would be newly admitted, more than max_widened = \"{bound}\"",
-                size_of(&widening)
+                size_of(&widening, bound)
             );
             let which = format!(
-                "`sidegate diff` says which networks; if they are meant: {} --accept-widening",
+                "`sidegate diff` says which; if they are meant: {} --accept-widening",
                 self.command
             );
             let place = built.settings.written.max_widened().with_names_shown();
@@ -256,8 +262,19 @@ impl RunningState<'_> {
     }
 }
 
-/// The size of `widening` in words: "3 networks (1024 addresses of IPv4)".
-fn size_of(widening: &Widening) -> String {
+/// The size of `widening` in words, as `bound` counts it: "2 networks and 1 wider rule".
+fn size_of(widening: &Widening, bound: ShareOrCount) -> String {
+    let rules = match (bound, widening.rules.len()) {
+        (ShareOrCount::Percent(_), _) | (_, 0) => None,
+        (_, 1) => Some("1 wider rule".to_owned()),
+        (_, number) => Some(format!("{number} wider rules")),
+    };
+    let networks = (widening.patterns_len() > 0).then(|| networks_of(widening));
+    networks.into_iter().chain(rules).collect::<Vec<_>>().join(" and ")
+}
+
+/// The networks in words: "3 networks (1024 addresses of IPv4)".
+fn networks_of(widening: &Widening) -> String {
     let (addresses, patterns) = (widening.addresses(), widening.patterns_len());
     let (v4, v6) = (addresses.ipv4_len(), addresses.ipv6_len_64());
     let networks = if patterns == 1 { "network" } else { "networks" };

@@ -94,7 +94,7 @@ impl Reloader {
             snapshot,
             settings,
             warnings,
-            feeds: _,
+            guards,
             dropped_tests: _,
             allow_tests,
             overridden,
@@ -104,6 +104,7 @@ impl Reloader {
         // than its snapshot.
         self.context.config_status.settings.store(Arc::new(settings));
         self.context.config_status.allow_tests.store(Arc::new(allow_tests));
+        self.context.config_status.guards.store(Arc::new(guards));
         self.context.tunnels.publish(&snapshot);
         let recent = self.context.config_status.settings.load().admin.recent();
         self.context.recent.set_bounds(recent, Timestamp::now());

@@ -10,6 +10,7 @@ use crate::control::compile::CompiledGeneration;
 use crate::control::config::Settings;
 use crate::control::config::diagnostic::Diagnostic;
 use crate::control::config::overlay::Overlay;
+use crate::control::guards::Guards;
 use crate::control::overrides::TestOverride;
 use crate::snapshot::Snapshot;
 use crate::snapshot::widening::Widening;
@@ -109,6 +110,8 @@ pub struct ReloadPreview {
     pub now: Arc<Snapshot>,
     /// Settings of the running generation.
     pub settings: Arc<Settings>,
+    /// What the files of the running generation check of themselves.
+    pub guards: Arc<Guards>,
     /// The generation that the files would produce, or the errors in them.
     pub next: Result<CompiledGeneration, Vec<Diagnostic>>,
     /// The effect of the next generation on the live tunnels.

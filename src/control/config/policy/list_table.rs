@@ -247,6 +247,7 @@ impl ListTable {
             max_age,
             rejects_stale,
             max_shrink,
+            is_live,
             place: file.place(),
         };
         if let Some(age) = feed.stale(load.now) {

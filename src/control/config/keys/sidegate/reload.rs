@@ -53,7 +53,8 @@ pub static MAX_REVOKED: KeyWithDefault<ShareOrCount> = Key::new(
 pub static MAX_WIDENED: KeyWithDefault<ShareOrCount> = Key::new(
     "max_widened",
     share_or_number(),
-    "A reload that would let in more new addresses, as a share of IPv4 or of IPv6 or as a number \
-     of networks, is rejected until `sidegate reload --accept-widening`.",
+    "A reload that would let in more new addresses, as a share of IPv4 or of IPv6, or more \
+     networks and wider rules, as a number, is rejected until `sidegate reload \
+     --accept-widening`.",
 )
 .default(|| ShareOrCount::Percent(100));
