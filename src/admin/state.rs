@@ -59,7 +59,7 @@ pub struct AdminContext {
 impl AdminContext {
     /// Samples the counters every few seconds, for ever.
     pub async fn sample(&self) {
-        let routes = || self.metrics.totals(&self.live.load(), &self.tunnels);
+        let routes = || self.metrics.totals(&self.live.load(), &self.tunnels.entries());
         let all = || (self.tunnels.len() as u64, self.metrics.activity());
         // Neither ends by itself.
         tokio::join!(self.rates.sample(routes), self.history.sample(all));

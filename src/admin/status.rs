@@ -13,10 +13,10 @@ use crate::admin::hold;
 use crate::admin::rates::RouteRate;
 use crate::admin::state::AdminContext;
 use crate::admin::wire::{
-    BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload,
-    ListStatus, ListenerProtocol, ListenerStatus, PolicyStatus, ReloadCause, RouteCounts,
-    RouteRates, RouteStatus, Severity, StatusAnswer, Time, TrafficCount, TrafficRate, Warning,
-    WarningKind,
+    BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, EXPIRY_WARNING_DAYS,
+    LastOutcome, LastReload, ListStatus, ListenerProtocol, ListenerStatus, PolicyStatus,
+    ReloadCause, RouteCounts, RouteRates, RouteStatus, Severity, StatusAnswer, Time, TrafficCount,
+    TrafficRate, Warning, WarningKind,
 };
 use crate::close::Traffic;
 use crate::control::config::diagnostic::{Diagnostic, DiagnosticLevel};
@@ -28,9 +28,6 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::certificate::Certificate;
 use crate::snapshot::listener::Protocol;
 use crate::snapshot::route::{Backend, Route};
-
-/// Days before its expiry from which a certificate is a warning.
-const EXPIRY_WARNING_DAYS: i64 = 14;
 
 /// Days within which an entry counts as lapsing.
 const LAPSING_DAYS: i64 = 30;
@@ -140,7 +137,7 @@ fn listeners(admin: &AdminContext, live: &Snapshot) -> Vec<ListenerStatus> {
 }
 
 fn routes(admin: &AdminContext, live: &Snapshot) -> Vec<RouteStatus> {
-    let (totals, at) = (admin.metrics.totals(live, &admin.tunnels), Instant::now());
+    let (totals, at) = (admin.metrics.totals(live, &admin.tunnels.entries()), Instant::now());
     let pages = &admin.config_status.settings.load().routes;
     let one = |route: &Arc<Route>| {
         let totals = totals.iter().find(|(name, _)| *name == route.name);

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 
 use crate::cli;
 use crate::harness::client::Client;
+use crate::harness::wire::lossy;
 use crate::harness::{client, within};
 
 /// A demo that runs in a temporary folder of its own.
@@ -20,19 +21,24 @@ struct Demo {
     process: Option<Child>,
     said: String,
     temporary: TempDir,
+    /// Its TMPDIR.
+    below: PathBuf,
 }
 
 async fn demo() -> Demo {
+    demo_below("").await
+}
+
+/// A demo whose TMPDIR is this folder below a temporary one.
+async fn demo_below(folder: &str) -> Demo {
     let temporary = TempDir::new().unwrap();
+    let below = temporary.path().join(folder);
+    std::fs::create_dir_all(&below).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
-    command
-        .arg("demo")
-        .env("TMPDIR", temporary.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
+    command.arg("demo").env("TMPDIR", &below).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut process = command.spawn().unwrap();
     let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut demo = Demo { process: Some(process), said: String::new(), temporary };
+    let mut demo = Demo { process: Some(process), said: String::new(), temporary, below };
     let greeting = spawn_blocking(|| {
         lines
             .take_while(|line| line != "The log:")
@@ -54,15 +60,25 @@ impl Demo {
 
     fn client(&self) -> Client {
         let port = self.named("https://localhost:").trim_end_matches('/').parse().unwrap();
-        client::at((Ipv4Addr::LOCALHOST, port).into(), Path::new(self.named("SSL_CERT_FILE=")))
+        client::at((Ipv4Addr::LOCALHOST, port).into(), &self.folder().join("certs/ca.pem"))
     }
 
     fn metrics(&self) -> SocketAddr {
         self.named("metrics    http://").trim_end_matches("/metrics").parse().unwrap()
     }
 
+    fn status(&self) -> SocketAddr {
+        self.named("status     http://").trim_end_matches("/status").parse().unwrap()
+    }
+
+    fn folder(&self) -> PathBuf {
+        let mut folders = std::fs::read_dir(&self.below).unwrap().map(|one| one.unwrap().path());
+        let found = folders.find(|path| path.join("sidegate.toml").exists());
+        found.unwrap_or_else(|| panic!("no demo in {}", self.below.display()))
+    }
+
     fn list(&self) -> PathBuf {
-        self.named(">> ").into()
+        self.folder().join("policies/lists/demo.cidr")
     }
 
     /// Ctrl-C; returns the exit code.
@@ -106,16 +122,43 @@ async fn demo_greeting_ends_with_url_and_steps_on_80x24() {
     // The line before the log and the cursor have a row each.
     let screen = rows[rows.len() - 22..].concat();
     let page = format!("https://localhost:{}", demo.named("https://localhost:"));
-    for step in [&*page, "export SIDEGATE_CONFIG=", " status", " explain --live ", ">> "] {
+    let status = format!("http://{}/status", demo.status());
+    for step in [&*page, &*status, "export SIDEGATE_CONFIG=", " status", " explain --live ", ">> "]
+    {
         assert!(screen.contains(step), "no {step:?} in {screen}");
     }
-    // The steps work as they are printed.
-    for step in demo.said.lines().map(str::trim).filter(|line| line.contains(" explain --live ")) {
-        let mut shell = Command::new("sh");
-        let folder = demo.named("export SIDEGATE_CONFIG=").to_owned();
-        shell.args(["-c", step]).env("SIDEGATE_CONFIG", folder);
-        let output = spawn_blocking(move || shell.output()).await.unwrap().unwrap();
-        assert!(output.stdout.starts_with(b"ALLOW"), "{output:?}");
+}
+
+/// Runs the printed lines that hold `part` in one shell, as if they were pasted.
+async fn pasted(demo: &Demo, parts: &[&str]) -> String {
+    let is_step =
+        |line: &&str| line.starts_with("  ") && parts.iter().any(|one| line.contains(one));
+    let script: String = demo.said.lines().filter(is_step).flat_map(|line| [line, "\n"]).collect();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).env_remove("SIDEGATE_CONFIG");
+    let output = spawn_blocking(move || shell.output()).await.unwrap().unwrap();
+    format!("{}{}", lossy(&output.stdout), lossy(&output.stderr))
+}
+
+#[tokio::test]
+async fn printed_steps_work_as_they_are_pasted() {
+    let deep = "with spaces & 'quotes'/".repeat(5);
+    for folder in ["", &deep] {
+        let demo = demo_below(folder).await;
+        let said = pasted(&demo, &["export ", "sidegate status", " explain --live "]).await;
+        assert!(said.contains("ALLOW   policy demo"), "{folder}: {said}");
+        assert!(said.contains("generation   1"), "{folder}: {said}");
+        let mut tunnel = demo.client().open("/websocket").await;
+        tunnel.expect_echo("hello").await;
+        pasted(&demo, &["printf "]).await;
+        tunnel.expect_close_with(1008, "network").await;
+        let host = demo.status().to_string();
+        let page = demo.client().at_clear(demo.status()).host(&host).get("/status").await;
+        page.expect(200);
+        assert!(page.text().contains("<h1"), "{}", page.text());
+        pasted(&demo, &["sed "]).await;
+        let is_open = async || demo.client().attempt("/websocket").await.status() == 101;
+        within("the end of the lock-out", async { while !is_open().await {} }).await;
     }
 }
 

@@ -87,7 +87,7 @@ async fn page_has_the_state_and_headers_against_everything_foreign() {
     page.expect_header("cache-control", "no-store");
     page.expect_header("cross-origin-resource-policy", "same-origin");
     let text = page.text();
-    for shown in ["127.0.0.0/24", ">chat<", ">route<", "Open tunnels", "1 client<", "http-equiv"] {
+    for shown in ["127.0.0.0/24", ">chat<", ">route<", "Open tunnels", "1 client;", "http-equiv"] {
         assert!(text.contains(shown), "no {shown} in {text}");
     }
     for foreign in ["http://www", "https://", "style=", "onclick", "<script>"] {

@@ -28,9 +28,10 @@ async function startDemo() {
       const [page] = said.match(/https:\/\/localhost:\d+\//) ?? [];
       const [list] = said.match(/[^\s'"`]+\.cidr/) ?? [];
       const [metrics] = said.match(/http:\/\/\S+\/metrics/) ?? [];
-      if (!page || !list || !metrics) return;
+      const [status] = said.match(/http:\/\/\S+\/status/) ?? [];
+      if (!page || !list || !metrics || !status) return;
       clearTimeout(late);
-      resolve({ page, list: path.resolve(place, list), metrics });
+      resolve({ page, list: path.resolve(place, list), metrics, status });
     };
     demo.stdout.on('data', read);
     demo.stderr.on('data', read);
@@ -57,8 +58,28 @@ async function shows(page, id, pattern, seconds = 10) {
   }
 }
 
+/// In both themes and on a narrow screen nothing is wider than the window. SYSTEM_SHOTS=DIR keeps pictures.
+async function looks(browser, url, name, prepare = async () => {}) {
+  for (const value of ['light', 'dark']) {
+    for (const width of [1280, 360]) {
+      const page = await browser.newPage();
+      await page.setViewport({ width, height: 800 });
+      await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value }]);
+      await page.goto(url);
+      await prepare(page);
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+      assert.ok(wide <= 0, `${name}, ${value} at ${width}: ${wide} px too wide`);
+      if (process.env.SYSTEM_SHOTS) {
+        fs.mkdirSync(process.env.SYSTEM_SHOTS, { recursive: true });
+        await page.screenshot({ path: path.join(process.env.SYSTEM_SHOTS, `${name}-${value}-${width}.png`), fullPage: true });
+      }
+      await page.close();
+    }
+  }
+}
+
 async function main() {
-  const { demo, page: url, list, metrics } = await startDemo();
+  const { demo, page: url, list, metrics, status } = await startDemo();
   const browser = await puppeteer.launch({
     executablePath: '/usr/bin/chromium',
     headless: true,
@@ -107,6 +128,14 @@ async function main() {
   assert.match(await text(page, 'body'), /Take the lines out/);
   await page.click('#open');
   await shows(page, '#state', /\b1006\b.*take the two lines out again/);
+  await looks(browser, url, 'demo-locked-out', async (page) => {
+    await page.click('#open');
+    await shows(page, '#state', /\b1006\b/);
+  });
+  // The live page of the demo names the line by which its reader is locked out.
+  await looks(browser, status, 'demo-status', (page) => shows(page, '#refused', /network[^]*demo\.cidr:[45]/));
+  await page.bringToFront();
+  figure('the status names the line of the lock-out');
   fs.writeFileSync(list, admitting);
   for (const deadline = Date.now() + 6000; !/\bopen\b/.test(await text(page, '#state')); ) {
     assert.ok(Date.now() < deadline, 'let in again once the lines are taken out');

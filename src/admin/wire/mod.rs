@@ -79,9 +79,9 @@ pub use self::reload::{RecentReload, ReloadAnswer, ReloadRequest};
 pub use self::report::{DiagnosticReport, Severity};
 pub use self::staged::{MAX_STAGED_BYTES, StagedFile, StagedFiles};
 pub use self::status::{
-    BackendStatus, CandidateStatus, CertificateStatus, LastOutcome, LastReload, ListStatus,
-    ListenerStatus, PolicyStatus, RouteCounts, RouteRates, RouteStatus, StatusAnswer,
-    StatusRequest, TrafficCount, TrafficRate, Warning,
+    BackendStatus, CandidateStatus, CertificateStatus, EXPIRY_WARNING_DAYS, LastOutcome,
+    LastReload, ListStatus, ListenerStatus, PolicyStatus, RouteCounts, RouteRates, RouteStatus,
+    StatusAnswer, StatusRequest, TrafficCount, TrafficRate, Warning,
 };
 pub use self::tunnel_selector::TunnelSelector;
 pub use self::tunnels::{

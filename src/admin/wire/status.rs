@@ -249,6 +249,9 @@ pub struct CandidateStatus {
     pub would_revoke: Option<u64>,
 }
 
+/// Days before its expiry from which a certificate is a warning, wherever it is shown.
+pub const EXPIRY_WARNING_DAYS: i64 = 14;
+
 /// A certificate that is served.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -28,11 +28,15 @@ const PAGE_POLICY: &str = include_str!("page.toml");
 /// The preferred ports, and how many further ones are tried.
 const HTTPS_PORT: u16 = 8443;
 const METRICS_PORT: u16 = 10464;
+const STATUS_PORT: u16 = 10564;
 const MAX_PORT_PROBES: u16 = 100;
 
 /// Validity of the certificate, in days. It is short, so that a forgotten demo doesn't stay
 /// trusted.
 const CERTIFICATE_DAYS: i32 = 7;
+
+/// Name of the admin socket.
+const SOCKET: &str = "sidegate.sock";
 
 /// Most bytes of a Unix socket's path (unix(7): 108 with the final NUL).
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -41,6 +45,8 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 pub struct DemoEnvironment {
     backend: Echo,
     folder: TempDir,
+    /// A folder with a short path for the admin socket. `None` means that `folder` has one.
+    short: Option<TempDir>,
     v6: bool,
 }
 
@@ -50,6 +56,8 @@ pub struct DemoPorts {
     pub https: u16,
     /// Port of the metrics listener.
     pub metrics: u16,
+    /// Port of the live page.
+    pub status: u16,
 }
 
 impl DemoEnvironment {
@@ -75,7 +83,11 @@ impl DemoEnvironment {
         let backend = Echo::start(PAGE.replace("{list}", &html_escaped(&list(path))))?;
         // Containers often have no ::1, and a listener there would keep the agent from starting.
         let v6 = is_free((Ipv6Addr::LOCALHOST, 0).into());
-        Ok(DemoEnvironment { backend, folder, v6 })
+        let is_deep = path.join(SOCKET).as_os_str().len() > MAX_SOCKET_PATH_BYTES;
+        let short = tempfile::Builder::new().prefix("sidegate-demo-").tempdir_in("/tmp");
+        // Without either, the demo does without the socket.
+        let short = short.ok().filter(|_| is_deep);
+        Ok(DemoEnvironment { backend, folder, short, v6 })
     }
 
     /// Finds free ports, and writes `sidegate.toml` and the policy with them.
@@ -85,21 +97,20 @@ impl DemoEnvironment {
                 && (!self.v6 || is_free((Ipv6Addr::LOCALHOST, port).into()))
         })?;
         let metrics = next_free(METRICS_PORT, |port| is_free((Ipv4Addr::LOCALHOST, port).into()))?;
-        let admin = self.folder().join("sidegate.sock");
-        let admin =
-            // TMPDIR may be deep. The demo then does without the socket.
-            if admin.as_os_str().len() > MAX_SOCKET_PATH_BYTES { "off" } else { "sidegate.sock" };
+        let status = next_free(STATUS_PORT, |port| is_free((Ipv4Addr::LOCALHOST, port).into()))?;
+        let admin = self.socket().map_or("off".into(), |path| path.display().to_string());
         let mut config = CONFIG
             .replace("{https}", &https.to_string())
             .replace("{metrics}", &metrics.to_string())
-            .replace("{admin}", admin)
+            .replace("{status}", &status.to_string())
+            .replace("{admin}", &admin)
             .replace("{backend}", &self.backend().to_string());
         if self.v6 {
             config.push_str(&format!(
                 "\n[[listener]]\nname   = \"public-v6\"\nlisten = \"[::1]:{https}\"\n"
             ));
         }
-        let ports = DemoPorts { https, metrics };
+        let ports = DemoPorts { https, metrics, status };
         fs::write(self.config(), config)?;
         fs::write(self.folder().join("policies/demo.toml"), ports.policy())?;
         Ok(ports)
@@ -108,6 +119,14 @@ impl DemoEnvironment {
     /// The temporary folder with all files of the demo.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Path of the admin socket, relative to the configuration if it is beside it. `None` means
+    /// that no folder has a path short enough.
+    fn socket(&self) -> Option<PathBuf> {
+        let short = self.short.as_ref().map(|folder| folder.path().join(SOCKET));
+        let is_short = self.folder().join(SOCKET).as_os_str().len() <= MAX_SOCKET_PATH_BYTES;
+        short.or_else(|| is_short.then(|| SOCKET.into()))
     }
 
     /// Path of the demo's `sidegate.toml`.
@@ -143,7 +162,9 @@ impl DemoPorts {
             true => String::new(),
             false => format!("Port {wanted} is taken: {got} instead.\n"),
         };
-        let all = told(HTTPS_PORT, self.https) + &told(METRICS_PORT, self.metrics);
+        let all = told(HTTPS_PORT, self.https)
+            + &told(METRICS_PORT, self.metrics)
+            + &told(STATUS_PORT, self.status);
         if all.is_empty() { all } else { all + "\n" }
     }
 }

@@ -67,15 +67,16 @@ fn fail(what: impl std::fmt::Display) -> Exit {
 /// screen of 80×24.
 fn greeting(stage: &DemoEnvironment, ports: &DemoPorts) -> String {
     let facts = facts(stage, ports);
-    let DemoPorts { https, .. } = ports;
+    let DemoPorts { https, status, .. } = ports;
     let (folder, list) = (shell_quoted(stage.folder()), shell_quoted(&stage.list()));
     let (program, version) = (program(), env!("CARGO_PKG_VERSION"));
     format!(
         "\
 {facts}
-Sidegate {version}, a demo. Open this page; the browser warns, go on all the same:
+Sidegate {version}, a demo. Open its page (the browser warns: go on) and its status:
 
   https://localhost:{https}/
+  http://127.0.0.1:{status}/status   live and read-only: tunnels, refusals, files
 
 Next steps, to paste into another terminal:
 
@@ -97,7 +98,7 @@ The log:
 
 /// The files, addresses and policy of the demo, above the next steps.
 fn facts(stage: &DemoEnvironment, ports: &DemoPorts) -> String {
-    let DemoPorts { https, metrics, .. } = ports;
+    let DemoPorts { https, metrics, status } = ports;
     let (folder, list, backend) =
         (stage.folder().display(), stage.list().display().to_string(), stage.backend());
     let authority = shell_quoted(&stage.authority());
@@ -109,6 +110,7 @@ fn facts(stage: &DemoEnvironment, ports: &DemoPorts) -> String {
 {taken}  page       https://localhost:{https}/
   WebSocket  wss://localhost:{https}/websocket, an echo: the backend is at http://{backend}
   metrics    http://127.0.0.1:{metrics}/metrics
+  status     http://127.0.0.1:{status}/status
   files      {folder} (removed at the end)
   list       {list}
   authority  made a moment ago; its key was never written down, so it signs nothing else

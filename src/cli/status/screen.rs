@@ -7,14 +7,11 @@ use crate::cli::output::count_u64;
 use crate::cli::status::format::{bytes, day, duration, number, rate, timestamp};
 use crate::cli::status::table::{Row, Tone, paint, table};
 use sidegate::admin::wire::{
-    BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, LastOutcome, LastReload,
-    ListStatus, ListenerProtocol, ListenerStatus, PendingStatus, ReloadCause, RouteRates,
-    RouteStatus, StatusAnswer,
+    BackendStatus, CandidateStatus, CertificateStatus, DiagnosticReport, EXPIRY_WARNING_DAYS,
+    LastOutcome, LastReload, ListStatus, ListenerProtocol, ListenerStatus, PendingStatus,
+    ReloadCause, RouteRates, RouteStatus, StatusAnswer,
 };
 use sidegate::observe::printable;
-
-/// Days before its expiry from which a certificate is highlighted.
-const EXPIRY_WARNING_DAYS: i64 = 14;
 
 /// The text of all sections that have content.
 pub fn screen(status: &StatusAnswer, color: bool) -> String {

@@ -8,11 +8,9 @@ use crate::cli::status::table::Tone;
 use crate::cli::top::table::PanelTable;
 use crate::cli::top::text::TextPiece;
 use sidegate::admin::wire::{
-    BusyClient, CandidateHits, DiagnosticReport, OverviewAnswer, RouteActivity, Severity, Time,
+    BusyClient, CandidateHits, DiagnosticReport, EXPIRY_WARNING_DAYS, OverviewAnswer,
+    RouteActivity, Severity, Time,
 };
-
-/// Days before its expiry from which a certificate is a warning.
-const EXPIRY_WARNING_DAYS: i64 = 14;
 
 /// A table of the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

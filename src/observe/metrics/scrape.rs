@@ -25,7 +25,7 @@ use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::snapshot::listener::Protocol;
 use crate::sync::lock;
-use crate::tunnels::Tunnels;
+use crate::tunnels::LiveEntry;
 use crate::tunnels::budget::Budgets;
 
 /// An entry counts as lapsing if it expires within this time.
@@ -59,9 +59,14 @@ impl Metrics {
         connections(self)
     }
 
-    /// The totals of each route of `snapshot`, in the order written.
-    pub fn totals(&self, snapshot: &Snapshot, tunnels: &Tunnels) -> Vec<(Arc<str>, RouteTotals)> {
-        totals(self, snapshot, tunnels)
+    /// The totals of each route of `snapshot`, in the order written. `entries` are all open
+    /// tunnels.
+    pub fn totals(
+        &self,
+        snapshot: &Snapshot,
+        entries: &[Arc<LiveEntry>],
+    ) -> Vec<(Arc<str>, RouteTotals)> {
+        totals(self, snapshot, entries)
     }
 
     /// The sums of all threads. Those of removed routes and listeners are included, so that no sum
@@ -78,13 +83,13 @@ impl Metrics {
 fn totals(
     metrics: &Metrics,
     snapshot: &Snapshot,
-    tunnels: &Tunnels,
+    entries: &[Arc<LiveEntry>],
 ) -> Vec<(Arc<str>, RouteTotals)> {
     let totals = metric_totals(metrics);
     let mut open: HashMap<Arc<str>, u64> = HashMap::new();
     // Counted in the table of tunnels: a reload may move a tunnel to another route, while its
     // counters stay with the route that opened it.
-    for entry in tunnels.entries() {
+    for entry in entries {
         *open.entry(Arc::clone(&entry.route().name)).or_default() += 1;
     }
     let of = |route: &Arc<str>| {

@@ -64,7 +64,7 @@ fn all(overview: &OverviewAnswer) -> [Series; 4] {
             name: "Open tunnels",
             unit: "open tunnels",
             now: count(overview.tunnels),
-            note: format!("from {}", counted(overview.client_count, "client")),
+            note: holders(overview),
             of: |point| point.tunnels as f64,
             shown: |tunnels| count(tunnels as u64),
         },
@@ -73,7 +73,7 @@ fn all(overview: &OverviewAnswer) -> [Series; 4] {
             name: "Opened each second",
             unit: "opened each second",
             now: now(|rates| rates.opened, rate),
-            note: counted(overview.exchanges, "open plain request"),
+            note: arrivals(overview),
             of: |point| point.rates.opened,
             shown: rate,
         },
@@ -96,6 +96,19 @@ fn all(overview: &OverviewAnswer) -> [Series; 4] {
             shown: bytes,
         },
     ]
+}
+
+/// The clients of the open tunnels, and the plain requests beside them.
+fn holders(overview: &OverviewAnswer) -> String {
+    let clients = counted(overview.client_count, "client");
+    format!("from {clients}; {}", counted(overview.exchanges, "open plain request"))
+}
+
+/// What came beside the tunnels, each second. Empty means not yet known.
+fn arrivals(overview: &OverviewAnswer) -> String {
+    let Some(rates) = &overview.rates else { return String::new() };
+    let [connections, plain] = [rates.connections, rates.plain].map(rate);
+    format!("{connections} connections, {plain} plain requests")
 }
 
 fn figure(series: &Series, history: &[ActivityPoint], now: Time) -> Markup {

@@ -4,10 +4,9 @@ use maud::{Markup, html};
 
 use super::table::{Column, numbers, table, words};
 use super::text::{Foreign, count, counted, moment, or_dash, span, until};
-use crate::admin::wire::{BackendStatus, BanStatus, CertificateStatus, OverviewAnswer};
-
-/// Days before its expiry from which a certificate is marked.
-const EXPIRY_DAYS: i64 = 14;
+use crate::admin::wire::{
+    BackendStatus, BanStatus, CertificateStatus, EXPIRY_WARNING_DAYS, OverviewAnswer,
+};
 
 /// The backends, with the broken ones first.
 pub fn backends(overview: &OverviewAnswer) -> Markup {
@@ -50,7 +49,7 @@ pub fn certificates(overview: &OverviewAnswer) -> Markup {
         vec![
             html! { code { (Foreign(&one.chain)) } },
             html! {
-                @if one.days_left < EXPIRY_DAYS { strong.bad { (one.days_left) } }
+                @if one.days_left < EXPIRY_WARNING_DAYS { strong.bad { (one.days_left) } }
                 @else { (one.days_left) }
             },
             moment(one.not_after, overview.now),
