@@ -27,6 +27,7 @@ pub mod addresses;
 pub mod admin;
 mod agent;
 pub mod close;
+pub mod connect_fault;
 pub mod control;
 pub mod data;
 pub mod lifecycle;

@@ -11,7 +11,7 @@ const ROWS: [&[&str]; 13] = [
     &["refusal", "close", "sync", "trace_context"],
     &["policy"],
     &["snapshot"],
-    &["addresses", "lifecycle", "socket_file"],
+    &["addresses", "connect_fault", "lifecycle", "socket_file"],
     &["tunnels"],
     &["observe"],
     &["data", "control"],

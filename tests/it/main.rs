@@ -20,6 +20,7 @@ mod cli;
 mod close;
 mod collapse;
 mod cookbook;
+mod crowdsec;
 mod deadlines;
 mod demo;
 mod difference;

@@ -4,13 +4,17 @@ A Local API of its own: configuration, database and port are those of this place
 central API.
 """
 
+import socket
+import socketserver
 import sqlite3
+import threading
 import time
 
 from banned import Named, echoes, expect_banned
-from harness import SIDEGATE, Place, await_that, figure, free_port, listening, need, note, run
+from harness import SIDEGATE, Authority, Place, await_that, environment, figure, free_port, listening, need, note, replace, run
 
-KEY = "a-key-of-this-suite"
+KEY_IN_FILE = 'key = { file = "crowdsec.key" }'
+KEY, NEXT_KEY = "a-key-of-this-suite", "the-key-after-it"
 ATTACKER, RANGED, SIXTH, NEIGHBOUR = "198.51.100.66", "198.51.100.130", "2001:db8::66", "192.0.2.7"
 OFFICE = "192.0.2.200"
 MANY = 100_000
@@ -39,18 +43,23 @@ db_config:
   db_path: {dir}/crowdsec.db
 api:
   client:
+    insecure_skip_verify: true
     credentials_path: {dir}/client.yaml
   server:
     listen_uri: 127.0.0.1:{port}
     profiles_path: {dir}/profiles.yaml
     trusted_ips: [127.0.0.1]
-prometheus:
+{tls}prometheus:
   enabled: false
 """
 PROFILE = """name: default
 filters: ["Alert.Remediation == true"]
 decisions: [{ type: ban, duration: 4h }]
 on_success: break
+"""
+TLS = """    tls:
+      cert_file: {pem}
+      key_file: {pem}
 """
 
 
@@ -60,13 +69,24 @@ class Lapi:
     def __init__(self, place):
         self.place, self.port, self.count = place, free_port(), 0
         self.dir = place.dir / "crowdsec"
-        self.config = place.write("crowdsec/config.yaml", CONFIG.format(dir=self.dir, port=self.port))
+        self.config = self.writes(tls="")
         place.write("crowdsec/simulation.yaml", "simulation: off\n")
         place.write("crowdsec/profiles.yaml", PROFILE)
         place.write("crowdsec/hub/.index.json", "{}")
         url = f"http://127.0.0.1:{self.port}"
         self.does("machines", "add", "suite", "--password", "suite", "--url", url, "--file", self.dir / "client.yaml")
         self.does("bouncers", "add", "sidegate", "--key", KEY)
+        self.start()
+
+    def writes(self, tls):
+        return self.place.write("crowdsec/config.yaml", CONFIG.format(dir=self.dir, port=self.port, tls=tls))
+
+    def answers(self, scheme, tls=""):
+        """Restarts it, in the clear or over TLS; its commands follow."""
+        self.process.end()
+        self.writes(tls)
+        client = self.dir / "client.yaml"
+        client.write_text(client.read_text().replace("https:", "http:").replace("http:", f"{scheme}:"))
         self.start()
 
     def start(self):
@@ -82,6 +102,11 @@ class Lapi:
         scope = "--range" if "/" in value else "--ip"
         self.does("decisions", "add", scope, value, "--type", kind, *more)
 
+    def ids(self, value):
+        """The numbers of all decisions on this value, ended ones too, in their order."""
+        with sqlite3.connect(self.dir / "crowdsec.db") as database:
+            return [row[0] for row in database.execute("SELECT id FROM decisions WHERE value = ? ORDER BY id", (value,))]
+
     def forgets(self, value):
         self.does("decisions", "delete", "--range" if "/" in value else "--ip", value)
 
@@ -94,13 +119,29 @@ class Bouncing(Named):
         self.policy("open", TESTED)
         key = place.write("etc/crowdsec.key", KEY + "\n")
         key.chmod(0o600)
-        self.table = (
-            f'\n[crowdsec]\nurl = "http://127.0.0.1:{lapi.port}"\nkey = {{ file = "crowdsec.key" }}\n'
-            'interval = "1s"\nmax_age = "3s"\nmax_revoked = "60%"\n'
-        )
-        self.base = self.settings
-        self.settings = self.base + self.table
+        self.lapi, self.base, self.key_file = lapi, self.settings, key
+        self.settings = self.base + self.table()
         self.run()
+
+    def table(self, url=None, more=""):
+        url = url or f"http://127.0.0.1:{self.lapi.port}"
+        return f'\n[crowdsec]\nurl = "{url}"\n{more or KEY_IN_FILE}\ninterval = "1s"\nmax_age = "3s"\nmax_revoked = "60%"\n'
+
+    def polls(self, url=None, more=""):
+        """Polls this URL from now on, with these keys."""
+        self.settings = self.base + self.table(url, more)
+        replace(self.config, self.toml())
+        self.reload()
+
+    def silent(self):
+        """What the status says of an API that does not answer; empty where it does."""
+        return next((line for line in self.says("status").splitlines() if "has not answered" in line), "")
+
+    def awaits_fault(self, text):
+        await_that(f"the status says: {text}", lambda: text in self.silent(), 15, 0.2)
+
+    def awaits_answer(self):
+        await_that("the API answers again", lambda: not self.silent(), 15, 0.2)
 
     def crowdsec_bans(self):
         return self.metric("bans", origin="crowdsec")
@@ -141,22 +182,51 @@ def what_must_not_be_hit_goes_on(sidegate, lapi, neighbour):
     lapi.decides("127.0.0.1")
     lapi.decides(OFFICE)
     lapi.decides("203.0.113.77", kind="captcha")
+    lapi.decides("203.0.113.77", kind="throttle")
+    for scope, value in (("Country", "DE"), ("AS", "64500"), ("username", "root")):
+        lapi.does("decisions", "add", "--scope", scope, "--value", value, "--type", "ban", "--duration", "1h")
     await_that("wide ones are counted", lambda: sidegate.refused("wide") == 2)
     await_that("a contradicted test is counted", lambda: sidegate.refused("test") == 1)
     # 127.0.0.1 is loopback, and a listed peer as well: loopback is looked at first.
     await_that("loopback is counted", lambda: sidegate.refused("loopback") == 1)
-    await_that("a captcha is counted", lambda: sidegate.refused("type") == 1)
+    await_that("a captcha and a throttle are counted", lambda: sidegate.refused("type") == 2)
+    await_that("scopes are counted", lambda: sidegate.refused("scope") == 3)
     need(sidegate.crowdsec_bans() == 0, "nothing is banned")
     echoes(neighbour)
     echoes(sidegate.opens(OFFICE))
     shown = sidegate.says("bans", "--refused")
-    for part in ("range:0.0.0.0/0 (wide)", 'test "office"', "(loopback)", "203.0.113.77 (type)"):
+    for part in ("range:0.0.0.0/0 (wide)", 'test "office"', "(loopback)", "captcha ip:203.0.113.77 (type)", "as:64500 (scope)"):
         need(part in shown, f"`sidegate bans --refused` shows {part}: {shown}")
     log = sidegate.process.err.read_text()
     need(log.count('"decision":"range:0.0.0.0/0"') == 1, "a refused decision is logged once")
     for value in ("0.0.0.0/0", "::/0", "127.0.0.1", OFFICE, "203.0.113.77"):
         lapi.forgets(value)
-    await_that("they are gone", lambda: sidegate.refused("wide") == 0)
+    lapi.does("decisions", "delete", "--all")
+    await_that("they are gone", lambda: sidegate.refused("wide") + sidegate.refused("scope") == 0)
+
+
+def several_decisions_of_one_address(sidegate, lapi):
+    """A ban ends with the last decision to ban, whatever else was decided of its address."""
+    banned = lambda: sidegate.crowdsec_bans() == 1
+    lapi.decides(ATTACKER, more=("--duration", "2h"))
+    lapi.decides(ATTACKER, kind="captcha", more=("--duration", "4h"))
+    await_that("both are known", lambda: banned() and sidegate.refused("type") == 1)
+    lapi.decides(ATTACKER, more=("--duration", "3h"))
+    first, captcha, longer = lapi.ids(ATTACKER)[-3:]
+    await_that("the longer one is shown", lambda: f"decision {longer} of" in sidegate.says("bans"))
+    lapi.does("decisions", "delete", "--id", longer)
+    await_that("the shorter one holds", lambda: f"decision {first} of" in sidegate.says("bans"))
+    need(sidegate.opens(ATTACKER) is None, "the address is banned on")
+    lapi.does("decisions", "delete", "--id", captcha)
+    await_that("the captcha is gone", lambda: sidegate.refused("type") == 0)
+    need(banned() and sidegate.opens(ATTACKER) is None, "the ban is not")
+    lapi.does("decisions", "delete", "--id", first)
+    echoes(await_that("it is let in again", lambda: sidegate.opens(ATTACKER), 15, 0.2))
+    # Ends by itself, without a deletion.
+    lapi.decides(ATTACKER, more=("--duration", "3s"))
+    await_that("it is banned", banned)
+    echoes(await_that("its time is over", lambda: sidegate.opens(ATTACKER), 15, 0.2))
+    note("of several decisions the longest ban holds")
 
 
 def operator_lifts(sidegate, lapi):
@@ -200,8 +270,11 @@ def poll_is_held(sidegate, lapi):
 def api_goes_away(sidegate, lapi):
     """Bans outlast the API, with a warning; a restart of Sidegate keeps them as well."""
     lapi.decides(ATTACKER)
-    await_that("it is banned", lambda: sidegate.opens(ATTACKER) is None)
+    lapi.decides(SIXTH)
+    await_that("both are banned", lambda: sidegate.crowdsec_bans() == 2)
     lapi.process.end()
+    with sqlite3.connect(lapi.dir / "crowdsec.db") as database:
+        database.execute("DELETE FROM decisions WHERE value = ?", (SIXTH,))
     await_that("the status warns", lambda: "has not answered" in sidegate.says("status"), 15, 0.3)
     need(sidegate.ready(), "it is ready all the same")
     need("has not answered" in sidegate.ask_metrics("readyz")[1], "/readyz has the detail")
@@ -211,14 +284,82 @@ def api_goes_away(sidegate, lapi):
     need(KEY not in log, "the key is in no line of the log")
     sidegate.process.end()
     sidegate.name = "sidegate-again"
-    sidegate.run()
+    # As systemd passes it, from now on.
+    replace(sidegate.key_file, "not-the-key\n")
+    sidegate.place.write("credentials/lapi", KEY + "\n")
+    sidegate.settings = sidegate.base + sidegate.table(more='key = { credential = "lapi" }')
+    with environment(CREDENTIALS_DIRECTORY=str(sidegate.place.dir / "credentials")):
+        sidegate.run()
     need(sidegate.opens(ATTACKER) is None, "it holds after a restart without the API")
     lapi.start()
-    await_that("the API answers again", lambda: "has not answered" not in sidegate.says("status"), 15, 0.3)
-    need(sidegate.opens(ATTACKER) is None, "it still holds")
+    sidegate.awaits_answer()
+    echoes(await_that("a decision that was deleted meanwhile ends", lambda: sidegate.opens(SIXTH), 15, 0.2))
+    need(sidegate.opens(ATTACKER) is None, "the other still holds")
+    note("bans outlast the API and a restart, deleted ones do not")
+
+
+def key_changes(sidegate, lapi):
+    """A wrong key is named and changes no ban; a rotated one is used at once."""
+    sidegate.polls()
+    sidegate.awaits_fault("refuses the key (403)")
+    need(sidegate.opens(ATTACKER) is None, "the ban holds on")
+    lapi.does("bouncers", "add", "next", "--key", NEXT_KEY)
+    lapi.does("bouncers", "delete", "sidegate")
+    replace(sidegate.key_file, NEXT_KEY + "\n")
+    sidegate.key_file.chmod(0o600)
+    sidegate.awaits_answer()
+    note("a rotated key is used at once")
+
+
+class Relay(socketserver.ThreadingUnixStreamServer):
+    """A Unix socket that leads to a TCP port: this version of CrowdSec listens at none itself."""
+
+    daemon_threads = True
+
+    def __init__(self, path, port):
+        self.port = port
+        super().__init__(str(path), Relayed)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Relayed(socketserver.BaseRequestHandler):
+    def handle(self):
+        with socket.create_connection(("127.0.0.1", self.server.port)) as api:
+            threading.Thread(target=self.relay, args=(self.request, api), daemon=True).start()
+            self.relay(api, self.request)
+
+    def relay(self, source, target):
+        try:
+            while piece := source.recv(65536):
+                target.sendall(piece)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # the other side has closed
+
+
+def other_ways_to_the_api(sidegate, lapi):
+    """TLS of a private authority, and a Unix socket. An API that cannot be trusted changes nothing."""
+    authority = Authority(sidegate.place)
+    pem = authority.issue("lapi", "IP:127.0.0.1")
+    lapi.answers("https", TLS.format(pem=pem))
+    url, trusting = f"https://127.0.0.1:{lapi.port}", f'{KEY_IN_FILE}\nca = "{authority.ca}"'
+    sidegate.polls(url)
+    sidegate.awaits_fault("its certificate is not signed by a trusted CA")
+    need(sidegate.opens(ATTACKER) is None, "the ban holds on")
+    sidegate.polls(url.replace("127.0.0.1", "localhost"), trusting)
+    sidegate.awaits_fault("its certificate is for 127.0.0.1, not for localhost")
+    sidegate.polls(url, trusting)
+    sidegate.awaits_answer()
     lapi.forgets(ATTACKER)
-    echoes(await_that("it is let in again", lambda: sidegate.opens(ATTACKER), 15, 0.2))
-    note("bans outlast the API and a restart")
+    echoes(await_that("a deletion comes over TLS", lambda: sidegate.opens(ATTACKER), 15, 0.2))
+    lapi.answers("http")
+    relay = Relay(sidegate.place.dir / "lapi.sock", lapi.port)
+    sidegate.polls(f"unix:{relay.server_address}")
+    lapi.decides(ATTACKER)
+    await_that("a decision comes by the socket", lambda: sidegate.opens(ATTACKER) is None)
+    lapi.forgets(ATTACKER)
+    sidegate.polls()
+    note("TLS and Unix sockets reach the API")
 
 
 def many(sidegate, lapi):
@@ -267,7 +408,10 @@ def main():
         operator_lifts(sidegate, lapi)
         neighbour.connection.close()
         poll_is_held(sidegate, lapi)
+        several_decisions_of_one_address(sidegate, lapi)
         api_goes_away(sidegate, lapi)
+        key_changes(sidegate, lapi)
+        other_ways_to_the_api(sidegate, lapi)
         many(sidegate, lapi)
         table_is_removed(sidegate)
 

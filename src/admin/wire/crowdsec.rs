@@ -79,7 +79,7 @@ pub struct RefusedDecisions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RefusedDecisionReport {
-    /// Scope and value, like `range:0.0.0.0/0`.
+    /// Scope and value, like `range:0.0.0.0/0`, behind the type if that is not `ban`.
     pub decision: String,
     /// Its number in the database of the Local API.
     pub id: i64,

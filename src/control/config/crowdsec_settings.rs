@@ -102,6 +102,27 @@ impl fmt::Debug for ApiKey {
 }
 
 #[cfg(test)]
+impl CrowdsecSettings {
+    /// Settings with the defaults, for an API in the clear at this port.
+    pub fn at_port(port: u16) -> CrowdsecSettings {
+        CrowdsecSettings {
+            url: format!("http://127.0.0.1:{port}").into(),
+            address: LapiAddress::Tcp { host: "127.0.0.1".into(), port, tls: None },
+            host: format!("127.0.0.1:{port}").into(),
+            path: "".into(),
+            key: ApiKey::new("a-key".into()),
+            key_source: KeySource::File("crowdsec.key".into()),
+            ca: None,
+            interval: Duration::from_secs(10),
+            max_age: Duration::from_secs(300),
+            widest_v4: 16,
+            widest_v6: 32,
+            max_revoked: ShareOrCount::Percent(20),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -3,7 +3,9 @@
 //! Large sets are parsed and judged on a blocking thread, so that the control plane goes on.
 
 use std::collections::BTreeMap;
+use std::future::{self, Future};
 use std::mem;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::control::bans::BanKeeper;
 use crate::control::config::CrowdsecSettings;
 use crate::control::config::fs_executor::FsExecutor;
-use crate::control::crowdsec::client;
+use crate::control::crowdsec::client::{self, RequestFault};
 use crate::control::crowdsec::decision::StreamUpdate;
 use crate::control::crowdsec::file::{FILE, MAX_BYTES, decode, encode};
 use crate::control::crowdsec::reason::UnappliedReason;
@@ -115,6 +117,26 @@ pub struct Bouncer {
     wake: Notify,
 }
 
+/// A request to the API that has not been answered.
+struct PendingPoll {
+    /// Whether it requests all decisions.
+    is_whole: bool,
+    outcome: Pin<Box<dyn Future<Output = Result<Bytes, RequestFault>> + Send>>,
+}
+
+/// An answer of the API.
+struct PollAnswer {
+    body: Bytes,
+    /// Whether it has all decisions.
+    is_whole: bool,
+}
+
+/// What a poll has brought.
+struct PollOutcome {
+    is_whole: bool,
+    answer: Result<Bytes, RequestFault>,
+}
+
 /// What the task keeps between its turns.
 struct BouncerProgress {
     store: DecisionStore,
@@ -122,6 +144,10 @@ struct BouncerProgress {
     settings: Option<Arc<CrowdsecSettings>>,
     /// Whether the store has all decisions of the API at `settings`.
     is_synced: bool,
+    /// The request that is on its way. `None` means that none is.
+    pending: Option<PendingPoll>,
+    /// The outcome of the last request, until a turn takes it.
+    outcome: Option<PollOutcome>,
     next_poll: Instant,
     next_whole: Instant,
     /// Number of the generation by whose tests and peers the decisions are judged.
@@ -131,6 +157,54 @@ struct BouncerProgress {
     /// Refused decisions that are in the log already.
     logged: std::collections::HashSet<(i64, Box<str>)>,
     is_late: bool,
+}
+
+impl BouncerProgress {
+    /// Begins with the decisions that were kept. The API is polled at once.
+    fn new(store: DecisionStore) -> BouncerProgress {
+        let now = Instant::now();
+        BouncerProgress {
+            store,
+            settings: None,
+            is_synced: false,
+            pending: None,
+            outcome: None,
+            next_poll: now,
+            next_whole: now,
+            generation: 0,
+            next_write: now,
+            is_written: true,
+            logged: Default::default(),
+            is_late: false,
+        }
+    }
+
+    /// Takes over the settings in force now. New ones are tried at once.
+    fn take_settings(&mut self, settings: &Arc<CrowdsecSettings>) {
+        let before = self.settings.replace(Arc::clone(settings));
+        if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, settings)) {
+            return;
+        }
+        if self.pending.is_some() || before.is_none_or(|before| before.url != settings.url) {
+            self.forget_request();
+        }
+        self.next_poll = Instant::now();
+    }
+
+    /// Drops the request that is on its way. The API counts its changes as delivered, so the next
+    /// request is for all decisions.
+    fn forget_request(&mut self) {
+        (self.pending, self.outcome) = (None, None);
+        self.is_synced = false;
+    }
+}
+
+/// Waits for the answer of the pending request, if there is one, and removes it.
+async fn poll_outcome(pending: &mut Option<PendingPoll>) -> PollOutcome {
+    let Some(PendingPoll { is_whole, outcome }) = pending else { return future::pending().await };
+    let (is_whole, answer) = (*is_whole, outcome.await);
+    *pending = None;
+    PollOutcome { is_whole, answer }
 }
 
 impl BouncerReport {
@@ -215,24 +289,15 @@ impl Bouncer {
 
     /// Polls the API while `[crowdsec]` is configured, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let now = Instant::now();
-        let mut progress = BouncerProgress {
-            is_written: true,
-            store: mem::take(&mut *lock(&self.kept)),
-            settings: None,
-            is_synced: false,
-            next_poll: now,
-            next_whole: now,
-            generation: 0,
-            next_write: now,
-            logged: Default::default(),
-            is_late: false,
-        };
+        let mut progress = BouncerProgress::new(mem::take(&mut *lock(&self.kept)));
         while stop.run_until_cancelled(self.turn(&mut progress)).await.is_some() {
+            let BouncerProgress { pending, outcome, .. } = &mut progress;
             let waits = async {
                 tokio::select! {
                     () = self.wake.notified() => {}
                     () = sleep(LOOK_INTERVAL) => {}
+                    // An API that hangs must not delay the orders of operators.
+                    done = poll_outcome(pending) => *outcome = Some(done),
                 }
             };
             if stop.run_until_cancelled(waits).await.is_none() {
@@ -245,14 +310,7 @@ impl Bouncer {
     async fn turn(&self, progress: &mut BouncerProgress) {
         let settings = self.deps.config_status.settings.load().crowdsec.clone();
         let Some(settings) = settings else { return self.leave(progress).await };
-        let before = progress.settings.replace(Arc::clone(&settings));
-        if before.as_ref().is_none_or(|before| before.url != settings.url) {
-            progress.is_synced = false;
-        }
-        if before.is_none_or(|before| !Arc::ptr_eq(&before, &settings)) {
-            // A new key or URL is tried at once.
-            progress.next_poll = Instant::now();
-        }
+        progress.take_settings(&settings);
         let generation = self.deps.live.load().generation;
         let mut has_changed = mem::replace(&mut progress.generation, generation) != generation;
         let lifted = mem::take(&mut *lock(&self.lifted));
@@ -262,16 +320,16 @@ impl Bouncer {
         }
         has_changed |= self.is_accepted.load(Ordering::SeqCst);
         has_changed |= progress.store.prune(Timestamp::now());
-        let mut answer = None;
-        if progress.next_poll <= Instant::now() {
-            progress.is_synced &= progress.next_whole > Instant::now();
-            answer = self.poll(&settings, !progress.is_synced).await;
-            // An API that was away may have another database.
-            progress.is_synced &= answer.is_some();
-            progress.next_poll = Instant::now() + settings.interval;
+        if has_changed {
+            // Apart from an answer: operators accept what they have seen.
+            self.apply(progress, &settings, None).await;
         }
-        if has_changed || answer.is_some() {
-            self.apply(progress, &settings, answer).await;
+        if let Some(outcome) = progress.outcome.take() {
+            self.end_poll(progress, &settings, outcome).await;
+        }
+        if progress.pending.is_none() && progress.next_poll <= Instant::now() {
+            progress.is_synced &= progress.next_whole > Instant::now();
+            progress.pending = Some(self.begin_poll(&settings, !progress.is_synced));
         }
         self.warn_if_late(progress);
         let is_due = progress.store.len() <= MAX_SMALL || progress.next_write <= Instant::now();
@@ -281,37 +339,51 @@ impl Bouncer {
         self.tell_metrics();
     }
 
-    /// Polls the API. `None` means that it failed, which the report says.
-    async fn poll(&self, settings: &CrowdsecSettings, is_whole: bool) -> Option<Bytes> {
-        let outcome = client::decisions(settings, is_whole, &self.deps.tracker).await;
-        self.deps.metrics.crowdsec_polled(outcome.is_ok());
-        let (answer, fault) = match outcome {
-            Ok(answer) => (Some(answer), None),
-            Err(fault) => (None, Some(fault.to_string())),
-        };
+    /// Makes the request of a poll. It is sent as the result is polled.
+    fn begin_poll(&self, settings: &Arc<CrowdsecSettings>, is_whole: bool) -> PendingPoll {
         self.change_report(|report| {
             report.url = Some(settings.url.clone());
             report.max_age = settings.max_age;
-            report.fault = fault;
         });
-        answer
+        let (settings, tracker) = (Arc::clone(settings), self.deps.tracker.clone());
+        let outcome = async move { client::decisions(&settings, is_whole, &tracker).await };
+        PendingPoll { is_whole, outcome: Box::pin(outcome) }
     }
 
-    /// Takes an answer over, judges all decisions, and puts them in force.
+    /// Takes over what a poll has brought. The report says how it failed.
+    async fn end_poll(
+        &self,
+        progress: &mut BouncerProgress,
+        settings: &CrowdsecSettings,
+        outcome: PollOutcome,
+    ) {
+        let PollOutcome { is_whole, answer } = outcome;
+        progress.next_poll = Instant::now() + settings.interval;
+        self.deps.metrics.crowdsec_polled(answer.is_ok());
+        let fault = answer.as_ref().err().map(ToString::to_string);
+        self.change_report(|report| report.fault = fault);
+        match answer {
+            Ok(body) => self.apply(progress, settings, Some(PollAnswer { body, is_whole })).await,
+            // An API that was away may have another database.
+            Err(_) => progress.is_synced = false,
+        }
+    }
+
+    /// Takes an answer over if there is one, judges all decisions, and puts them in force.
     async fn apply(
         &self,
         progress: &mut BouncerProgress,
         settings: &CrowdsecSettings,
-        answer: Option<Bytes>,
+        answer: Option<PollAnswer>,
     ) {
         let (mut store, gate) = (mem::take(&mut progress.store), gate(&self.deps, settings));
-        let is_whole = !progress.is_synced;
+        let is_whole = answer.as_ref().is_some_and(|answer| answer.is_whole);
         let work = move || {
             let mut fault = None;
             let mut has_changed = answer.is_none();
             let is_answered = answer.is_some();
-            if let Some(answer) = answer {
-                match StreamUpdate::parse(&answer, Timestamp::now()) {
+            if let Some(PollAnswer { body, is_whole }) = answer {
+                match StreamUpdate::parse(&body, Timestamp::now()) {
                     Ok(update) => has_changed = store.update(update, is_whole),
                     Err(error) => fault = Some(error.0),
                 }
@@ -340,12 +412,12 @@ impl Bouncer {
             });
         }
         if let Some(judged) = judged {
-            self.put_in_force(progress, settings, judged).await;
+            self.put_in_force(progress, settings, judged);
         }
     }
 
     /// Replaces the bans of CrowdSec, unless too many tunnels would end.
-    async fn put_in_force(
+    fn put_in_force(
         &self,
         progress: &mut BouncerProgress,
         settings: &CrowdsecSettings,
@@ -373,7 +445,14 @@ impl Bouncer {
             let report = self.report();
             report.warnings(Timestamp::now()).iter().for_each(|what| tracing::error!("{what}"));
         }
+        // Held until they are replaced: an operator may lift a ban since the decisions were judged,
+        // and notes it here first.
+        let lifted = lock(&self.lifted);
+        if !lifted.is_empty() {
+            bans = bans.iter().filter(|ban| !lifted.contains(&ban.target)).cloned().collect();
+        }
         self.deps.keeper.replace_crowdsec(bans);
+        drop(lifted);
         progress.is_written = false;
     }
 
@@ -400,7 +479,8 @@ impl Bouncer {
         let count = self.deps.keeper.bans().of(BanOrigin::Crowdsec).len();
         tracing::info!(bans = count, "CrowdSec is configured no more: its bans are lifted");
         progress.store = DecisionStore::default();
-        (progress.is_synced, progress.is_written) = (false, false);
+        progress.forget_request();
+        progress.is_written = false;
         progress.logged.clear();
         self.report.store(Arc::new(BouncerReport::default()));
         self.deps.metrics.crowdsec(None);
@@ -535,5 +615,28 @@ fn log_changes(before: &TargetBans, next: &TargetBans) {
             let bans = changed.len() - MAX_LINES;
             tracing::info!(bans, source = BanOrigin::Crowdsec.word(), "{what}: and others");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn request_that_new_settings_drop_is_followed_by_one_for_all() {
+        let settings = || Arc::new(CrowdsecSettings::at_port(1));
+        let (first, mut progress) = (settings(), BouncerProgress::new(DecisionStore::default()));
+        progress.take_settings(&first);
+        progress.is_synced = true;
+        progress.take_settings(&first);
+        progress.take_settings(&settings());
+        assert!(progress.is_synced, "no request was on its way");
+        let outcome = Box::pin(future::pending());
+        progress.pending = Some(PendingPoll { is_whole: false, outcome });
+        progress.take_settings(&settings());
+        assert!(progress.pending.is_none() && !progress.is_synced);
+        progress.is_synced = true;
+        progress.take_settings(&Arc::new(CrowdsecSettings::at_port(2)));
+        assert!(!progress.is_synced, "the decisions of another API");
     }
 }

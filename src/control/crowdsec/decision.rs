@@ -3,11 +3,14 @@
 //! Pure: bytes to decisions. Which of them are applied is not decided here.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::control::crowdsec::reason::UnappliedReason;
@@ -16,6 +19,9 @@ use crate::policy::network::fold;
 
 /// Most characters of a scenario that are kept.
 const MAX_SCENARIO: usize = 200;
+
+/// Most characters of the reason why an answer cannot be read.
+const MAX_FAULT: usize = 200;
 
 /// An answer of the stream.
 #[derive(Debug, Default)]
@@ -29,7 +35,8 @@ pub struct StreamUpdate {
 /// One decision of the Local API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrowdsecDecision {
-    /// Scope and value: the API sends the longest decision of each alone.
+    /// Scope and value, behind the type if that is not `ban`: of decisions that agree in all
+    /// three, the API sends the longest one alone.
     pub key: Box<str>,
     /// Number of the decision in the database of the API.
     pub id: i64,
@@ -56,23 +63,98 @@ struct RawAnswer<'a> {
 struct RawDecision<'a> {
     #[serde(default)]
     id: i64,
-    #[serde(borrow)]
-    duration: Cow<'a, str>,
-    #[serde(borrow)]
-    origin: Cow<'a, str>,
-    #[serde(borrow)]
-    scenario: Cow<'a, str>,
-    #[serde(borrow)]
-    scope: Cow<'a, str>,
-    #[serde(borrow, rename = "type")]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    value: Cow<'a, str>,
+    #[serde(borrow, default)]
+    duration: RawText<'a>,
+    #[serde(borrow, default)]
+    origin: RawText<'a>,
+    #[serde(borrow, default)]
+    scenario: RawText<'a>,
+    #[serde(borrow, default)]
+    scope: RawText<'a>,
+    #[serde(borrow, default, rename = "type")]
+    kind: RawText<'a>,
+    #[serde(borrow, default)]
+    value: RawText<'a>,
+}
+
+/// A text of a decision. Empty where it is absent or no text: one decision that cannot be read
+/// must not hide all others.
+#[derive(Default)]
+struct RawText<'a>(Cow<'a, str>);
+
+impl Deref for RawText<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for RawText<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = RawText<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(RawText(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(RawText(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(RawText::default())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(RawText::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(RawText::default())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(RawText::default())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(RawText::default())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(RawText::default())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Self::Value, A::Error> {
+        while table.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(RawText::default())
+    }
 }
 
 /// Reads a list that may be `null` but not absent: an error page in JSON has no lists.
 fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RawDecision<'de>>, D::Error> {
     Option::deserialize(from).map(Option::unwrap_or_default)
+}
+
+impl StreamFault {
+    fn new(error: &serde_json::Error) -> StreamFault {
+        // The text quotes the answer, which may be of any length.
+        let shown: String = error.to_string().chars().take(MAX_FAULT).collect();
+        StreamFault(format!("it is no list of decisions: {shown}"))
+    }
 }
 
 impl StreamUpdate {
@@ -81,8 +163,8 @@ impl StreamUpdate {
     /// # Errors
     /// The bytes are no answer of the stream. A single decision that cannot be read is none.
     pub fn parse(bytes: &[u8], now: Timestamp) -> Result<StreamUpdate, StreamFault> {
-        let raw: RawAnswer<'_> = serde_json::from_slice(bytes)
-            .map_err(|error| StreamFault(format!("it is no list of decisions: {error}")))?;
+        let raw: RawAnswer<'_> =
+            serde_json::from_slice(bytes).map_err(|error| StreamFault::new(&error))?;
         Ok(StreamUpdate {
             new: raw.new.iter().filter_map(|raw| raw.decision(now)).collect(),
             deleted: raw.deleted.iter().map(RawDecision::key).collect(),
@@ -92,7 +174,16 @@ impl StreamUpdate {
 
 impl RawDecision<'_> {
     fn key(&self) -> Box<str> {
-        format!("{}:{}", self.scope.to_ascii_lowercase(), self.value).into()
+        let (scope, value) = (self.scope.to_ascii_lowercase(), &*self.value);
+        match self.is_ban() {
+            true => format!("{scope}:{value}").into(),
+            // Beside the ban of the same value, which ends apart from it.
+            false => format!("{} {scope}:{value}", &*self.kind).into(),
+        }
+    }
+
+    fn is_ban(&self) -> bool {
+        self.kind.eq_ignore_ascii_case("ban")
     }
 
     /// `None` means that the decision has ended already.
@@ -118,7 +209,7 @@ impl RawDecision<'_> {
     }
 
     fn target(&self) -> Result<BanTarget, UnappliedReason> {
-        if !self.kind.eq_ignore_ascii_case("ban") {
+        if !self.is_ban() {
             return Err(UnappliedReason::Kind);
         }
         let is_range = self.scope.eq_ignore_ascii_case("range");
@@ -277,6 +368,11 @@ mod tests {
             ("AS", "ban", "64500", "4h", UnappliedReason::Scope),
             ("Ip", "ban", "192.0.2.0/24", "4h", UnappliedReason::Unreadable),
             ("Ip", "ban", "fe80::1%eth0", "4h", UnappliedReason::Unreadable),
+            ("username", "ban", "root", "4h", UnappliedReason::Scope),
+            ("Ip", "throttle", "192.0.2.7", "4h", UnappliedReason::Kind),
+            ("Ip", "ban", "", "4h", UnappliedReason::Unreadable),
+            ("", "ban", "192.0.2.7", "4h", UnappliedReason::Scope),
+            ("Range", "ban", "fe80::%eth0/64", "4h", UnappliedReason::Unreadable),
             ("Range", "ban", "192.0.2.0/33", "4h", UnappliedReason::Unreadable),
             ("Ip", "ban", "192.0.2.7", "soon", UnappliedReason::Unreadable),
             ("Ip", "ban", "192.0.2.7", "999999999999h", UnappliedReason::Unreadable),
@@ -285,6 +381,40 @@ mod tests {
             assert_eq!(found, Err(reason), "{scope} {kind} {value} {lasts}");
         }
         assert!(parsed(&raw("Ip", "ban", "192.0.2.7", "-5m")).is_empty(), "it has ended");
+    }
+
+    #[test]
+    fn decision_without_its_texts_hides_no_other() {
+        let whole = raw("Ip", "ban", "192.0.2.7", "4h");
+        for broken in [
+            "{}".to_owned(),
+            r#"{"id":8,"value":null,"scope":"Ip","type":"ban","duration":"4h"}"#.to_owned(),
+            whole.replace("\"192.0.2.7\"", "3221225991"),
+            whole.replace("\"4h\"", "[4, \"h\"]"),
+            whole.replace("\"4h\"", "{\"hours\": 4}"),
+            whole.replace("\"4h\"", "14400.5"),
+            whole.replace("\"4h\"", "true"),
+        ] {
+            let decisions = parsed(&format!("{broken}, {whole}"));
+            assert_eq!(decisions[0].ban, Err(UnappliedReason::Unreadable), "{broken}");
+            assert!(decisions[1].ban.is_ok(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn decisions_of_one_value_and_several_types_are_apart() {
+        let kinds = ["ban", "BAN", "captcha", "throttle"];
+        let keys = kinds.map(|kind| parsed(&raw("Ip", kind, "192.0.2.7", "4h")).remove(0).key);
+        let expected = ["ip:192.0.2.7", "ip:192.0.2.7"];
+        assert_eq!([&*keys[0], &*keys[1]], expected);
+        assert_eq!([&*keys[2], &*keys[3]], ["captcha ip:192.0.2.7", "throttle ip:192.0.2.7"]);
+    }
+
+    #[test]
+    fn reason_of_an_unreadable_answer_is_short() {
+        let long = format!("{{\"new\": \"{}\", \"deleted\": []}}", "x".repeat(1 << 20));
+        let fault = StreamUpdate::parse(long.as_bytes(), Timestamp::UNIX_EPOCH).unwrap_err();
+        assert!(fault.0.len() < 300 && fault.0.contains("xxx"), "{}", fault.0.len());
     }
 
     #[test]

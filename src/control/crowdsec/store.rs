@@ -95,7 +95,8 @@ impl DecisionStore {
     /// Takes an answer over. `is_whole` says that it has all decisions, so that others are gone.
     /// Returns whether anything has changed.
     pub fn update(&mut self, update: StreamUpdate, is_whole: bool) -> bool {
-        let StreamUpdate { new, deleted } = update;
+        let StreamUpdate { mut new, deleted } = update;
+        keep_longest(&mut new);
         let mut has_changed = !is_whole && !new.is_empty();
         if is_whole {
             has_changed = self.differs_from(&new);
@@ -176,6 +177,22 @@ impl DecisionStore {
         judged.refused.sort_by(|one, other| one.key.cmp(&other.key));
         judged.refused.truncate(MAX_LISTED);
         judged
+    }
+}
+
+/// Leaves of several decisions under one key the longest: some versions of the API send all.
+fn keep_longest(all: &mut Vec<CrowdsecDecision>) {
+    let end = |one: &CrowdsecDecision| (one.until, one.id);
+    let mut longest: HashMap<Box<str>, _> = HashMap::with_capacity(all.len());
+    for one in all.iter() {
+        let known = longest.entry(one.key.clone()).or_insert(end(one));
+        *known = end(one).max(*known);
+    }
+    if longest.len() < all.len() {
+        // Removed as it is kept: the same decision may be there twice.
+        all.retain(|one| {
+            longest.get(&one.key) == Some(&end(one)) && longest.remove(&one.key).is_some()
+        });
     }
 }
 
@@ -312,6 +329,25 @@ mod tests {
         assert_eq!(targets(&store.judge(&gate())), ["192.0.2.3"]);
         assert!(store.prune(Timestamp::from_second(3601).unwrap()));
         assert!(targets(&store.judge(&gate())).is_empty());
+    }
+
+    #[test]
+    fn of_several_decisions_under_one_key_the_longest_holds() {
+        for is_whole in [true, false] {
+            let mut store = DecisionStore::default();
+            let all = [("192.0.2.1", "2h", 1), ("192.0.2.1", "4h", 2), ("192.0.2.1", "1h", 3)];
+            store.update(update(&all, &[]), is_whole);
+            let ends = |store: &DecisionStore| {
+                let judged = store.judge(&gate());
+                let ends = judged.bans.iter().map(|ban| ban.until.unwrap().as_second() / 3600);
+                ends.collect::<Vec<_>>()
+            };
+            assert_eq!(ends(&store), [4]);
+            assert!(!store.update(update(&all, &[]), true), "nothing is new");
+            // The longest was deleted: the API tells that in an answer with all alone.
+            assert!(store.update(update(&[all[0], all[2], all[0]], &[]), true));
+            assert_eq!(ends(&store), [2]);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::data::backend::cause;
+use crate::connect_fault;
 use crate::data::backend::health::{BackendHealth, BackendTable, DialFault, LoadGuard};
 use crate::data::stream::socket::{Preamble, Socket};
 use crate::observe::metrics::ThreadMetrics;
@@ -43,7 +43,7 @@ impl DialRecord {
 
     /// Notes an error of the connection.
     pub fn hyper_failed(&mut self, error: &hyper::Error) -> Refusal {
-        self.failed(&cause::describe(error))
+        self.failed(&connect_fault::describe(error))
     }
 
     /// Notes what was not done in time.
@@ -108,7 +108,7 @@ impl Connector {
                     return Ok(Dialled { socket, load, endpoint });
                 }
                 Ok(Err(error)) => {
-                    let error = cause::describe_dial(&error);
+                    let error = connect_fault::describe_dial(&error);
                     let fault = DialFault { hangs: false, error: &error };
                     self.backends.note_failure(route, &endpoint, &health, &fault);
                     tried.error = Some(error);

@@ -5,7 +5,6 @@
 //! once a byte was sent, but for a reused connection that turns out to be closed
 //! (`docs/spec/wire.md`, "Choosing a backend").
 
-mod cause;
 mod dial;
 mod driven;
 mod health;

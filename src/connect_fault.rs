@@ -1,4 +1,5 @@
-//! Why nothing came of a backend, in plain words: the libraries' words on TLS are for programmers.
+//! Why a connection to a server failed, in plain words: the libraries' words on TLS are for
+//! programmers.
 //!
 //! The words are for people; nothing is decided by them.
 
