@@ -19,6 +19,9 @@ const LENGTH: usize = 55;
 /// The flag by which a caller says that it records the trace.
 const SAMPLED: u8 = 0x01;
 
+/// The flag by which the beginner of a trace says that its number is random (Level 2 §3.2.2.5.2).
+const RANDOM: u8 = 0x02;
+
 /// What becomes of the `traceparent` of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TraceparentMode {
@@ -73,6 +76,7 @@ impl TraceRules {
             trace_id: TraceId::random(),
             parent: None,
             is_sampled,
+            is_random: false,
             own: Some(SpanId::random()),
             is_exported: self.exports && is_sampled,
         }
@@ -134,6 +138,9 @@ pub struct TraceContext {
     pub parent: Option<SpanId>,
     /// Whether the trace is recorded.
     pub is_sampled: bool,
+    /// Whether the caller says that the number of the trace is random. Only passed on: programs
+    /// that know Level 1 alone expect 0 of a trace that begins here.
+    is_random: bool,
     /// The span of the request in this process, which its backend gets as the parent. `None` means
     /// that the backend gets the field as it was sent.
     pub own: Option<SpanId>,
@@ -171,6 +178,7 @@ impl TraceContext {
             // 16 digits fit.
             parent: Some(SpanId(parent as u64)),
             is_sampled: flags as u8 & SAMPLED != 0,
+            is_random: flags as u8 & RANDOM != 0,
             own: None,
             is_exported: false,
         })
@@ -184,7 +192,9 @@ impl TraceContext {
     /// The value of `traceparent` for the backend. `None` means that what was sent is passed on.
     fn sent_on(&self) -> Option<HeaderValue> {
         let own = self.own?;
-        let flags = if self.is_sampled { SAMPLED } else { 0 };
+        // Other flags have no meaning yet, and are 0 where a field is written anew.
+        let sampled = if self.is_sampled { SAMPLED } else { 0 };
+        let flags = sampled | if self.is_random { RANDOM } else { 0 };
         let value = format!("00-{}-{own}-{flags:02x}", self.trace_id);
         HeaderValue::from_str(&value).ok()
     }
@@ -277,6 +287,29 @@ mod tests {
         assert_ne!(own.trace_id.to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(own.parent, trace.own);
         assert!(!head.contains_key(TRACESTATE));
+    }
+
+    #[test]
+    fn exported_request_is_passed_on_as_its_own_span() {
+        let rules = TraceRules { exports: true, ..with(TraceparentMode::Make, 100) };
+        let long = format!("{}-what", SENT.replacen("00", "cc", 1).replace("-01", "-ff"));
+        for (value, flags) in [(SENT, "01"), (&*SENT.replace("-01", "-03"), "03"), (&*long, "03")] {
+            // `tracestate` may be in several fields, and belongs to the trace (§3.3.1.1).
+            let sent = headers(&[(TRACEPARENT, value), (TRACESTATE, "a=1"), (TRACESTATE, "b=2")]);
+            let (mut head, trace) = (sent.clone(), rules.trace_of(&sent).unwrap());
+            trace.insert_into(&mut head);
+            let own = trace.exported().unwrap();
+            let expected = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{own}-{flags}");
+            assert_eq!(head.get(TRACEPARENT).unwrap(), &*expected, "{value}");
+            assert_eq!(trace.parent.unwrap().to_string(), "00f067aa0ba902b7");
+            assert!(head.get_all(TRACESTATE).iter().eq(["a=1", "b=2"]), "{head:?}");
+        }
+        // Not sampled: nothing is recorded here, and the field passes as it is.
+        let quiet = SENT.replace("-01", "-02");
+        let sent = headers(&[(TRACEPARENT, &quiet)]);
+        let (mut head, trace) = (sent.clone(), rules.trace_of(&sent).unwrap());
+        trace.insert_into(&mut head);
+        assert_eq!((head, trace.exported()), (sent, None));
     }
 
     #[test]

@@ -3,14 +3,16 @@
 //! The data plane makes a span only for a trace that is exported, and never waits for the exporter:
 //! what finds no room is counted and dropped.
 
+use std::borrow::Cow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use http::Method;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::close::{Closed, Traffic};
-use crate::observe::log::decision::DecisionRecord;
+use crate::close::{Closed, ExchangeReason, Traffic};
+use crate::observe::log::decision::{DecisionRecord, ExchangeClosed};
 use crate::observe::metrics::RequestResult;
 use crate::refusal::Refusal;
 use crate::sync::lock;
@@ -21,12 +23,14 @@ use crate::tunnels::LiveEntry;
 const MAX_WAITING: usize = 4096;
 
 /// The value of an attribute.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum AttributeValue {
     /// A text of any length.
     Text(String),
     /// A whole number, with its sign.
     Number(i64),
+    /// A number with a fraction.
+    Fraction(f64),
 }
 
 impl From<&str> for AttributeValue {
@@ -47,6 +51,13 @@ impl From<u64> for AttributeValue {
     }
 }
 
+impl From<Duration> for AttributeValue {
+    fn from(time: Duration) -> Self {
+        // To the millisecond, like the log.
+        AttributeValue::Fraction((time.as_secs_f64() * 1e3).round() / 1e3)
+    }
+}
+
 /// A moment within a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanEvent {
@@ -57,7 +68,7 @@ pub struct SpanEvent {
 }
 
 /// One operation of a trace that is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FinishedSpan {
     /// The trace that it belongs to.
     pub trace_id: TraceId,
@@ -73,12 +84,43 @@ pub struct FinishedSpan {
     pub began: SystemTime,
     /// Time at which it ended.
     pub ended: SystemTime,
-    /// The facts, by names of OpenTelemetry or with `sidegate.` in front.
+    /// The facts, by the names of OpenTelemetry's conventions for HTTP or with `sidegate.` in
+    /// front.
     pub attributes: Vec<(&'static str, AttributeValue)>,
     /// The moments within it, in their order.
     pub events: Vec<SpanEvent>,
-    /// Why it failed. `None` means that it did not: a refusal is no failure.
-    pub failure: Option<&'static str>,
+    /// Why it failed, or its status from 500 on. `None` means that it did not: any other refusal
+    /// is no failure.
+    pub failure: Option<Cow<'static, str>>,
+}
+
+/// The parts of a request that only a span tells.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpFacts<'r> {
+    /// The method. `None` means that no head was read.
+    pub method: Option<&'r Method>,
+    /// The scheme of the URL that the client has connected to.
+    pub scheme: &'static str,
+}
+
+impl HttpFacts<'_> {
+    /// The method as its attribute writes it: a client may send any word as one.
+    fn method(&self) -> Option<&'static str> {
+        const KNOWN: [&str; 9] =
+            ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+        let sent = self.method?.as_str();
+        Some(KNOWN.into_iter().find(|known| *known == sent).unwrap_or("_OTHER"))
+    }
+
+    /// The name of a span: few differ, as the conventions for HTTP demand.
+    fn name(&self, route: Option<&str>) -> String {
+        // The word of the attribute, `_OTHER`, is not for names.
+        let method = self.method().filter(|method| *method != "_OTHER").unwrap_or("HTTP");
+        match route {
+            Some(route) => format!("{method} {route}"),
+            None => method.to_owned(),
+        }
+    }
 }
 
 /// The moments of a request, as they are known when it is decided.
@@ -115,6 +157,16 @@ impl RequestMoments {
 struct Attributes(Vec<(&'static str, AttributeValue)>);
 
 impl Attributes {
+    /// What tells the entry of a tunnel or an exchange, which has lasted for this long.
+    fn of_entry(route: &str, entry: &LiveEntry, lasted: Duration) -> Attributes {
+        let mut attributes = Attributes(Vec::with_capacity(14));
+        attributes.set("sidegate.route", Some(route));
+        attributes.set("sidegate.seconds", Some(lasted));
+        attributes.set("sidegate.request_id", Some(&*entry.request_id));
+        attributes.set("client.address", Some(entry.subject.client.to_string()));
+        attributes
+    }
+
     fn set(&mut self, name: &'static str, value: Option<impl Into<AttributeValue>>) {
         self.0.extend(value.map(|value| (name, value.into())));
     }
@@ -125,20 +177,28 @@ impl FinishedSpan {
     /// exported.
     pub fn of_decision(
         record: &DecisionRecord<'_>,
+        http: HttpFacts<'_>,
         trace: TraceContext,
         moments: &RequestMoments,
         ended: SystemTime,
     ) -> Option<FinishedSpan> {
         let id = trace.exported()?;
-        let mut attributes = Attributes(Vec::with_capacity(12));
+        let mut attributes = Attributes(Vec::with_capacity(20));
         let route = record.route.map(|route| &*route.name);
         let reason = record.refusal.map(Refusal::word).or(record.failure.map(|why| why.word()));
+        let failure = failure_of(record, reason);
+        let path = record.route.map(|route| &*route.path);
+        attributes.set("http.request.method", http.method());
         attributes.set("http.response.status_code", record.status.map(u64::from));
-        attributes.set("http.route", record.route.map(|route| &*route.path));
+        attributes.set("http.route", path);
+        attributes.set("error.type", failure.as_deref());
+        attributes.set("network.protocol.name", Some("http"));
+        attributes.set("url.scheme", Some(http.scheme));
         attributes.set("url.path", Some(record.path));
         attributes.set("server.address", Some(record.host).filter(|host| !host.is_empty()));
         attributes.set("client.address", Some(record.log_context.client.to_string()));
         attributes.set("network.peer.address", Some(record.log_context.peer.to_string()));
+        attributes.set("sidegate.kind", Some(record.kind.word()));
         attributes.set("sidegate.listener", Some(record.log_context.listener));
         attributes.set("sidegate.route", route);
         attributes.set("sidegate.policy", record.policy.map(|policy| &*policy.name));
@@ -148,18 +208,17 @@ impl FinishedSpan {
         attributes.set("sidegate.request_id", Some(record.request_id));
         let backend = record.backend.map(|endpoint| endpoint.backend.to_string());
         attributes.set("sidegate.backend", backend);
-        let has_failed = record.result == RequestResult::Failed;
         Some(FinishedSpan {
             trace_id: trace.trace_id,
             id,
             parent: trace.parent,
             link: None,
-            name: format!("{} {}", record.kind.word(), route.unwrap_or("-")),
+            name: http.name(path),
             began: moments.accepted.or(moments.read).unwrap_or(ended),
             ended,
             attributes: attributes.0,
             events: moments.events(),
-            failure: if has_failed { reason.or(Some("failed")) } else { None },
+            failure,
         })
     }
 
@@ -173,17 +232,13 @@ impl FinishedSpan {
     ) -> Option<FinishedSpan> {
         let trace = entry.trace?;
         let request = trace.exported()?;
-        let mut attributes = Attributes(Vec::with_capacity(12));
-        attributes.set("sidegate.route", Some(route));
+        let mut attributes = Attributes::of_entry(route, entry, closed.lasted);
         attributes.set("sidegate.by", Some(closed.by.word()));
         attributes.set("sidegate.phase", Some(closed.phase.word()));
         attributes.set("sidegate.reason", Some(closed.reason.word()));
         attributes.set("sidegate.refusal", refusal.map(Refusal::word));
         attributes.set("sidegate.close_code", closed.code.map(u64::from));
         attributes.set("sidegate.tunnel", Some(entry.id));
-        attributes.set("sidegate.seconds", Some(closed.lasted.as_secs()));
-        attributes.set("sidegate.request_id", Some(&*entry.request_id));
-        attributes.set("client.address", Some(entry.subject.client.to_string()));
         let sides = [
             (&closed.from_client, "sidegate.bytes_from_client", "sidegate.messages_from_client"),
             (&closed.from_backend, "sidegate.bytes_from_backend", "sidegate.messages_from_backend"),
@@ -192,20 +247,78 @@ impl FinishedSpan {
             attributes.set(of_bytes, Some(*bytes));
             attributes.set(of_messages, Some(*messages));
         }
+        let name = format!("close {route}");
+        Some(FinishedSpan::at_end(trace.trace_id, request, name, attributes))
+    }
+
+    /// The span of the end of an exchange whose answer had begun, linked to that of its request.
+    /// `None` means that its trace is not exported.
+    pub fn of_exchange(entry: &LiveEntry, closed: &ExchangeClosed) -> Option<FinishedSpan> {
+        let trace = entry.trace?;
+        let request = trace.exported()?;
+        let route = entry.route();
+        let reason = closed.reason.word();
+        let failure = is_failure(closed.reason).then_some(reason);
+        let mut attributes = Attributes::of_entry(&route.name, entry, closed.lasted);
+        attributes.set("http.route", Some(&*route.path));
+        attributes.set("http.response.body.size", Some(closed.from_backend.bytes));
+        attributes.set("error.type", failure);
+        attributes.set("sidegate.by", Some(closed.by.word()));
+        attributes.set("sidegate.phase", Some(closed.phase.word()));
+        attributes.set("sidegate.reason", Some(reason));
+        attributes.set("sidegate.refusal", closed.refusal.map(Refusal::word));
+        attributes.set("sidegate.exchange", Some(entry.id));
+        let name = format!("end {}", route.name);
+        let span = FinishedSpan::at_end(trace.trace_id, request, name, attributes);
+        Some(FinishedSpan { failure: failure.map(Cow::Borrowed), ..span })
+    }
+
+    /// A span of this moment, linked to that of `request`.
+    fn at_end(
+        trace_id: TraceId,
+        request: SpanId,
+        name: String,
+        attributes: Attributes,
+    ) -> FinishedSpan {
         let now = SystemTime::now();
-        Some(FinishedSpan {
-            trace_id: trace.trace_id,
+        FinishedSpan {
+            trace_id,
             id: SpanId::random(),
             parent: Some(request),
             link: Some(request),
-            name: format!("close {route}"),
+            name,
             began: now,
             ended: now,
             attributes: attributes.0,
             events: Vec::new(),
             failure: None,
-        })
+        }
     }
+}
+
+/// Why a request counts as failed. `None` means that it does not: by the conventions for HTTP, a
+/// status below 500 is the client's affair.
+fn failure_of(
+    record: &DecisionRecord<'_>,
+    reason: Option<&'static str>,
+) -> Option<Cow<'static, str>> {
+    let status = record.status.filter(|status| *status >= 500);
+    if record.result != RequestResult::Failed && status.is_none() {
+        return None;
+    }
+    // A backend's own 500 has no reason here, and is known by its number.
+    let reason = reason.map(Cow::Borrowed);
+    reason.or(status.map(|status| status.to_string().into())).or(Some("failed".into()))
+}
+
+/// Whether the backend, or Sidegate itself, is the cause of an end.
+fn is_failure(reason: ExchangeReason) -> bool {
+    // Clients, operators, reloads and drains end exchanges without a fault of the service.
+    use ExchangeReason as Reason;
+    matches!(
+        reason,
+        Reason::BackendFailed | Reason::BackendGone | Reason::BodyStall | Reason::Panic
+    )
 }
 
 /// The wall time of a moment that was `ago`.
@@ -270,6 +383,19 @@ mod tests {
             events: Vec::new(),
             failure: None,
         }
+    }
+
+    #[test]
+    fn name_of_a_span_has_known_methods_and_routes_alone() {
+        let name = |method: Option<&str>, route| {
+            let method = method.map(|method| method.parse::<Method>().unwrap());
+            let facts = HttpFacts { method: method.as_ref(), scheme: "http" };
+            (facts.name(route), facts.method())
+        };
+        assert_eq!(name(Some("GET"), Some("/a")), ("GET /a".into(), Some("GET")));
+        assert_eq!(name(Some("PROPFIND"), Some("/a")), ("HTTP /a".into(), Some("_OTHER")));
+        assert_eq!(name(Some("get"), None), ("HTTP".into(), Some("_OTHER")));
+        assert_eq!(name(None, None), ("HTTP".into(), None));
     }
 
     #[test]

@@ -56,6 +56,88 @@ async fn trace_is_made_where_none_valid_was_sent() {
     }
 }
 
+/// The heads that the backend gets of plain requests with these header lines (`|` means CRLF), one
+/// after the other on one connection.
+async fn sent_on_one_connection(keys: &str, requests: &[String]) -> Vec<Head> {
+    let backend = backend::http(|_| backend::reply(200)).run().await;
+    let sidegate = tracing(&backend, keys).run().await;
+    let mut wire = client::new(&sidegate).connect().await;
+    let mut heads = Vec::new();
+    for lines in requests {
+        let lines = lines.replace('|', "\r\n");
+        wire.send(format!("GET /chat HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n")).await;
+        wire.answer().await.expect(200);
+        heads.push(backend.head().await);
+    }
+    heads
+}
+
+#[tokio::test]
+async fn field_that_is_not_valid_begins_another_trace() {
+    let long = format!("a={}", "x".repeat(2000));
+    let states = format!("tracestate: {long}|tracestate: b=2");
+    let zeros = |part: &str| SENT.replace(part, &"0".repeat(part.len()));
+    let later = format!("{}-what", SENT.replacen("00", "cc", 1));
+    let broken = [
+        SENT.to_uppercase(),
+        SENT.replacen("00", "ff", 1),
+        SENT.replacen("00", "0", 1),
+        zeros(TRACE),
+        zeros("00f067aa0ba902b7"),
+        format!("{SENT}-00"),
+        format!("{}what", SENT.replacen("00", "cc", 1)),
+        SENT.replace("-01", "-1"),
+        format!("{SENT}, {SENT}"),
+        format!("{SENT}|traceparent: {SENT}"),
+        "|traceparent:".to_owned(),
+    ];
+    let valid = [SENT.to_owned(), SENT.replace("-01", "-ff"), later];
+    let request = |value: &String| format!("traceparent: {value}|{states}");
+    let requests: Vec<_> = valid.iter().chain(&broken).map(request).collect();
+    let heads = sent_on_one_connection("traceparent = 'make'", &requests).await;
+    let (kept, made) = heads.split_at(valid.len());
+    for (head, value) in kept.iter().zip(&valid) {
+        assert_eq!(head.all("traceparent"), [value]);
+        assert_eq!(head.all("tracestate"), [&*long, "b=2"], "{value}");
+    }
+    for (head, value) in made.iter().zip(&broken) {
+        let [version, trace, _, flags] = parts(head);
+        assert_eq!((&*version, &*flags), ("00", "01"), "{value}");
+        assert!(trace != TRACE && head.all("tracestate").is_empty(), "{value}: {head:?}");
+    }
+    // Without a decision to make traces, backends get even these.
+    let heads = sent_on_one_connection("", &requests).await;
+    assert!(heads.iter().all(|head| head.all("tracestate").len() == 2));
+    assert_eq!(heads[3].all("traceparent"), [SENT.to_uppercase()]);
+}
+
+#[tokio::test]
+async fn requests_of_one_connection_have_their_own_traces() {
+    let other = SENT.replace(TRACE, &"7".repeat(32));
+    let requests = [
+        format!("traceparent: {SENT}|tracestate: a=1"),
+        "X-Other: 1".to_owned(),
+        format!("traceparent: {other}"),
+        "tracestate: b=2".to_owned(),
+        format!("traceparent: {SENT}"),
+    ];
+    let heads = sent_on_one_connection("traceparent = 'make'", &requests).await;
+    let traces: Vec<_> = heads.iter().map(|head| parts(head)[1].clone()).collect();
+    assert_eq!([&*traces[0], &*traces[2], &*traces[4]], [TRACE, &"7".repeat(32), TRACE]);
+    assert!(traces[1] != traces[3] && !traces[..1].contains(&traces[1]));
+    let states: Vec<_> = heads.iter().map(|head| head.all("tracestate").len()).collect();
+    assert_eq!(states, [1, 0, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn line_of_a_failure_names_the_trace() {
+    let backend = backend::refusing();
+    let folder = tracing(&backend, "").write();
+    let mut process = process::new(folder.path()).run().await;
+    process.client().header("traceparent", SENT).attempt("/chat").await.expect(502);
+    assert_eq!(process.logged("failed").await["trace_id"], TRACE);
+}
+
 #[tokio::test]
 async fn every_line_of_a_tunnel_names_its_trace() {
     let backend = backend::echo().run().await;

@@ -24,7 +24,7 @@ use super::keys::sidegate::{
 };
 use super::{
     AdminSettings, BackendTlsSettings, MetricsSettings, ReloadSettings, RouteDefaults,
-    RouteSettings, Settings, ShutdownSettings,
+    RouteSettings, Settings, ShutdownSettings, TraceSettings,
 };
 use crate::policy::certificate::{CertificateRule, IdentityPattern};
 use crate::policy::limit::{ClientLimits, ExceptionScope, LimitUnit, Limits, Rate, TunnelLimits};
@@ -56,11 +56,7 @@ pub fn settings(settings: &Settings) -> Value {
             process::THREADS.shown(&settings.process.threads.map(|threads| threads.get())),
             process::STATE.shown(&settings.process.state),
         ])),
-        keys::TRACING.shown_as(object([
-            tracing::TRACEPARENT.shown(&settings.traces.rules.mode),
-            tracing::SAMPLED.shown(&settings.traces.rules.sampled_percent),
-            tracing::OTLP.shown(&settings.traces.collector),
-        ])),
+        keys::TRACING.shown_as(traces(&settings.traces)),
         keys::LISTENER.shown_as(all(settings.listeners.iter().map(|one| listener(one)).collect())),
         keys::CERTIFICATE.shown_as(all(settings
             .certificates
@@ -102,6 +98,16 @@ fn metrics(metrics: &MetricsSettings) -> Value {
         metrics::ALLOW.shown(&allow),
         metrics::HOSTS.shown(&metrics.hosts),
     ])
+}
+
+fn traces(settings: &TraceSettings) -> Value {
+    let ca = settings.collector_ca.as_deref().map(|ca| tracing::OTLP_CA.shown_as(ca));
+    let others = [
+        tracing::TRACEPARENT.shown(&settings.rules.mode),
+        tracing::SAMPLED.shown(&settings.rules.sampled_percent),
+        tracing::OTLP.shown(&settings.collector),
+    ];
+    object(others.into_iter().chain(ca))
 }
 
 fn crowdsec_table(settings: &CrowdsecSettings) -> Value {

@@ -59,7 +59,8 @@ pub use self::policy_settings::{ExpectedVerdict, ListFeed, PolicySettings, Polic
 pub use self::settings::{
     AdminSettings, AdminSocket, BackendTlsSettings, MetricsAddress, MetricsSettings, PageAddress,
     PageAddresses, PageSettings, ProcessSettings, ReloadSettings, RouteDefaults, RouteSettings,
-    SettingSpans, Settings, ShutdownSettings, StateSetting, WatchMode, unwatched_interval,
+    SettingSpans, Settings, ShutdownSettings, StateSetting, TraceSettings, WatchMode,
+    unwatched_interval,
 };
 use self::source::{FileError, Files, MAX_LIST_BYTES, MAX_TOML_BYTES};
 use self::source_text::{Finding, error, warning};

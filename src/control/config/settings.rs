@@ -122,12 +122,16 @@ impl SettingSpans {
 }
 
 /// The traces of requests.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TraceSettings {
     /// How traces are passed on and made.
     pub rules: TraceRules,
     /// URL of the collector of spans, without a slash at its end. `None` means off.
     pub collector: Option<Box<str>>,
+    /// File of the authorities of the collector, as written. `None` means those of the system.
+    pub collector_ca: Option<Box<str>>,
+    /// The authorities in that file.
+    pub collector_roots: Option<Arc<RootCertStore>>,
 }
 
 /// Settings of the process, which are taken once.

@@ -29,8 +29,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most bytes of an answer: 100,000 decisions take about 19 MB.
 const MAX_ANSWER_BYTES: usize = 192 << 20;
 
-/// Scopes beyond addresses and ranges are requested to be counted. The API sends only those that a
-/// request names.
+/// Scopes beyond addresses and ranges are requested to be counted. The API sends no scope that the
+/// request does not name.
 const REQUESTED_SCOPES: &str = "ip,range,country,as,username,session";
 
 /// Name of the header that carries the key.

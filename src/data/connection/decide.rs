@@ -130,7 +130,7 @@ impl HttpService {
         let mut log = Box::new(RequestLog::new(thread, connection, head.has_body));
         self.note(&head, &mut log);
         let live = self.thread.plane.live.load();
-        log.trace = live.traces.trace_of(&head.parts.headers);
+        log.note_trace(live.traces.trace_of(&head.parts.headers), &head.parts.method);
         self.derive_client(&live, &mut head, &mut log);
         let derived_under = live.generation;
         drop(live);

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use http::header::{HOST, HeaderMap, HeaderValue};
-use http::{Response, Uri};
+use http::{Method, Response, Uri};
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use crate::observe::metrics::{
     CandidateDifference, ListenerMetrics, RefusalDelivery, RequestKind, RequestResult,
 };
 use crate::observe::recent::RecentDecision;
-use crate::observe::spans::{FinishedSpan, RequestMoments, before};
+use crate::observe::spans::{FinishedSpan, HttpFacts, RequestMoments, before};
 use crate::policy::Policy;
 use crate::policy::ban::Ban;
 use crate::policy::forwarded::Derivation;
@@ -163,6 +163,8 @@ pub struct RequestLog {
     pub tried: DialRecord,
     /// Whether it is the first request of its connection; only for a span.
     is_first: bool,
+    /// Its method; only for a span.
+    method: Option<Method>,
     /// When it was put to a backend, and when that had answered; only for a span.
     dialled: Option<Instant>,
     answered: Option<Instant>,
@@ -205,6 +207,7 @@ impl RequestLog {
             judged: None,
             tried: DialRecord::default(),
             is_first,
+            method: None,
             dialled: None,
             answered: None,
         }
@@ -228,6 +231,13 @@ impl RequestLog {
     /// Notes that the forwarded headers of a listed peer cannot be read.
     pub fn set_fault(&mut self, derivation: Box<Derivation>) {
         self.fault = Some(derivation);
+    }
+
+    /// Notes the trace of the request, and the method for its span.
+    pub fn note_trace(&mut self, trace: Option<TraceContext>, method: &Method) {
+        self.trace = trace;
+        // Copied for a span alone: most requests have none.
+        self.method = trace.and_then(|trace| trace.exported()).map(|_| method.clone());
     }
 
     /// Notes the host and the path of a head that has not passed the gate.
@@ -392,7 +402,9 @@ impl RequestLog {
         let trace = self.trace.filter(|trace| trace.exported().is_some());
         if let Some(trace) = trace {
             let now = SystemTime::now();
-            let span = FinishedSpan::of_decision(&decision, trace, &self.moments(now), now);
+            let scheme = if self.connection.tls_version.is_some() { "https" } else { "http" };
+            let http = HttpFacts { method: self.method.as_ref(), scheme };
+            let span = FinishedSpan::of_decision(&decision, http, trace, &self.moments(now), now);
             self.thread.plane.spans.keep(span);
         }
         let decisive = LazyCell::new(|| decision.decisive());

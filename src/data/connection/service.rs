@@ -105,7 +105,11 @@ impl HttpService {
         let (tunnels, from) = (&self.thread.plane.tunnels, log.origination(None));
         let exchange = tunnels.begin_exchange(permit, request, from, Timestamp::now);
         let metrics = self.thread.metrics.route(permit.route());
+        // A reference for exported ones alone: the count is shared by all threads.
+        let is_exported = exchange.entry.trace.is_some_and(|trace| trace.exported().is_some());
+        let spans = is_exported.then(|| Arc::clone(&self.thread.plane.spans));
         InFlightExchange::new(exchange, metrics, self.deadlines.clone(), repeatable)
+            .with_spans(spans)
     }
 
     /// Notes whether one of sidegate's own answers closes the connection, which discards the rest

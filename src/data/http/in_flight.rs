@@ -16,6 +16,7 @@ use crate::close::{ExchangePhase, ExchangeReason, Initiator, Traffic};
 use crate::data::http::deadlines::{Cancel, CutKind, HttpDeadlines, WaitKind};
 use crate::observe::log::decision::{self, ExchangeClosed};
 use crate::observe::metrics::RouteMetrics;
+use crate::observe::spans::{FinishedSpan, SpanQueue};
 use crate::refusal::Refusal;
 use crate::tunnels::budget::Full;
 use crate::tunnels::{EndOrder, ExchangeRegistration, MIN_STREAM_AGE, TunnelRules};
@@ -79,6 +80,8 @@ pub struct InFlightExchange {
     end: Option<EndOrder>,
     timer: Option<Pin<Box<Sleep>>>,
     ending: Option<ExchangeEnd>,
+    /// Where the span of its end goes. `None` means that its trace is not exported.
+    spans: Option<Arc<SpanQueue>>,
 }
 
 impl ExchangeEnd {
@@ -115,7 +118,14 @@ impl InFlightExchange {
             end: None,
             timer: None,
             ending: None,
+            spans: None,
         }
+    }
+
+    /// Keeps the span of its end in `spans`.
+    pub fn with_spans(mut self, spans: Option<Arc<SpanQueue>>) -> Self {
+        self.spans = spans;
+        self
     }
 
     /// Waits for the answer's head, or until the exchange must end before it.
@@ -304,14 +314,19 @@ impl Drop for InFlightExchange {
         // Counted here and nowhere else, so that each exchange that was opened is also closed.
         self.metrics.exchange_closed(by, reason);
         let lasted = self.began.elapsed();
-        // An exchange that ended before its answer has its decision's line, which says why.
-        let is_told = self.phase == ExchangePhase::Answer
-            && (reason != ExchangeReason::Complete || lasted >= MIN_STREAM_AGE);
-        if is_told {
-            let from_backend = Traffic { bytes: self.bytes, messages: 0 };
-            let closed =
-                ExchangeClosed { by, reason, refusal, phase: self.phase, from_backend, lasted };
+        // An exchange that ended before its answer has its decision's line and span, which say why.
+        if self.phase != ExchangePhase::Answer {
+            return;
+        }
+        let from_backend = Traffic { bytes: self.bytes, messages: 0 };
+        let closed =
+            ExchangeClosed { by, reason, refusal, phase: self.phase, from_backend, lasted };
+        if reason != ExchangeReason::Complete || lasted >= MIN_STREAM_AGE {
             decision::log_exchange_closed(&self.exchange.entry, &closed);
+        }
+        // Whole answers too, unlike the line: a trace is recorded to see how long they took.
+        if let Some(spans) = &self.spans {
+            spans.keep(FinishedSpan::of_exchange(&self.exchange.entry, &closed));
         }
     }
 }

@@ -139,7 +139,7 @@ fn process_tables(
         shutdown: process::shutdown(root.table(&keys::SHUTDOWN)),
         lists_from: process::lists_from(root.table(&keys::POLICIES)),
         process: process::process(process),
-        traces: process::traces(root.table(&keys::TRACING)),
+        traces: process::traces(root.table(&keys::TRACING), load),
         crowdsec: crowdsec::read(root.table(&keys::CROWDSEC), has_crowdsec, load),
     };
     (tables, written)

@@ -2,10 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::page;
 use super::systemd_refs::{SYSTEMD_PREFIX, SocketUse, SystemdRefs};
 use super::value::{address, socket_path};
+use crate::control::config::certificate::authorities;
 use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::sidegate::{
     admin, metrics, policies, process, reload, shutdown, tracing,
@@ -145,15 +147,22 @@ pub fn shutdown(mut table: TomlTable<'_>) -> ShutdownSettings {
 }
 
 /// Reads the table `[tracing]`.
-pub fn traces(mut table: TomlTable<'_>) -> TraceSettings {
+pub fn traces(mut table: TomlTable<'_>, load: &mut LoadContext<'_>) -> TraceSettings {
     let collector = table.read_or_default(&tracing::OTLP);
+    let ca = table.get(&tracing::OTLP_CA);
+    let is_secure = collector.as_ref().is_some_and(|url| url.starts_with("https:"));
+    if let Some(ca) = ca.filter(|_| !is_secure) {
+        ca.report(warning("`otlp_ca` does nothing: `otlp` is not https://"));
+    }
+    let roots = ca.and_then(|ca| authorities(load, ca));
     let rules = TraceRules {
         mode: table.read_or_default(&tracing::TRACEPARENT),
         sampled_percent: table.read_or_default(&tracing::SAMPLED),
         exports: collector.is_some(),
     };
     table.finish();
-    TraceSettings { rules, collector }
+    let collector_ca = ca.and_then(|ca| ca.as_str()).map(Into::into);
+    TraceSettings { rules, collector, collector_ca, collector_roots: roots.map(Arc::new) }
 }
 
 /// Reads `[process]`.

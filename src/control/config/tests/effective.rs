@@ -61,8 +61,9 @@ fn effective_configuration_has_every_declared_key() {
     let local = "[[listener]]\nname = \"local\"\nlisten = \"unix:/run/a.sock\"\ntls = false\n";
     let shown = effective::settings(&loaded(&format!("{text}{local}"), POLICY).settings);
     // A listener of another kind, a policy that each route names itself, and a table that is left
-    // out, whose keys `crowdsec` checks.
-    expect_every_key(&shown, CONFIG, &["listener[].redirect", "defaults.policy", "crowdsec"]);
+    // out: `crowdsec` and `traces` check these keys.
+    let absent = ["listener[].redirect", "defaults.policy", "crowdsec", "tracing.otlp_ca"];
+    expect_every_key(&shown, CONFIG, &absent);
     // The tests are no part of a running policy, and of a list it shows the length.
     let absent = ["test", "lists", "file", "limits.for[].connections", "limits.for[].streams"];
     expect_every_key(&policy(loaded(NOTHING, POLICY)), schema::POLICY, &absent);

@@ -24,6 +24,7 @@ mod settings;
 mod sheets;
 mod slips;
 mod syntax;
+mod traces;
 mod typos;
 
 use std::fs::{self, Permissions};

@@ -3,14 +3,14 @@
 use http::Uri;
 
 use crate::control::config::keys::key::{
-    Key, KeyTable, KeyWithDefault, ValueForm, ValueKind, ValueSchema,
+    CustomValue, Key, KeyTable, KeyWithDefault, ValueForm, ValueKind, ValueSchema,
 };
-use crate::control::config::keys::kind::{choice, percent};
+use crate::control::config::keys::kind::{choice, percent, text};
 use crate::control::config::source_text::{Finding, error};
 use crate::trace_context::TraceparentMode;
 
 pub static TABLE: KeyTable = KeyTable {
-    keys: &[&TRACEPARENT, &SAMPLED, &OTLP],
+    keys: &[&TRACEPARENT, &SAMPLED, &OTLP, &OTLP_CA],
     reload: "Holds for requests that come after the reload.",
     ..KeyTable::EMPTY
 };
@@ -41,6 +41,13 @@ pub static OTLP: KeyWithDefault<Option<Box<str>>> = Key::new(
      binary that is built with the feature `otlp`.",
 )
 .default(|| None);
+
+pub static OTLP_CA: Key<CustomValue> = Key::new(
+    "otlp_ca",
+    text("path"),
+    "PEM file of the authorities that may sign the collector's certificate. Left out: the \
+     authorities that the system trusts.",
+);
 
 const EXPECTED: &str = "a URL like \"http://127.0.0.1:4318\", or \"off\"";
 
