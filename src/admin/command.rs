@@ -40,11 +40,13 @@ const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/overview, /v1/c
     /v1/decisions, /v1/refused, /v1/lapsing and /v1/bans, POST /v1/reload, /v1/close, /v1/drain, \
     /v1/explain, /v1/diff, /v1/pause, /v1/ban, /v1/unban, /v1/crowdsec and /v1/log-level";
 
-/// Answers one request of `caller`.
+/// Answers one request of `caller`. What changes something is not begun if `has_left` says that the
+/// caller reads no answer any more: its operator has seen an error.
 pub async fn answer(
     admin: Arc<AdminContext>,
     request: Request<Incoming>,
     caller: Option<UCred>,
+    has_left: impl Fn() -> bool,
 ) -> AdminResponse {
     let mut call = RequestLogGuard::new(&request, caller);
     let (head, body) = request.into_parts();
@@ -52,6 +54,10 @@ pub async fn answer(
     let (method, path) = (&head.method, head.uri.path());
     let (outcome, mut answer) = match answer_question(&admin, method, path, query) {
         Some(answer) => answer,
+        None if has_left() => {
+            let sentence = "nothing was done: the caller has left";
+            ("dropped", error_answer(StatusCode::SERVICE_UNAVAILABLE, sentence).1)
+        }
         None => carry_out(&admin, method, path, query, body, caller).await,
     };
     answer.headers_mut().insert(SERVER, HeaderValue::from_static(PRODUCT));

@@ -4,12 +4,14 @@
 //! on. `command` answers the requests.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
@@ -24,8 +26,8 @@ use crate::control::systemd::sockets::PassedSockets;
 use crate::socket_file::{self, SocketAccess, SocketFile};
 use crate::sync::lock;
 
-/// A reload waits for files that are being written, and a caller that has paused the watch is silent
-/// for as long as the pause may last.
+/// A reload waits for files that are being written, and a caller that has paused the watch is
+/// silent for as long as the pause may last.
 const TIMEOUTS: ConnectionTimeouts = ConnectionTimeouts {
     head: MAX_PAUSE.saturating_add(Duration::from_secs(1)),
     connection: Duration::from_secs(60),
@@ -190,13 +192,18 @@ fn access(settings: &AdminSettings) -> io::Result<SocketAccess> {
 async fn serve_caller(admin: Arc<AdminContext>, mut stream: UnixStream, place: ConnectionGuard) {
     // The kernel's record of the caller at connect(2) (SO_PEERCRED, unix(7)); for the log only.
     let caller = stream.peer_cred().ok();
+    // A descriptor of its own: the connection has the stream. Without one no order is dropped.
+    let socket = stream.as_fd().try_clone_to_owned().ok();
     // Ends with the connection, so that a command that is killed leaves no pause behind.
     let pause: Mutex<Option<Arc<WatchPause>>> = Mutex::default();
     let answered = serve_connection(&mut stream, TIMEOUTS, |request| {
         let (admin, answering) = (Arc::clone(&admin), place.mark_busy());
-        let pause = &pause;
+        let (pause, socket) = (&pause, &socket);
         async move {
-            let mut answer = command::answer(admin, request, caller).await;
+            let answer = command::answer(admin, request, caller, || {
+                socket.as_ref().is_some_and(has_hung_up)
+            });
+            let mut answer = answer.await;
             if let Some(begun) = answer.extensions_mut().remove() {
                 *lock(pause) = Some(begun);
             }
@@ -213,11 +220,21 @@ async fn serve_caller(admin: Arc<AdminContext>, mut stream: UnixStream, place: C
     }
 }
 
+/// Whether the other end of `socket` is closed. An end that is only shut down for writing still
+/// reads an answer.
+fn has_hung_up(socket: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // An error says nothing about the caller, whose order is then carried out.
+    poll(&mut polled, Some(&at_once)).is_ok() && polled[0].revents().contains(PollFlags::HUP)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     use std::fs;
+    use std::io::Write as _;
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::{UnixDatagram, UnixStream as StdStream};
 
@@ -266,6 +283,18 @@ mod tests {
         let error = bind(folder.path()).err().unwrap().to_string();
         assert!(error.contains(said) && error.contains(&path.display().to_string()), "{error}");
         assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), before);
+    }
+
+    #[test]
+    fn only_a_closed_end_has_hung_up() {
+        let (caller, agent) = StdStream::pair().unwrap();
+        let agent = OwnedFd::from(agent);
+        assert!(!has_hung_up(&agent));
+        (&caller).write_all(b"x").unwrap();
+        caller.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!has_hung_up(&agent), "it still reads");
+        drop(caller);
+        assert!(has_hung_up(&agent), "also with unread input");
     }
 
     #[test]

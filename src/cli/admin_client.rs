@@ -105,10 +105,12 @@ struct OpenConnection {
 /// The sentence about an agent that has not answered in time.
 fn late<R: AdminRequest>(path: &Path, patience: Duration) -> String {
     let (path, seconds) = (path.display(), patience.as_secs());
-    // A stopped agent reads the order when it goes on, and carries it out then.
+    // The agent drops an order whose caller has left. It may be in the middle of it, though.
     let open = match R::METHOD == Method::GET {
         true => "",
-        false => "; it may still do what it was asked, so look before you ask again",
+        false => {
+            "; it drops what it has not begun, and completes the rest: look before you ask again"
+        }
     };
     format!("the agent at {path} did not answer within {seconds} s: it hangs, or is stopped{open}")
 }

@@ -46,8 +46,8 @@ impl Exit {
                 "run: a port, a socket or descriptors are unavailable; systemd restarts the service"
             }
             Exit::Config => {
-                "run, explain: a file is missing, unreadable or invalid; systemd does not restart \
-                 the service"
+                "run, explain, lapsing: a file is missing, unreadable or invalid; systemd does not \
+                 restart the service"
             }
         }
     }

@@ -12,6 +12,7 @@ use ipnet::{IpNet, Ipv6Net};
 use jiff::Timestamp;
 
 use crate::policy::certificate::IdentityPattern;
+use crate::policy::identity_map::IdentityMap;
 use crate::policy::network::{Networks, fold, host_length};
 use crate::policy::peers::PeerPattern;
 use crate::policy::subject::SubjectRef;
@@ -20,7 +21,7 @@ use crate::policy::unix::UnixPattern;
 /// Most bans that are ordered one by one. CrowdSec's have a bound of their own.
 pub const MAX_ORDERED: usize = 100_000;
 
-/// Most bans of identities among them: a certificate with many names is compared with each.
+/// Most bans of identities among them: each is in several maps, which a change copies.
 pub const MAX_IDENTITIES: usize = 10_000;
 
 /// Greatest total weight of the bans that are ordered one by one, in bytes of memory and disk.
@@ -348,7 +349,7 @@ impl BanSet {
 pub struct TargetBans {
     networks: Networks<Arc<Ban>>,
     users: BTreeMap<u32, Arc<Ban>>,
-    identities: BTreeMap<String, Arc<Ban>>,
+    identities: IdentityMap<Arc<Ban>>,
 }
 
 /// Of two bans with one target, the later one counts.
@@ -366,8 +367,10 @@ impl TargetBans {
         match &ban.target {
             BanTarget::Network(network) => self.networks.insert(*network, ban),
             BanTarget::UnixUid(uid) => self.users.insert(*uid, ban),
-            // By the canonical text: `dns:A.example` and `dns:a.example` are one target.
-            BanTarget::Identity(pattern) => self.identities.insert(pattern.to_string(), ban),
+            BanTarget::Identity(pattern) => {
+                let pattern = pattern.clone();
+                self.identities.insert(&pattern, ban)
+            }
         }
     }
 
@@ -389,7 +392,7 @@ impl TargetBans {
         match target {
             BanTarget::Network(network) => self.networks.get(*network),
             BanTarget::UnixUid(uid) => self.users.get(uid),
-            BanTarget::Identity(pattern) => self.identities.get(&pattern.to_string()),
+            BanTarget::Identity(pattern) => self.identities.get(pattern),
         }
     }
 
@@ -401,14 +404,11 @@ impl TargetBans {
         let client = subject.client;
         let network =
             client.ip().and_then(|address| self.networks.narrowest(address, |ban| counts(&ban)));
-        // Closures, since most subjects need neither: identities are compared one after the other.
+        // Closures, since most subjects need neither.
         let user = || client.user().and_then(|user| self.users.get(&user.uid)).filter(counts);
         let identity = || {
             let certificate = subject.certificate().filter(|_| !self.identities.is_empty())?;
-            self.identities.values().filter(counts).find(|ban| match &ban.target {
-                BanTarget::Identity(pattern) => pattern.denies(certificate),
-                BanTarget::Network(_) | BanTarget::UnixUid(_) => false,
-            })
+            self.identities.denying(certificate, |ban| counts(&ban))
         };
         network.or_else(user).or_else(identity)
     }

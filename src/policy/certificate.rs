@@ -8,32 +8,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-/// The most bytes of a name. A longer name of a certificate is left out, and matches nothing.
-const MAX_NAME_BYTES: usize = 2048;
-
-/// Words that tools write in front of parts of a certificate. As schemes of URIs they would match
-/// nothing.
-const NO_SCHEMES: [&str; 16] = [
-    "c",
-    "dc",
-    "email",
-    "fingerprint",
-    "ip",
-    "issuer",
-    "o",
-    "ou",
-    "pin-sha256",
-    "san",
-    "serial",
-    "sha1",
-    "sha512",
-    "spki",
-    "subject",
-    "uri",
-];
-
-/// Beginnings of URI names that read like an identity of another kind.
-const LIKE_OTHERS: [&str; 3] = ["dns:", "sha256:", "uri:"];
+use crate::policy::identity_text::{self, IdentityText, MAX_NAME_BYTES, reads_as_uri};
 
 /// A verified certificate of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +21,8 @@ pub struct ClientCertificate {
     pub dns_names: Box<[Box<str>]>,
     /// The digest of its public key.
     pub key_pin: KeyPin,
+    /// The digest of the certificate itself, which tools call its fingerprint.
+    pub digest: KeyPin,
     /// The common name of its subject. `None` means that it has none.
     pub common_name: Option<Box<str>>,
     /// Its serial number: big-endian, without leading zeros.
@@ -105,7 +82,7 @@ pub enum IdentityPattern {
     Uri(UriPattern),
     /// `dns:client.example.com`, or `dns:*.example.com` for one label.
     Dns(Box<str>),
-    /// `sha256:…`: a public key.
+    /// `sha256:…`: a public key, or the certificate itself.
     Key(KeyPin),
 }
 
@@ -153,6 +130,7 @@ impl ClientCertificate {
             has_odd_uri: false,
             dns_names: Box::default(),
             key_pin: KeyPin([0; 32]),
+            digest: KeyPin([0; 32]),
             common_name: None,
             serial: Box::default(),
             not_after: Timestamp::MAX,
@@ -218,35 +196,16 @@ impl IdentityPattern {
     /// # Errors
     /// A sentence about its first fault.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        if text.is_empty() || text.len() > MAX_NAME_BYTES {
-            return Err("it is empty, or longer than 2048 bytes");
-        }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("it has a space, a control or a character beyond ASCII");
-        }
-        if let Some(name) = text.strip_prefix("dns:") {
-            let plain = name.strip_prefix("*.").unwrap_or(name);
-            let fault = "`dns:` needs a host name behind it, or *. and a host name";
-            return if is_dns_name(plain) {
-                Ok(IdentityPattern::Dns(name.to_ascii_lowercase().into()))
-            } else {
-                Err(fault)
-            };
-        }
-        if let Some(digits) = text.strip_prefix("sha256:") {
-            let pin = KeyPin::parse(digits);
-            return pin.map(IdentityPattern::Key).ok_or("behind `sha256:` come 64 hex digits");
-        }
-        // A scheme is case-insensitive (RFC 3986 §3.1), unlike the two words above.
-        let scheme = text.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
-        match scheme.as_deref() {
-            Some("dns" | "sha256") => Err("its first word is written in lower case"),
-            // A common name is text without a type, which RFC 9525 rules out as an identifier.
-            Some("cn") => Err("the common name matches no pattern"),
-            Some(scheme) if NO_SCHEMES.contains(&scheme) => {
-                Err("it begins with a kind that no pattern has")
+        match identity_text::read(text)? {
+            IdentityText::Dns(name) => {
+                let plain = name.strip_prefix("*.").unwrap_or(name);
+                match is_dns_name(plain) {
+                    true => Ok(IdentityPattern::Dns(name.to_ascii_lowercase().into())),
+                    false => Err("`dns:` needs a host name behind it, or *. and a host name"),
+                }
             }
-            _ => UriPattern::parse(text).map(IdentityPattern::Uri),
+            IdentityText::Digest(digest) => Ok(IdentityPattern::Key(KeyPin(digest))),
+            IdentityText::Uri(uri) => UriPattern::parse(uri).map(IdentityPattern::Uri),
         }
     }
 
@@ -274,8 +233,14 @@ impl IdentityPattern {
             IdentityPattern::Dns(pattern) => {
                 certificate.dns_names.iter().any(|name| matches_dns(pattern, name))
             }
-            IdentityPattern::Key(pin) => *pin == certificate.key_pin,
+            // No digest is of both: whichever a tool has printed is meant.
+            IdentityPattern::Key(pin) => [certificate.key_pin, certificate.digest].contains(pin),
         }
+    }
+
+    /// Whether the pattern matches the URI name `uri`.
+    pub fn matches_uri(&self, uri: &str) -> bool {
+        matches!(self, IdentityPattern::Uri(pattern) if pattern.matches(uri))
     }
 
     /// Whether the pattern, in `deny`, matches a name of `certificate`, or may match an ambiguous
@@ -319,6 +284,18 @@ impl IdentityPattern {
 }
 
 impl UriPattern {
+    /// The pattern with scheme and authority in lower case.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The literal texts before the first and behind the last `*`. `None` means that it has none.
+    pub fn ends(&self) -> Option<(&str, &str)> {
+        let (start, _) = self.text.split_once('*')?;
+        let (_, end) = self.text.rsplit_once('*')?;
+        Some((start, end))
+    }
+
     fn parse(text: &str) -> Result<Self, &'static str> {
         let (scheme, rest) = text.split_once(':').ok_or("it is no URI")?;
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -382,6 +359,11 @@ impl UriPattern {
 /// The segments of a URI behind its scheme; the authority is the first of them.
 fn segments(rest: &str) -> impl Iterator<Item = &str> + Clone {
     rest.strip_prefix("//").unwrap_or(rest).split('/')
+}
+
+/// Whether all programs read the URI name `uri` in the same way.
+pub fn is_plain_uri(uri: &str) -> bool {
+    uri.split_once(':').is_some_and(|(_, name)| segments(name).all(is_plain))
 }
 
 /// Whether a segment means the same to everyone: not empty, no dot segment, nothing escaped, no
@@ -471,16 +453,7 @@ fn is_dns_name(name: &str) -> bool {
 impl KeyPin {
     /// Reads 64 hexadecimal digits, with or without colons between bytes.
     pub fn parse(digits: &str) -> Option<Self> {
-        let digits: Vec<u8> = digits.bytes().filter(|byte| *byte != b':').collect();
-        let mut pin = [0; 32];
-        if digits.len() != 2 * pin.len() {
-            return None;
-        }
-        for (byte, pair) in pin.iter_mut().zip(digits.chunks_exact(2)) {
-            let value = |digit: u8| char::from(digit).to_digit(16);
-            *byte = u8::try_from(value(pair[0])? * 16 + value(pair[1])?).ok()?;
-        }
-        Some(KeyPin(pin))
+        identity_text::digest(digits).map(KeyPin)
     }
 }
 
@@ -491,14 +464,16 @@ impl fmt::Display for KeyPin {
     }
 }
 
+/// Writes a URI so that it reads like no other kind.
+fn write_uri(uri: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let kind = if reads_as_uri(uri) { "" } else { "uri:" };
+    write!(f, "{kind}{uri}")
+}
+
 impl fmt::Display for Identity<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // A URI may read like another kind. No pattern begins with `uri:`.
-            Identity::Uri(uri) if LIKE_OTHERS.iter().any(|kind| uri.starts_with(kind)) => {
-                write!(f, "uri:{uri}")
-            }
-            Identity::Uri(uri) => f.write_str(uri),
+            Identity::Uri(uri) => write_uri(uri, f),
             Identity::Dns(name) => write!(f, "dns:{name}"),
             Identity::Key(pin) => pin.fmt(f),
         }
@@ -508,7 +483,7 @@ impl fmt::Display for Identity<'_> {
 impl fmt::Display for IdentityPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            IdentityPattern::Uri(pattern) => f.write_str(&pattern.text),
+            IdentityPattern::Uri(pattern) => write_uri(&pattern.text, f),
             IdentityPattern::Dns(name) => write!(f, "dns:{name}"),
             IdentityPattern::Key(pin) => pin.fmt(f),
         }
@@ -603,6 +578,7 @@ mod tests {
         let mut certificate = ClientCertificate::named(PIN).unwrap();
         certificate.uris = [uri.into()].into();
         assert!(!IdentityPattern::parse(uri).unwrap().matches(&certificate));
+        assert!(IdentityPattern::parse(&format!("uri:{uri}")).unwrap().matches(&certificate));
     }
 
     #[test]
@@ -647,6 +623,17 @@ mod tests {
             assert!(IdentityPattern::parse(text).is_err(), "{text:?}");
         }
         assert!(ClientCertificate::named("spiffe://example.com/*").is_err());
+    }
+
+    #[test]
+    fn digest_names_the_key_or_the_certificate() {
+        let pattern = IdentityPattern::parse(PIN).unwrap();
+        let mut certificate = ClientCertificate::named("dns:a.example").unwrap();
+        assert!(!pattern.matches(&certificate));
+        certificate.digest = KeyPin::parse(PIN.strip_prefix("sha256:").unwrap()).unwrap();
+        assert!(pattern.matches(&certificate));
+        std::mem::swap(&mut certificate.digest, &mut certificate.key_pin);
+        assert!(pattern.matches(&certificate));
     }
 
     #[test]
@@ -786,7 +773,7 @@ mod tests {
         assert_eq!(shown, ["uri:dns:a.example", "uri:sha256:00", "uri:uri:dns:a", "spiffe://a"]);
         shown.extend([Identity::Dns("a.example").to_string(), Identity::Key(key).to_string()]);
         for text in &shown {
-            assert_eq!(IdentityPattern::parse(text).is_err(), text.starts_with("uri:"), "{text}");
+            assert_eq!(IdentityPattern::parse(text).unwrap().to_string(), *text);
         }
         let all: std::collections::HashSet<_> = shown.iter().collect();
         assert_eq!(all.len(), shown.len());

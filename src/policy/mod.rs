@@ -8,6 +8,8 @@ pub mod ban;
 pub mod certificate;
 pub mod deciding_rule;
 pub mod forwarded;
+mod identity_map;
+mod identity_text;
 pub mod limit;
 pub mod list;
 pub mod network;

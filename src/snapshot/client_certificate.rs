@@ -45,6 +45,7 @@ pub fn read(chain: &[CertificateDer<'_>]) -> Result<ClientCertificate, &'static 
         has_odd_uri,
         dns_names: dns_names.into(),
         key_pin: key_pin(certificate.public_key().raw),
+        digest: KeyPin(Sha256::digest(leaf).into()),
         common_name: common_name.and_then(|name| name.as_str().ok()).map(Box::from),
         serial: serial(certificate.raw_serial()),
         // "No expiry" is a day more than a timestamp can hold (RFC 5280 §4.1.2.5).

@@ -1,19 +1,22 @@
 //! The admin socket: who may ask, which answers it gives, and how it treats invalid requests.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write as _};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream as StdStream;
 use std::time::{Duration, Instant};
 
 use ::sidegate::admin::wire::{
     AdminRequest, ConfigRequest, DrainAnswer, DrainRequest, Draining, ErrorAnswer, LastOutcome,
     ListenerProtocol, TunnelsRequest, WarningKind,
 };
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use crate::cli;
 use crate::harness::sidegate::Sidegate;
 use crate::harness::wire::Wire;
-use crate::harness::{backend, client, sidegate, within};
+use crate::harness::{backend, client, process, sidegate, within};
 use crate::metrics::expect_told;
 
 /// Most requests that are answered at one time.
@@ -363,6 +366,32 @@ async fn log_has_caller_request_and_outcome() {
         );
     }
     assert_eq!(running.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn order_whose_caller_has_left_is_not_begun() {
+    let backend = backend::echo().run().await;
+    let folder = sidegate::new().route("/", &backend).clear().toml("process.state = 'off'").write();
+    let mut agent = process::new(folder.path()).log("json").run().await;
+    let orders = ["ban?client=192.0.2.7&why=x", "close?all=true&code=1000&reason=x", "drain"];
+    let ask = |order: &str| {
+        let mut caller = StdStream::connect(folder.path().join("admin.sock")).unwrap();
+        write!(caller, "POST /v1/{order} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        caller
+    };
+    kill_process(agent.pid(), Signal::STOP).unwrap();
+    orders.iter().for_each(|order| drop(ask(order)));
+    let mut stays = ask("ban?client=192.0.2.8&why=x");
+    kill_process(agent.pid(), Signal::CONT).unwrap();
+    for _ in orders {
+        agent.line("\"outcome\":\"dropped\"").await;
+    }
+    let mut answer = [0; 15];
+    stays.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200 OK");
+    let bans = cli::done(&["bans", "--config", "sidegate.toml"], folder.path()).await;
+    let bans = String::from_utf8(bans.stdout).unwrap();
+    assert!(bans.contains("192.0.2.8") && !bans.contains("192.0.2.7"), "{bans}");
 }
 
 #[tokio::test]

@@ -193,7 +193,7 @@ async fn contradicted_test_peer_and_loopback_need_overrides() {
     assert!(peers.starts_with("peers: `forwarded` of the listener"), "{peers}");
     assert!(conflicts("127.0.0.1", &["peers"]).await.starts_with("loopback: "));
     assert_eq!(targets(&sidegate).await, [""; 0], "nothing was banned");
-    assert_eq!(conflicts("198.51.100.0/24", &["office"]).await, "");
+    assert_eq!(conflicts("198.51.100.0/24", &["office", "office"]).await, "");
     assert_eq!(targets(&sidegate).await, ["198.51.100.0/24"]);
     // The ban fails no test of a later reload.
     sidegate.policy().deny("192.0.2.1").write().await;
@@ -459,6 +459,35 @@ async fn ban_behind_a_translator_holds_one_client() {
         assert!(status.target.ends_with("/128"), "{}", status.target);
         named(&sidegate, target).attempt("/").await.expect_refused(403, "banned");
         neighbour.expect_echo("untouched").await;
+    }
+}
+
+#[tokio::test]
+async fn pasted_identity_is_understood_or_refused() {
+    let backend = backend::echo().run().await;
+    let sidegate = new(&backend).clear().run().await;
+    let folder = sidegate.folder();
+    let hex = "AB:".repeat(31) + "AB";
+    let printed = format!("sha256 Fingerprint={hex}");
+    let key = format!("sha256:{}", "ab".repeat(32));
+    for (pasted, banned) in [
+        ("URI:spiffe://Example.com/ws", "spiffe://example.com/ws"),
+        (" DNS:a.example ", "dns:a.example"),
+        ("uri:dns:a.example", "uri:dns:a.example"),
+        (&printed, &*key),
+    ] {
+        order(&["ban", "--identity", pasted, "--why", "x"], folder, 0, &[banned]).await;
+        order(&["unban", "--identity", banned], folder, 0, &["unbanned", banned]).await;
+    }
+    for (pasted, says) in [
+        ("CN=client", "a subject matches no pattern"),
+        ("client.example.com", "has `dns:` before it"),
+        ("client.example.com:443", "a host and its port"),
+        ("DNS:a.example,DNS:b.example", "write one name"),
+        ("spiffe:a/b", "needs // and an authority"),
+        ("0A:1B:2C:3D", "a digest or a serial number"),
+    ] {
+        order(&["ban", "--identity", pasted, "--why", "x"], folder, 2, &[says]).await;
     }
 }
 

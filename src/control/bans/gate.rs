@@ -13,6 +13,9 @@ const PEERS: &str = "peers";
 /// Word for bans of loopback addresses.
 const LOOPBACK: &str = "loopback";
 
+/// Beginning of the word of a test whose name is one of these words.
+const TEST: &str = "test:";
+
 /// An override without which a ban is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeededOverride {
@@ -33,7 +36,7 @@ pub fn needed_overrides(
         .iter()
         .filter(|test| target.holds(&test.subject))
         .map(|test| NeededOverride {
-            word: test.name.to_string(),
+            word: word(&test.name),
             says: format!("test \"{}\" ({}) expects allow and would fail", test.name, test.place),
         })
         .collect();
@@ -60,6 +63,12 @@ pub fn needed_overrides(
         needed.push(NeededOverride { word: LOOPBACK.into(), says });
     }
     needed
+}
+
+/// The word that overrides the test `name`. No other override has it.
+fn word(name: &str) -> String {
+    let is_other = [PEERS, LOOPBACK].contains(&name) || name.starts_with(TEST);
+    if is_other { format!("{TEST}{name}") } else { name.to_owned() }
 }
 
 /// The first entry of `peers` that `target` meets.
@@ -91,5 +100,10 @@ mod tests {
         assert_eq!(needed("192.0.2.0/24"), ["office"]);
         assert_eq!(needed("0.0.0.0/0"), ["office", "home", "loopback"]);
         assert!(needed("203.0.113.9").is_empty());
+        let tests = [test("loopback", [127, 0, 0, 1]), test("test:peers", [127, 0, 0, 1])];
+        let target = BanTarget::parse_client("127.0.0.1").unwrap();
+        let all = needed_overrides(&target, &live, &tests);
+        let words: Vec<_> = all.iter().map(|one| &*one.word).collect();
+        assert_eq!(words, ["test:loopback", "test:test:peers", "loopback"], "each its own");
     }
 }

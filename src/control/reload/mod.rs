@@ -123,6 +123,11 @@ impl Reloader {
         let by_itself = |trigger| (trigger, AcceptedEffects::default(), None);
         let (trigger, accept, tx) = tokio::select! {
             request = self.receiver.requests.recv() => match request {
+                Some(ReloaderRequest::Reload { tx: Some(tx), .. }) if tx.is_closed() => {
+                    // It waited behind another reload, and its operator has seen an error.
+                    tracing::warn!("a reload was not begun: its caller had left");
+                    return;
+                }
                 Some(ReloaderRequest::Reload { trigger, accept, tx }) => {
                     self.watching.resume();
                     (trigger, accept, tx)
@@ -166,9 +171,10 @@ impl Reloader {
             // Nothing changed but the time: an entry may have lapsed.
             self.reconcile();
         }
-        if let (Some(tx), Some(outcome)) = (tx, outcome) {
-            // The caller may have been dropped.
-            let _ = tx.send(outcome);
+        if let (Some(tx), Some(outcome)) = (tx, outcome)
+            && tx.send(outcome).is_err()
+        {
+            tracing::warn!("the caller of this reload left before it ended");
         }
     }
 

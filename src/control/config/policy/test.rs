@@ -10,6 +10,7 @@ use crate::control::config::policy::rule;
 use crate::control::config::policy_settings::{ExpectedVerdict, PolicyTest};
 use crate::control::config::source_text::{Finding, error};
 use crate::control::config::users;
+use crate::observe::printable::is_control;
 use crate::policy::certificate::ClientCertificate;
 use crate::policy::network::Client;
 use crate::policy::request::Request;
@@ -34,8 +35,9 @@ pub fn read(root: &mut TomlTable<'_>) -> Vec<PolicyTest> {
 }
 
 fn test(mut table: TomlTable<'_>) -> Option<PolicyTest> {
-    let name =
-        table.require(&keys::NAME, "name = \"what it shows\"").and_then(|value| value.string());
+    let name = table
+        .require(&keys::NAME, "name = \"what it shows\"")
+        .and_then(|value| value.parse("a string", name));
     let client = table
         .require(&keys::CLIENT, "client = \"192.0.2.1\"")
         .and_then(|value| value.parse("an address", subject));
@@ -63,6 +65,16 @@ fn test(mut table: TomlTable<'_>) -> Option<PolicyTest> {
         at_url: url?.place(),
         at_expect: expect?.place(),
     })
+}
+
+/// Checks that `--override` and messages of one line can name the test.
+fn name(text: &str) -> Result<&str, Finding> {
+    let fault = match text {
+        _ if text.trim().is_empty() => "the name of a test is empty",
+        _ if text.contains(is_control) => "the name of a test is one line, without controls",
+        _ => return Ok(text),
+    };
+    Err(error(fault).with_remedy("what the test shows, like \"the office may connect\""))
 }
 
 /// Builds the request. The inner result is the gate's verdict on the path.

@@ -45,6 +45,35 @@ error: unknown key `clent` in [[test]], which lacks `client`
 }
 
 #[test]
+fn name_of_a_test_is_one_line() {
+    let rest = "client = \"192.0.2.1\"\nurl = \"wss://a.example/\"\nexpect = \"allow\"";
+    test(
+        &format!("name = \" \"\n{rest}"),
+        r#"
+error: name: the name of a test is empty
+ --> policies/chat.toml:4:8
+  |
+4 | name = " "
+  |        ^^^
+  |
+  = help: what the test shows, like "the office may connect"
+"#,
+    );
+    test(
+        &format!("name = \"a\\nb\"\n{rest}"),
+        r#"
+error: name: the name of a test is one line, without controls
+ --> policies/chat.toml:4:8
+  |
+4 | name = "a\nb"
+  |        ^^^^^^
+  |
+  = help: what the test shows, like "the office may connect"
+"#,
+    );
+}
+
+#[test]
 fn all_errors_of_a_test_are_reported_at_once() {
     test(
         "name = 1\nclient = \"office\"\nurl = \"a.example\"\nsubprotocol = \"v2 ticks\"\nat = 7\nexpect = \"alow\"",

@@ -359,7 +359,7 @@ fn names_of_certificates_are_read() {
         "[client]\ncertificate = {\n  allow = [\"example.com\", \"spiffe://a/x**\",\n           \
          \"sha256:0\"],\n  deny = [7],\n  pinned = true,\n}\nallow = [\"any\"]",
         r#"
-error: allow: "example.com" is no name of a certificate: it is no URI
+error: allow: "example.com" is no name of a certificate: it is no URI: a DNS name has `dns:` before it
  --> policies/chat.toml:4:12
   |
 4 |   allow = ["example.com", "spiffe://a/x**",
