@@ -18,8 +18,9 @@ use sidegate::data::http::head::HeadReader;
 use sidegate::observe::log::{Log, LogFormat};
 use sidegate::{Agent, StartError};
 
-/// Attempts to find ports: another process may take one between the look and the bind.
-const MAX_PORT_ATTEMPTS: usize = 5;
+/// Attempts to find ports: another process may take one between the look and the bind. Several
+/// demos that start at once want the same three.
+const MAX_PORT_ATTEMPTS: usize = 30;
 
 /// Arguments of `sidegate demo`: none.
 #[derive(clap::Args)]
