@@ -25,6 +25,7 @@ mod log_level;
 mod manual;
 mod output;
 mod output_files;
+mod pending_files;
 mod promote;
 mod refused;
 mod reload;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::cli::{Running, check, done, run};
-use crate::harness::{backend, client, sidegate};
+use crate::harness::{backend, client, sidegate, within};
 
 const POLICY: &str = "schema = 1\n[lists]\noffice = { file = \"lists/office.cidr\" }\n\
                       [client]\nallow = [\"office\"]\n";
@@ -153,6 +153,38 @@ async fn edit_that_loosens_checks_is_said_and_counted() {
     applied.stage("sidegate.toml", &config);
     let share = "widens: file sidegate.toml  reload.max_widened: \"1%\" instead of \"5\"";
     applied.apply(&["--yes"], 0, &[share, "applied"]).await;
+}
+
+#[tokio::test]
+async fn apply_under_hold_publishes_pending_files_and_says_so() {
+    let held = "process.state = 'state'\nreload = { watch = 'hold', max_revoked = 0 }";
+    let mut applied = Applied::start(held).await;
+    let folder = applied.folder.path().to_owned();
+    let status = async || {
+        let output = done(&["status", "--config", "sidegate.toml", "--json"], &folder).await;
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    fs::write(folder.join("policies/old.toml"), "schema = 1\nclient.allow = ['192.0.2.2']\n")
+        .unwrap();
+    within("a pending file", async { while status().await["pending"].is_null() {} }).await;
+    let list = "policies/lists/office.cidr";
+    applied.stage(list, "127.0.0.0/24\n!127.0.0.2\n");
+    let copy = applied.copy.path().join(list);
+    let apply = ["apply", "--config", "sidegate.toml", "--yes", copy.to_str().unwrap()];
+    check(&apply, &folder, 1, &["more than max_revoked", "held: nothing was changed"]).await;
+    assert_eq!(status().await["pending"]["changed"], serde_json::json!(["policies/old.toml"]));
+    let order = [&apply[..], &["--accept-revocations"]].concat();
+    let said = "publishes pending files too: policies/old.toml";
+    let published = [said, "published: generation 2", "1 tunnel revoked", "applied"];
+    check(&order, &folder, 0, &published).await;
+    applied.tunnels[1].expect_close_with(1008, "network").await;
+    assert!(status().await["pending"].is_null());
+    // A set that the agent rejects is neither in force nor pending.
+    applied.stage(list, "127.0.0.8\n");
+    let shrink = [&apply[..], &["--accept-shrink", "office"]].concat();
+    check(&shrink, &folder, 1, &["the files are as they were before"]).await;
+    let now = status().await;
+    assert!(now["pending"].is_null() && now["generation"] == 2, "{now}");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
+use crate::cli::apply::attributes::copy_attributes;
 use crate::cli::staged::StagedSet;
 use sidegate::control::config::apply_journal::{
     ApplyJournal, ApplyState, FileChange, JOURNAL, JournalFile,
@@ -30,6 +31,8 @@ pub struct Installation {
 /// A file of an installation.
 struct InstalledFile {
     entry: JournalFile,
+    /// The path by which the configuration names it, whose links may lead elsewhere by now.
+    named: PathBuf,
     /// The next version. Empty after an interruption, which needs none.
     bytes: Vec<u8>,
     mode: u32,
@@ -95,7 +98,10 @@ impl Installation {
             return Ok(None);
         };
         let journal = ApplyJournal::decode(&text).map_err(|why| at(&why))?;
-        let file = |entry| InstalledFile { entry, bytes: Vec::new(), mode: 0, former: None };
+        let file = |entry: JournalFile| {
+            let named = folder.join(&entry.path);
+            InstalledFile { entry, named, bytes: Vec::new(), mode: 0, former: None }
+        };
         let files = journal.files.into_iter().map(file).collect();
         Ok(Some((Installation { folder: folder.to_owned(), files }, journal.state)))
     }
@@ -108,11 +114,12 @@ impl Installation {
         })
     }
 
-    /// Whether the next version of every file is in its place.
+    /// Whether the next version of every file is in its place, as the configuration names it: a
+    /// link may lead elsewhere by now.
     pub fn is_in_place(&self) -> bool {
         self.files
             .iter()
-            .all(|file| digest_of(&file.entry.target).is_ok_and(|now| now == file.entry.sha256))
+            .all(|file| digest_of(&file.named).is_ok_and(|now| now == file.entry.sha256))
     }
 
     /// The steps that replace all files.
@@ -270,7 +277,7 @@ impl InstalledFile {
         let change = if former.is_some() { FileChange::Replaced } else { FileChange::Added };
         let sha256 = Some(digest(bytes));
         let entry = JournalFile { path: path.to_owned(), target, change, sha256 };
-        Ok(InstalledFile { entry, bytes: bytes.to_owned(), mode, former })
+        Ok(InstalledFile { entry, named, bytes: bytes.to_owned(), mode, former })
     }
 
     fn removed(folder: &Path, path: &Path) -> Result<Self, String> {
@@ -280,7 +287,7 @@ impl InstalledFile {
         let former = Some(FormerVersion::of(&former));
         let change = FileChange::Removed;
         let entry = JournalFile { path: path.to_owned(), target, change, sha256: None };
-        Ok(InstalledFile { entry, bytes: Vec::new(), mode: 0, former })
+        Ok(InstalledFile { entry, named: folder.join(path), bytes: Vec::new(), mode: 0, former })
     }
 
     fn write(&self) -> io::Result<()> {
@@ -316,6 +323,10 @@ impl InstalledFile {
         }
         // Behind the change of owner, which may clear bits (chown(2)).
         file.set_permissions(fs::Permissions::from_mode(self.mode))?;
+        if self.former.is_some() {
+            // Behind the mode, whose bits of the group are the mask of an ACL (acl(5)).
+            copy_attributes(&self.entry.target, &file)?;
+        }
         file.sync_all()
     }
 
@@ -336,7 +347,11 @@ impl InstalledFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        match now == self.former {
+        // A folder of links may be swapped as a whole, as orchestrators do.
+        let leads = |target: PathBuf| target == self.entry.target;
+        let is_moved = self.entry.change == FileChange::Replaced
+            && !fs::canonicalize(&self.named).is_ok_and(leads);
+        match now == self.former && !is_moved {
             true => Ok(()),
             false => Err(io::Error::other("it was changed meanwhile")),
         }
@@ -431,6 +446,7 @@ fn link_or_copy(from: &Path, to: &Path) -> io::Result<()> {
         fchown(&file, Some(found.uid()), Some(found.gid()))?;
     }
     file.set_permissions(found.permissions())?;
+    copy_attributes(from, &file)?;
     file.sync_all()
 }
 
@@ -617,6 +633,60 @@ mod tests {
             assert!(installation.restore().contains("as they were before"));
             assert!(fs::read_to_string(&real).unwrap().contains("192.0.2.1"));
             assert_eq!(fs::metadata(&real).unwrap().mode() & 0o7777, 0o640);
+        });
+    }
+
+    #[test]
+    fn extended_attributes_are_kept() {
+        with_former(|folder, _| {
+            let policy = folder.join("policies/one.toml");
+            let flags = rustix::fs::XattrFlags::empty();
+            if rustix::fs::setxattr(&policy, "user.owner", b"acme", flags).is_err() {
+                return; // A file system without extended attributes.
+            }
+            let read = || {
+                let mut value = [0; 16];
+                let length = rustix::fs::getxattr(&policy, "user.owner", &mut value[..]);
+                length.map(|length| value[..length].to_vec())
+            };
+            let installation = Installation::new(&staged(folder)).unwrap();
+            installation.install().unwrap();
+            assert!(fs::read_to_string(&policy).unwrap().contains("198.51.100.1"));
+            assert_eq!(read().unwrap(), b"acme");
+            assert!(installation.restore().contains("as they were before"));
+            assert_eq!(read().unwrap(), b"acme");
+        });
+    }
+
+    #[test]
+    fn folder_of_links_that_is_swapped_meanwhile_is_left_alone() {
+        with_former(|folder, _| {
+            // As a ConfigMap is mounted: a link to the folder of a version, and a swap of it.
+            let (policies, data) = (folder.join("policies"), folder.join("..data"));
+            for version in ["v1", "v2"] {
+                let copy = folder.join(version);
+                fs::create_dir(&copy).unwrap();
+                for name in ["one.toml", "two.toml"] {
+                    fs::copy(policies.join(name), copy.join(name)).unwrap();
+                }
+            }
+            fs::remove_dir_all(&policies).unwrap();
+            symlink("v1", &data).unwrap();
+            symlink("..data", &policies).unwrap();
+            let installation = Installation::new(&staged(folder)).unwrap();
+            symlink("v2", folder.join("..next")).unwrap();
+            fs::rename(folder.join("..next"), &data).unwrap();
+            let fault = installation.install().unwrap_err();
+            assert!(fault.contains("one.toml: it was changed meanwhile"), "{fault}");
+            assert_eq!(in_force(folder), "former");
+            let again = Installation::new(&staged(folder)).unwrap();
+            again.install().unwrap();
+            assert_eq!(in_force(folder), "next");
+            assert!(again.is_in_place() && folder.join("v2/one.toml").is_file());
+            // The agent would read another version now, so that this one isn't confirmed by it.
+            symlink("v1", folder.join("..next")).unwrap();
+            fs::rename(folder.join("..next"), &data).unwrap();
+            assert!(!again.is_in_place());
         });
     }
 

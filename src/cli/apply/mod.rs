@@ -3,6 +3,7 @@
 //! Nothing is written before the agent has compared exactly these files. The former files are put
 //! back unless the agent confirms that it runs the new ones.
 
+mod attributes;
 mod install;
 mod leftovers;
 mod lock;
@@ -19,6 +20,7 @@ use crate::cli::config_arg::ConfigArg;
 use crate::cli::diff::{self, DIFF_TIMEOUT, staged_request};
 use crate::cli::exit::Exit;
 use crate::cli::output::{print, print_diagnostics, print_error, print_error_lines, print_json};
+use crate::cli::pending_files;
 use crate::cli::promote::check_running;
 use crate::cli::reload::{self, RELOAD_TIMEOUT};
 use crate::cli::staged::StagedSet;
@@ -99,6 +101,8 @@ fn run_steps(
     let installation = Installation::new(&staged)?;
     let expected = compare(verb, config, &staged, report)?;
     list_files(verb, &installation, report);
+    // An order publishes all saved files, also those of other operators.
+    pending_files::line(config, &staged).iter().for_each(|line| say(verb, line));
     if !verb.yes && !confirm()? {
         say(verb, "nothing was changed");
         return Ok(ApplyOutcome::Declined);
@@ -157,6 +161,8 @@ fn recover(verb: &ApplyArgs, folder: &Path, report: &mut ApplyReport) -> Result<
     found.run(&steps).map_err(|why| {
         format!("an interrupted apply cannot be put right: {why}; the former files count")
     })?;
+    // Such as a journal that was being written when the run was killed.
+    leftovers::remove(folder);
     let line = format!("an interrupted apply {what} are in place");
     say(verb, &line);
     report.recovered = Some(line);
@@ -179,7 +185,8 @@ fn compare(
         Err(AskError::NoAgent(sentence)) => {
             check_alone(config, staged)?;
             print_error_lines(&format!(
-                "the tunnels that this would close are not known, because no agent runs: {sentence}"
+                "no agent runs, so neither the tunnels that this would close are known, nor \
+                 overrides of tests: {sentence}"
             ));
             return Ok(None);
         }
