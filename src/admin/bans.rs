@@ -99,6 +99,7 @@ pub async fn unban(admin: &AdminContext, request: UnbanRequest) -> Result<UnbanA
 pub fn bans(admin: &AdminContext) -> BansAnswer {
     let now = Timestamp::now();
     let bans = admin.bans.bans();
+    admin.bouncer.note_freed();
     BansAnswer {
         bans: bans.iter().filter(|ban| !ban.lapsed(now)).map(|ban| status(ban)).collect(),
         file: admin.bans.file(),

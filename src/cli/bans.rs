@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cli::admin_client;
+use crate::cli::admin_client::{self, AskError};
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
-use crate::cli::output::{print, print_error, print_json};
+use crate::cli::output::{count_u64, print, print_error, print_json};
 use sidegate::admin::wire::{BanStatus, BansRequest, CrowdsecAnswer, CrowdsecRequest};
 use sidegate::observe::printable;
 
@@ -20,9 +20,11 @@ pub struct BansArgs {
     /// Show the decisions of CrowdSec that are not applied, and why.
     #[arg(long)]
     refused: bool,
-    /// Let bans of CrowdSec hold that would close more tunnels than `max_revoked`.
-    #[arg(long, conflicts_with = "refused")]
-    accept_held: bool,
+    /// Let the held bans of CrowdSec with this digest hold, which warnings and `--refused` show.
+    /// Without it, the bans that are held now.
+    #[arg(long, value_name = "DIGEST", num_args = 0..=1, default_missing_value = "",
+        conflicts_with = "refused")]
+    accept_held: Option<String>,
     /// Print the admin socket's answer as JSON.
     #[arg(long)]
     json: bool,
@@ -30,7 +32,7 @@ pub struct BansArgs {
 
 /// Prints the bans, one a line.
 pub fn bans(verb: &BansArgs) -> Exit {
-    if verb.refused || verb.accept_held {
+    if verb.refused || verb.accept_held.is_some() {
         return crowdsec(verb);
     }
     match admin_client::ask(&verb.config.config, &BansRequest, BANS_TIMEOUT) {
@@ -52,51 +54,95 @@ pub fn bans(verb: &BansArgs) -> Exit {
 
 /// Prints what CrowdSec's decisions came to. Ends with 1 if nothing was held that was to hold.
 fn crowdsec(verb: &BansArgs) -> Exit {
-    let request = CrowdsecRequest { accept_held: verb.accept_held };
-    let answer = match admin_client::ask(&verb.config.config, &request, BANS_TIMEOUT) {
+    let answer = match crowdsec_answer(verb) {
         Ok(answer) => answer,
         Err(failure) => {
             print_error(failure);
             return Exit::Failure;
         }
     };
-    match verb.json {
-        true => print_json(&answer),
-        false => print(crowdsec_text(&answer, verb.accept_held)),
+    match (verb.json, &verb.accept_held) {
+        (true, _) => print_json(&answer),
+        (false, None) => print(crowdsec_text(&answer)),
+        (false, Some(_)) if answer.accepted => print(accepted_text(&answer)),
+        (false, Some(_)) => print_error(not_accepted_text(&answer)),
     }
-    match verb.accept_held && !answer.accepted {
+    // A script that accepts a set has to notice that it has not.
+    match verb.accept_held.is_some() && !answer.accepted {
         true => Exit::Failure,
         false => Exit::Success,
     }
 }
 
-fn crowdsec_text(answer: &CrowdsecAnswer, is_order: bool) -> String {
-    let CrowdsecAnswer { held, held_revoked, .. } = answer;
-    if is_order {
-        return match answer.accepted {
-            true => format!("{held} held bans hold now; they close {held_revoked} tunnels"),
-            false => "no bans are held".to_owned(),
-        };
+fn crowdsec_answer(verb: &BansArgs) -> Result<CrowdsecAnswer, AskError> {
+    let ask = |accept_held| {
+        let request = CrowdsecRequest { accept_held };
+        admin_client::ask(&verb.config.config, &request, BANS_TIMEOUT)
+    };
+    // What comes after this look is not accepted.
+    let digest = match verb.accept_held.as_deref() {
+        Some("") => match ask(None)? {
+            CrowdsecAnswer { held_digest: Some(digest), .. } => Some(digest),
+            answer => return Ok(answer),
+        },
+        digest => digest.map(str::to_owned),
+    };
+    ask(digest)
+}
+
+fn accepted_text(answer: &CrowdsecAnswer) -> String {
+    let tunnels = count_u64(answer.held_revoked, "tunnel");
+    match answer.held {
+        1 => format!("1 held ban holds now; it closes {tunnels}"),
+        held => format!("{held} held bans hold now; they close {tunnels}"),
     }
+}
+
+fn not_accepted_text(answer: &CrowdsecAnswer) -> String {
+    match held_text(answer) {
+        None => "no bans are held".to_owned(),
+        Some(held) => format!("other bans are held by now, so that none is accepted: {held}"),
+    }
+}
+
+/// A sentence about the bans that are held. `None` means that none are.
+fn held_text(answer: &CrowdsecAnswer) -> Option<String> {
+    let CrowdsecAnswer { held, held_revoked, held_clients, open, open_clients, .. } = answer;
+    let digest = answer.held_digest.as_ref()?;
+    let (bans, they) = match held {
+        1 => ("1 ban is".to_owned(), "it"),
+        held => (format!("{held} bans are"), "they"),
+    };
+    Some(format!(
+        "{bans} held, since {they} would close {held_revoked} of {open} tunnels, those of \
+         {held_clients} of {open_clients} clients: sidegate bans --accept-held {digest}"
+    ))
+}
+
+fn crowdsec_text(answer: &CrowdsecAnswer) -> String {
     let Some(url) = &answer.url else { return "[crowdsec] is not configured".to_owned() };
     let answered = answer.answered.map_or("never".to_owned(), |at| format!("at {at}"));
-    let mut text = format!("{url} answered {answered}: {} bans", answer.bans);
+    let mut text = format!("{url} answered {answered}: {}", count_u64(answer.bans, "ban"));
     if let Some(fault) = &answer.fault {
         text.push_str(&format!("\n  the last poll failed: {fault}"));
     }
-    if *held > 0 {
-        text.push_str(&format!(
-            "\n  {held} bans are held, since they would close {held_revoked} tunnels: \
-             sidegate bans --accept-held"
-        ));
+    if let Some(held) = held_text(answer) {
+        text.push_str(&format!("\n  {held}"));
+    }
+    for one in &answer.held_bans {
+        let (tunnels, clients) =
+            (count_u64(one.revoked, "tunnel"), count_u64(one.clients, "client"));
+        let line = format!("held: {}: {}: {tunnels} of {clients}", one.target, one.why);
+        text.push_str(&format!("\n  {}", printable::line(&line)));
+    }
+    let listed = answer.held_bans.len() as u64;
+    if answer.held > listed {
+        text.push_str(&format!("\n  and {} others that are held", answer.held - listed));
     }
     for one in &answer.refused {
-        text.push_str(&format!(
-            "\n  not applied: {} ({}): {}",
-            one.decision.escape_debug(),
-            one.reason,
-            one.says
-        ));
+        let decision = printable::shortened(&one.decision);
+        let line = format!("not applied: {decision} ({}): {}", one.reason, one.says);
+        text.push_str(&format!("\n  {}", printable::line(&line)));
     }
     let all: u64 = answer.refused_counts.iter().map(|one| one.decisions).sum();
     let others = all.saturating_sub(answer.refused.len() as u64);
@@ -104,7 +150,7 @@ fn crowdsec_text(answer: &CrowdsecAnswer, is_order: bool) -> String {
         text.push_str(&format!("\n  and {others} others"));
     }
     if all == 0 {
-        text.push_str("\n  every decision is applied");
+        text.push_str("\n  every decision can be applied");
     }
     text
 }

@@ -1,6 +1,6 @@
-//! Returns the memory of closed tunnels to the system.
+//! Returns memory that is not used to the system.
 //!
-//! glibc keeps freed memory for later allocations: 40 MB after nine thousand tunnels. This module
+//! glibc keeps freed memory for later allocations: 40 MB after nine thousand tunnels. The task here
 //! only looks at the number of tunnels, every few seconds.
 
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub async fn trim_periodically(tunnels: Arc<Tunnels>, stop: CancellationToken) {
 /// to milliseconds.
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "the allocator's own call is a C function")]
-fn trim() {
+pub fn trim() {
     // SAFETY: `malloc_trim` (malloc_trim(3)) takes the allocator's own locks, and moves nothing
     // that is allocated.
     unsafe { libc::malloc_trim(0) };
@@ -45,4 +45,4 @@ fn trim() {
 
 /// Other allocators return memory by themselves, or never.
 #[cfg(not(target_env = "gnu"))]
-fn trim() {}
+pub fn trim() {}

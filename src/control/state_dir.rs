@@ -136,12 +136,27 @@ impl StateDir {
     /// The folder or the file cannot be written, or another process has the folder; the old file
     /// is still there.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.write_with(name, |file| file.write_all(bytes))
+    }
+
+    /// As `write`, with contents that `fill` writes piece by piece.
+    ///
+    /// # Errors
+    /// The folder or the file cannot be written, or `fill` fails; the old file is still there.
+    pub fn write_with(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.make()?;
         self.claim()?;
         // Readable by its owner alone, as tempfile makes it.
         // Beside the old file: a rename is atomic only within one file system (rename(2)).
         let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.path)?;
-        file.write_all(bytes)?;
+        let mut buffered = io::BufWriter::new(file.as_file_mut());
+        fill(&mut buffered)?;
+        buffered.flush()?;
+        drop(buffered);
         // Before the rename: a crash could otherwise leave the name of a file without its contents.
         file.as_file().sync_all()?;
         file.persist(self.path(name)).map_err(|failed| failed.error)?;

@@ -8,6 +8,9 @@ use std::fmt::Write;
 /// The mark that replaces a character that is not printed.
 const REPLACEMENT: char = '\u{fffd}';
 
+/// Most characters of a text that is shortened.
+const MAX_SHOWN: usize = 100;
+
 /// Whether a terminal obeys `c` or reorders text because of it.
 ///
 /// These are the C0 and C1 controls, DEL, the bidi controls of Unicode (UAX #9 §2) and its line
@@ -26,6 +29,17 @@ pub fn lines(text: &str) -> Cow<'_, str> {
 /// `text` as one line: newlines and tabs are replaced as well.
 pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, is_control)
+}
+
+/// `text`, or its beginning and its length where it is longer than a line has room for.
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MAX_SHOWN) {
+        None => Cow::Borrowed(text),
+        Some((end, _)) => {
+            let length = text.chars().count();
+            Cow::Owned(format!("{}… ({length} characters)", &text[..end]))
+        }
+    }
 }
 
 /// The JSON text `json` with every control inside its strings escaped (RFC 8259 §7).
@@ -72,6 +86,14 @@ mod tests {
         let text = "Grüße, שלום, 例え, 🦀\n\tc";
         assert_eq!(lines(text), text);
         assert_eq!(line(text), "Grüße, שלום, 例え, 🦀\u{fffd}\u{fffd}c");
+    }
+
+    #[test]
+    fn long_text_is_shortened_between_characters() {
+        assert_eq!(shortened("ä"), "ä");
+        assert_eq!(shortened(&"ä".repeat(100)), "ä".repeat(100));
+        let shown = shortened(&"ä".repeat(5000)).into_owned();
+        assert_eq!(shown, format!("{}… (5000 characters)", "ä".repeat(100)));
     }
 
     #[test]

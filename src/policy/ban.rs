@@ -387,6 +387,15 @@ impl TargetBans {
         (next, removed)
     }
 
+    /// Removes the bans for which `removes` holds, and returns them.
+    pub fn split_off(&mut self, removes: impl Fn(&Ban) -> bool) -> TargetBans {
+        let (kept, removed) = self.without(removes);
+        if !removed.is_empty() {
+            *self = kept;
+        }
+        removed.into_iter().collect()
+    }
+
     /// The ban of exactly this target.
     pub fn get(&self, target: &BanTarget) -> Option<&Arc<Ban>> {
         match target {
@@ -411,6 +420,13 @@ impl TargetBans {
             self.identities.denying(certificate, |ban| counts(&ban))
         };
         network.or_else(user).or_else(identity)
+    }
+
+    /// Returns the bans of networks that hold `address` at the time `now`.
+    pub fn of_address(&self, address: IpAddr, now: Timestamp) -> Vec<&Arc<Ban>> {
+        let mut all = self.networks.covering(address);
+        all.retain(|ban| !ban.lapsed(now));
+        all
     }
 
     /// Iterates over the bans: networks, users, then identities.

@@ -169,6 +169,14 @@ impl Client {
         self.0.user()
     }
 
+    /// The network that counts as this client, where it is more than one address.
+    pub const fn network(self) -> Option<ClientKey> {
+        match self.key() {
+            key @ ClientKey::V6(_) => Some(key),
+            ClientKey::V4(_) | ClientKey::V6Host(_) | ClientKey::Unix(_) => None,
+        }
+    }
+
     /// The key that limits count this client by.
     pub const fn key(self) -> ClientKey {
         match self.0 {
@@ -319,6 +327,14 @@ impl<T> Networks<T> {
                 let host = address.into();
                 self.v6.cover(&host).map(|(_, value)| value).filter(|value| counts(value)).last()
             }
+        }
+    }
+
+    /// Returns the values of all networks that hold `address`, the longest prefix last.
+    pub fn covering(&self, address: IpAddr) -> Vec<&T> {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.v4.cover(&address.into()).map(|(_, value)| value).collect(),
+            IpAddr::V6(address) => self.v6.cover(&address.into()).map(|(_, value)| value).collect(),
         }
     }
 

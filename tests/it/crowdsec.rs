@@ -3,9 +3,12 @@
 
 use std::sync::{Arc, Mutex};
 
-use ::sidegate::admin::wire::{BansRequest, CrowdsecAnswer, CrowdsecRequest, UnbanRequest};
+use ::sidegate::admin::wire::{
+    BansRequest, CrowdsecAnswer, CrowdsecRequest, UnbanRequest, WarningKind,
+};
 
 use crate::harness::backend::{self, Backend};
+use crate::harness::client::{self, Tunnel};
 use crate::harness::sidegate::{self, Builder, Sidegate};
 use crate::harness::{certificate, within};
 
@@ -144,4 +147,124 @@ async fn api_answers_at_a_unix_socket_too() {
     let sidegate = polling(api.address(), "").run().await;
     state_when(&sidegate, "a ban", |state| state.bans == 1).await;
     assert_eq!(api.head().await.header("host"), Some("localhost"));
+}
+
+fn range(network: &str) -> String {
+    decision().replace("\"Ip\"", "\"Range\"").replace(BANNED, network)
+}
+
+/// An agent that polls each second, believes its clients' names, and keeps what it knows.
+fn crowded(url: &str, backend: &Backend) -> Builder {
+    let table = format!(
+        "crowdsec = {{ url = '{url}', key = {{ file = 'crowdsec.key' }}, interval = '1s' }}"
+    );
+    let believed = "forwarded = { header = 'x-forwarded-for', from = ['127.0.0.1'] }";
+    let settings = format!("process.state = 'state'\nreload.revoke_spread = '0s'\n{table}");
+    let agent = sidegate::new().clear().route("/", backend).on_listener(believed);
+    agent.toml(&settings).file("crowdsec.key", KEY)
+}
+
+async fn open(sidegate: &Sidegate, client: &str) -> Tunnel {
+    client::new(sidegate).header("X-Forwarded-For", client).open("/").await
+}
+
+async fn accept(sidegate: &Sidegate, digest: &str) -> CrowdsecAnswer {
+    let accept_held = Some(digest.to_owned());
+    sidegate.answer_to(&CrowdsecRequest { accept_held }).await
+}
+
+#[tokio::test]
+async fn held_ban_holds_once_more_neighbours_are_there() {
+    let (echo, script) = (backend::echo().run().await, Script::new(Some(answer("")).into()));
+    let api = api(&script).run().await;
+    let sidegate = crowded(api.address(), &echo).run().await;
+    let mut one = open(&sidegate, "198.51.100.1").await;
+    let mut attacker = open(&sidegate, BANNED).await;
+    let other = open(&sidegate, "198.51.100.2").await;
+    let new = [range("198.51.100.0/24"), decision(), range("203.0.113.0/24")].join(",");
+    *script.lock().unwrap() = Some(answer(&new));
+    let state = state_when(&sidegate, "a held ban", |state| state.held == 1).await;
+    attacker.expect_close_with(1008, "banned").await;
+    assert_eq!((&*state.held_bans[0].target, state.held_clients), ("198.51.100.0/24", 2));
+    assert_eq!(targets(&sidegate).await, [BANNED, "203.0.113.0/24"], "the others hold");
+    one.expect_echo("held").await;
+    let mut neighbours = Vec::new();
+    for at in 1..=9 {
+        neighbours.push(open(&sidegate, &format!("10.0.0.{at}")).await);
+    }
+    state_when(&sidegate, "no held ban", |state| (state.held, state.bans) == (0, 3)).await;
+    one.expect_close_with(1008, "banned").await;
+    neighbours[0].expect_echo("untouched").await;
+    drop(other);
+}
+
+#[tokio::test]
+async fn held_bans_are_accepted_as_they_were_shown() {
+    let (echo, script) = (backend::echo().run().await, Script::new(Some(answer("")).into()));
+    let api = api(&script).run().await;
+    let sidegate = crowded(api.address(), &echo).run().await;
+    let mut tunnels = Vec::new();
+    for client in ["198.51.100.1", "198.51.100.2", "203.0.113.1", "203.0.113.2"] {
+        tunnels.push(open(&sidegate, client).await);
+    }
+    *script.lock().unwrap() = Some(answer(&range("198.51.100.0/24")));
+    let one = state_when(&sidegate, "a held ban", |state| state.held == 1).await;
+    let both = [range("198.51.100.0/24"), range("203.0.113.0/24")].join(",");
+    *script.lock().unwrap() = Some(answer(&both));
+    state_when(&sidegate, "two held bans", |state| state.held == 2).await;
+    let refused = accept(&sidegate, one.held_digest.as_deref().unwrap()).await;
+    assert!(!refused.accepted && refused.bans == 0);
+    assert_eq!((refused.held, refused.held_revoked, refused.open), (2, 4, 4));
+    *script.lock().unwrap() = Some(answer(&range("198.51.100.0/24")));
+    let state = state_when(&sidegate, "one held ban", |state| state.held == 1).await;
+    assert!(accept(&sidegate, state.held_digest.as_deref().unwrap()).await.accepted);
+    tunnels[0].expect_close_with(1008, "banned").await;
+    tunnels[2].expect_echo("untouched").await;
+    state_when(&sidegate, "no held ban", |state| (state.held, state.bans) == (0, 1)).await;
+    assert!(!accept(&sidegate, state.held_digest.as_deref().unwrap()).await.accepted);
+}
+
+#[tokio::test]
+async fn held_ban_stays_held_over_a_restart() {
+    let (echo, script) = (backend::echo().run().await, Script::new(Some(answer("")).into()));
+    let api = api(&script).run().await;
+    let sidegate = crowded(api.address(), &echo).run().await;
+    let tunnels = [open(&sidegate, "198.51.100.1").await, open(&sidegate, "198.51.100.2").await];
+    let new = [range("198.51.100.0/24"), decision()].join(",");
+    *script.lock().unwrap() = Some(answer(&new));
+    let before = state_when(&sidegate, "a held ban", |state| state.held == 1).await;
+    let path = sidegate.folder().join("state/crowdsec.json");
+    let kept = || std::fs::read_to_string(&path).unwrap_or_default();
+    let is_written = async {
+        while !kept().contains("\"held\":[\"198.51.100.0/24\"]") {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    within("the file", is_written).await;
+    let again = crowded(api.address(), &echo).file("state/crowdsec.json", &kept()).run().await;
+    assert_eq!(targets(&again).await, [BANNED]);
+    open(&again, "198.51.100.1").await.expect_echo("admitted").await;
+    let answered = |state: &CrowdsecAnswer| state.answered.is_some() && state.held == 1;
+    let state = state_when(&again, "a held ban after the restart", answered).await;
+    assert_eq!((state.held_digest, state.bans), (before.held_digest, 1));
+    *script.lock().unwrap() = Some(answer(""));
+    state_when(&again, "the API takes it back", |state| (state.held, state.bans) == (0, 0)).await;
+    drop(tunnels);
+}
+
+#[tokio::test]
+async fn failing_poll_is_told_by_the_status_at_once() {
+    let script = Script::new(Some("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n".into()).into());
+    let api = api(&script).run().await;
+    let sidegate = polling(api.address(), ", interval = '1s', max_age = '1h'").run().await;
+    state_when(&sidegate, "a fault", |state| state.fault.is_some()).await;
+    let warned = async |sidegate: &Sidegate| {
+        let warnings = sidegate.status().await.warnings;
+        warnings.into_iter().find(|one| one.word == WarningKind::Crowdsec)
+    };
+    let sentence = warned(&sidegate).await.unwrap().sentence;
+    assert!(sentence.contains("failed: it refuses the key (403)"), "{sentence}");
+    *script.lock().unwrap() = Some(answer(""));
+    state_when(&sidegate, "an answer", |state| state.answered.is_some()).await;
+    assert_eq!(warned(&sidegate).await, None);
 }

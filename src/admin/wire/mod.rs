@@ -45,7 +45,7 @@ pub use self::bans::{BansAnswer, BansRequest};
 pub use self::close::{CloseAnswer, CloseRequest, DEFAULT_CLOSE_REASON, close_code, close_reason};
 pub use self::config::{ConfigAnswer, ConfigRequest};
 pub use self::crowdsec::{
-    CrowdsecAnswer, CrowdsecRequest, RefusedDecisionReport, RefusedDecisions,
+    CrowdsecAnswer, CrowdsecRequest, HeldBanReport, RefusedDecisionReport, RefusedDecisions,
 };
 pub use self::decisions::{DecisionReport, DecisionsAnswer, DecisionsRequest, MAX_DECISIONS};
 pub use self::diff::{

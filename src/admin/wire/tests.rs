@@ -295,7 +295,7 @@ proptest! {
         });
         let (client, url) = (one.clone().unwrap_or_default(), two.clone().unwrap_or_default());
         let (origin, subprotocol, at) = (three.clone(), one.clone(), two.clone());
-        check(CrowdsecRequest { accept_held: flags[0] });
+        check(CrowdsecRequest { accept_held: one.clone() });
         check(UnbanRequest {
             client: one.clone(),
             identity: two.clone(),

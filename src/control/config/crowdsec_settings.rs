@@ -36,7 +36,11 @@ pub struct CrowdsecSettings {
     pub widest_v4: u32,
     /// Length of the widest IPv6 network.
     pub widest_v6: u32,
-    /// Share or number of tunnels that one poll may end.
+    /// Length of the IPv4 network with as many addresses as all decisions may ban; 0 for any.
+    pub total_v4: u32,
+    /// The same of IPv6.
+    pub total_v6: u32,
+    /// Share or number of clients with tunnels that new decisions may end.
     pub max_revoked: ShareOrCount,
 }
 
@@ -117,6 +121,8 @@ impl CrowdsecSettings {
             max_age: Duration::from_secs(300),
             widest_v4: 16,
             widest_v6: 32,
+            total_v4: 8,
+            total_v6: 24,
             max_revoked: ShareOrCount::Percent(20),
         }
     }

@@ -124,6 +124,8 @@ fn crowdsec_table(settings: &CrowdsecSettings) -> Value {
         crowdsec::MAX_AGE.shown(&settings.max_age),
         crowdsec::WIDEST_V4.shown(&settings.widest_v4),
         crowdsec::WIDEST_V6.shown(&settings.widest_v6),
+        crowdsec::TOTAL_V4.shown(&settings.total_v4),
+        crowdsec::TOTAL_V6.shown(&settings.total_v6),
         crowdsec::MAX_REVOKED.shown(&settings.max_revoked),
     ];
     object(others.into_iter().chain(ca))

@@ -2,7 +2,8 @@
 //!
 //! Large sets are parsed and judged on a blocking thread, so that the control plane goes on.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{HashSet, VecDeque};
 use std::future::{self, Future};
 use std::mem;
 use std::pin::Pin;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
@@ -25,13 +27,21 @@ use crate::control::config::CrowdsecSettings;
 use crate::control::config::fs_executor::FsExecutor;
 use crate::control::crowdsec::client::{self, RequestFault};
 use crate::control::crowdsec::decision::StreamUpdate;
-use crate::control::crowdsec::file::{FILE, MAX_BYTES, decode, encode};
+use crate::control::crowdsec::file::{
+    FILE, KeptDecisions, LiftedDecision, MAX_BYTES, Shown, decode, encode,
+};
+use crate::control::crowdsec::hold::{
+    ClientTally, HeldBans, HoldBound, Weighing, is_deserted, weigh,
+};
 use crate::control::crowdsec::reason::UnappliedReason;
+use crate::control::crowdsec::report::BouncerReport;
 use crate::control::crowdsec::store::{DecisionGate, DecisionStore, Judged, UnappliedDecision};
+use crate::control::malloc_trim;
 use crate::control::reload::ConfigStatus;
 use crate::control::state_dir::StateDir;
 use crate::observe::metrics::{CrowdsecFigures, Metrics};
-use crate::policy::ban::{BanOrigin, BanTarget, TargetBans};
+use crate::observe::printable;
+use crate::policy::ban::{Ban, BanOrigin, BanTarget, TargetBans};
 use crate::snapshot::CurrentSnapshot;
 use crate::sync::lock;
 use crate::tunnels::Tunnels;
@@ -52,6 +62,9 @@ const MAX_SMALL: usize = 1000;
 /// Time for a write, before the task goes on without it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Time in which the clients that bans end are added up: a poisoned feed may come in slices.
+const RECENT: Duration = Duration::from_secs(600);
+
 /// Most lines in the log about the decisions of one poll.
 const MAX_LINES: usize = 20;
 
@@ -71,50 +84,27 @@ pub struct BouncerDeps {
     pub tracker: TaskTracker,
 }
 
-/// The state of the bouncer, for answers and warnings.
-#[derive(Debug, Clone, Default)]
-pub struct BouncerReport {
-    /// The URL of the API. `None` means that `[crowdsec]` is not configured.
-    pub url: Option<Box<str>>,
-    /// Time of the last answer. `None` means that none has come.
-    pub answered: Option<Timestamp>,
-    /// Why the last poll failed. `None` means that it did not.
-    pub fault: Option<String>,
-    /// Age of the last answer from which there are warnings.
-    pub max_age: Duration,
-    /// Time from which the age counts where no answer has come.
-    pub since: Timestamp,
-    /// Decisions that are not applied, the first ones.
-    pub refused: Arc<Vec<UnappliedDecision>>,
-    /// Number of decisions that are not applied, by reason.
-    pub counts: BTreeMap<UnappliedReason, usize>,
-    /// Bans that wait for an operator. `None` means that none do.
-    pub held: Option<HeldBans>,
-    /// Fault of the state file. `None` means that there is none.
-    pub file_fault: Option<String>,
-}
-
-/// Bans that would end too many tunnels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeldBans {
-    /// Number of bans that are held.
-    pub bans: usize,
-    /// Number of tunnels and streams that they would end.
-    pub revoked: usize,
-    /// Number of open tunnels and streams.
-    pub open: usize,
-}
-
 /// Brings the decisions of CrowdSec to the bans.
 pub struct Bouncer {
     deps: BouncerDeps,
     report: ArcSwap<BouncerReport>,
-    /// Decisions of the state file, until the task takes them.
-    kept: Mutex<DecisionStore>,
+    /// Contents of the state file, until the task takes them.
+    kept: Mutex<KnownDecisions>,
     /// Targets whose bans an operator has lifted, until the task has noted them.
     lifted: Mutex<Vec<BanTarget>>,
-    is_accepted: AtomicBool,
+    /// Held networks that an operator has accepted, until the task lets them hold.
+    accepted: Mutex<HashSet<IpNet>>,
+    /// Whether a large answer or file has left memory that is not used.
+    has_freed: AtomicBool,
     wake: Notify,
+}
+
+/// What the state file has.
+#[derive(Default)]
+struct KnownDecisions {
+    store: DecisionStore,
+    /// Networks whose bans are held.
+    held: HashSet<IpNet>,
 }
 
 /// A request to the API that has not been answered.
@@ -155,16 +145,37 @@ struct BouncerProgress {
     next_write: Instant,
     is_written: bool,
     /// Refused decisions that are in the log already.
-    logged: std::collections::HashSet<(i64, Box<str>)>,
+    logged: HashSet<(i64, Arc<str>)>,
     is_late: bool,
+    /// The fault that the log has told last. `None` means that the last poll did not fail.
+    told_fault: Option<String>,
+    /// The bans that are held.
+    held: TargetBans,
+    /// Held networks of the state file: only an operator or the API takes them back.
+    pinned: HashSet<IpNet>,
+    /// Most clients with tunnels since bans are held.
+    peak: usize,
+    /// Whether the turn before has found memory to return.
+    has_freed: bool,
+    /// Numbers of clients that bans have ended within `RECENT`.
+    recent: VecDeque<(Instant, usize)>,
+}
+
+impl KnownDecisions {
+    fn new(file: KeptDecisions) -> KnownDecisions {
+        let KeptDecisions { decisions, lifted, held, .. } = file;
+        let held = held.into_iter().map(|shown| shown.0).collect();
+        let lifted = lifted.into_iter().map(|one| (one.id, one.key.into())).collect();
+        KnownDecisions { store: DecisionStore::new(decisions, lifted), held }
+    }
 }
 
 impl BouncerProgress {
     /// Begins with the decisions that were kept. The API is polled at once.
-    fn new(store: DecisionStore) -> BouncerProgress {
+    fn new(kept: KnownDecisions) -> BouncerProgress {
         let now = Instant::now();
         BouncerProgress {
-            store,
+            store: kept.store,
             settings: None,
             is_synced: false,
             pending: None,
@@ -176,6 +187,12 @@ impl BouncerProgress {
             is_written: true,
             logged: Default::default(),
             is_late: false,
+            told_fault: None,
+            held: TargetBans::default(),
+            pinned: kept.held,
+            peak: 0,
+            has_freed: false,
+            recent: VecDeque::new(),
         }
     }
 
@@ -207,45 +224,16 @@ async fn poll_outcome(pending: &mut Option<PendingPoll>) -> PollOutcome {
     PollOutcome { is_whole, answer }
 }
 
-impl BouncerReport {
-    /// Whether the known decisions are older than `max_age`.
-    pub fn is_stale(&self, now: Timestamp) -> bool {
-        let age = now.duration_since(self.answered.unwrap_or(self.since));
-        self.url.is_some() && Duration::try_from(age).is_ok_and(|age| age > self.max_age)
-    }
-
-    /// Sentences about an API that is away, about held bans and about the file.
-    pub fn warnings(&self, now: Timestamp) -> Vec<String> {
-        let Some(url) = &self.url else { return Vec::new() };
-        let stale = self.is_stale(now).then(|| {
-            let fault = self.fault.as_deref().unwrap_or("no poll has ended");
-            let since = match self.answered {
-                Some(at) => format!("since {at:.0}"),
-                None => "yet".to_owned(),
-            };
-            format!("CrowdSec at {url} has not answered {since}, known bans hold on: {fault}")
-        });
-        let held = self.held.map(|held| {
-            let HeldBans { bans, revoked, open } = held;
-            format!(
-                "{bans} bans of CrowdSec are held, since they would close {revoked} of {open} open \
-                 tunnels and streams: `sidegate bans --accept-held` lets them hold"
-            )
-        });
-        stale.into_iter().chain(held).chain(self.file_fault.clone()).collect()
-    }
-}
-
 impl Bouncer {
     /// Puts the kept decisions in force, before any socket accepts.
     pub fn start(deps: BouncerDeps) -> Arc<Bouncer> {
         let settings = deps.config_status.settings.load().crowdsec.clone();
-        let mut store = DecisionStore::default();
+        let mut kept = KnownDecisions::default();
         let mut report = BouncerReport { since: Timestamp::now(), ..BouncerReport::default() };
         if let (Some(settings), Some(folder)) = (&settings, deps.keeper.folder()) {
             match read_in_time(folder) {
                 // Decisions of another API say nothing about this one.
-                Ok(Some((url, kept))) if *url == *settings.url => store = kept,
+                Ok(Some(file)) if *file.url == *settings.url => kept = KnownDecisions::new(file),
                 Ok(_) => {}
                 Err(fault) => {
                     tracing::error!("{fault}");
@@ -253,17 +241,33 @@ impl Bouncer {
                 }
             }
         }
-        store.prune(Timestamp::now());
+        kept.store.prune(Timestamp::now());
         if let Some(settings) = &settings {
-            let judged = store.judge(&gate(&deps, settings));
-            let bans = deps.live.load().bans.load().with(BanOrigin::Crowdsec, judged.bans);
+            let mut bans = kept.store.judge(&gate(&deps, settings)).bans;
+            // Nothing is open yet, so that no bound would hold them again.
+            let held = bans.split_off(|ban| is_among(&kept.held, ban));
+            let Weighing { held, .. } = weigh(
+                &ClientTally::default(),
+                &held,
+                &bans,
+                &kept.held,
+                HoldBound { max_revoked: settings.max_revoked, recent: 0 },
+                Timestamp::now(),
+            );
+            if let Some(held) = &held {
+                tracing::warn!("{}", held.warning());
+            }
+            report.held = held.map(Arc::new);
+            let bans = deps.live.load().bans.load().with(BanOrigin::Crowdsec, bans);
             if !bans.is_empty() {
                 deps.live.load().bans.replace(bans);
             }
         }
-        let (report, kept) = (ArcSwap::from_pointee(report), Mutex::new(store));
-        let (lifted, is_accepted, wake) = Default::default();
-        Arc::new(Bouncer { deps, report, kept, lifted, is_accepted, wake })
+        let (report, kept) = (ArcSwap::from_pointee(report), Mutex::new(kept));
+        let (lifted, accepted, wake) = Default::default();
+        // The text of the file.
+        let has_freed = AtomicBool::new(true);
+        Arc::new(Bouncer { deps, report, kept, lifted, accepted, has_freed, wake })
     }
 
     /// The state of the bouncer.
@@ -279,12 +283,23 @@ impl Bouncer {
         }
     }
 
-    /// Lets held bans hold, and returns their numbers.
-    pub fn accept_held(&self) -> Option<HeldBans> {
-        let held = self.report.load().held?;
-        self.is_accepted.store(true, Ordering::SeqCst);
+    /// Notes that a large answer has left memory, which the task returns to the system.
+    pub fn note_freed(&self) {
+        self.has_freed.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets the held bans with this digest hold, and returns them.
+    ///
+    /// # Errors
+    /// Others are held by now, or none.
+    pub fn accept_held(&self, digest: &str) -> Result<Arc<HeldBans>, Option<Arc<HeldBans>>> {
+        let held = self.report.load().held.clone();
+        let Some(held) = held.filter(|held| *held.digest == *digest) else {
+            return Err(self.report.load().held.clone());
+        };
+        *lock(&self.accepted) = held.networks();
         self.wake.notify_one();
-        Some(held)
+        Ok(held)
     }
 
     /// Polls the API while `[crowdsec]` is configured, until `stop`.
@@ -318,12 +333,12 @@ impl Bouncer {
             progress.store.lift(&lifted);
             (has_changed, progress.next_write) = (true, Instant::now());
         }
-        has_changed |= self.is_accepted.load(Ordering::SeqCst);
         has_changed |= progress.store.prune(Timestamp::now());
         if has_changed {
-            // Apart from an answer: operators accept what they have seen.
             self.apply(progress, &settings, None).await;
         }
+        // Before an answer is taken over: operators accept what they have seen.
+        self.look_at_held(progress, &settings);
         if let Some(outcome) = progress.outcome.take() {
             self.end_poll(progress, &settings, outcome).await;
         }
@@ -331,12 +346,19 @@ impl Bouncer {
             progress.is_synced &= progress.next_whole > Instant::now();
             progress.pending = Some(self.begin_poll(&settings, !progress.is_synced));
         }
-        self.warn_if_late(progress);
+        self.tell_faults(progress);
         let is_due = progress.store.len() <= MAX_SMALL || progress.next_write <= Instant::now();
         if !progress.is_written && is_due {
             self.write(progress).await;
         }
         self.tell_metrics();
+        let has_freed = self.has_freed.swap(false, Ordering::Relaxed);
+        // A turn later: an answer of the admin socket is on its way for a moment.
+        let is_due = mem::replace(&mut progress.has_freed, has_freed);
+        if is_due && progress.store.len() > MAX_SMALL {
+            // Milliseconds, in which threads that allocate may wait.
+            let _ = spawn_blocking(malloc_trim::trim).await;
+        }
     }
 
     /// Makes the request of a poll. It is sent as the result is polled.
@@ -383,7 +405,10 @@ impl Bouncer {
             let mut has_changed = answer.is_none();
             let is_answered = answer.is_some();
             if let Some(PollAnswer { body, is_whole }) = answer {
-                match StreamUpdate::parse(&body, Timestamp::now()) {
+                let parsed = StreamUpdate::parse(&body, Timestamp::now());
+                // Large, and not needed to judge.
+                drop(body);
+                match parsed {
                     Ok(update) => has_changed = store.update(update, is_whole),
                     Err(error) => fault = Some(error.0),
                 }
@@ -398,6 +423,9 @@ impl Bouncer {
             return;
         };
         progress.store = store;
+        if judged.is_some() || is_whole {
+            self.note_freed();
+        }
         if is_answered {
             // An answer that cannot be read may have been the one with a change.
             progress.is_synced = fault.is_none();
@@ -416,7 +444,7 @@ impl Bouncer {
         }
     }
 
-    /// Replaces the bans of CrowdSec, unless too many tunnels would end.
+    /// Replaces the bans of CrowdSec. New ones that would end too many clients are held.
     fn put_in_force(
         &self,
         progress: &mut BouncerProgress,
@@ -424,51 +452,121 @@ impl Bouncer {
         judged: Judged,
     ) {
         let Judged { mut bans, refused, counts } = judged;
-        let before = self.deps.keeper.bans();
-        let before = before.of(BanOrigin::Crowdsec);
-        let is_accepted = self.is_accepted.swap(false, Ordering::SeqCst);
-        let (revoked, open) = self.impact(&bans, before);
-        let mut held = None;
-        if !is_accepted && settings.max_revoked.is_exceeded(revoked, open) {
-            let all = bans.len();
-            // Bans in force go on, with their new end; deleted ones end.
-            bans = bans.iter().filter(|ban| before.get(&ban.target).is_some()).cloned().collect();
-            held = Some(HeldBans { bans: all - bans.len(), revoked, open });
-        }
+        let all = self.deps.keeper.bans();
+        let (before, now) = (all.of(BanOrigin::Crowdsec), Timestamp::now());
         log_refused(&refused, &mut progress.logged);
+        self.change_report(|report| (report.counts, report.refused) = (counts, refused.into()));
+        let accepted = mem::take(&mut *lock(&self.accepted));
+        // Bans in force go on, with their new end.
+        let is_in_force = |ban: &Ban| before.get(&ban.target).is_some_and(|old| !old.lapsed(now));
+        let new: TargetBans = bans
+            .iter()
+            .filter(|ban| !is_in_force(ban) && !is_among(&accepted, ban))
+            .cloned()
+            .collect();
+        let weighing = self.weigh(progress, settings, &new, before);
+        let held = weighing.networks();
+        progress.held = bans.split_off(|ban| is_among(&held, ban));
         log_changes(before, &bans);
-        let is_new = held.is_some() && self.report.load().held != held;
-        self.change_report(|report| {
-            (report.held, report.counts, report.refused) = (held, counts, refused.into());
-        });
-        if is_new {
-            let report = self.report();
-            report.warnings(Timestamp::now()).iter().for_each(|what| tracing::error!("{what}"));
+        self.take_weighing(progress, weighing);
+        self.replace(progress, bans);
+    }
+
+    /// Weighs the held bans again: tunnels have come and gone, or an operator has accepted them.
+    fn look_at_held(&self, progress: &mut BouncerProgress, settings: &CrowdsecSettings) {
+        let accepted = mem::take(&mut *lock(&self.accepted));
+        if progress.held.is_empty() {
+            return;
         }
+        // An accepted ban is weighed no more: it holds with what it ends.
+        let mut held = mem::take(&mut progress.held);
+        let mut released = held.split_off(|ban| is_among(&accepted, ban));
+        let all = self.deps.keeper.bans();
+        let before = all.of(BanOrigin::Crowdsec);
+        let weighing = self.weigh(progress, settings, &held, before);
+        let still = weighing.networks();
+        progress.held = held.split_off(|ban| is_among(&still, ban));
+        self.take_weighing(progress, weighing);
+        held.iter().for_each(|ban| drop(released.insert(Arc::clone(ban))));
+        if !released.is_empty() {
+            let mut bans = before.clone();
+            released.iter().for_each(|ban| drop(bans.insert(Arc::clone(ban))));
+            log_changes(before, &bans);
+            self.replace(progress, bans);
+        }
+    }
+
+    /// Finds out which of `new` are held now.
+    fn weigh(
+        &self,
+        progress: &mut BouncerProgress,
+        settings: &CrowdsecSettings,
+        new: &TargetBans,
+        before: &TargetBans,
+    ) -> Weighing {
+        let tally = self.tally();
+        progress.recent.retain(|(at, _)| at.elapsed() < RECENT);
+        let recent = progress.recent.iter().map(|(_, clients)| clients).sum();
+        progress.peak = match progress.held.is_empty() && self.report.load().held.is_none() {
+            true => tally.clients(),
+            false => progress.peak.max(tally.clients()),
+        };
+        let bound = HoldBound { max_revoked: settings.max_revoked, recent };
+        // Nearly always without a copy.
+        let mut pinned = Cow::Borrowed(&progress.pinned);
+        if is_deserted(tally.clients(), progress.peak) {
+            let held = self.report.load().held.clone();
+            pinned.to_mut().extend(held.iter().flat_map(|held| held.networks()));
+        }
+        weigh(&tally, new, before, &pinned, bound, Timestamp::now())
+    }
+
+    /// Counts what the bans that were let through end, and reports the others.
+    fn take_weighing(&self, progress: &mut BouncerProgress, weighing: Weighing) {
+        let Weighing { held, ended } = weighing;
+        if ended > 0 {
+            progress.recent.push_back((Instant::now(), ended));
+        }
+        let before = self.report.load().held.clone();
+        progress.pinned.retain(|network| {
+            let target = BanTarget::Network(*network);
+            progress.held.get(&target).is_some()
+        });
+        let is_same = match (&held, &before) {
+            (Some(held), before) => held.is_same_set(before.as_deref()),
+            (None, before) => before.is_none(),
+        };
+        if !is_same {
+            match &held {
+                Some(held) => tracing::error!("{}", held.warning()),
+                None => tracing::info!("no ban of CrowdSec is held any more"),
+            }
+            progress.is_written = false;
+        }
+        self.change_report(|report| report.held = held.map(Arc::new));
+    }
+
+    /// Puts `bans` in force in place of the former ones.
+    fn replace(&self, progress: &mut BouncerProgress, mut bans: TargetBans) {
         // Held until they are replaced: an operator may lift a ban since the decisions were judged,
         // and notes it here first.
         let lifted = lock(&self.lifted);
         if !lifted.is_empty() {
-            bans = bans.iter().filter(|ban| !lifted.contains(&ban.target)).cloned().collect();
+            drop(bans.split_off(|ban| lifted.contains(&ban.target)));
         }
         self.deps.keeper.replace_crowdsec(bans);
         drop(lifted);
         progress.is_written = false;
     }
 
-    /// The tunnels and streams that `next` bans and `before` does not, and how many are open.
-    fn impact(&self, next: &TargetBans, before: &TargetBans) -> (usize, usize) {
-        let now = Timestamp::now();
-        let mut entries = self.deps.tunnels.entries();
+    /// The clients of open tunnels and streams that are not ending.
+    fn tally(&self) -> ClientTally {
+        let (now, mut tally) = (Timestamp::now(), ClientTally::default());
         let streams = self.deps.tunnels.exchanges().into_iter().filter(|one| one.is_stream(now));
-        entries.extend(streams);
-        let revoked = entries.iter().filter(|entry| {
-            let subject = (&entry.subject).into();
-            !entry.is_refused()
-                && before.find(subject, now).is_none()
-                && next.find(subject, now).is_some()
-        });
-        (revoked.count(), entries.len())
+        let entries = self.deps.tunnels.entries().into_iter().chain(streams);
+        let open = entries.filter(|entry| !entry.is_refused());
+        open.for_each(|entry| tally.count(entry.subject.client));
+        tally
     }
 
     /// Lifts all bans of CrowdSec, once its table is gone from the file.
@@ -482,24 +580,28 @@ impl Bouncer {
         progress.forget_request();
         progress.is_written = false;
         progress.logged.clear();
+        progress.pinned.clear();
+        progress.recent.clear();
+        progress.held = TargetBans::default();
+        progress.told_fault = None;
         self.report.store(Arc::new(BouncerReport::default()));
         self.deps.metrics.crowdsec(None);
         self.deps.keeper.replace_crowdsec(TargetBans::default());
         self.write(progress).await;
     }
 
-    fn warn_if_late(&self, progress: &mut BouncerProgress) {
+    /// Logs that polls fail, and that the API is silent for long: once for each time.
+    fn tell_faults(&self, progress: &mut BouncerProgress) {
         let (report, now) = (self.report(), Timestamp::now());
-        let is_late = report.is_stale(now);
-        // Once for each time that the API goes away, not for each poll.
-        match (mem::replace(&mut progress.is_late, is_late), is_late) {
-            (false, true) => {
-                for what in report.warnings(now).iter().take(1) {
-                    tracing::warn!("{what}");
-                }
-            }
-            (true, false) => tracing::info!("CrowdSec answers again"),
-            _ => {}
+        let before = mem::replace(&mut progress.told_fault, report.fault.clone());
+        let was_late = mem::replace(&mut progress.is_late, report.is_stale(now));
+        let is_new = report.fault.is_some() && report.fault != before;
+        if is_new || (progress.is_late && !was_late) {
+            report.silence(now).iter().for_each(|what| tracing::warn!("{what}"));
+        }
+        let was_silent = before.is_some() || was_late;
+        if was_silent && report.fault.is_none() && !progress.is_late {
+            tracing::info!("CrowdSec answers again");
         }
     }
 
@@ -509,7 +611,7 @@ impl Bouncer {
             .map(|reason| (reason.word(), report.counts.get(&reason).copied().unwrap_or_default()));
         self.deps.metrics.crowdsec(Some(CrowdsecFigures {
             answered: report.answered,
-            held: report.held.map_or(0, |held| held.bans),
+            held: report.held.as_ref().map_or(0, |held| held.bans.len()),
             refused: refused.to_vec(),
         }));
     }
@@ -526,10 +628,15 @@ impl Bouncer {
         progress.next_write = Instant::now() + WRITE_INTERVAL;
         let Some(folder) = self.deps.keeper.folder() else { return };
         let url = progress.settings.as_ref().map_or_else(String::new, |one| one.url.to_string());
-        let store = progress.store.clone();
+        let held = self.report.load().held.clone();
+        let held = held.iter().flat_map(|held| held.networks()).map(Shown).collect();
+        let lifted = progress.store.lifted().iter();
+        let lifted = lifted.map(|(id, key)| LiftedDecision { key: key.to_string(), id: *id });
+        let (decisions, lifted) = (progress.store.bans(), lifted.collect());
+        let kept = KeptDecisions { url, decisions, lifted, held };
         let (tx, rx) = tokio::sync::oneshot::channel();
         let work = move || {
-            let _ = tx.send(folder.write(FILE, encode(&url, &store).as_bytes()));
+            let _ = tx.send(folder.write_with(FILE, |out| encode(kept, out)));
         };
         let thread = std::thread::Builder::new().name("state".into()).spawn(work);
         let written = match thread.map(|_| ()) {
@@ -542,6 +649,7 @@ impl Bouncer {
             _ => Some("the file system does not answer".into()),
         };
         progress.is_written = fault.is_none();
+        self.note_freed();
         let fault = fault.map(|fault| format!("{FILE} cannot be written: {fault}"));
         if let Some(fault) = fault.as_ref().filter(|_| self.report.load().file_fault != fault) {
             tracing::error!("decisions of CrowdSec are not kept over a restart: {fault}");
@@ -560,12 +668,16 @@ struct Work {
 }
 
 fn gate(deps: &BouncerDeps, settings: &CrowdsecSettings) -> DecisionGate {
-    let length = |length: u32| u8::try_from(length).unwrap_or(u8::MAX);
     let (live, tests) = (deps.live.load(), deps.config_status.allow_tests.load());
-    DecisionGate::new(&live, &tests, length(settings.widest_v4), length(settings.widest_v6))
+    DecisionGate::new(&live, &tests, settings)
 }
 
-fn read_in_time(folder: StateDir) -> Result<Option<(String, DecisionStore)>, String> {
+/// Whether `networks` has the target of `ban`.
+fn is_among(networks: &HashSet<IpNet>, ban: &Ban) -> bool {
+    matches!(&ban.target, BanTarget::Network(network) if networks.contains(network))
+}
+
+fn read_in_time(folder: StateDir) -> Result<Option<KeptDecisions>, String> {
     let executor = FsExecutor::default();
     let read = executor.run(&mut executor.new_budget(), move |_| {
         let fault = match folder.read(FILE, MAX_BYTES) {
@@ -584,14 +696,11 @@ fn read_in_time(folder: StateDir) -> Result<Option<(String, DecisionStore)>, Str
 }
 
 /// Logs each refused decision once.
-fn log_refused(
-    refused: &[UnappliedDecision],
-    logged: &mut std::collections::HashSet<(i64, Box<str>)>,
-) {
+fn log_refused(refused: &[UnappliedDecision], logged: &mut HashSet<(i64, Arc<str>)>) {
     let id = |one: &UnappliedDecision| (one.id, one.key.clone());
     let new: Vec<_> = refused.iter().filter(|one| !logged.contains(&id(one))).collect();
     for one in new.iter().take(MAX_LINES) {
-        let (decision, reason) = (&*one.key, one.reason.word());
+        let (decision, reason) = (&*printable::shortened(&one.key), one.reason.word());
         tracing::warn!(decision, reason, error = one.says, "a decision of CrowdSec is not applied");
     }
     if new.len() > MAX_LINES {
@@ -625,7 +734,7 @@ mod tests {
     #[tokio::test]
     async fn request_that_new_settings_drop_is_followed_by_one_for_all() {
         let settings = || Arc::new(CrowdsecSettings::at_port(1));
-        let (first, mut progress) = (settings(), BouncerProgress::new(DecisionStore::default()));
+        let (first, mut progress) = (settings(), BouncerProgress::new(KnownDecisions::default()));
         progress.take_settings(&first);
         progress.is_synced = true;
         progress.take_settings(&first);

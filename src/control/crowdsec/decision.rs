@@ -5,12 +5,11 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::control::crowdsec::reason::UnappliedReason;
@@ -29,7 +28,7 @@ pub struct StreamUpdate {
     /// Decisions that hold from now on.
     pub new: Vec<CrowdsecDecision>,
     /// Keys of the decisions that hold no longer.
-    pub deleted: Vec<Box<str>>,
+    pub deleted: Vec<Arc<str>>,
 }
 
 /// One decision of the Local API.
@@ -37,7 +36,7 @@ pub struct StreamUpdate {
 pub struct CrowdsecDecision {
     /// Scope and value, behind the type if that is not `ban`: of decisions that agree in all
     /// three, the API sends the longest one alone.
-    pub key: Box<str>,
+    pub key: Arc<str>,
     /// Number of the decision in the database of the API.
     pub id: i64,
     /// Time at which it ends.
@@ -50,103 +49,189 @@ pub struct CrowdsecDecision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamFault(pub String);
 
-#[derive(Deserialize)]
-struct RawAnswer<'a> {
-    #[serde(borrow, deserialize_with = "list")]
-    new: Vec<RawDecision<'a>>,
-    #[serde(borrow, deserialize_with = "list")]
-    deleted: Vec<RawDecision<'a>>,
+/// Reads an answer, decision by decision: none of them is there twice.
+struct AnswerSeed {
+    now: Timestamp,
 }
 
-/// Fields that newer versions add are ignored.
-#[derive(Deserialize)]
-struct RawDecision<'a> {
-    #[serde(default)]
-    id: i64,
-    #[serde(borrow, default)]
-    duration: RawText<'a>,
-    #[serde(borrow, default)]
-    origin: RawText<'a>,
-    #[serde(borrow, default)]
-    scenario: RawText<'a>,
-    #[serde(borrow, default)]
-    scope: RawText<'a>,
-    #[serde(borrow, default, rename = "type")]
-    kind: RawText<'a>,
-    #[serde(borrow, default)]
-    value: RawText<'a>,
-}
+/// Reads a list that may be `null` but not absent: an error page in JSON has no lists.
+struct ListSeed<F>(F);
 
-/// A text of a decision. Empty where it is absent or no text: one decision that cannot be read
-/// must not hide all others.
+/// One decision as it came. Fields that newer versions add are ignored.
 #[derive(Default)]
-struct RawText<'a>(Cow<'a, str>);
+struct RawDecision<'a> {
+    id: RawValue<'a>,
+    duration: RawValue<'a>,
+    origin: RawValue<'a>,
+    scenario: RawValue<'a>,
+    scope: RawValue<'a>,
+    kind: RawValue<'a>,
+    value: RawValue<'a>,
+}
 
-impl Deref for RawText<'_> {
-    type Target = str;
+/// Any value: one decision that cannot be read must not hide all others.
+#[derive(Default)]
+enum RawValue<'a> {
+    #[default]
+    Absent,
+    Number(i64),
+    Text(Cow<'a, str>),
+    Table(Box<RawDecision<'a>>),
+    Other,
+}
 
-    fn deref(&self) -> &str {
-        &self.0
+struct RawVisitor;
+
+impl RawValue<'_> {
+    /// The text; empty where it is absent or no text.
+    fn text(&self) -> &str {
+        match self {
+            RawValue::Text(text) => text,
+            _ => "",
+        }
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for RawText<'a> {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(TextVisitor)
+impl<'de> DeserializeSeed<'de> for AnswerSeed {
+    type Value = StreamUpdate;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<StreamUpdate, D::Error> {
+        from.deserialize_map(self)
     }
 }
 
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = RawText<'de>;
+impl<'de> Visitor<'de> for AnswerSeed {
+    type Value = StreamUpdate;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
+        f.write_str("a table with two lists")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<StreamUpdate, A::Error> {
+        let (mut new, mut deleted) = (None, None);
+        while let Some(name) = table.next_key::<Cow<'_, str>>()? {
+            match &*name {
+                "new" if new.is_none() => {
+                    let read = |raw: RawDecision<'de>| raw.decision(self.now);
+                    new = Some(table.next_value_seed(ListSeed(read))?);
+                }
+                "deleted" if deleted.is_none() => {
+                    let read = |raw: RawDecision<'de>| Some(raw.key());
+                    deleted = Some(table.next_value_seed(ListSeed(read))?);
+                }
+                "new" | "deleted" => return Err(A::Error::custom(format!("two lists `{name}`"))),
+                _ => drop(table.next_value::<IgnoredAny>()?),
+            }
+        }
+        let missing = |name| A::Error::missing_field(name);
+        let new = new.ok_or_else(|| missing("new"))?;
+        Ok(StreamUpdate { new, deleted: deleted.ok_or_else(|| missing("deleted"))? })
+    }
+}
+
+impl<'de, T, F: FnMut(RawDecision<'de>) -> Option<T>> DeserializeSeed<'de> for ListSeed<F> {
+    type Value = Vec<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Vec<T>, D::Error> {
+        from.deserialize_option(self)
+    }
+}
+
+impl<'de, T, F: FnMut(RawDecision<'de>) -> Option<T>> Visitor<'de> for ListSeed<F> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of decisions")
+    }
+
+    fn visit_none<E>(self) -> Result<Vec<T>, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Vec<T>, D::Error> {
+        from.deserialize_seq(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut all = Vec::new();
+        while let Some(value) = list.next_element::<RawValue<'de>>()? {
+            // A value that is no table has no key either: it is counted as unreadable.
+            let raw = match value {
+                RawValue::Table(raw) => *raw,
+                _ => RawDecision::default(),
+            };
+            all.extend((self.0)(raw));
+        }
+        Ok(all)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawValue<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(RawVisitor)
+    }
+}
+
+impl<'de> Visitor<'de> for RawVisitor {
+    type Value = RawValue<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(RawText(Cow::Borrowed(text)))
+        Ok(RawValue::Text(Cow::Borrowed(text)))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(RawText(Cow::Owned(text.to_owned())))
+        Ok(RawValue::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(RawValue::Number(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(number).map_or(RawValue::Other, RawValue::Number))
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(RawText::default())
+        Ok(RawValue::Other)
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(RawText::default())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(RawText::default())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(RawText::default())
+        Ok(RawValue::Other)
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(RawText::default())
+        Ok(RawValue::Other)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(RawText::default())
+        Ok(RawValue::Other)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut table: A) -> Result<Self::Value, A::Error> {
-        while table.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(RawText::default())
+        let mut raw = RawDecision::default();
+        while let Some(name) = table.next_key::<Cow<'_, str>>()? {
+            let field = match &*name {
+                "id" => &mut raw.id,
+                "duration" => &mut raw.duration,
+                "origin" => &mut raw.origin,
+                "scenario" => &mut raw.scenario,
+                "scope" => &mut raw.scope,
+                "type" => &mut raw.kind,
+                "value" => &mut raw.value,
+                _ => {
+                    table.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *field = table.next_value()?;
+        }
+        Ok(RawValue::Table(Box::new(raw)))
     }
-}
-
-/// Reads a list that may be `null` but not absent: an error page in JSON has no lists.
-fn list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<RawDecision<'de>>, D::Error> {
-    Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
 impl StreamFault {
@@ -163,36 +248,43 @@ impl StreamUpdate {
     /// # Errors
     /// The bytes are no answer of the stream. A single decision that cannot be read is none.
     pub fn parse(bytes: &[u8], now: Timestamp) -> Result<StreamUpdate, StreamFault> {
-        let raw: RawAnswer<'_> =
-            serde_json::from_slice(bytes).map_err(|error| StreamFault::new(&error))?;
-        Ok(StreamUpdate {
-            new: raw.new.iter().filter_map(|raw| raw.decision(now)).collect(),
-            deleted: raw.deleted.iter().map(RawDecision::key).collect(),
-        })
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let update = AnswerSeed { now }.deserialize(&mut json);
+        let update = update.and_then(|update| json.end().map(|()| update));
+        update.map_err(|error| StreamFault::new(&error))
     }
 }
 
 impl RawDecision<'_> {
-    fn key(&self) -> Box<str> {
-        let (scope, value) = (self.scope.to_ascii_lowercase(), &*self.value);
+    fn key(&self) -> Arc<str> {
+        let (scope, value) = (self.scope.text().to_ascii_lowercase(), self.value.text());
         match self.is_ban() {
             true => format!("{scope}:{value}").into(),
             // Beside the ban of the same value, which ends apart from it.
-            false => format!("{} {scope}:{value}", &*self.kind).into(),
+            false => format!("{} {scope}:{value}", self.kind.text()).into(),
+        }
+    }
+
+    /// The number; 0 where it is absent. `None` means that it cannot be read.
+    fn id(&self) -> Option<i64> {
+        match self.id {
+            RawValue::Absent => Some(0),
+            RawValue::Number(id) => Some(id),
+            _ => None,
         }
     }
 
     fn is_ban(&self) -> bool {
-        self.kind.eq_ignore_ascii_case("ban")
+        self.kind.text().eq_ignore_ascii_case("ban")
     }
 
     /// `None` means that the decision has ended already.
     fn decision(&self, now: Timestamp) -> Option<CrowdsecDecision> {
-        let (key, id) = (self.key(), self.id);
+        let (key, id) = (self.key(), self.id());
         // An end that cannot be read keeps the decision in the list of refused ones for a while.
         let unreadable = now.checked_add(SignedDuration::from_hours(1)).unwrap_or(now);
-        let Some(left) = duration(&self.duration) else {
-            let ban = Err(UnappliedReason::Unreadable);
+        let (Some(left), Some(id)) = (duration(self.duration.text()), id) else {
+            let (id, ban) = (id.unwrap_or_default(), Err(UnappliedReason::Unreadable));
             return Some(CrowdsecDecision { key, id, until: unreadable, ban });
         };
         if !left.is_positive() {
@@ -212,11 +304,11 @@ impl RawDecision<'_> {
         if !self.is_ban() {
             return Err(UnappliedReason::Kind);
         }
-        let is_range = self.scope.eq_ignore_ascii_case("range");
-        if !is_range && !self.scope.eq_ignore_ascii_case("ip") {
+        let is_range = self.scope.text().eq_ignore_ascii_case("range");
+        if !is_range && !self.scope.text().eq_ignore_ascii_case("ip") {
             return Err(UnappliedReason::Scope);
         }
-        let value = self.value.trim();
+        let value = self.value.text().trim();
         let network = match value.parse::<IpAddr>() {
             // The address alone, unlike an operator's ban: a decision says how wide it is.
             Ok(address) => IpNet::from(address.to_canonical()),
@@ -234,8 +326,9 @@ impl RawDecision<'_> {
             let shown = text.chars().take(MAX_SCENARIO);
             shown.map(|c| if c.is_control() { ' ' } else { c }).collect()
         };
-        let (scenario, origin) = (line(&self.scenario), line(&self.origin));
-        format!("{scenario} (decision {} of {origin})", self.id).into()
+        let (scenario, origin) = (line(self.scenario.text()), line(self.origin.text()));
+        let id = self.id().unwrap_or_default();
+        format!("{scenario} (decision {id} of {origin})").into()
     }
 }
 
@@ -388,6 +481,11 @@ mod tests {
         let whole = raw("Ip", "ban", "192.0.2.7", "4h");
         for broken in [
             "{}".to_owned(),
+            "17".to_owned(),
+            "null".to_owned(),
+            "[[7]]".to_owned(),
+            whole.replace("\"id\":7", "\"id\":9223372036854775808"),
+            whole.replace("\"id\":7", "\"id\":\"7\""),
             r#"{"id":8,"value":null,"scope":"Ip","type":"ban","duration":"4h"}"#.to_owned(),
             whole.replace("\"192.0.2.7\"", "3221225991"),
             whole.replace("\"4h\"", "[4, \"h\"]"),
@@ -435,7 +533,7 @@ mod tests {
             "{\"message\": \"access forbidden\"}",
             "{\"new\": []}",
             "{\"new\": 1, \"deleted\": []}",
-            "{\"new\": [1], \"deleted\": []}",
+            "{\"new\": [], \"deleted\": [], \"new\": []}",
             "{\"new\": [], \"deleted\": []} x",
             "<html></html>",
         ] {

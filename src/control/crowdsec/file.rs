@@ -2,16 +2,22 @@
 //!
 //! Like the file of bans, it has a checksum, and no part of a damaged file is used.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::fmt;
+use std::io::{self, Write};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
+use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::control::crowdsec::decision::CrowdsecDecision;
-use crate::control::crowdsec::store::{DecisionStore, MAX_DECISIONS};
+use crate::control::crowdsec::store::MAX_DECISIONS;
 use crate::policy::ban::{Ban, BanOrigin, BanTarget};
 
 /// Name of the file in the state folder.
@@ -23,107 +29,179 @@ pub const MAX_BYTES: u64 = 384 * MAX_DECISIONS as u64;
 /// Number of the form of the file.
 const SCHEMA: u64 = 1;
 
+/// What the file keeps.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptDecisions {
+    /// The URL of the API that has sent them.
+    pub url: String,
+    /// The decisions that can be bans.
+    #[serde(serialize_with = "write_decisions", deserialize_with = "read_decisions")]
+    pub decisions: Vec<CrowdsecDecision>,
+    /// The decisions that an operator has lifted.
+    pub lifted: Vec<LiftedDecision>,
+    /// Networks whose bans are held.
+    #[serde(default)]
+    pub held: BTreeSet<Shown<IpNet>>,
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DecisionFile {
+struct DecisionFile<K> {
     schema: u64,
     /// SHA-256 of the value of `kept` as written.
     sha256: String,
-    kept: KeptDecisions,
+    kept: K,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct KeptDecisions {
-    /// The URL of the API that has sent them.
-    url: String,
-    decisions: Vec<KeptDecision>,
-    lifted: Vec<LiftedDecision>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeptDecision {
-    key: Box<str>,
+struct KeptDecision<'a> {
+    #[serde(borrow)]
+    key: Cow<'a, str>,
     id: i64,
-    network: String,
-    until: String,
-    since: String,
-    why: Box<str>,
+    network: Shown<IpNet>,
+    until: Shown<Timestamp>,
+    since: Shown<Timestamp>,
+    #[serde(borrow)]
+    why: Cow<'a, str>,
 }
 
-#[derive(Serialize, Deserialize)]
+/// A decision that an operator has lifted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LiftedDecision {
-    key: Box<str>,
-    id: i64,
+pub struct LiftedDecision {
+    /// Its key in the store.
+    pub key: String,
+    /// Number of the decision in the database of the API.
+    pub id: i64,
 }
 
-/// The text of the file with the decisions of the API at `url`. Decisions that are
-/// no bans are left out.
-pub fn encode(url: &str, store: &DecisionStore) -> String {
-    let mut decisions: Vec<_> = store.known().filter_map(kept).collect();
-    decisions.sort_by(|one, other| one.key.cmp(&other.key));
-    let lifted = store.lifted().iter();
-    let lifted = lifted.map(|(id, key)| LiftedDecision { key: key.clone(), id: *id }).collect();
-    let kept = KeptDecisions { url: url.to_owned(), decisions, lifted };
-    let sha256 = checksum(&kept);
-    serde_json::to_string(&DecisionFile { schema: SCHEMA, sha256, kept }).unwrap_or_default()
+/// A value that the file has as its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Shown<T>(pub T);
+
+impl<T: fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&self.0)
+    }
 }
 
-/// Reads the text of a file: the URL and the decisions.
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Shown<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = Cow::<'_, str>::deserialize(from)?;
+        text.parse().map(Shown).map_err(D::Error::custom)
+    }
+}
+
+/// Writes the file, decision by decision: all of it would be 20 MB for a hundred thousand.
+///
+/// # Errors
+/// Those of `out`.
+pub fn encode(mut kept: KeptDecisions, out: &mut dyn Write) -> io::Result<()> {
+    kept.decisions.sort_by(|one, other| one.key.cmp(&other.key));
+    let (schema, sha256) = (SCHEMA, checksum(&kept));
+    Ok(serde_json::to_writer(out, &DecisionFile { schema, sha256, kept: &kept })?)
+}
+
+/// Reads the text of a file.
 ///
 /// # Errors
 /// A sentence about the fault.
-pub fn decode(text: &[u8]) -> Result<(String, DecisionStore), String> {
-    let file: DecisionFile = serde_json::from_slice(text)
+pub fn decode(text: &[u8]) -> Result<KeptDecisions, String> {
+    let file: DecisionFile<KeptDecisions> = serde_json::from_slice(text)
         .map_err(|error| format!("not a file of decisions: {error}"))?;
     if file.schema != SCHEMA {
         return Err(format!("schema {}: this version reads schema {SCHEMA}", file.schema));
     }
-    if file.sha256 != checksum(&file.kept) {
-        return Err("the checksum differs".into());
+    match file.sha256 == checksum(&file.kept) {
+        true => Ok(file.kept),
+        false => Err("the checksum differs".into()),
     }
-    let KeptDecisions { url, decisions, lifted } = file.kept;
-    let decisions = decisions.into_iter().map(|kept| {
-        let key = kept.key.clone();
-        decision(kept).ok_or_else(|| format!("the decision {} cannot be read", key.escape_debug()))
-    });
-    let decisions: Vec<_> = decisions.collect::<Result<_, _>>()?;
-    let lifted: BTreeSet<_> = lifted.into_iter().map(|one| (one.id, one.key)).collect();
-    Ok((url, DecisionStore::new(decisions, lifted)))
 }
 
 fn checksum(kept: &KeptDecisions) -> String {
-    HEXLOWER.encode(&Sha256::digest(serde_json::to_vec(kept).unwrap_or_default()))
+    let mut digest = DigestWriter(Sha256::new());
+    // Neither the digest nor these values can fail.
+    let _ = serde_json::to_writer(io::BufWriter::new(&mut digest), kept);
+    HEXLOWER.encode(&digest.0.finalize())
 }
 
-fn kept(decision: &CrowdsecDecision) -> Option<KeptDecision> {
+struct DigestWriter(Sha256);
+
+impl Write for DigestWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_decisions<S: Serializer>(all: &[CrowdsecDecision], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(all.iter().filter_map(kept))
+}
+
+fn read_decisions<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<CrowdsecDecision>, D::Error> {
+    from.deserialize_seq(DecisionsVisitor)
+}
+
+struct DecisionsVisitor;
+
+impl<'de> Visitor<'de> for DecisionsVisitor {
+    type Value = Vec<CrowdsecDecision>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of decisions")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(kept) = list.next_element::<KeptDecision<'de>>()? {
+            let key = kept.key.escape_debug().to_string();
+            let read = decision(kept);
+            let fault = || A::Error::custom(format!("the decision {key} cannot be read"));
+            all.push(read.ok_or_else(fault)?);
+        }
+        Ok(all)
+    }
+}
+
+fn kept(decision: &CrowdsecDecision) -> Option<KeptDecision<'_>> {
     let ban = decision.ban.as_ref().ok()?;
     let BanTarget::Network(network) = ban.target else { return None };
     Some(KeptDecision {
-        key: decision.key.clone(),
+        key: Cow::Borrowed(&decision.key),
         id: decision.id,
-        network: network.to_string(),
-        until: decision.until.to_string(),
-        since: ban.since.to_string(),
-        why: ban.why.clone(),
+        network: Shown(network),
+        until: Shown(decision.until),
+        since: Shown(ban.since),
+        why: Cow::Borrowed(&ban.why),
     })
 }
 
-fn decision(kept: KeptDecision) -> Option<CrowdsecDecision> {
-    let KeptDecision { key, id, network, until, since, why } = kept;
-    let (until, since): (Timestamp, Timestamp) = (until.parse().ok()?, since.parse().ok()?);
-    let target = BanTarget::parse_client(&network).ok()?;
+fn decision(kept: KeptDecision<'_>) -> Option<CrowdsecDecision> {
+    let KeptDecision { key, id, why, .. } = kept;
+    let (network, until, since) = (kept.network.0, kept.until.0, kept.since.0);
+    // Only the forms of orders: no host bits, and no network of mapped addresses.
+    let target = BanTarget::parse_client(&network.to_string()).ok()?;
     let (end, origin) = (Some(until), BanOrigin::Crowdsec);
-    let ban = Ban { target, until: end, why, origin, since, by: None };
-    Some(CrowdsecDecision { key, id, until, ban: Ok(Arc::new(ban)) })
+    let ban = Ban { target, until: end, why: why.into(), origin, since, by: None };
+    Some(CrowdsecDecision { key: key.into(), id, until, ban: Ok(Arc::new(ban)) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::control::crowdsec::decision::StreamUpdate;
+
+    fn text_of(kept: KeptDecisions) -> Vec<u8> {
+        let mut written = Vec::new();
+        encode(kept, &mut written).unwrap();
+        written
+    }
 
     #[test]
     fn decisions_and_lifted_ones_survive_their_file() {
@@ -141,16 +219,20 @@ mod tests {
         ];
         let text = format!("{{\"new\":[{}],\"deleted\":[]}}", all.join(","));
         let update = StreamUpdate::parse(text.as_bytes(), Timestamp::UNIX_EPOCH).unwrap();
-        let mut store = DecisionStore::default();
-        store.update(update, true);
-        store.lift(&[BanTarget::parse_client("192.0.2.1").unwrap()]);
-        let written = encode("http://127.0.0.1:8080", &store);
-        let (url, read) = decode(written.as_bytes()).unwrap();
-        assert_eq!(url, "http://127.0.0.1:8080");
-        assert_eq!((read.known().count(), read.lifted().len()), (3, 1));
-        assert_eq!(encode(&url, &read), written);
-        let other = written.replace("192.0.2.0/24", "192.0.3.0/24");
+        let decisions = update.new.into_iter().filter(|one| one.ban.is_ok()).collect();
+        let lifted = vec![LiftedDecision { key: "ip:192.0.2.1".into(), id: 1 }];
+        let held = BTreeSet::from([Shown("192.0.2.0/24".parse().unwrap())]);
+        let kept = KeptDecisions { url: "http://127.0.0.1:8080".into(), decisions, lifted, held };
+        let written = text_of(kept.clone());
+        let read = decode(&written).unwrap();
+        assert_eq!((&read.url, &read.lifted, &read.held), (&kept.url, &kept.lifted, &kept.held));
+        assert_eq!(read.decisions.len(), 3);
+        assert_eq!(text_of(read), written);
+        let text = String::from_utf8(written.clone()).unwrap();
+        let other = text.replace("192.0.2.0/24", "192.0.3.0/24");
         assert!(decode(other.as_bytes()).err().unwrap().contains("checksum"));
-        assert!(decode(&written.as_bytes()[..written.len() - 1]).is_err());
+        let other = text.replace("192.0.2.0/24", "192.0.2.1/24");
+        assert!(decode(other.as_bytes()).err().unwrap().contains("cannot be read"));
+        assert!(decode(&written[..written.len() - 1]).is_err());
     }
 }

@@ -11,6 +11,8 @@ pub enum UnappliedReason {
     Unreadable,
     /// Its network is wider than `widest_v4` or `widest_v6`.
     Wide,
+    /// All decisions together hold more addresses than `total_v4` or `total_v6` allows.
+    Total,
     /// It holds a loopback address.
     Loopback,
     /// It meets a peer that a listener lists in `from`.
@@ -25,11 +27,12 @@ pub enum UnappliedReason {
 
 impl UnappliedReason {
     /// All variants, in the order of the enum.
-    pub const ALL: [UnappliedReason; 9] = [
+    pub const ALL: [UnappliedReason; 10] = [
         UnappliedReason::Kind,
         UnappliedReason::Scope,
         UnappliedReason::Unreadable,
         UnappliedReason::Wide,
+        UnappliedReason::Total,
         UnappliedReason::Loopback,
         UnappliedReason::Peer,
         UnappliedReason::Test,
@@ -44,6 +47,7 @@ impl UnappliedReason {
             UnappliedReason::Scope => "scope",
             UnappliedReason::Unreadable => "unreadable",
             UnappliedReason::Wide => "wide",
+            UnappliedReason::Total => "total",
             UnappliedReason::Loopback => "loopback",
             UnappliedReason::Peer => "peer",
             UnappliedReason::Test => "test",

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use crate::control::config::CrowdsecSettings;
+use crate::control::crowdsec::coverage::widest_length;
 use crate::control::crowdsec::decision::{CrowdsecDecision, StreamUpdate};
 use crate::control::crowdsec::reason::UnappliedReason;
 use crate::control::policy_tests::AllowTest;
@@ -24,10 +26,10 @@ pub const MAX_LISTED: usize = 1000;
 /// The decisions of one Local API.
 #[derive(Debug, Clone, Default)]
 pub struct DecisionStore {
-    known: HashMap<Box<str>, CrowdsecDecision>,
+    known: HashMap<Arc<str>, CrowdsecDecision>,
     /// Numbers and keys of decisions that an operator has lifted. A number alone would also name
     /// a decision of a new database.
-    lifted: BTreeSet<(i64, Box<str>)>,
+    lifted: BTreeSet<(i64, Arc<str>)>,
     /// Number of decisions beyond `MAX_DECISIONS`.
     excess: usize,
 }
@@ -43,13 +45,17 @@ pub struct DecisionGate {
     pub widest_v4: u8,
     /// Length of the widest IPv6 network.
     pub widest_v6: u8,
+    /// Length of the IPv4 network with as many addresses as all may hold together; 0 for any.
+    pub total_v4: u8,
+    /// The same of IPv6.
+    pub total_v6: u8,
 }
 
 /// A decision that is not applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnappliedDecision {
     /// Scope and value, as in the store.
-    pub key: Box<str>,
+    pub key: Arc<str>,
     /// Number of the decision in the database of the API.
     pub id: i64,
     /// Why it is not applied.
@@ -71,7 +77,7 @@ pub struct Judged {
 
 impl DecisionStore {
     /// Makes a store of decisions that were kept.
-    pub fn new(known: Vec<CrowdsecDecision>, lifted: BTreeSet<(i64, Box<str>)>) -> DecisionStore {
+    pub fn new(known: Vec<CrowdsecDecision>, lifted: BTreeSet<(i64, Arc<str>)>) -> DecisionStore {
         let mut store = DecisionStore { lifted, ..DecisionStore::default() };
         known.into_iter().for_each(|decision| store.insert(decision));
         store
@@ -82,13 +88,13 @@ impl DecisionStore {
         self.known.len()
     }
 
-    /// Iterates over the decisions.
-    pub fn known(&self) -> impl Iterator<Item = &CrowdsecDecision> {
-        self.known.values()
+    /// The decisions that can be bans.
+    pub fn bans(&self) -> Vec<CrowdsecDecision> {
+        self.known.values().filter(|one| one.ban.is_ok()).cloned().collect()
     }
 
     /// The decisions that an operator has lifted.
-    pub fn lifted(&self) -> &BTreeSet<(i64, Box<str>)> {
+    pub fn lifted(&self) -> &BTreeSet<(i64, Arc<str>)> {
         &self.lifted
     }
 
@@ -109,7 +115,7 @@ impl DecisionStore {
         } else {
             // Before the new ones: a decision that ends and comes again is in both lists.
             for key in &deleted {
-                has_changed |= self.known.remove(key).is_some();
+                has_changed |= self.known.remove(&**key).is_some();
             }
         }
         new.into_iter().for_each(|decision| self.insert(decision));
@@ -155,20 +161,18 @@ impl DecisionStore {
     /// Judges every decision by `gate`.
     pub fn judge(&self, gate: &DecisionGate) -> Judged {
         let mut judged = Judged::default();
+        let mut passed: Vec<(&CrowdsecDecision, &Arc<Ban>)> = Vec::new();
         for decision in self.known.values() {
-            let refused = match &decision.ban {
-                Err(reason) => {
-                    Some((*reason, format!("it is no ban of an address: {}", reason.word())))
-                }
-                Ok(_) if self.lifted.contains(&(decision.id, decision.key.clone())) => {
-                    Some((UnappliedReason::Lifted, "an operator has lifted it".to_owned()))
-                }
-                Ok(ban) => gate.refusal(&ban.target),
-            };
-            match (refused, &decision.ban) {
-                (None, Ok(ban)) => judged.add(ban),
-                (Some((reason, says)), _) => judged.refuse(decision, reason, says),
-                (None, Err(reason)) => judged.refuse(decision, *reason, String::new()),
+            match self.refusal(decision, gate) {
+                Ok(ban) => passed.push((decision, ban)),
+                Err((reason, says)) => judged.refuse(decision, reason, says),
+            }
+        }
+        let too_wide = gate.too_wide(&passed);
+        for (decision, ban) in passed {
+            match too_wide.refusal(ban) {
+                None => judged.add(ban),
+                Some(says) => judged.refuse(decision, UnappliedReason::Total, says),
             }
         }
         if self.excess > 0 {
@@ -178,12 +182,55 @@ impl DecisionStore {
         judged.refused.truncate(MAX_LISTED);
         judged
     }
+
+    /// The ban of a decision, or why it bans nothing.
+    fn refusal<'d>(
+        &self,
+        decision: &'d CrowdsecDecision,
+        gate: &DecisionGate,
+    ) -> Result<&'d Arc<Ban>, (UnappliedReason, String)> {
+        let ban = decision.ban.as_ref().map_err(|reason| (*reason, unusable(*reason).into()))?;
+        if !self.lifted.is_empty() && self.lifted.contains(&(decision.id, decision.key.clone())) {
+            return Err((UnappliedReason::Lifted, "an operator has lifted it".into()));
+        }
+        gate.refusal(&ban.target).map_or(Ok(ban), Err)
+    }
+}
+
+/// Why a decision with this reason can be no ban.
+fn unusable(reason: UnappliedReason) -> &'static str {
+    match reason {
+        UnappliedReason::Kind => "its type is not `ban`",
+        UnappliedReason::Scope => "it is about neither an address nor a range",
+        _ => "its value or its duration cannot be read",
+    }
+}
+
+/// Lengths of networks that are too wide together.
+struct TooWide {
+    v4: Option<u8>,
+    v6: Option<u8>,
+    total_v4: u8,
+    total_v6: u8,
+}
+
+impl TooWide {
+    /// Why this ban is refused. `None` means that it is not.
+    fn refusal(&self, ban: &Ban) -> Option<String> {
+        let BanTarget::Network(network) = ban.target else { return None };
+        let (widest, total) = match network {
+            IpNet::V4(_) => (self.v4?, self.total_v4),
+            IpNet::V6(_) => (self.v6?, self.total_v6),
+        };
+        let says = || format!("all of /{widest} and wider would ban more than a /{total}");
+        (network.prefix_len() <= widest).then(says)
+    }
 }
 
 /// Leaves of several decisions under one key the longest: some versions of the API send all.
 fn keep_longest(all: &mut Vec<CrowdsecDecision>) {
     let end = |one: &CrowdsecDecision| (one.until, one.id);
-    let mut longest: HashMap<Box<str>, _> = HashMap::with_capacity(all.len());
+    let mut longest: HashMap<Arc<str>, _> = HashMap::with_capacity(all.len());
     for one in all.iter() {
         let known = longest.entry(one.key.clone()).or_insert(end(one));
         *known = end(one).max(*known);
@@ -216,7 +263,7 @@ impl Judged {
 
 impl DecisionGate {
     /// The gate of the running generation.
-    pub fn new(live: &Snapshot, tests: &[AllowTest], widest_v4: u8, widest_v6: u8) -> DecisionGate {
+    pub fn new(live: &Snapshot, tests: &[AllowTest], settings: &CrowdsecSettings) -> DecisionGate {
         let mut peers = Vec::new();
         for rules in live.listeners.values() {
             let listener = &rules.listener;
@@ -227,7 +274,28 @@ impl DecisionGate {
                 peers.extend(all.iter().map(|peer| (place.clone(), peer)));
             }
         }
-        DecisionGate { tests: tests.to_vec(), peers, widest_v4, widest_v6 }
+        let tests = tests.to_vec();
+        let length = |length: u32| u8::try_from(length).unwrap_or(u8::MAX);
+        DecisionGate {
+            tests,
+            peers,
+            widest_v4: length(settings.widest_v4),
+            widest_v6: length(settings.widest_v6),
+            total_v4: length(settings.total_v4),
+            total_v6: length(settings.total_v6),
+        }
+    }
+
+    fn too_wide(&self, passed: &[(&CrowdsecDecision, &Arc<Ban>)]) -> TooWide {
+        let networks = |is_v4: bool| {
+            passed.iter().filter_map(move |(_, ban)| match ban.target {
+                BanTarget::Network(network) if network.addr().is_ipv4() == is_v4 => Some(network),
+                _ => None,
+            })
+        };
+        let (total_v4, total_v6) = (self.total_v4, self.total_v6);
+        let v4 = widest_length(networks(true), total_v4);
+        TooWide { v4, v6: widest_length(networks(false), total_v6), total_v4, total_v6 }
     }
 
     /// Why a ban of `target` is refused. `None` means that it is applied.
@@ -278,7 +346,14 @@ mod tests {
         let test = AllowTest { name: "office".into(), place: "p.toml:1".into(), subject };
         let balancer = PeerPattern::Network("203.0.113.5/32".parse().unwrap());
         let peers = vec![("`forwarded` of the listener `public`".into(), balancer)];
-        DecisionGate { tests: vec![test], peers, widest_v4: 16, widest_v6: 32 }
+        DecisionGate {
+            tests: vec![test],
+            peers,
+            widest_v4: 16,
+            widest_v6: 32,
+            total_v4: 8,
+            total_v6: 24,
+        }
     }
 
     fn targets(judged: &Judged) -> Vec<String> {
@@ -310,6 +385,22 @@ mod tests {
         assert_eq!(reasons, expected);
         assert_eq!(judged.counts[&Wide], 4);
         assert!(judged.refused[3].says.contains("\"office\" (p.toml:1)"));
+    }
+
+    #[test]
+    fn many_ranges_are_refused_where_one_would_not_be() {
+        let mut store = DecisionStore::default();
+        let range = |at| format!("{}.{}.0.0/16", 20 + at / 256, at % 256);
+        let mut all: Vec<_> = (0..300).map(range).collect();
+        all.push("192.0.2.7".into());
+        let all: Vec<_> = all.iter().map(|one| (&**one, "1h", 1)).collect();
+        store.update(update(&all, &[]), true);
+        let judged = store.judge(&gate());
+        assert_eq!(targets(&judged), ["192.0.2.7"]);
+        assert_eq!(judged.counts[&UnappliedReason::Total], 300);
+        assert_eq!(judged.refused[0].says, "all of /16 and wider would ban more than a /8");
+        let judged = store.judge(&DecisionGate { total_v4: 0, ..gate() });
+        assert_eq!(judged.bans.len(), 301);
     }
 
     #[test]

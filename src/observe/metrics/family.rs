@@ -202,9 +202,9 @@ families! {
         "Unix time in seconds of the last answer of CrowdSec's Local API; 0 before the first.";
     CROWDSEC_REFUSED: Gauge "sidegate_crowdsec_refused" ["reason"]
         "Decisions of CrowdSec that are not applied, by reason: type, scope, unreadable, wide, \
-         loopback, peer, test, lifted or excess.";
+         total, loopback, peer, test, lifted or excess.";
     CROWDSEC_HELD: Gauge "sidegate_crowdsec_held" []
-        "Bans of CrowdSec that are held, since they would close more tunnels than max_revoked.";
+        "Bans of CrowdSec that are held, since they would end more clients than max_revoked.";
     WATCH_DEGRADED: Gauge "sidegate_watch_degraded" []
         "1 if the files are polled because they cannot be watched, else 0.";
     PENDING_GENERATION: Gauge "sidegate_pending_generation" []

@@ -57,6 +57,8 @@ pub fn read(
     let max_age = table.read_or_default(&keys::MAX_AGE);
     let widest_v4 = table.read_or_default(&keys::WIDEST_V4);
     let widest_v6 = table.read_or_default(&keys::WIDEST_V6);
+    let total_v4 = table.read_or_default(&keys::TOTAL_V4);
+    let total_v6 = table.read_or_default(&keys::TOTAL_V6);
     let max_revoked = table.read_or_default(&keys::MAX_REVOKED);
     let key = key.and_then(|key| read_key(load, key));
     let parts = url.and_then(|url| read_url(load, url));
@@ -75,6 +77,8 @@ pub fn read(
         max_age,
         widest_v4,
         widest_v6,
+        total_v4,
+        total_v6,
         max_revoked,
     }))
 }

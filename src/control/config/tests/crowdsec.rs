@@ -29,7 +29,7 @@ fn defaults_are_filled_in_and_the_key_is_shown_nowhere() {
     let expected = json!({
         "url": "http://127.0.0.1:8080/lapi/", "key": { "file": "crowdsec.key" },
         "interval": "10s", "max_age": "5m", "widest_v4": 16, "widest_v6": 32,
-        "max_revoked": "20%",
+        "total_v4": 8, "total_v6": 24, "max_revoked": "20%",
     });
     assert_eq!(shown["crowdsec"], expected);
     for text in [shown.to_string(), format!("{settings:?}"), found] {
@@ -64,6 +64,7 @@ fn wrong_table_is_an_error_with_a_remedy() {
         (format!("{url}\nkey = {{ file = 'a', credential = 'b' }}"), "exactly one of"),
         (format!("{url}\nkey = {{ credential = '../x' }}"), "not the name of a credential"),
         (format!("{url}\n{key}\nwidest_v4 = 0"), "1"),
+        (format!("{url}\n{key}\ntotal_v4 = 33"), "32"),
         (format!("{url}\n{key}\ninterval = '10ms'"), "too short"),
         (format!("{url}\n{key}\nmax_revoked = '101%'"), "neither a share nor a number"),
     ] {

@@ -9,7 +9,18 @@ use crate::control::config::keys::kind::{
 };
 
 pub static TABLE: KeyTable = KeyTable {
-    keys: &[&URL, &KEY, &CA, &INTERVAL, &MAX_AGE, &WIDEST_V4, &WIDEST_V6, &MAX_REVOKED],
+    keys: &[
+        &URL,
+        &KEY,
+        &CA,
+        &INTERVAL,
+        &MAX_AGE,
+        &WIDEST_V4,
+        &WIDEST_V6,
+        &TOTAL_V4,
+        &TOTAL_V6,
+        &MAX_REVOKED,
+    ],
     reload: "Holds from the next poll on. Without the table, CrowdSec's bans are lifted.",
     ..KeyTable::EMPTY
 };
@@ -61,11 +72,23 @@ pub static WIDEST_V6: KeyWithDefault<u32> =
     Key::new("widest_v6", count(1, 128), "Length of the widest IPv6 network that is banned.")
         .default(|| 32);
 
+pub static TOTAL_V4: KeyWithDefault<u32> = Key::new(
+    "total_v4",
+    count(0, 32),
+    "All decisions together ban as many IPv4 addresses as a network of this length at most; the \
+     widest are not applied. 0: no bound.",
+)
+.default(|| 8);
+
+pub static TOTAL_V6: KeyWithDefault<u32> =
+    Key::new("total_v6", count(0, 128), "The same for IPv6 addresses.").default(|| 24);
+
 pub static MAX_REVOKED: KeyWithDefault<ShareOrCount> = Key::new(
     "max_revoked",
     share_or_number(),
-    "New decisions that would close more of the open tunnels and streams are held until \
-     `sidegate bans --accept-held`.",
+    "Share or number of the clients with open tunnels and streams. New decisions that would end \
+     more of them are held until `sidegate bans --accept-held`; one client alone is never too \
+     many, unless it is 0.",
 )
 .default(|| ShareOrCount::Percent(20));
 
