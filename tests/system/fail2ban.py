@@ -12,7 +12,14 @@ from banned import Named, echoes, expect_banned
 from harness import HERE, SIDEGATE, Place, await_that, figure, need, note, run
 
 FILES = HERE.parent.parent / "monitoring" / "fail2ban"
-ATTACKERS, NEIGHBOUR, VICTIM = ["198.51.100.66", "2001:db8:bad::66"], "198.51.100.7", "203.0.113.9"
+NEIGHBOUR, VICTIM = "198.51.100.7", "203.0.113.9"
+# Each attacker's addresses, that of its tunnel first, and what fail2ban bans.
+ATTACKERS = [
+    (["198.51.100.66"], "198.51.100.66"),
+    (["2001:db8:bad::66"], "2001:db8:bad::/64"),
+    ([f"2001:db8:bad:1:{at:x}::66" for at in range(1, 8)], "2001:db8:bad:1::/64"),
+    (["64:ff9b::198.51.100.67"], "64:ff9b::c633:6443"),
+]
 BANTIME = 4  # seconds
 RETRIES = 5
 JAIL = """[sidegate]
@@ -82,21 +89,23 @@ class Fail2ban:
         return (self.dir / "fail2ban.log").read_text()
 
 
-def offend(sidegate, client):
-    """As many refusals as a ban takes."""
+def offend(sidegate, addresses):
+    """As many refusals as a ban takes, from one address after the other."""
     for at in range(RETRIES):
-        need(sidegate.status(client, f"/wp-login.php/{at}") == 404, "an unknown path is refused")
+        need(sidegate.status(addresses[at % len(addresses)], f"/wp-login.php/{at}") == 404, "an unknown path is refused")
 
 
-def bans_and_forgives(sidegate, fail2ban, client):
+def bans_and_forgives(sidegate, fail2ban, addresses, banned):
     """The open tunnel of an attacker ends, and the attacker is let in again after `bantime`."""
+    client = addresses[0]
     tunnel, neighbour = sidegate.opens(client), sidegate.opens(NEIGHBOUR)
     echoes(tunnel)
-    offend(sidegate, client)
+    offend(sidegate, addresses)
     began = time.monotonic()
     expect_banned(tunnel)
     ended = time.monotonic() - began
-    need(sidegate.opens(client) is None, "a banned client opens no tunnel")
+    for address in addresses:
+        need(sidegate.opens(address) is None, "a banned client opens no tunnel")
     need(sidegate.metric("bans", origin="fail2ban") == 1, "the ban is counted")
     shown = run(SIDEGATE, "bans", "--config", sidegate.config)
     need("by fail2ban" in shown and "fail2ban jail sidegate" in shown, f"`sidegate bans` shows it: {shown}")
@@ -105,9 +114,9 @@ def bans_and_forgives(sidegate, fail2ban, client):
     echoes(again)
     lasted = time.monotonic() - began
     need(lasted > BANTIME - 2, f"the ban lasted {lasted:.1f} s of {BANTIME}")
-    await_that("fail2ban has unbanned as well", lambda: f"Unban {client}" in fail2ban.log(), BANTIME + 15, 0.2)
+    await_that("fail2ban has unbanned as well", lambda: f"Unban {banned}\n" in fail2ban.log(), BANTIME + 15, 0.2)
     echoes(neighbour)
-    figure(f"{client} banned after {ended:.1f} s, let in after {lasted:.1f} s")
+    figure(f"{banned} banned after {ended:.1f} s, let in after {lasted:.1f} s")
 
 
 def operator_outranks(sidegate, fail2ban):
@@ -147,19 +156,22 @@ def hostile(place, fail2ban, form):
     statuses = [sidegate.status(client, **case) for client, case in zip(clients, cases)]
     # What a client claims stands before what the proxy has seen.
     statuses.append(sidegate.status(f"{VICTIM}, {clients[-1]}", "/none"))
+    # An IPv6 client is found by its /64.
+    statuses += [sidegate.status(f"2001:db8:9::{at:x}", path) for at, path in enumerate(HOSTILE)]
+    expected = set(clients) | {"2001:db8:9::/64"}
     for at, path in enumerate(UNCOUNTED):
         need(sidegate.status(f"192.0.2.{at + 200}", path) == 426, f"{path} is refused as plain HTTP")
     sidegate.process.end()
     found = finds(fail2ban, sidegate.process.err)
     logged = sidegate.process.err.read_text()
     need(VICTIM in logged, "the hostile text is in the log")
-    need(set(found) <= set(clients), f"only the clients themselves are found, in {form}: {found}\n{logged}")
+    need(set(found) <= expected, f"only the clients themselves are found, in {form}: {found}\n{logged}")
     need(all(status in (400, 404) for status in statuses), f"each request is refused: {statuses}")
-    need(set(found) == set(clients), f"each refused client is found, in {form}: {found}\n{logged}")
+    need(set(found) == expected, f"each refused client is found, in {form}: {found}\n{logged}")
     if form == "text":
         # As fail2ban reads an entry of the journal.
         entries = re.sub(r"^\S+ +INFO ", "host sidegate[7]: ", logged, flags=re.M)
-        need(set(finds(fail2ban, place.write("entries", entries))) == set(clients), f"in the journal too:\n{entries}")
+        need(set(finds(fail2ban, place.write("entries", entries))) == expected, f"in the journal too:\n{entries}")
     figure(f"{form}: {len(found)} hostile lines found, none of another client")
 
 
@@ -167,8 +179,8 @@ def main():
     with Place() as place:
         sidegate = Named(place).run()
         fail2ban = Fail2ban(sidegate)
-        for client in ATTACKERS:
-            bans_and_forgives(sidegate, fail2ban, client)
+        for addresses, banned in ATTACKERS:
+            bans_and_forgives(sidegate, fail2ban, addresses, banned)
         operator_outranks(sidegate, fail2ban)
         sidegate.process.end()
         for form in ("json", "text"):

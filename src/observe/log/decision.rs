@@ -19,7 +19,7 @@ use crate::policy::Policy;
 use crate::policy::ban::Ban;
 use crate::policy::deciding_rule::DecidingRule;
 use crate::policy::forwarded::Derivation;
-use crate::policy::network::{Client, Peer};
+use crate::policy::network::{Client, ClientKey, Peer};
 use crate::policy::proxied::{ProxiedConnection, ProxyDetails};
 use crate::policy::subject::Subject;
 use crate::refusal::Refusal;
@@ -106,8 +106,7 @@ impl DecisionRecord<'_> {
         decisive: &impl Deref<Target = Option<DecidingRule<'p>>>,
         throttle: &LogThrottle,
     ) {
-        let route = self.route.map_or(NO_ROUTE, |route| &route.name);
-        let reason = self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word));
+        let (route, reason) = (self.route.map_or(NO_ROUTE, |route| &route.name), self.reason());
         if self.is_summarised(throttle, route) || !is_wanted(reason) {
             return;
         }
@@ -117,6 +116,7 @@ impl DecisionRecord<'_> {
             route,
             listener = self.log_context.listener,
             client = %self.log_context.client,
+            client_network = self.client_network().map(display),
             peer = %self.log_context.peer,
             proxy = self.log_context.proxy(),
             proxy_tlvs = self.log_context.proxy_tlvs().map(display),
@@ -151,6 +151,17 @@ impl DecisionRecord<'_> {
             error = self.error,
             "{result}"
         );
+    }
+
+    /// The word of the refusal or failure. `None` means that the request is permitted.
+    fn reason(&self) -> Option<&'static str> {
+        self.refusal.map(Refusal::word).or(self.failure.map(ExchangeReason::word))
+    }
+
+    /// The network of a refused client. Programs that count refusals would count each address of a
+    /// /64 apart.
+    fn client_network(&self) -> Option<ClientKey> {
+        self.refusal.and_then(|_| self.log_context.client.network())
     }
 
     /// Whether a refusal goes into a summary, as its client has had its lines already.
@@ -278,6 +289,7 @@ pub fn log_refused_connection(
         route,
         listener,
         client = %client,
+        client_network = client.network().map(display),
         peer = %peer,
         proxy = log_context.proxy(),
         proxy_tlvs = log_context.proxy_tlvs().map(display),

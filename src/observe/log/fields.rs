@@ -12,6 +12,11 @@ pub const FIELDS: &[(&str, &str)] = &[
         "The client's address. In a summary of refusals left out: an IPv6 client's /64, or \
          `others`.",
     ),
+    (
+        "client_network",
+        "The /64 that counts as this client: in a refusal of an IPv6 client, for programs that \
+         count refusals.",
+    ),
     ("peer", "The address of the socket's remote end."),
     ("proxy", "The version of the PROXY header by which the peer named the client: `v1` or `v2`."),
     (
