@@ -26,7 +26,9 @@ use crate::admin::{
     tunnels,
 };
 use crate::control::config::effective;
-use crate::control::reload::{AcceptedEffects, MAX_PAUSE, RecentPublish, ReloadOutcome, Trigger};
+use crate::control::reload::{
+    AcceptedEffects, MAX_PAUSE, PreviewQuestion, RecentPublish, ReloadOutcome, Trigger,
+};
 use crate::policy::Policy;
 
 /// Most characters of a path that are logged.
@@ -292,7 +294,9 @@ async fn diff(admin: &AdminContext, request: DiffRequest) -> LoggedAnswer {
         Ok(overlay) => Arc::new(overlay),
         Err(sentence) => return error_answer(StatusCode::BAD_REQUEST, &sentence),
     };
-    let Some(preview) = admin.requests.preview(request.promote.clone(), overlay).await else {
+    let (promoted, overrides) = (request.promote.clone(), request.overrides.clone());
+    let question = PreviewQuestion { promoted, overlay, overrides };
+    let Some(preview) = admin.requests.preview(question).await else {
         return ending_answer();
     };
     let answer = diff::answer(&request, &preview, Timestamp::now());
@@ -320,6 +324,7 @@ async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {
         widening: request.accept_widening,
         overrides: request.overrides,
         live_only: request.live,
+        expect: request.expect,
     };
     if !request.wait {
         admin.requests.queue_reload(Trigger::Requested, accept).await;
@@ -354,6 +359,9 @@ async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {
         }
         ReloadOutcome::Rejected { errors } => {
             ("rejected", ReloadAnswer::Rejected { diagnostics: status::reports(&errors) })
+        }
+        ReloadOutcome::OtherFiles { errors } => {
+            ("refused", ReloadAnswer::Rejected { diagnostics: status::reports(&errors) })
         }
     };
     (word, answer_with(&answer).1)

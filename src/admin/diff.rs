@@ -35,12 +35,13 @@ pub fn offline_diff(config: &Path, overlay: Overlay) -> Result<DiffAnswer, Vec<D
     });
     let impact = ReloadImpact { widening: widening.unwrap_or_default(), ..ReloadImpact::default() };
     let guards = Arc::new(guards);
-    Ok(answer(&request, &ReloadPreview { now, settings, guards, next, impact }, at))
+    let digest = next.as_ref().map(|next| next.snapshot.digest.to_string()).unwrap_or_default();
+    Ok(answer(&request, &ReloadPreview { now, settings, guards, digest, next, impact }, at))
 }
 
 /// The answer to `request`, made from the `preview` of a reload.
 pub fn answer(request: &DiffRequest, preview: &ReloadPreview, now: Timestamp) -> DiffAnswer {
-    let ReloadPreview { now: before, settings, guards, next, impact } = preview;
+    let ReloadPreview { now: before, settings, guards, digest: expect, next, impact } = preview;
     let promote = request.promote.as_deref();
     let next = match next {
         Ok(next) => next,
@@ -49,13 +50,15 @@ pub fn answer(request: &DiffRequest, preview: &ReloadPreview, now: Timestamp) ->
                 generation: before.generation,
                 promote: promote.map(str::to_owned),
                 staged: request.staged,
+                expect: expect.clone(),
                 diagnostics: reports(errors),
             };
         }
     };
     // By the bytes of all files: an edited comment is a change, though one without effect.
     let is_same = next.snapshot.digest == before.digest;
-    let compared = ComparedGenerations { before, settings, guards, next, impact, request, now };
+    let compared =
+        ComparedGenerations { before, settings, guards, next, expect, impact, request, now };
     let changes = compare(&compared);
     if is_same { DiffAnswer::Unchanged(changes) } else { DiffAnswer::Changed(changes) }
 }

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::cli::admin_client;
 use crate::cli::config_arg::ConfigArg;
+use crate::cli::diff::DIFF_TIMEOUT;
 use crate::cli::exit::Exit;
 use crate::cli::output::{count_u64, print, print_error, print_error_lines};
 use sidegate::admin::wire::{
-    OverrideStatus, RecentReload, ReloadAnswer, ReloadCause, ReloadRequest,
+    DiffAnswer, DiffRequest, OverrideStatus, RecentReload, ReloadAnswer, ReloadCause,
+    ReloadRequest, is_digest,
 };
 use sidegate::observe::printable;
 
@@ -39,10 +41,29 @@ pub struct ReloadArgs {
     /// other files as they run.
     #[arg(long)]
     live: bool,
+    /// Reload only if the files have this digest, as `sidegate diff` prints it. Without it, an
+    /// order that accepts effects shows them first.
+    #[arg(long, value_name = "DIGEST", value_parser = digest)]
+    digest: Option<String>,
+}
+
+impl ReloadArgs {
+    /// Whether the order publishes what a save would not.
+    fn accepts(&self) -> bool {
+        let is_bound = self.accept_revocations || self.accept_widening;
+        is_bound || !self.accept_shrink.is_empty() || !self.overrides.is_empty()
+    }
 }
 
 /// Asks for a reload, and prints the answer. Ends with 1 if the files were rejected.
 pub fn reload(verb: &ReloadArgs) -> Exit {
+    let expect = match show_accepted(verb) {
+        Ok(expect) => expect,
+        Err(failure) => {
+            print_error(failure);
+            return Exit::Failure;
+        }
+    };
     let request = ReloadRequest {
         wait: verb.wait,
         accept_shrink: verb.accept_shrink.clone(),
@@ -50,6 +71,7 @@ pub fn reload(verb: &ReloadArgs) -> Exit {
         accept_widening: verb.accept_widening,
         overrides: verb.overrides.clone(),
         live: verb.live,
+        expect,
     };
     match admin_client::ask(&verb.config.config, &request, RELOAD_TIMEOUT) {
         Ok(answer) => {
@@ -63,6 +85,38 @@ pub fn reload(verb: &ReloadArgs) -> Exit {
     }
 }
 
+/// Prints the effects that the order accepts, and returns the digest of the files that have them.
+/// `None` means that the order is for any files: it accepts nothing, or only live files.
+///
+/// # Errors
+/// A sentence: the effects are not known.
+fn show_accepted(verb: &ReloadArgs) -> Result<Option<String>, String> {
+    if verb.digest.is_some() || verb.live || !verb.accepts() {
+        return Ok(verb.digest.clone());
+    }
+    let request = DiffRequest { overrides: verb.overrides.clone(), ..DiffRequest::default() };
+    let answer = admin_client::ask(&verb.config.config, &request, DIFF_TIMEOUT)
+        .map_err(|failure| failure.to_string())?;
+    if let DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes) = &answer {
+        for held in &changes.held {
+            print(format_args!("to be accepted: {}", printable::line(&held.message)));
+        }
+    }
+    // Errors do not end the order here: under `watch = "hold"` it keeps files for a restart.
+    match answer.expect() {
+        "" => Err("nothing was reloaded: the files could not be read".to_owned()),
+        digest => Ok(Some(digest.to_owned())),
+    }
+}
+
+/// Parses the first digits of a digest.
+fn digest(text: &str) -> Result<String, String> {
+    match is_digest(text) {
+        true => Ok(text.to_owned()),
+        false => Err("a digest has 12 to 64 digits, 0 to 9 and a to f".to_owned()),
+    }
+}
+
 /// The exit code for an answer.
 pub fn exit(answer: &ReloadAnswer) -> Exit {
     match answer {
@@ -71,6 +125,14 @@ pub fn exit(answer: &ReloadAnswer) -> Exit {
         }
         ReloadAnswer::Rejected { .. } => Exit::Failure,
     }
+}
+
+/// Prints the outcome of a reload whose warnings a difference has shown already.
+pub fn print_after_diff(mut answer: ReloadAnswer) {
+    if let ReloadAnswer::Published { diagnostics, .. } = &mut answer {
+        diagnostics.clear();
+    }
+    print_text(&answer);
 }
 
 /// Prints the outcome of a reload; diagnostics go to standard error.

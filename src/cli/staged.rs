@@ -8,11 +8,16 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use sidegate::admin::wire::{StagedFile, StagedFiles};
+use crate::cli::live_files::{self, CopiedVersion, DatedBytes};
+use crate::cli::siblings::Ownership;
+use sidegate::admin::wire::{DiffAnswer, StagedFile, StagedFiles};
 use sidegate::control::config::apply_journal::{ApplyJournal, JOURNAL};
 use sidegate::control::config::overlay::{Overlay, OverlayText};
 use sidegate::control::config::source::{Files, MAX_LIST_BYTES};
 use sidegate::control::config::{self, POLICIES};
+
+/// Permission bits of a new file that no other lies beside.
+const NEW_MODE: u32 = 0o640;
 
 /// Most files that a search looks at.
 const MAX_WALKED_FILES: usize = 20_000;
@@ -26,6 +31,33 @@ pub struct StagedSet {
     pub files: Vec<StagedContent>,
     /// Policies that the copy lacks, relative to the folder.
     pub removed: Vec<PathBuf>,
+    /// Differing files that are never held, taken from the copy or not.
+    pub live: Vec<LiveCopy>,
+}
+
+/// A copy of a file that is never held, as a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveCopy {
+    /// The path, relative to the folder.
+    pub path: PathBuf,
+    /// Whether the set has it: it is newer than the file, or was asked for.
+    pub is_taken: bool,
+    /// What the copy has in place of the file.
+    pub version: CopiedVersion,
+}
+
+impl LiveCopy {
+    /// A line for people.
+    pub fn line(&self) -> String {
+        let (path, what) = (self.path.display(), &self.version.what);
+        match (self.is_taken, self.version.is_newer) {
+            (true, true) => format!("{path}: {what}"),
+            (true, false) => format!("{path}, an older version: {what}"),
+            (false, _) => {
+                format!("{path} stays: the copy is not newer ({what}); --with-live takes it")
+            }
+        }
+    }
 }
 
 /// A file with its staged contents.
@@ -35,19 +67,24 @@ pub struct StagedContent {
     pub path: PathBuf,
     /// The contents of the copy.
     pub bytes: Vec<u8>,
-    /// Permission bits that the file will have: its own, or those of the copy if it is new.
+    /// Permission bits that the file will have: its own, or those of files beside it if it is new.
     pub mode: u32,
     /// Whether there is no such file yet.
     pub is_new: bool,
+    /// The path of the copy.
+    pub copy: PathBuf,
+    /// Whether the file is never held, and was not named by itself.
+    is_live: bool,
 }
 
 impl StagedSet {
     /// Reads `paths` as copies of files of `config`: a folder is a copy of its folder, and a file a
-    /// copy of the file with its name.
+    /// copy of the file with its name. Of a folder, files that are never held are taken if the copy
+    /// is newer, or `with_live` asks for them.
     ///
     /// # Errors
     /// A sentence: a path cannot be read, or it is not clear which file it is a copy of.
-    pub fn read(config: &Path, paths: &[PathBuf]) -> Result<StagedSet, String> {
+    pub fn read(config: &Path, paths: &[PathBuf], with_live: bool) -> Result<StagedSet, String> {
         let real = RealFolder::of(config)?;
         real.refuse_interruption()?;
         let (mut copies, mut removed) = (Vec::new(), Vec::new());
@@ -56,7 +93,7 @@ impl StagedSet {
                 real.refuse_itself(path)?;
                 // Only a whole copy can say that a policy is to go.
                 if path.join(&real.config).is_file() {
-                    copies.extend(real.copies_of_all(path));
+                    copies.extend(real.copies_of_all(path)?);
                     removed.extend(real.policies_without(path)?);
                 } else {
                     copies.extend(real.copies_of_some(path)?);
@@ -72,8 +109,35 @@ impl StagedSet {
             return Err(format!("{one} and {other} are both copies of {path}"));
         }
         let files = copies.iter().filter_map(|copy| real.content(copy).transpose());
-        let files = files.collect::<Result<_, _>>()?;
-        Ok(StagedSet { folder: real.folder, files, removed })
+        let files: Vec<StagedContent> = files.collect::<Result<_, _>>()?;
+        let live = real.live_copies(&files, with_live);
+        let stays =
+            |file: &StagedContent| live.iter().any(|copy| copy.path == file.path && !copy.is_taken);
+        let files = files.into_iter().filter(|file| !stays(file)).collect();
+        Ok(StagedSet { folder: real.folder, files, removed, live })
+    }
+
+    /// `text` with the paths of the copies in place of those of the files.
+    pub fn in_copy(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for file in &self.files {
+            let real = self.folder.join(&file.path).display().to_string();
+            text = text.replace(&real, &file.copy.display().to_string());
+        }
+        text
+    }
+
+    /// Makes findings about staged files name the copies.
+    pub fn name_copies(&self, answer: &mut DiffAnswer) {
+        let found = match answer {
+            DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes) => {
+                changes.diagnostics.iter_mut().chain(&mut changes.held).collect::<Vec<_>>()
+            }
+            DiffAnswer::Rejected { diagnostics, .. } => diagnostics.iter_mut().collect(),
+        };
+        for one in found {
+            (one.file, one.text) = (self.in_copy(&one.file), self.in_copy(&one.text));
+        }
     }
 
     /// Whether nothing differs from the real files.
@@ -110,6 +174,8 @@ struct RealFolder {
     folder: PathBuf,
     /// Name of the `sidegate.toml` in it.
     config: PathBuf,
+    /// The files that it reads now.
+    files: Files,
 }
 
 /// A copy, and the file that it is a copy of.
@@ -118,6 +184,11 @@ struct FileCopy {
     /// Relative to the real folder.
     path: PathBuf,
     copy: PathBuf,
+    /// Whether it was named by itself, and not as a part of a folder.
+    is_named: bool,
+    /// Whether the copy's configuration reads it as a file that is never held. `None` means that it
+    /// reads no such file.
+    is_live: Option<bool>,
 }
 
 impl RealFolder {
@@ -125,7 +196,10 @@ impl RealFolder {
         let config = std::path::absolute(config).map_err(|error| at(config, &error))?;
         match (config.parent(), config.file_name()) {
             (Some(folder), Some(name)) => {
-                Ok(RealFolder { folder: folder.to_owned(), config: name.into() })
+                let mut files = Files::for_person();
+                // With errors it names fewer files: the copy names the others.
+                let _ = config::load(&mut files, &config, None);
+                Ok(RealFolder { folder: folder.to_owned(), config: name.into(), files })
             }
             _ => Err(format!("{} is not the path of a file", config.display())),
         }
@@ -154,19 +228,58 @@ impl RealFolder {
 
     /// The files of `copy`, the copy of the whole folder, that its configuration reads. Others, as
     /// those of a version control, are left alone.
-    fn copies_of_all(&self, copy: &Path) -> Vec<FileCopy> {
+    ///
+    /// # Errors
+    /// A link in the copy leads to no file.
+    fn copies_of_all(&self, copy: &Path) -> Result<Vec<FileCopy>, String> {
         let copy = std::path::absolute(copy).unwrap_or_else(|_| copy.to_owned());
         let mut files = Files::for_person();
         // Its errors are found again, with the names of the real files.
         let _ = config::load(&mut files, &copy.join(&self.config), None);
-        let below = files.paths().filter_map(|path| {
-            let own = path.strip_prefix(&copy).ok()?;
+        let mut below = Vec::new();
+        for path in files.paths() {
+            let Ok(own) = path.strip_prefix(&copy) else { continue };
             let is_plain = own.components().all(|part| matches!(part, Component::Normal(_)));
             // A file that the copy lacks is taken from the real folder.
-            let copied = is_plain && path.is_file();
-            copied.then(|| FileCopy { path: own.to_owned(), copy: path.to_owned() })
+            if is_plain && has_file(&copy, own)? {
+                let (path, copy) = (own.to_owned(), path.to_owned());
+                let is_live = Some(!files.is_held(&copy));
+                below.push(FileCopy { path, copy, is_named: false, is_live });
+            }
+        }
+        Ok(below)
+    }
+
+    /// The copies of existing files that are never held, unless they are named by themselves.
+    fn live_copies(&self, files: &[StagedContent], with_live: bool) -> Vec<LiveCopy> {
+        let live = files.iter().filter(|file| file.is_live && !file.is_new);
+        let version = |file: &StagedContent, chains: &[&[u8]]| {
+            let real = self.folder.join(&file.path);
+            let modified = |path: &Path| fs::metadata(path).and_then(|at| at.modified()).ok();
+            // A file that this user may not read is compared with nothing.
+            let bytes = fs::read(&real).unwrap_or_default();
+            let copied = DatedBytes { bytes: &file.bytes, modified: modified(&file.copy) };
+            let own = DatedBytes { bytes: &bytes, modified: modified(&real) };
+            live_files::compare(copied, own, chains)
+        };
+        let is_key = |file: &StagedContent| live_files::is_key(&file.bytes);
+        let mut all = Vec::new();
+        for file in live.clone().filter(|file| !is_key(file)) {
+            let version = version(file, &[]);
+            let is_taken = with_live || version.is_newer;
+            all.push(LiveCopy { path: file.path.clone(), is_taken, version });
+        }
+        let stays = |path: &Path| all.iter().any(|one| one.path == path && !one.is_taken);
+        let chains: Vec<&[u8]> =
+            files.iter().filter(|file| !stays(&file.path)).map(|file| &*file.bytes).collect();
+        let keys = live.filter(|file| is_key(file)).map(|file| {
+            let version = version(file, &chains);
+            let is_taken = with_live || version.is_newer;
+            LiveCopy { path: file.path.clone(), is_taken, version }
         });
-        below.collect()
+        let keys: Vec<_> = keys.collect();
+        all.extend(keys);
+        all
     }
 
     /// The policies that are loaded now and that `copy` lacks.
@@ -179,7 +292,13 @@ impl RealFolder {
         }
         let files = config::policy_files(&self.folder.join(&self.config));
         let own = files.iter().filter_map(|path| path.strip_prefix(&self.folder).ok());
-        Ok(own.filter(|own| !copy.join(own).exists()).map(Path::to_owned).collect())
+        let mut missing = Vec::new();
+        for path in own {
+            if !has_file(copy, path)? {
+                missing.push(path.to_owned());
+            }
+        }
+        Ok(missing)
     }
 
     /// The files below `copy`, a copy of a part of the folder.
@@ -196,7 +315,7 @@ impl RealFolder {
                 let own = file.strip_prefix(copy).unwrap_or(&file);
                 let path = if is_policies { Path::new(POLICIES).join(own) } else { own.to_owned() };
                 match self.is_known(&path) {
-                    true => Ok(FileCopy { path, copy: file }),
+                    true => Ok(FileCopy { path, copy: file, is_named: false, is_live: None }),
                     false => Err(self.foreign(&file)),
                 }
             })
@@ -224,7 +343,7 @@ impl RealFolder {
         if fs::canonicalize(&absolute).ok() == fs::canonicalize(self.folder.join(&path)).ok() {
             return Err(format!("{} is the file itself: name a copy", copy.display()));
         }
-        Ok(FileCopy { path, copy: absolute })
+        Ok(FileCopy { path, copy: absolute, is_named: true, is_live: None })
     }
 
     /// Whether the path leads to a file of the folder, or to a place for a new policy or list.
@@ -278,14 +397,53 @@ impl RealFolder {
         if found.is_some() && fs::read(&real).is_ok_and(|real| real == bytes) {
             return Ok(None);
         }
-        let mode = |path: &Path| fs::metadata(path).map(|found| found.permissions().mode());
         let mode = match &found {
             Some(found) => found.permissions().mode(),
-            None => mode(&copy.copy).map_err(|error| at(&copy.copy, &error))?,
+            None => {
+                let beside = Ownership::of_new(&real, live_files::is_key(&bytes));
+                beside.map_or(NEW_MODE, |beside| beside.mode)
+            }
         };
-        let (path, is_new) = (copy.path.clone(), found.is_none());
-        Ok(Some(StagedContent { path, bytes, mode: mode & 0o7777, is_new }))
+        // The running mark of a list counts, and not that of the copy.
+        let is_live = match self.files.is_known(&real) {
+            true => !self.files.is_held(&real),
+            false => copy.is_live.unwrap_or_default(),
+        };
+        Ok(Some(StagedContent {
+            path: copy.path.clone(),
+            bytes,
+            mode: mode & 0o7777,
+            is_new: found.is_none(),
+            copy: copy.copy.clone(),
+            is_live: is_live && !copy.is_named,
+        }))
     }
+}
+
+/// Whether the folder `copy` has the file `path`.
+///
+/// # Errors
+/// A sentence: a link on the way leads to no file, or the place cannot be looked at. A file whose
+/// copy is not known is none that is to go.
+fn has_file(copy: &Path, path: &Path) -> Result<bool, String> {
+    let file = copy.join(path);
+    match fs::metadata(&file) {
+        Ok(found) if found.is_file() => return Ok(true),
+        Ok(_) => return Err(format!("{} is not a regular file", file.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(at(&file, &error)),
+    }
+    let parts = (1..=path.components().count()).map(|parts| path.components().take(parts));
+    for place in parts.map(|parts| copy.join(parts.collect::<PathBuf>())) {
+        let is_link = fs::symlink_metadata(&place).is_ok_and(|found| found.is_symlink());
+        if is_link && fs::metadata(&place).is_err() {
+            return Err(format!(
+                "{} is a link that leads to nothing: `cp -rL` copies what links lead to",
+                place.display()
+            ));
+        }
+    }
+    Ok(false)
 }
 
 /// The bytes of a copy, which must be a regular file of a bounded size.
@@ -371,7 +529,7 @@ mod tests {
         write(folder.path(), &REAL);
         write(folder.path(), files);
         let paths: Vec<_> = paths.iter().map(|path| folder.path().join(path)).collect();
-        let found = StagedSet::read(&folder.path().join("etc/sidegate.toml"), &paths);
+        let found = StagedSet::read(&folder.path().join("etc/sidegate.toml"), &paths, false);
         match (found, expected) {
             (Ok(found), Ok(expected)) => {
                 let sign = |file: &StagedContent| if file.is_new { "+" } else { "" };
@@ -436,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn new_file_has_the_mode_of_the_copy_and_others_their_own() {
+    fn new_file_has_the_mode_of_files_beside_it_and_others_their_own() {
         let folder = tempfile::tempdir().unwrap();
         write(folder.path(), &REAL);
         write(folder.path(), &["new/policies/chat.toml", "new/policies/more.toml"]);
@@ -445,10 +603,27 @@ mod tests {
                 .unwrap();
         };
         mode("etc/policies/chat.toml", 0o640);
-        mode("new/policies/more.toml", 0o604);
+        mode("new/policies/more.toml", 0o600);
         let paths = [folder.path().join("new")];
-        let found = StagedSet::read(&folder.path().join("etc/sidegate.toml"), &paths).unwrap();
+        let config = folder.path().join("etc/sidegate.toml");
+        let found = StagedSet::read(&config, &paths, false).unwrap();
         let modes: Vec<_> = found.files.iter().map(|file| file.mode).collect();
-        assert_eq!(modes, [0o640, 0o604]);
+        assert_eq!(modes, [0o640, 0o640]);
+    }
+
+    #[test]
+    fn link_that_leads_to_nothing_removes_no_policy() {
+        for (link, at) in [("old.toml", "new/policies/old.toml"), ("policies", "new/policies")] {
+            let folder = tempfile::tempdir().unwrap();
+            write(folder.path(), &REAL);
+            write(folder.path(), &["new/sidegate.toml"]);
+            let place = folder.path().join(at);
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(format!("../../nowhere/{link}"), &place).unwrap();
+            let config = folder.path().join("etc/sidegate.toml");
+            let fault = StagedSet::read(&config, &[folder.path().join("new")], false).unwrap_err();
+            assert!(fault.contains(&*place.display().to_string()), "{fault}");
+            assert!(fault.contains("`cp -rL`"), "{fault}");
+        }
     }
 }

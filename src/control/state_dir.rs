@@ -45,6 +45,14 @@ impl StateDir {
         Ok(folder)
     }
 
+    /// Like [`StateDir::find`], without a claim: for a command that only reads.
+    ///
+    /// # Errors
+    /// A sentence that says why nothing is kept.
+    pub fn unclaimed(setting: &StateSetting, config: &Path) -> Result<StateDir, String> {
+        Ok(StateDir::at(locate(setting, config)?, config))
+    }
+
     /// Like [`StateDir::find`], but with the claim of `known` where that is the same folder.
     ///
     /// # Errors

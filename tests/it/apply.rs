@@ -13,7 +13,7 @@ const POLICY: &str = "schema = 1\n[lists]\noffice = { file = \"lists/office.cidr
 struct Applied {
     folder: tempfile::TempDir,
     copy: tempfile::TempDir,
-    _running: Running,
+    running: Running,
     _backend: backend::Backend,
     tunnels: Vec<client::Tunnel>,
 }
@@ -37,7 +37,7 @@ impl Applied {
         }
         let list = "policies/lists/office.cidr";
         fs::copy(folder.path().join(list), copy.path().join(list)).unwrap();
-        Applied { folder, copy, _running: running, _backend: backend, tunnels }
+        Applied { folder, copy, running, _backend: backend, tunnels }
     }
 
     fn stage(&self, file: &str, text: &str) {
@@ -80,13 +80,49 @@ async fn copy_is_applied_with_open_tunnels() {
         "published: generation 2",
         "applied",
     ];
-    applied.apply(&["--yes"], 0, &said).await;
+    let refused = "the copy lacks policies/old.toml, and --yes removes no policy";
+    applied.apply(&["--yes"], 1, &[refused]).await;
+    assert!(applied.folder.path().join("policies/old.toml").exists());
+    applied.apply(&["--yes", "--allow-removal"], 0, &said).await;
     applied.tunnels[1].expect_close_with(1008, "network").await;
     applied.tunnels[0].expect_echo("stays").await;
     assert!(applied.text("policies/lists/office.cidr").contains("!127.0.0.2"));
     assert!(!applied.folder.path().join("policies/old.toml").exists());
     assert_eq!(hidden(applied.folder.path()), [""; 0]);
     applied.apply(&["--yes"], 0, &["nothing to apply"]).await;
+}
+
+#[tokio::test]
+async fn live_list_that_is_newer_than_the_copy_stays() {
+    let mut applied = Applied::start("").await;
+    let live = POLICY.replace(".cidr\" }", ".cidr\", live = true }");
+    assert_ne!(live, POLICY);
+    applied.stage("policies/default.toml", &live);
+    applied.apply(&["--yes"], 0, &["applied"]).await;
+    let list = "policies/lists/office.cidr";
+    fs::write(applied.folder.path().join(list), "127.0.0.0/24\n!127.0.0.2\n").unwrap();
+    applied.tunnels[1].expect_close_with(1008, "network").await;
+    applied.stage("policies/more.toml", "schema = 1\nclient.allow = ['192.0.2.1']\n");
+    let stays = "lists/office.cidr stays: the copy is not newer (+0 -1 entries: -!127.0.0.2)";
+    let copy = applied.copy.path().to_str().unwrap().to_owned();
+    let diff = ["diff", "--config", "sidegate.toml", "--staged", &copy];
+    check(&diff, applied.folder.path(), 0, &[stays, "+ policies/more.toml"]).await;
+    applied.apply(&["--yes"], 0, &[stays, "  adds policies/more.toml"]).await;
+    assert!(applied.text(list).contains("!127.0.0.2"));
+    let older = "lists/office.cidr, an older version: +0 -1 entries";
+    applied.apply(&["--yes", "--with-live"], 0, &[older, "replaces policies/lists/off"]).await;
+    assert!(!applied.text(list).contains("!127.0.0.2"));
+}
+
+#[tokio::test]
+async fn failed_test_is_overridden_by_name() {
+    let applied = Applied::start("").await;
+    let test = "[[test]]\nname = 'in'\nclient = '127.0.0.9'\nurl = 'ws://localhost/chat'\n\
+                expect = 'refuse:network'\n";
+    applied.stage("policies/default.toml", &format!("{POLICY}{test}"));
+    let unknown = ["--yes", "--override", "on"];
+    applied.apply(&unknown, 1, &["there is no test \"on\"", "nothing was changed"]).await;
+    applied.apply(&["--yes", "--override", "in"], 0, &["published: generation 2"]).await;
 }
 
 #[tokio::test]
@@ -204,6 +240,7 @@ async fn interrupted_apply_leaves_the_former_set_in_force() {
     fs::write(at(".sidegate-apply.json"), journal).unwrap();
     fs::write(at("policies/lists/.office.cidr.sidegate-new"), "127.0.0.1\n").unwrap();
     fs::rename(at("policies/lists/.office.cidr.sidegate-new"), &list).unwrap();
+    applied.running.logged("`sidegate apply` broke off: the files before it count").await;
     let warned = "was broken off: the files before it count";
     let diff = ["diff", "--config", "sidegate.toml"];
     check(&diff, applied.folder.path(), 0, &["matches the files"]).await;

@@ -169,7 +169,7 @@ fn permitting(digest: &str) -> String {
     let nothing = "\"keys\":[],\"lists\":[],\"held\":[],\"diagnostics\":[]";
     let tunnels = "\"tunnels\":{\"open\":0,\"revoked\":0,\"by\":[],\"sample\":[]},\"streams\":{\"open\":0,\"revoked\":0,\"sample\":[]}";
     let head = "\"schema\":1,\"outcome\":\"changed\",\"generation\":1,\"from\":\"x\",\"promote\":\"default\",\
-                \"staged\":false";
+                \"staged\":false,\"expect\":\"0123456789ab\"";
     let widening =
         "\"widening\":{\"networks\":0,\"ipv4\":0,\"ipv6_64\":0,\"clients\":[],\"rules\":[]}";
     format!("{{{head},\"to\":\"{digest}\",{nothing},{tunnels},{widening}}}")
@@ -250,7 +250,7 @@ async fn promote_keeps_foreign_writes_when_it_cannot_restore() {
 
 #[tokio::test]
 async fn promote_is_confirmed_when_the_agent_read_the_files_first() {
-    let (folder, _fake) = permits(|config| {
+    let (folder, fake) = permits(|config| {
         let digest = compile::placed_fingerprint(config, "default").unwrap().all;
         (200, format!("{{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":2,\"digest\":\"{digest}\",\"recent\":null}}"))
     })
@@ -261,6 +261,8 @@ async fn promote_is_confirmed_when_the_agent_read_the_files_first() {
     assert_eq!(fs::read_to_string(folder.path().join("policies/default.toml")).unwrap(), CANDIDATE);
     files.remove(OsStr::new("default.shadow.toml"));
     assert_eq!(names(&folder), files, "no copy is left");
+    let order = fake.asked().pop().unwrap();
+    assert!(order.contains("/v1/reload?expect=0123456789ab"), "only what was shown: {order}");
 }
 
 #[tokio::test]
@@ -318,7 +320,7 @@ async fn commands_print_no_controls_of_an_agent() {
         ),
         line if line.contains("/v1/diff") => {
             let head = "\"schema\":1,\"outcome\":\"rejected\",\"generation\":1,\"promote\":null,\
-                        \"staged\":false";
+                        \"staged\":false,\"expect\":\"0123456789ab\"";
             fake::json(422, &format!("{{{head},\"diagnostics\":[{report}]}}"))
         }
         _ => fake::json(400, &format!("{{\"schema\":1,\"error\":\"e{SPOILT}\"}}")),

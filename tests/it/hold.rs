@@ -81,6 +81,35 @@ async fn save_is_pending_until_it_is_ordered() {
 }
 
 #[tokio::test]
+async fn order_for_other_files_than_shown_is_refused() {
+    let (sidegate, _backend) = running().await;
+    sidegate.policy().deny("127.0.0.9").put();
+    let shown = sidegate.answer_to(&DiffRequest::default()).await;
+    let order = |digest: &str| ReloadRequest {
+        accept_widening: digest.len() == 64,
+        expect: Some(digest.to_owned()),
+        ..ReloadRequest::default()
+    };
+    let other = "policies/other.toml";
+    sidegate.put(other, "schema = 1\nclient.allow = ['any']\n");
+    for digest in [shown.expect(), &shown.expect()[..12]] {
+        let answer = sidegate.answer_to(&order(digest)).await;
+        let ReloadAnswer::Rejected { diagnostics } = answer else { panic!("{answer:?}") };
+        let fault = "changed since they were shown: 1 file differs: policies/other.toml";
+        assert!(diagnostics[0].message.contains(fault), "{diagnostics:?}");
+    }
+    assert_eq!(sidegate.generation().await, 1);
+    assert!(admits(&sidegate, "127.0.0.9").await, "the first save is held as well");
+    let (status, text) = sidegate.readyz().await;
+    assert!(status == 200 && !text.contains("rejected"), "an order has no fault: {text}");
+
+    fs::remove_file(sidegate.folder().join(other)).unwrap();
+    let answer = sidegate.answer_to(&order(shown.expect())).await;
+    assert!(matches!(answer, ReloadAnswer::Published { .. }), "{answer:?}");
+    assert!(!admits(&sidegate, "127.0.0.9").await);
+}
+
+#[tokio::test]
 async fn broken_save_is_reported_and_gone_when_saved_back() {
     let (sidegate, _backend) = running().await;
     let before = fs::read_to_string(sidegate.folder().join(POLICY)).unwrap();
@@ -173,7 +202,8 @@ async fn held_live_list_is_accepted_without_what_is_pending() {
     assert!(text.contains("1 of 1 open tunnels would be closed"), "{text}");
     let status = sidegate.status().await;
     let remedy = status.last_reload.unwrap().diagnostics[0].remedy.clone().unwrap();
-    assert!(remedy.ends_with("sidegate reload --live --accept-revocations"), "{remedy}");
+    let order = "sidegate reload --live --accept-revocations --digest ";
+    assert!(remedy.contains(order), "{remedy}");
     let request = ReloadRequest { live: true, accept_revocations: true, ..Default::default() };
     let answer = sidegate.ask_reload(&request).await;
     assert!(matches!(answer, ReloadAnswer::Published { generation: 2, revoked: 1, .. }));

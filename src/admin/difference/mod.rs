@@ -23,7 +23,7 @@ use crate::control::compile::CompiledGeneration;
 use crate::control::config::{Settings, effective};
 use crate::control::guards::Guards;
 use crate::control::reload::ReloadImpact;
-use crate::policy::Policy;
+use crate::policy::{AllowRule, Policy};
 use crate::refusal::Refusal;
 use crate::snapshot::Snapshot;
 use crate::tunnels::{LiveEntry, ReconcileImpact};
@@ -41,6 +41,8 @@ pub struct ComparedGenerations<'c> {
     pub guards: &'c Guards,
     /// The generation compiled from the files.
     pub next: &'c CompiledGeneration,
+    /// Digest of the files in full.
+    pub expect: &'c str,
     /// The effect of `next` on open tunnels, and the errors that would hold the reload.
     pub impact: &'c ReloadImpact,
     /// The request: which policy's candidate was treated as promoted, and whether files are staged.
@@ -51,13 +53,15 @@ pub struct ComparedGenerations<'c> {
 
 /// Every difference of `comparison`.
 pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
-    let ComparedGenerations { before, settings, next, impact, request, now, .. } = *comparison;
+    let ComparedGenerations { before, settings, next, expect, impact, request, now, .. } =
+        *comparison;
     let (from, to) = (effective::settings(settings), effective::settings(&next.settings));
     let snapshot = &next.snapshot;
     let mut all = Changes {
         generation: before.generation,
         from: before.digest.to_string(),
         to: snapshot.digest.to_string(),
+        expect: expect.to_owned(),
         promote: request.promote.clone(),
         staged: request.staged,
         keys: Vec::new(),
@@ -79,12 +83,8 @@ pub fn compare(comparison: &ComparedGenerations<'_>) -> Changes {
         }
         match (from.get(name), to.get(name)) {
             (Some(from), Some(to)) => {
-                keys::compare(
-                    &to.file,
-                    &effective::rules(from),
-                    &effective::rules(to),
-                    &mut all.keys,
-                );
+                let rules = rules_of(from, to);
+                keys::compare(&to.file, &rules(from), &rules(to), &mut all.keys);
                 all.lists.extend(lists::compare(from, to, now));
             }
             (from, to) => {
@@ -112,6 +112,16 @@ fn supervision(file: &str, policy: &str, compared: &ComparedGenerations<'_>, all
             let of = |keys: &Value| json!({ "lists": { name.as_str(): keys } });
             keys::compare(file, &of(keys), &of(new), &mut all.keys);
         }
+    }
+}
+
+/// The form in which the rules of two versions are compared.
+fn rules_of(from: &Policy, to: &Policy) -> fn(&Policy) -> Value {
+    let is_any = |policy: &Policy| matches!(policy.allow, AllowRule::Any);
+    // Entries without a list have lines of their own, but `any` has none.
+    match is_any(from) == is_any(to) {
+        true => effective::rules,
+        false => effective::rules_with_entries,
     }
 }
 

@@ -20,6 +20,9 @@ pub struct DiffRequest {
     /// Whether the body has files that are compared in place of those on disk. The default is
     /// false.
     pub staged: bool,
+    /// Tests of policies that may fail, one a line.
+    #[cfg_attr(test, schemars(rename = "override"))]
+    pub overrides: Vec<String>,
     /// The files of the body, empty unless `staged` is true.
     #[cfg_attr(test, schemars(skip))]
     pub files: StagedFiles,
@@ -33,7 +36,8 @@ impl AdminRequest for DiffRequest {
     fn parameters(&self) -> Vec<(&'static str, String)> {
         let promote = self.promote.as_ref().map(|name| ("promote", name.clone()));
         let staged = self.staged.then(|| ("staged", "true".to_owned()));
-        promote.into_iter().chain(staged).collect()
+        let tests = (!self.overrides.is_empty()).then(|| ("override", self.overrides.join("\n")));
+        promote.into_iter().chain(staged).chain(tests).collect()
     }
 
     fn parse(query: &str) -> Result<Self, String> {
@@ -42,7 +46,13 @@ impl AdminRequest for DiffRequest {
             match name {
                 "promote" if !value.is_empty() => request.promote = Some(value),
                 "staged" if value == "true" => request.staged = true,
-                _ => return Err(unknown(name, "promote=NAME and staged=true")),
+                "override" => {
+                    let tests = value.split('\n').filter(|test| !test.is_empty());
+                    request.overrides = tests.map(str::to_owned).collect();
+                }
+                _ => {
+                    return Err(unknown(name, "promote=NAME, staged=true and override=TEST"));
+                }
             }
         }
         Ok(request)
@@ -75,6 +85,8 @@ pub enum DiffAnswer {
         promote: Option<String>,
         /// Whether staged files were compared.
         staged: bool,
+        /// The digest of the files in full. Empty: they could not be read.
+        expect: String,
         /// All errors, then warnings.
         diagnostics: Vec<DiagnosticReport>,
     },
@@ -86,6 +98,14 @@ impl DiffAnswer {
         match self {
             DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes) => &changes.promote,
             DiffAnswer::Rejected { promote, .. } => promote,
+        }
+    }
+
+    /// The digest in full of the files that were compared. Empty means that they were not read.
+    pub fn expect(&self) -> &str {
+        match self {
+            DiffAnswer::Unchanged(changes) | DiffAnswer::Changed(changes) => &changes.expect,
+            DiffAnswer::Rejected { expect, .. } => expect,
         }
     }
 
@@ -146,6 +166,8 @@ pub struct Changes {
     pub from: String,
     /// The digest of the files on disk.
     pub to: String,
+    /// The digest in full of the files that a reload would find, for its `expect`.
+    pub expect: String,
     /// The policy whose candidate was taken as promoted. `null`: none.
     #[serde(deserialize_with = "nullable")]
     pub promote: Option<String>,

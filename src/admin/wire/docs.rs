@@ -445,7 +445,7 @@ fn admin_page_tables_match_the_types() {
                 ],
             ),
         ),
-        ("diff parameters", request("DiffRequest", &["promote", "staged"])),
+        ("diff parameters", request("DiffRequest", &["promote", "staged", "override"])),
         ("log_level parameters", request("LogLevelRequest", &["filter", "lasting"])),
         (
             "ban parameters",

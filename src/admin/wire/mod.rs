@@ -75,7 +75,7 @@ pub use self::reading::{ReadError, Received, read};
 pub use self::refused::{
     DEFAULT_TOP, MAX_TOP, RefusalsRequest, RefusedAnswer, RefusedClient, RefusedReason, RefusedRule,
 };
-pub use self::reload::{RecentReload, ReloadAnswer, ReloadRequest};
+pub use self::reload::{RecentReload, ReloadAnswer, ReloadRequest, is_digest};
 pub use self::report::{DiagnosticReport, Severity};
 pub use self::staged::{MAX_STAGED_BYTES, StagedFile, StagedFiles};
 pub use self::status::{

@@ -27,6 +27,9 @@ pub struct ReloadRequest {
     pub overrides: Vec<String>,
     /// Whether held files stay as they run. The default is false.
     pub live: bool,
+    /// The first digits, 12 at least, of the digest of the files that are meant. With any other
+    /// files on disk, nothing is published.
+    pub expect: Option<String>,
 }
 
 impl Default for ReloadRequest {
@@ -39,9 +42,19 @@ impl Default for ReloadRequest {
             accept_widening: false,
             overrides,
             live: false,
+            expect: None,
         }
     }
 }
+
+/// Whether `text` begins a digest, and has enough of it that no other set of files has the same.
+pub fn is_digest(text: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    (MIN_DIGEST..=64).contains(&text.len()) && text.bytes().all(is_digit)
+}
+
+/// Least number of digits of a digest.
+const MIN_DIGEST: usize = 12;
 
 impl AdminRequest for ReloadRequest {
     const METHOD: Method = Method::POST;
@@ -60,6 +73,7 @@ impl AdminRequest for ReloadRequest {
             flag("accept_widening", self.accept_widening),
             list("override", &self.overrides, "\n"),
             flag("live", self.live),
+            self.expect.clone().map(|digest| ("expect", digest)),
         ];
         all.into_iter().flatten().collect()
     }
@@ -81,10 +95,11 @@ impl AdminRequest for ReloadRequest {
                     request.overrides = tests.map(str::to_owned).collect();
                 }
                 ("live", "true") => request.live = true,
+                ("expect", digest) if is_digest(digest) => request.expect = Some(value),
                 _ => {
                     let known = "wait=true or wait=false, accept_shrink=LIST,…, \
-                                 accept_revocations=true, accept_widening=true, override=TEST \
-                                 and live=true";
+                                 accept_revocations=true, accept_widening=true, \
+                                 override=TEST, live=true and expect=DIGEST";
                     return Err(format!("a reload takes {known}"));
                 }
             }
@@ -130,7 +145,8 @@ pub enum ReloadAnswer {
         #[serde(deserialize_with = "nullable")]
         recent: Option<RecentReload>,
     },
-    /// The running generation stays (422).
+    /// The running generation stays (422). The files have errors, are held, or are not those of
+    /// `expect`.
     Rejected {
         /// All errors, then warnings.
         diagnostics: Vec<DiagnosticReport>,

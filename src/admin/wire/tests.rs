@@ -287,10 +287,12 @@ proptest! {
             accept_widening: flags[0] != flags[1],
             overrides: if flags[0] { overrides } else { Vec::new() },
             live: flags[1],
+            expect: flags[0].then(|| "3fa9c0d1b2e4".to_owned()),
         });
         check(DiffRequest {
             promote: one.clone().filter(|name| !name.is_empty()),
             staged: flags[1],
+            overrides: vec!["the office, on tuesdays".to_owned()],
             files: StagedFiles::default(),
         });
         let (client, url) = (one.clone().unwrap_or_default(), two.clone().unwrap_or_default());

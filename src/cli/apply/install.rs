@@ -13,6 +13,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::cli::apply::attributes::copy_attributes;
+use crate::cli::siblings::{Ownership, create_folders};
 use crate::cli::staged::StagedSet;
 use sidegate::control::config::apply_journal::{
     ApplyJournal, ApplyState, FileChange, JOURNAL, JournalFile,
@@ -202,9 +203,24 @@ impl Installation {
         self.restore_first(self.files.len())
     }
 
+    /// A sentence about files that another process has saved meanwhile. They stay, and their former
+    /// versions stay beside them. `None` means that there is no such file.
+    pub fn foreign(&self, replaced: usize) -> Option<String> {
+        let foreign =
+            self.files[..replaced].iter().filter(|file| file.is_foreign().unwrap_or(true));
+        let names: Vec<_> = foreign.map(|file| file.entry.path.display().to_string()).collect();
+        let kept = "another process has saved it meanwhile: its version stays, and the former one \
+                    is kept as .NAME.sidegate-former beside it";
+        (!names.is_empty()).then(|| format!("{}: {kept}", names.join(", ")))
+    }
+
     fn restore_first(&self, replaced: usize) -> String {
+        let foreign = self.foreign(replaced);
         match self.run(&self.restore_steps(replaced)) {
-            Ok(()) => "the files are as they were before".into(),
+            Ok(()) => match foreign {
+                Some(foreign) => format!("the other files are as they were before; {foreign}"),
+                None => "the files are as they were before".into(),
+            },
             Err(why) => format!(
                 "the former files cannot be put back ({why}): they are kept beside the files as \
                  .NAME.sidegate-before; `sidegate apply --recover` tries again"
@@ -296,7 +312,7 @@ impl InstalledFile {
         }
         let path = self.entry.next();
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+            create_folders(folder)?;
         }
         // One of an earlier run that was killed.
         gone(fs::remove_file(&path))?;
@@ -316,8 +332,8 @@ impl InstalledFile {
             Some(_) => {}
             None => {
                 // An agent without root's rights could not read a file of root's.
-                if let Some(folder) = path.parent().map(fs::metadata).transpose()? {
-                    let _ = fchown(&file, Some(folder.uid()), Some(folder.gid()));
+                if let Some(beside) = Ownership::of_new(&self.entry.target, false) {
+                    let _ = fchown(&file, Some(beside.uid), Some(beside.gid));
                 }
             }
         }
@@ -370,7 +386,9 @@ impl InstalledFile {
     /// Puts the former version back by a link, so that the kept one stays until the journal is
     /// gone: a pass may be reading it.
     fn restore(&self) -> io::Result<()> {
-        self.check_ours()?;
+        if self.is_foreign()? {
+            return self.set_aside();
+        }
         if self.entry.change == FileChange::Added {
             return gone(fs::remove_file(&self.entry.target));
         }
@@ -381,15 +399,22 @@ impl InstalledFile {
         fs::rename(&aside, &self.entry.target)
     }
 
-    /// Checks that the file is of one of the two versions: another process' version is not
-    /// overwritten.
-    fn check_ours(&self) -> io::Result<()> {
-        let Some(now) = digest_of(&self.entry.target)? else { return Ok(()) };
+    /// Whether the file is of neither version: another process has saved it. Such a save counts as
+    /// any other, and is not overwritten.
+    fn is_foreign(&self) -> io::Result<bool> {
+        let Some(now) = digest_of(&self.entry.target)? else { return Ok(false) };
         let is_next = self.entry.sha256.as_ref() == Some(&now);
-        if is_next || digest_of(&self.entry.former())?.as_ref() == Some(&now) {
+        Ok(!is_next && digest_of(&self.entry.former())?.as_ref() != Some(&now))
+    }
+
+    /// Gives the former version a third name, which no later run removes.
+    fn set_aside(&self) -> io::Result<()> {
+        if self.entry.change == FileChange::Added {
             return Ok(());
         }
-        Err(io::Error::other("another process has changed it: move its version away"))
+        let aside = self.entry.set_aside();
+        gone(fs::remove_file(&aside))?;
+        link_or_copy(&self.entry.former(), &aside)
     }
 
     fn clean(&self) -> io::Result<()> {
@@ -514,7 +539,7 @@ mod tests {
             fs::write(copy.path().join(format!("policies/{name}.toml")), policy).unwrap();
         }
         let paths = [copy.path().to_owned()];
-        StagedSet::read(&folder.join("sidegate.toml"), &paths).unwrap()
+        StagedSet::read(&folder.join("sidegate.toml"), &paths, false).unwrap()
     }
 
     /// The version that an agent would read: the route's policy, and each policy's clients.
@@ -721,11 +746,13 @@ mod tests {
             fs::write(&policy, "another's").unwrap();
             assert_eq!(in_force(folder), "former");
             let said = installation.restore();
-            assert!(said.contains("another process has changed it"), "{said}");
+            assert!(said.contains("policies/one.toml: another process has saved it"), "{said}");
             assert_eq!(fs::read_to_string(&policy).unwrap(), "another's");
-            fs::remove_file(&policy).unwrap();
-            recover(folder);
-            assert_eq!(in_force(folder), "former");
+            let kept = fs::read_to_string(folder.join("policies/.one.toml.sidegate-former"));
+            assert!(kept.unwrap().contains("192.0.2.1"));
+            assert!(fs::read_to_string(folder.join("sidegate.toml")).unwrap().contains("two"));
+            assert!(Installation::interrupted(folder).unwrap().is_none(), "the save counts now");
+            assert!(folder.join("policies/two.toml").exists());
         });
     }
 

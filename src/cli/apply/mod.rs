@@ -19,14 +19,18 @@ use crate::cli::admin_client::{self, AskError, HeldAnswer};
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::diff::{self, DIFF_TIMEOUT, staged_request};
 use crate::cli::exit::Exit;
-use crate::cli::output::{print, print_diagnostics, print_error, print_error_lines, print_json};
+use crate::cli::output::{print, print_error, print_error_lines, print_json};
 use crate::cli::pending_files;
 use crate::cli::promote::check_running;
 use crate::cli::reload::{self, RELOAD_TIMEOUT};
 use crate::cli::staged::StagedSet;
-use sidegate::admin::wire::{DiffAnswer, PauseAnswer, PauseRequest, ReloadAnswer, ReloadRequest};
+use sidegate::admin::wire::{
+    DiffAnswer, DiffRequest, PauseAnswer, PauseRequest, ReloadAnswer, ReloadRequest,
+};
 use sidegate::control::compile;
 use sidegate::control::config::apply_journal::{ApplyState, FileChange};
+use sidegate::control::published::KeptState;
+use sidegate::observe::printable;
 
 /// Arguments of `sidegate apply`.
 #[derive(clap::Args)]
@@ -51,6 +55,17 @@ pub struct ApplyArgs {
     /// Apply even if that newly admits more addresses than `[reload] max_widened` allows.
     #[arg(long)]
     accept_widening: bool,
+    /// Apply even if this [[test]] of a policy fails; repeatable. It stays overridden until it
+    /// passes.
+    #[arg(long = "override", value_name = "TEST")]
+    overrides: Vec<String>,
+    /// Remove the policies that the copy lacks, without a question.
+    #[arg(long)]
+    allow_removal: bool,
+    /// Take certificates, keys, revocation lists and live lists of the copy too that are not newer
+    /// than the files.
+    #[arg(long)]
+    with_live: bool,
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -93,7 +108,8 @@ fn run_steps(
     if verb.recover {
         return Ok(ApplyOutcome::Recovered);
     }
-    let staged = StagedSet::read(config, &verb.paths)?;
+    let staged = StagedSet::read(config, &verb.paths, verb.with_live)?;
+    list_live(verb, &staged, report);
     if staged.is_empty() {
         say(verb, "nothing to apply: the copy equals the files");
         return Ok(ApplyOutcome::Unchanged);
@@ -103,28 +119,24 @@ fn run_steps(
     list_files(verb, &installation, report);
     // An order publishes all saved files, also those of other operators.
     pending_files::line(config, &staged).iter().for_each(|line| say(verb, line));
-    if !verb.yes && !confirm()? {
+    check_removals(verb, &staged)?;
+    if !verb.yes && !confirm(staged.removed.len())? {
         say(verb, "nothing was changed");
         return Ok(ApplyOutcome::Declined);
     }
-    let Some(digest) = expected else {
-        installation.install()?;
-        installation.run(&installation.finish_steps())?;
-        say(verb, "applied: the files are in place, and count from the next start on");
-        return Ok(ApplyOutcome::Applied);
-    };
+    let Some(shown) = expected else { return install_alone(verb, config, &installation) };
     // Held to the end of this function: the watch would read the files before the reload below
     // does, and without the effects that it accepts.
     let _paused = pause_watch(config)?;
     installation.install()?;
-    match reload(verb, config, &digest, &installation) {
+    match reload(verb, config, &shown, &installation) {
         Ok(answer) => {
             // Not worth a rollback: the next run removes the rest.
             if let Err(why) = installation.run(&installation.finish_steps()) {
                 print_error(format_args!("applied, but not cleaned up: {why}"));
             }
             if !verb.json {
-                reload::print_text(&answer);
+                reload::print_after_diff(answer);
             }
             say(verb, "applied");
             Ok(ApplyOutcome::Applied)
@@ -132,10 +144,31 @@ fn run_steps(
         Err(why) => {
             let restored = installation.restore();
             // The agent has read the rejected files, and reports their errors until it reads again.
-            let _ = admin_client::ask(config, &ReloadRequest::default(), RELOAD_TIMEOUT);
+            // Only the files that ran count: another's save may be held meanwhile.
+            let again = ReloadRequest { expect: Some(shown.running), ..ReloadRequest::default() };
+            let _ = admin_client::ask(config, &again, RELOAD_TIMEOUT);
             Err(format!("not applied: {why}; {restored}"))
         }
     }
+}
+
+/// Installs the files where no agent runs.
+///
+/// # Errors
+/// A sentence: a step failed.
+fn install_alone(
+    verb: &ApplyArgs,
+    config: &Path,
+    installation: &Installation,
+) -> Result<ApplyOutcome, String> {
+    installation.install()?;
+    installation.run(&installation.finish_steps())?;
+    let when = match KeptState::is_served(config) {
+        false => "count from the next start on",
+        true => "are pending: a start serves the published files until `sidegate reload`",
+    };
+    say(verb, &format!("applied: the files are in place, and {when}"));
+    Ok(ApplyOutcome::Applied)
 }
 
 /// Prints a line of the text output.
@@ -158,19 +191,34 @@ fn recover(verb: &ApplyArgs, folder: &Path, report: &mut ApplyReport) -> Result<
         ApplyState::Replacing => (found.restore_all_steps(), "was rolled back: its former files"),
         ApplyState::Replaced => (found.finish_steps(), "was complete: its new files"),
     };
+    let foreign = match state {
+        ApplyState::Replacing => found.foreign(found.places().count()),
+        ApplyState::Replaced => None,
+    };
     found.run(&steps).map_err(|why| {
         format!("an interrupted apply cannot be put right: {why}; the former files count")
     })?;
     // Such as a journal that was being written when the run was killed.
     leftovers::remove(folder);
-    let line = format!("an interrupted apply {what} are in place");
+    let foreign = foreign.map(|what| format!("; {what}")).unwrap_or_default();
+    let line = format!("an interrupted apply {what} are in place{foreign}");
     say(verb, &line);
     report.recovered = Some(line);
     Ok(())
 }
 
-/// Compares `staged` with what runs, and prints the difference. Returns the digest that the agent
-/// will confirm. `None` means that no agent runs, and that the files are sound.
+/// The digests of a comparison that was shown.
+struct ShownDigests {
+    /// Of the files that ran.
+    running: String,
+    /// Of the files with the copy in place, which alone may be published.
+    to: String,
+    /// The same in full.
+    expect: String,
+}
+
+/// Compares `staged` with what runs, and prints the difference. Returns the digests of both. `None`
+/// means that no agent runs, and that the files are sound.
 ///
 /// # Errors
 /// A sentence: the files are wrong, a reload would be held, or the agent's answer is not known.
@@ -179,9 +227,13 @@ fn compare(
     config: &Path,
     staged: &StagedSet,
     report: &mut ApplyReport,
-) -> Result<Option<String>, String> {
-    let answer = match admin_client::ask(config, &staged_request(staged)?, DIFF_TIMEOUT) {
-        Ok(answer) => answer,
+) -> Result<Option<ShownDigests>, String> {
+    let request = DiffRequest { overrides: verb.overrides.clone(), ..staged_request(staged)? };
+    let answer = match admin_client::ask(config, &request, DIFF_TIMEOUT) {
+        Ok(mut answer) => {
+            staged.name_copies(&mut answer);
+            answer
+        }
         Err(AskError::NoAgent(sentence)) => {
             check_alone(config, staged)?;
             print_error_lines(&format!(
@@ -200,17 +252,50 @@ fn compare(
         return Err("nothing was changed".into());
     };
     let accepts = verb.accept_revocations || verb.accept_widening || !verb.accept_shrink.is_empty();
-    let (is_held, digest) = (!changes.held.is_empty() && !accepts, changes.to.clone());
+    let is_held = !changes.held.is_empty() && !accepts;
+    let shown = ShownDigests {
+        running: changes.from.clone(),
+        to: changes.to.clone(),
+        expect: changes.expect.clone(),
+    };
     report.diff = Some(answer);
-    if is_held { Err("held: nothing was changed".into()) } else { Ok(Some(digest)) }
+    if is_held { Err("held: nothing was changed".into()) } else { Ok(Some(shown)) }
 }
 
 /// Checks `staged` without an agent, as a start would.
 fn check_alone(config: &Path, staged: &StagedSet) -> Result<(), String> {
     compile::check_overlay(config, staged.to_overlay()).map(drop).map_err(|errors| {
-        print_diagnostics(&errors);
+        for error in &errors {
+            print_error_lines(&staged.in_copy(&error.render(false)));
+        }
         "the staged files have errors: nothing was changed".to_owned()
     })
+}
+
+/// Prints what the copy has in place of files that are never held.
+fn list_live(verb: &ApplyArgs, staged: &StagedSet, report: &mut ApplyReport) {
+    for copy in &staged.live {
+        say(verb, &printable::line(&copy.line()));
+        if !copy.is_taken {
+            report.left.push(copy.path.display().to_string());
+        }
+    }
+}
+
+/// Checks that an answer given beforehand covers policies that are removed.
+///
+/// # Errors
+/// A sentence that names them: `--yes` alone does not.
+fn check_removals(verb: &ApplyArgs, staged: &StagedSet) -> Result<(), String> {
+    if !verb.yes || verb.allow_removal || staged.removed.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = staged.removed.iter().map(|path| path.display().to_string()).collect();
+    Err(format!(
+        "nothing was changed: the copy lacks {}, and --yes removes no policy without \
+         --allow-removal",
+        names.join(", ")
+    ))
 }
 
 /// Prints what happens to each file.
@@ -235,12 +320,16 @@ fn list_files(verb: &ApplyArgs, installation: &Installation, report: &mut ApplyR
 ///
 /// # Errors
 /// A sentence: there is no terminal to ask on.
-fn confirm() -> Result<bool, String> {
+fn confirm(removed_len: usize) -> Result<bool, String> {
     if !io::stdin().is_terminal() {
         return Err("nothing was changed: without a terminal, --yes applies the files".into());
     }
     let mut out = io::stderr();
-    let asked = write!(out, "Apply? [y/N] ").and_then(|()| out.flush());
+    let question = match removed_len {
+        0 => "Apply?".to_owned(),
+        number => format!("Apply, and remove {number} of the policies?"),
+    };
+    let asked = write!(out, "{question} [y/N] ").and_then(|()| out.flush());
     let mut line = String::new();
     asked.and_then(|()| io::stdin().read_line(&mut line)).map_err(|error| error.to_string())?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
@@ -253,14 +342,14 @@ fn pause_watch(config: &Path) -> Result<HeldAnswer<PauseAnswer>, String> {
     held.map_err(|failure| format!("nothing was changed: {failure}"))
 }
 
-/// Makes the agent reload, and waits until it confirms that it runs the files of `digest`.
+/// Makes the agent publish the files that were shown, and no others.
 ///
 /// # Errors
-/// A sentence: the agent rejects them, or doesn't confirm that they run.
+/// A sentence: the agent rejects them, finds other files, or doesn't confirm that they run.
 fn reload(
     verb: &ApplyArgs,
     config: &Path,
-    digest: &str,
+    shown: &ShownDigests,
     installation: &Installation,
 ) -> Result<ReloadAnswer, String> {
     let request = ReloadRequest {
@@ -268,13 +357,15 @@ fn reload(
         accept_shrink: verb.accept_shrink.clone(),
         accept_revocations: verb.accept_revocations,
         accept_widening: verb.accept_widening,
+        overrides: verb.overrides.clone(),
+        expect: Some(shown.expect.clone()),
         ..ReloadRequest::default()
     };
     let answer = admin_client::ask(config, &request, RELOAD_TIMEOUT)
         .map_err(|failure| failure.to_string())?;
-    let confirmed = check_running(&answer, digest).or_else(|why| match answer {
-        // A feed may have written a list meanwhile. The agent has read after all files were in
-        // place, so that it runs ours if they still are.
+    let confirmed = check_running(&answer, &shown.to).or_else(|why| match answer {
+        // A feed may have written a list meanwhile, which is never held. The agent has compared all
+        // other files with the shown ones, and ours are in place.
         ReloadAnswer::Published { .. } | ReloadAnswer::Unchanged { .. }
             if installation.is_in_place() =>
         {

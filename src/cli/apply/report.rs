@@ -15,6 +15,8 @@ pub struct ApplyReport {
     pub added: Vec<String>,
     /// Paths of removed files.
     pub removed: Vec<String>,
+    /// Paths of files that are never held and stay, since the copy is not newer.
+    pub left: Vec<String>,
     /// What an earlier, interrupted apply had left. `None` means nothing.
     pub recovered: Option<String>,
     /// Why nothing was applied. `None` means that there is no error.

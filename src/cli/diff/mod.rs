@@ -36,6 +36,10 @@ pub struct DiffArgs {
     /// single files. Nothing is changed.
     #[arg(long, value_name = "PATH", num_args = 1..)]
     staged: Vec<PathBuf>,
+    /// With --staged: compare certificates, keys, revocation lists and live lists too that are not
+    /// newer than the files.
+    #[arg(long, requires = "staged")]
+    with_live: bool,
     /// Print JSON instead of text.
     #[arg(long)]
     json: bool,
@@ -48,7 +52,11 @@ pub fn diff(verb: &DiffArgs) -> Exit {
     let answer = match &*verb.staged {
         [] => admin_client::ask(config, &DiffRequest::default(), DIFF_TIMEOUT)
             .map_err(|failure| failure.to_string()),
-        paths => StagedSet::read(config, paths).and_then(|staged| ask_staged(config, &staged)),
+        paths => StagedSet::read(config, paths, verb.with_live).and_then(|staged| {
+            let lines = staged.live.iter().map(|copy| printable::line(&copy.line()).into_owned());
+            lines.for_each(|line| if verb.json { print_error(line) } else { print(line) });
+            ask_staged(config, &staged)
+        }),
     };
     let answer = match answer {
         Ok(answer) => answer,
@@ -76,13 +84,20 @@ pub fn diff(verb: &DiffArgs) -> Exit {
 /// A sentence: there is no answer, or the files have errors.
 fn ask_staged(config: &Path, staged: &StagedSet) -> Result<DiffAnswer, String> {
     match admin_client::ask(config, &staged_request(staged)?, DIFF_TIMEOUT) {
-        Ok(answer) => Ok(answer),
+        Ok(mut answer) => {
+            staged.name_copies(&mut answer);
+            Ok(answer)
+        }
         Err(AskError::NoAgent(sentence)) => {
             print_error_lines(&format!("no agent runs, so the files are compared: {sentence}"));
             let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
-            offline_diff(&config, staged.to_overlay()).map_err(|errors| {
+            let answer = offline_diff(&config, staged.to_overlay()).map_err(|errors| {
                 print_diagnostics(&errors);
                 "the files have errors, so that there is nothing to compare with".to_owned()
+            });
+            answer.map(|mut answer| {
+                staged.name_copies(&mut answer);
+                answer
             })
         }
         Err(AskError::Unknown(sentence)) => Err(sentence),
@@ -94,7 +109,8 @@ fn ask_staged(config: &Path, staged: &StagedSet) -> Result<DiffAnswer, String> {
 /// # Errors
 /// A sentence: the files are too large.
 pub fn staged_request(staged: &StagedSet) -> Result<DiffRequest, String> {
-    let request = DiffRequest { promote: None, staged: true, files: staged.to_wire() };
+    let files = staged.to_wire();
+    let request = DiffRequest { staged: true, files, ..DiffRequest::default() };
     // Checked here as well: an agent closes the connection in the middle of a larger body.
     match request.files.encoded_len() {
         length if length > MAX_STAGED_BYTES => {
@@ -157,6 +173,9 @@ pub fn print_text(answer: &DiffAnswer) {
     print(tunnel_lines(&changes.tunnels));
     if changes.streams.open > 0 {
         print(stream_lines(&changes.streams));
+    }
+    if !same && !changes.staged && changes.promote.is_none() {
+        print(format_args!("  these files only: sidegate reload --digest {}", changes.to));
     }
 }
 

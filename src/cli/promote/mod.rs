@@ -71,20 +71,14 @@ fn run_steps(verb: &PromoteArgs, config: &Path) -> Result<(), String> {
     })?;
     // Its error comes second: faults of the candidate are reported first.
     let swap = swap?;
-    if !verb.drop_tests {
-        check_tests(config, name, &judged)?;
-    }
-    let runs = preview(verb, config, &judged)?;
+    check_tests(verb, config, &judged)?;
+    let shown = preview(verb, config, &judged)?;
     let placed = swap.place().map_err(because)?;
     // Read again after the swap: between the judgement and the rename another process may have
     // saved the candidate.
     let confirmed = match compile::placed_fingerprint(config, name) {
         Ok(files) if files.is_of_same_policy(&judged) => {
-            if runs {
-                confirm(verb, config, &files)
-            } else {
-                Ok(())
-            }
+            shown.map_or(Ok(()), |shown| confirm(verb, config, &files, shown))
         }
         Ok(_) => Err("the candidate was changed during the promotion".to_owned()),
         Err(errors) => {
@@ -101,19 +95,31 @@ fn run_steps(verb: &PromoteArgs, config: &Path) -> Result<(), String> {
     }
 }
 
-/// Checks that the candidate of `judged` has all tests of the policy `name`.
+/// Checks that the candidate of `judged` has all tests of its policy, or prints the dropped ones.
 ///
 /// # Errors
 /// The rest of the sentence that begins with "is not promoted".
-fn check_tests(config: &Path, name: &str, judged: &Fingerprint) -> Result<(), String> {
-    let (dropped, compared) = compile::candidate_tests(config, name).map_err(|errors| {
-        print_diagnostics(&errors);
-        ": the tests of its present policy are not known; --drop-tests promotes without them"
-            .to_owned()
-    })?;
+fn check_tests(verb: &PromoteArgs, config: &Path, judged: &Fingerprint) -> Result<(), String> {
+    let (dropped, compared) = match compile::candidate_tests(config, &verb.name) {
+        Ok(compared) => compared,
+        Err(_) if verb.drop_tests => {
+            print_error("the tests that this drops are not known: the present files have errors");
+            return Ok(());
+        }
+        Err(errors) => {
+            print_diagnostics(&errors);
+            return Err(": the tests of its present policy are not known; --drop-tests promotes \
+                        without them"
+                .to_owned());
+        }
+    };
     // Another candidate may have been saved since it was judged.
     if !compared.is_of_same_policy(judged) {
         return Err(": the candidate was changed during the promotion".into());
+    }
+    if verb.drop_tests {
+        dropped.iter().for_each(|test| print_error(&test.message));
+        return Ok(());
     }
     match dropped.len() {
         0 => Ok(()),
@@ -125,24 +131,30 @@ fn check_tests(config: &Path, name: &str, judged: &Fingerprint) -> Result<(), St
     }
 }
 
-/// Asks the agent what the promotion would change, and returns whether an agent runs.
+/// Asks the agent what the promotion would change, and returns the digest of the files that it
+/// has shown. `None` means that no agent runs.
 ///
 /// # Errors
 /// The agent refuses, or its answer is not known.
-fn preview(verb: &PromoteArgs, config: &Path, judged: &Fingerprint) -> Result<bool, String> {
+fn preview(
+    verb: &PromoteArgs,
+    config: &Path,
+    judged: &Fingerprint,
+) -> Result<Option<String>, String> {
     let request = DiffRequest { promote: Some(verb.name.clone()), ..DiffRequest::default() };
     match admin_client::ask(config, &request, DIFF_TIMEOUT) {
         Ok(answer) => {
             diff::print_text(&answer);
             // Which bound each acceptance is for, the agent decides at the reload.
             let accepts = verb.accept_revocations || verb.accept_widening;
-            check_preview(&answer, &judged.all, accepts).map(|()| true)
+            check_preview(&answer, &judged.all, accepts)?;
+            Ok(Some(answer.expect().to_owned()))
         }
         Err(admin_client::AskError::NoAgent(sentence)) => {
             print_error_lines(&format!(
                 "the tunnels that this would close are not known, because no agent runs: {sentence}"
             ));
-            Ok(false)
+            Ok(None)
         }
         Err(admin_client::AskError::Unknown(sentence)) => Err(format!(": {sentence}")),
     }
@@ -170,27 +182,32 @@ pub fn check_preview(answer: &DiffAnswer, digest: &str, accepts_held: bool) -> R
     Ok(())
 }
 
-/// Makes the agent reload, and waits until it confirms that `files` run.
+/// Makes the agent publish `files`, which were shown under the digest `shown`, and no others.
 ///
 /// # Errors
-/// A sentence: the agent rejects them, or doesn't confirm that they run.
-fn confirm(verb: &PromoteArgs, config: &Path, files: &Fingerprint) -> Result<(), String> {
+/// A sentence: the agent rejects them, finds other files, or doesn't confirm that they run.
+fn confirm(
+    verb: &PromoteArgs,
+    config: &Path,
+    files: &Fingerprint,
+    shown: String,
+) -> Result<(), String> {
     let request = ReloadRequest {
         accept_revocations: verb.accept_revocations,
         accept_widening: verb.accept_widening,
+        expect: Some(shown),
         ..ReloadRequest::default()
     };
     let answer = admin_client::ask(config, &request, RELOAD_TIMEOUT)
         .map_err(|failure| failure.to_string())?;
-    // The agent's answer arrives after its reload, which may have read later versions.
+    // The agent's answer arrives after its reload, which may have read later versions of files that
+    // are never held.
     let confirmed = check_running(&answer, &files.all).or_else(|why| {
-        // Other files may have been saved meanwhile and read by the agent: compare with the files
-        // of now.
         let now = compile::placed_fingerprint(config, &verb.name).map_err(|_| why.clone())?;
         if now.is_of_same_policy(files) { check_running(&answer, &now.all) } else { Err(why) }
     });
     if confirmed.is_ok() || matches!(answer, ReloadAnswer::Rejected { .. }) {
-        reload::print_text(&answer);
+        reload::print_after_diff(answer);
     }
     confirmed
 }

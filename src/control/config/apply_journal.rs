@@ -140,6 +140,11 @@ impl JournalFile {
         beside(&self.target, "sidegate-before")
     }
 
+    /// The path at which the former version stays if another process has saved the file meanwhile.
+    pub fn set_aside(&self) -> PathBuf {
+        beside(&self.target, "sidegate-former")
+    }
+
     /// The path at which the next version is written, beside the file.
     pub fn next(&self) -> PathBuf {
         beside(&self.target, "sidegate-new")

@@ -305,9 +305,18 @@ fn backend_tls(tls: &BackendTlsSettings) -> Value {
 
 /// The rules of a policy without networks: lists appear by name.
 pub fn rules(policy: &Policy) -> Value {
-    let names = |lists: &[Arc<List>]| -> Vec<_> {
+    rules_with(policy, |lists| {
         lists.iter().filter(|list| !is_inline(list)).map(|list| list.name.to_string()).collect()
-    };
+    })
+}
+
+/// Like [`rules`], with the entries that a policy names without a list: for a comparison with
+/// `any`, which such entries replace.
+pub fn rules_with_entries(policy: &Policy) -> Value {
+    rules_with(policy, rule)
+}
+
+fn rules_with(policy: &Policy, names: impl Fn(&[Arc<List>]) -> Vec<String>) -> Value {
     let allow = match &policy.allow {
         AllowRule::Any => vec!["any".to_owned()],
         AllowRule::Lists(lists) => names(lists),

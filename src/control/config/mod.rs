@@ -242,11 +242,13 @@ fn no_candidate(folder: &Path, name: &str, names: &PolicyNames) -> Diagnostic {
                        then promoted";
         remedies.push(purpose.into());
     } else if !names.policies.is_empty() {
-        remedies.push(format!("there is no policy `{name}`: {}", listed(&names.policies)));
+        remedies.push(format!("the policies are: {}", listed(&names.policies)));
     }
-    error(format!("{shown} does not exist: there is nothing to promote"))
-        .with_remedy(remedies.join("; "))
-        .into_diagnostic(Span::whole_file(file.into()))
+    let what = match names.policies.contains(name) {
+        true => format!("{shown} does not exist: there is nothing to promote"),
+        false => format!("there is no policy `{name}`"),
+    };
+    error(what).with_remedy(remedies.join("; ")).into_diagnostic(Span::whole_file(file.into()))
 }
 
 /// The first names, and how many more there are.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use jiff::Timestamp;
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
@@ -186,7 +187,7 @@ impl Files {
                 known => return known.clone(),
             }
         }
-        let is_held = self.texts.contains(path) && !self.live.contains(path);
+        let is_held = self.is_held(path);
         let seen = match self.overlay.text(path) {
             Some(text) => PathRecord::of_text(text, max, within),
             // Fails closed: a text without an order must not count.
@@ -235,6 +236,17 @@ impl Files {
     /// Whether the list `path` holds as soon as it is saved.
     pub fn is_live(&self, path: &Path) -> bool {
         self.live.contains(path)
+    }
+
+    /// Whether the pass asked for `path`, found or not.
+    pub fn is_known(&self, path: &Path) -> bool {
+        self.files.contains_key(path)
+    }
+
+    /// Whether `path` is a text of the configuration that `[reload] watch = "hold"` holds back.
+    /// Certificates, keys, revocation lists and live lists are none.
+    pub fn is_held(&self, path: &Path) -> bool {
+        self.texts.contains(path) && !self.live.contains(path)
     }
 
     /// The texts of the pass, without live lists, and the names in its folders.
@@ -366,6 +378,12 @@ impl Files {
         Ok(OverlayText { bytes, modified, mode, real: Some(file.target.clone()) })
     }
 
+    /// How far the apply is whose journal the pass has found. `None` means that there is none.
+    pub fn apply_state(&self) -> Option<ApplyState> {
+        let text = self.journal.text.as_ref().ok()?.as_deref()?;
+        ApplyJournal::decode(text).ok().map(|journal| journal.state)
+    }
+
     /// Whether the journal is still as the pass has found it.
     pub fn is_journal_current(&self) -> bool {
         let Some(folder) = &self.journal.folder else { return true };
@@ -377,8 +395,7 @@ impl Files {
     pub fn unchanged(&self) -> bool {
         let mut left = self.executor.new_budget();
         let is_held = |path: &PathBuf| {
-            let is_text = self.texts.contains(path) && !self.live.contains(path);
-            self.overlay.text(path).is_some() || is_text && self.overlay.is_closed()
+            self.overlay.text(path).is_some() || self.is_held(path) && self.overlay.is_closed()
         };
         self.is_journal_current()
             && self.files.iter().all(|(path, seen)| {
@@ -411,12 +428,7 @@ impl Files {
     /// Digest of the pass: equal for equal paths and contents, whatever their times. Names in a
     /// folder do not count: an editor's swap file is no change.
     pub fn digest(&self) -> Digest {
-        let mut sha = Sha256::new();
-        for (path, seen) in &self.files {
-            hash_part(&mut sha, b"file", path.as_os_str().as_encoded_bytes());
-            sha.update(seen.digest.0);
-        }
-        Digest(sha.finalize().into())
+        digest_of_all(self.files.iter().map(|(path, seen)| (&**path, seen.digest)))
     }
 
     /// Digest of one file that was asked for. `None` means that it was not.
@@ -438,6 +450,16 @@ impl Files {
     pub fn folders(&self) -> impl Iterator<Item = &Path> {
         self.folders.keys().map(PathBuf::as_path)
     }
+}
+
+/// Digest of all files of a pass, in the order of their paths.
+fn digest_of_all<'f>(files: impl Iterator<Item = (&'f Path, Digest)>) -> Digest {
+    let mut sha = Sha256::new();
+    for (path, digest) in files {
+        hash_part(&mut sha, b"file", path.as_os_str().as_encoded_bytes());
+        sha.update(digest.0);
+    }
+    Digest(sha.finalize().into())
 }
 
 /// Mixes in `bytes` with their length, so that no two different inputs look alike.
@@ -561,13 +583,31 @@ fn bytes_of(
 }
 
 /// Digest of each file of one pass, by path.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Digests(BTreeMap<PathBuf, Digest>);
 
 impl Digests {
     /// The files that were asked for, found or not.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.0.keys().map(PathBuf::as_path)
+    }
+
+    /// Digest of the pass, as of [`Files::digest`].
+    pub fn all(&self) -> Digest {
+        digest_of_all(self.0.iter().map(|(path, digest)| (&**path, *digest)))
+    }
+
+    /// Digest of the file `path`. `None` means that it was not asked for.
+    pub fn of(&self, path: &Path) -> Option<Digest> {
+        self.0.get(path).copied()
+    }
+
+    /// The same files, with the one at `from` at `to`.
+    pub fn with_moved(mut self, from: &Path, to: PathBuf) -> Digests {
+        if let Some(digest) = self.0.remove(from) {
+            self.0.insert(to, digest);
+        }
+        self
     }
 
     /// Files that are changed, new or gone in `next`, in the order of their paths.
@@ -670,6 +710,13 @@ impl FileStamp {
             modified: metadata.modified().ok(),
             mode: metadata.permissions().mode() & 0o7777,
         }
+    }
+}
+
+impl Digest {
+    /// The digest in hexadecimal digits.
+    pub fn to_hex(self) -> String {
+        HEXLOWER.encode(&self.0)
     }
 }
 

@@ -35,6 +35,14 @@ impl KeptState {
         KeptState { folder, state: read.unwrap_or_default(), damage }
     }
 
+    /// Whether the next start of `config` serves kept files instead of the saved ones.
+    pub fn is_served(config: &Path) -> bool {
+        let folder = StateDir::unclaimed(&named_state(config), config).ok();
+        let bytes = folder.and_then(|folder| folder.read(FILE, MAX_BYTES).ok().flatten());
+        let state = bytes.and_then(|bytes| PublishedState::decode(bytes).ok());
+        state.is_some_and(|state| state.config == config && state.held.is_some())
+    }
+
     /// Keeps in the same folder from now on.
     pub fn into_keeper(self, config: &Path) -> PublishedKeeper {
         let empty =

@@ -62,7 +62,9 @@ impl Reloader {
             || was_live && matches!(live, Err(ReloadStop::NoChange));
         match live {
             Ok(outcome) => Some(outcome),
-            Err(stop @ ReloadStop::Rejected(_)) => self.stopped(trigger, stop),
+            Err(stop @ (ReloadStop::Rejected(_) | ReloadStop::OtherFiles(_))) => {
+                self.stopped(trigger, stop)
+            }
             // Files that an order could not publish are saved back.
             Err(_) if had_pending && !is_pending && is_rejected && !was_live => {
                 Some(self.unchanged(trigger))
@@ -90,7 +92,7 @@ impl Reloader {
         match &next {
             Err(ReloadStop::Rejected(_)) => self.held.is_live_faulty = true,
             // The same files as before.
-            Err(ReloadStop::NoChange) => {}
+            Err(ReloadStop::NoChange | ReloadStop::OtherFiles(_)) => {}
             Ok(_) | Err(ReloadStop::Unchanged) => self.held.is_live_faulty = false,
         }
         Ok(self.publish(trigger, next?, began).await)
@@ -104,6 +106,7 @@ impl Reloader {
     ) -> Result<BoundGeneration, ReloadStop> {
         let tried = self.tried.as_ref().map(|tried| tried.digest);
         let read = self.read(trigger, Arc::clone(&self.held.texts), tried).await?;
+        self.check_shown(&read.files, accept)?;
         let (files, mut loaded) = self.compare(trigger, read)?;
         let known = std::mem::take(&mut loaded.lists);
         let prepared = self.prepare(loaded, &files, accept)?;
@@ -168,6 +171,13 @@ impl Reloader {
         match stop {
             ReloadStop::Unchanged => Some(self.unchanged(trigger)),
             ReloadStop::Rejected(errors) => Some(self.reject(trigger, errors)),
+            // No fault of the files: neither their state nor the last reload is another one.
+            ReloadStop::OtherFiles(errors) => {
+                for error in &errors {
+                    tracing::warn!(cause = trigger.word(), "not reloaded: {}", error.message);
+                }
+                Some(ReloadOutcome::OtherFiles { errors: errors.into() })
+            }
             // Also no metric: a poll that finds nothing is not a reload.
             ReloadStop::NoChange => None,
         }
@@ -183,9 +193,10 @@ impl Reloader {
                 let pending = self.pending("", Vec::new(), Err(errors.into()));
                 return self.report_pending(Some(pending));
             }
-            Err(ReloadStop::Unchanged | ReloadStop::NoChange) => return,
+            Err(ReloadStop::Unchanged | ReloadStop::NoChange | ReloadStop::OtherFiles(_)) => return,
         };
         self.watch(&files, loaded.is_ok()).await;
+        self.shown.note(files.digests());
         let now_seen = SeenFiles { saved: files.digest(), running: self.running };
         if self.held.seen == Some(now_seen) && trigger == Trigger::Poll {
             return;
@@ -277,7 +288,7 @@ impl Reloader {
                 self.report_pending(None);
             }
             Some(ReloadOutcome::Published { .. }) => self.report_pending(None),
-            None => {}
+            Some(ReloadOutcome::OtherFiles { .. }) | None => {}
         }
     }
 

@@ -4,6 +4,8 @@
 //! publish, nothing that runs is changed: a stop is logged, counted, and reported by `/readyz`.
 //! This module never touches a socket: the wiring passes the function that binds, [`BindFn`].
 
+mod apply_pause;
+mod checks;
 mod config_status;
 mod first_generation;
 mod held;
@@ -13,10 +15,12 @@ mod prepare;
 mod publish;
 mod read;
 mod request;
+mod shown;
 mod task;
 mod worker;
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,23 +30,24 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::apply_pause::ApplyPauses;
 pub use self::config_status::{ConfigStatus, HoldStatus, LastResult, ListFileStatus};
 pub use self::first_generation::{FirstGeneration, ReloaderParts, start};
 pub use self::pending::{PendingEffect, PendingFiles};
-use self::prepare::{COMMAND, PreparedGeneration, RunningState};
+use self::prepare::{PreparedGeneration, RunningState};
 use self::read::{FilePass, half_renewal_timeout};
-use self::request::ReloaderRequest;
 pub use self::request::{
-    AcceptedEffects, MAX_PAUSE, RecentPublish, ReloadImpact, ReloadOutcome, ReloadPreview,
-    ReloaderHandle, Trigger, WatchPause,
+    AcceptedEffects, MAX_PAUSE, PreviewQuestion, RecentPublish, ReloadImpact, ReloadOutcome,
+    ReloadPreview, ReloaderHandle, Trigger, WatchPause,
 };
+use self::request::{COMMAND, ReloaderRequest};
+use self::shown::ShownFiles;
 use self::task::{AttemptedFiles, BoundGeneration, ReloadStop, RequestReceiver};
 pub use self::task::{BindFn, ReloadContext, Reloader, TakeoverFn};
 use self::worker::FileWorker;
 use crate::control::config::diagnostic::{Diagnostic, Span};
-use crate::control::config::overlay::Overlay;
 use crate::control::config::source::Files;
-use crate::control::config::{LoadedConfig, Settings};
+use crate::control::config::{LoadedConfig, POLICIES, Settings};
 use crate::control::overrides::Overrides;
 use crate::control::watch::{FileWatch, WakeReason, WatchSet};
 use crate::observe::heartbeat::Heartbeat;
@@ -63,6 +68,7 @@ impl Reloader {
         let turned = watching.reconfigure(mode).apply(WatchSet { gone: None, ..watch_set });
         watching.reconfigured(Some(turned));
         let lists = context.config_status.lists.load().to_vec();
+        context.metrics.test_overrides(context.config_status.hold.overrides.load().len());
         let modified = lists.iter().map(|one| (&*one.policy, &*one.list, one.modified));
         context.metrics.lists_modified(modified);
         let signals = Arc::new(Notify::new());
@@ -81,6 +87,8 @@ impl Reloader {
             published: None,
             held,
             keeper,
+            shown: ShownFiles::default(),
+            pauses: ApplyPauses::default(),
             reconciled: Timestamp::now(),
         };
         reloader.report_watch();
@@ -133,15 +141,13 @@ impl Reloader {
                     (trigger, accept, tx)
                 }
                 Some(ReloaderRequest::Pause { tx }) => {
-                    let (pause, ended) = WatchPause::new();
-                    self.watching.put_off(Instant::now() + MAX_PAUSE, ended);
                     // If the caller is gone, the pause ends with this.
-                    let _ = tx.send(pause);
+                    let _ = tx.send(self.pause());
                     return;
                 }
-                Some(ReloaderRequest::Preview { promoted, overlay, tx }) => {
+                Some(ReloaderRequest::Preview { question, tx }) => {
                     // The caller may have been dropped.
-                    let _ = tx.send(self.preview(promoted, overlay).await);
+                    let _ = tx.send(self.preview(question).await);
                     return;
                 }
                 // All handles are gone. Other events still come, so this branch must not end the
@@ -154,6 +160,8 @@ impl Reloader {
                 WakeReason::Changed => Trigger::Saved,
                 WakeReason::Due => Trigger::Poll,
             }),
+            // A command that was killed has left a journal, or nothing to look at.
+            () = self.pauses.ended() => by_itself(Trigger::Poll),
             () = half_renewal_timeout(self.half) => by_itself(Trigger::Poll),
             () = self.executor.returned() => by_itself(Trigger::Poll),
             // The files are the same, but an entry of them has lapsed.
@@ -178,6 +186,14 @@ impl Reloader {
         }
     }
 
+    /// Begins a pause of the watch for a command that replaces files.
+    fn pause(&mut self) -> WatchPause {
+        let (pause, ended) = WatchPause::new();
+        self.pauses.add(ended.clone());
+        self.watching.put_off(Instant::now() + MAX_PAUSE, ended);
+        pause
+    }
+
     /// Reloads, or looks at files that are held. `None` means that there was nothing to report.
     async fn serve(
         &mut self,
@@ -195,7 +211,8 @@ impl Reloader {
         } else {
             self.reload(trigger, accept, bind).await
         };
-        if is_order && self.holds() && !accept.live_only {
+        let is_other = matches!(outcome, Some(ReloadOutcome::OtherFiles { .. }));
+        if is_order && self.holds() && !accept.live_only && !is_other {
             self.after_order(outcome.as_ref()).await;
         }
         if !self.holds() {
@@ -235,6 +252,7 @@ impl Reloader {
         self.refuse_in_drain(trigger)?;
         let tried = self.tried.as_ref().map(|tried| tried.digest);
         let read = self.read(trigger, Arc::default(), tried).await?;
+        self.check_shown(&read.files, accept)?;
         self.check_overrides(&read, accept)?;
         let (files, mut loaded) = self.recognise(trigger, read).await?;
         // Kept aside for the next pass, which parses only the list files that differ from these.
@@ -278,14 +296,20 @@ impl Reloader {
 
     /// Checks that the overrides of an order name tests that exist.
     fn check_overrides(&self, read: &FilePass, accept: &AcceptedEffects) -> Result<(), ReloadStop> {
-        let (named, in_force) = (accept.overrides.clone(), Arc::default());
         let Ok(loaded) = &read.loaded else { return Ok(()) };
+        Ok(self.check_test_names(loaded, &accept.overrides)?)
+    }
+
+    /// Checks that a policy of `loaded` has each of these tests.
+    fn check_test_names(
+        &self,
+        loaded: &LoadedConfig,
+        tests: &[String],
+    ) -> Result<(), Vec<Diagnostic>> {
+        let (named, in_force) = (tests.to_vec(), Arc::default());
         let unknown = Overrides { in_force, named }.unknown(loaded);
         let place = || Span::whole_file(self.context.config.display().to_string().into());
-        match unknown {
-            Some(finding) => Err(ReloadStop::Rejected(vec![finding.into_diagnostic(place())])),
-            None => Ok(()),
-        }
+        unknown.map_or(Ok(()), |finding| Err(vec![finding.into_diagnostic(place())]))
     }
 
     fn running_state<'b>(
@@ -305,7 +329,7 @@ impl Reloader {
             tunnels,
             guards: self.context.config_status.guards.load_full(),
             overrides,
-            command: COMMAND,
+            command: COMMAND.to_owned(),
         }
     }
 
@@ -333,20 +357,35 @@ impl Reloader {
         Ok(bound?)
     }
 
-    /// The effect that a reload would have now, or would have once the candidate of the policy
-    /// `promoted` replaced it, with the texts of `overlay` in place of files.
-    async fn preview(&self, promoted: Option<String>, overlay: Arc<Overlay>) -> ReloadPreview {
+    /// The effect that a reload would have now, or would have once the files of `question` were in
+    /// place.
+    async fn preview(&mut self, question: PreviewQuestion) -> ReloadPreview {
         let now = self.context.live.load_full();
         let settings = self.context.config_status.settings.load_full();
-        let basis = self.running_state(&now, &settings);
-        let guards = Arc::clone(&basis.guards);
-        let pass = self.load(promoted, overlay).await;
+        let guards = self.context.config_status.guards.load_full();
+        let command = question.command();
+        let PreviewQuestion { promoted, overlay, overrides } = question;
+        let pass = self.load(promoted.clone(), overlay).await;
         let Some(FilePass { files, loaded }) = pass else {
             let next = Err(vec![self.diagnostic("the reading broke off: see the log")]);
-            let impact = ReloadImpact::default();
-            return ReloadPreview { now, settings, guards, next, impact };
+            let (digest, impact) = (String::new(), ReloadImpact::default());
+            return ReloadPreview { now, settings, guards, digest, next, impact };
         };
-        let next = loaded.and_then(|loaded| basis.compile(loaded, files.digest()));
+        let mut digests = files.digests();
+        if let Some(name) = &promoted {
+            let folder = self.context.config.parent().unwrap_or(Path::new("")).join(POLICIES);
+            let candidate = folder.join(format!("{name}.shadow.toml"));
+            digests = digests.with_moved(&candidate, folder.join(format!("{name}.toml")));
+        }
+        let digest = digests.all().to_hex();
+        self.shown.note(digests);
+        let mut basis = self.running_state(&now, &settings);
+        basis.command = command;
+        let next = loaded.and_then(|loaded| {
+            self.check_test_names(&loaded, &overrides)?;
+            basis.overrides.named = overrides;
+            basis.compile(loaded, files.digest())
+        });
         let impact = next.as_ref().map(|built| {
             let accept = AcceptedEffects::default();
             let mut impact = basis.assess(built, &files, &accept);
@@ -354,7 +393,7 @@ impl Reloader {
             impact
         });
         let impact = impact.unwrap_or_default();
-        ReloadPreview { now, settings, guards, next, impact }
+        ReloadPreview { now, settings, guards, digest, next, impact }
     }
 }
 

@@ -63,8 +63,14 @@ impl PendingFiles {
 
     /// Whether `other` would do the same, so that it is no news.
     pub(super) fn is_same_news(&self, other: &PendingFiles) -> bool {
+        // Remedies name the digest of all files.
         let errors = |one: &PendingFiles| {
-            one.obstacles().iter().map(Diagnostic::one_line).collect::<Vec<_>>()
+            let bare = |one: &Diagnostic| {
+                let mut one = one.clone();
+                one.remedy = None;
+                one.one_line()
+            };
+            one.obstacles().iter().map(bare).collect::<Vec<_>>()
         };
         // Not by the digest of all files, which changes with each live list.
         let is_same = self.changed == other.changed && self.versions == other.versions;

@@ -14,14 +14,11 @@ use crate::control::config::{LoadedConfig, Settings, ShareOrCount};
 use crate::control::guards::{Guards, loosened_settings};
 use crate::control::overrides::Overrides;
 use crate::control::reload::config_status::ListFileStatus;
-use crate::control::reload::request::{AcceptedEffects, ReloadImpact};
+use crate::control::reload::request::{AcceptedEffects, COMMAND, ReloadImpact};
 use crate::snapshot::Snapshot;
 use crate::snapshot::tls::TicketKeys;
 use crate::snapshot::widening::{Widening, widening};
 use crate::tunnels::{ReconcileImpact, Tunnels};
-
-/// The command that publishes all files.
-pub(super) const COMMAND: &str = "sidegate reload";
 
 /// The command that publishes the files that are never held.
 const LIVE_COMMAND: &str = "sidegate reload --live";
@@ -51,7 +48,7 @@ pub(super) struct RunningState<'b> {
     /// The tests whose failure is no error.
     pub overrides: Overrides,
     /// The command that publishes, for messages.
-    pub command: &'static str,
+    pub command: String,
 }
 
 /// A generation that may be published as soon as its sockets are bound.
@@ -66,7 +63,7 @@ impl RunningState<'_> {
     pub fn ordered_with(mut self, accept: &AcceptedEffects) -> Self {
         self.overrides.named.clone_from(&accept.overrides);
         if accept.live_only {
-            self.command = LIVE_COMMAND;
+            self.command = LIVE_COMMAND.to_owned();
         }
         self
     }
@@ -158,7 +155,11 @@ impl RunningState<'_> {
             let lists = policy.map(|policy| policy.lists()).unwrap_or_default();
             let before = lists.iter().find(|list| list.name == feed.name).map(|list| list.len());
             let is_accepted = accept.shrunk.iter().any(|name| *name == *feed.name);
-            feed.rejection(before, is_accepted, now, self.command)
+            let mut held = feed.rejection(before, is_accepted, now, &self.command)?;
+            // A stale list is accepted by no option.
+            let pin = held.remedy.as_mut().filter(|remedy| remedy.contains("--accept-shrink"));
+            pin.into_iter().for_each(|remedy| remedy.push_str(&self.pin(files)));
+            Some(held)
         });
         let mut held: Vec<_> = shrunk.collect();
         held.extend(self.too_many_revoked(built, &weight, files, accept));
@@ -186,8 +187,9 @@ impl RunningState<'_> {
             "{revoked} of {all} {what} would be closed, more than max_revoked = \"{bound}\""
         );
         let which = format!(
-            "`sidegate diff` says which tunnels; if they are meant: {} --accept-revocations",
-            self.command
+            "`sidegate diff` says which tunnels; if they are meant: {} --accept-revocations{}",
+            self.command,
+            self.pin(files)
         );
         let place = built.settings.written.max_revoked().with_names_shown();
         Some(Diagnostic::error(place, fault, Some(self.remedy(files, &which))))
@@ -215,13 +217,23 @@ impl RunningState<'_> {
                 size_of(&widening, bound)
             );
             let which = format!(
-                "`sidegate diff` says which; if they are meant: {} --accept-widening",
-                self.command
+                "`sidegate diff` says which; if they are meant: {} --accept-widening{}",
+                self.command,
+                self.pin(files)
             );
             let place = built.settings.written.max_widened().with_names_shown();
             impact.held.push(Diagnostic::error(place, fault, Some(self.remedy(files, &which))));
         }
         impact.widening = widening;
+    }
+
+    /// The option by which the command publishes `files` and no others.
+    fn pin(&self, files: &Files) -> String {
+        match &*self.command {
+            COMMAND | LIVE_COMMAND => format!(" --digest {}", files.digest()),
+            // Others name the files that they have shown by themselves.
+            _ => String::new(),
+        }
     }
 
     /// The changed files, and what to do.

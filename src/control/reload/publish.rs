@@ -150,6 +150,7 @@ impl Reloader {
             tracing::info!(place, "the test \"{}\" is no longer overridden", one.test);
         }
         status.overrides.store(Arc::clone(&now));
+        self.context.metrics.test_overrides(now.len());
         now
     }
 

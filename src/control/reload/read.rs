@@ -106,6 +106,7 @@ impl Reloader {
         read: FilePass,
     ) -> Result<(Files, LoadedConfig), ReloadStop> {
         let FilePass { files, mut loaded } = read;
+        self.report_broken_apply(&files);
         let digest = files.digest();
         let lists = loaded.as_ref().map(|loaded| ListFileStatus::all(loaded.feeds()));
         let lists = lists.unwrap_or_default();

@@ -20,6 +20,9 @@ use crate::tunnels::ReconcileImpact;
 /// stopped meanwhile releases them by this alone.
 pub const MAX_PAUSE: Duration = Duration::from_secs(10);
 
+/// The command that publishes all files.
+pub(super) const COMMAND: &str = "sidegate reload";
+
 /// The event that triggered a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
@@ -78,6 +81,11 @@ pub enum ReloadOutcome {
         /// All errors, then warnings.
         errors: Arc<[Diagnostic]>,
     },
+    /// The order is for other files than those on disk. Nothing was compiled.
+    OtherFiles {
+        /// Why nothing was done.
+        errors: Arc<[Diagnostic]>,
+    },
 }
 
 /// A publish that came shortly before a request for the same files.
@@ -102,6 +110,38 @@ pub struct AcceptedEffects {
     pub overrides: Vec<String>,
     /// Whether held files stay as they run, so that only the files that are never held count.
     pub live_only: bool,
+    /// The first digits of the digest of the files that the order is for. `None` means any files.
+    pub expect: Option<String>,
+}
+
+impl AcceptedEffects {
+    /// Whether the order publishes what a save would not.
+    pub(super) fn is_any(&self) -> bool {
+        let is_bound = self.revocations || self.widening;
+        is_bound || !self.shrunk.is_empty() || !self.overrides.is_empty()
+    }
+}
+
+/// A question for what a reload would do.
+#[derive(Debug, Clone, Default)]
+pub struct PreviewQuestion {
+    /// The policy whose candidate is taken as if it had been promoted. `None` means no policy.
+    pub promoted: Option<String>,
+    /// Texts in place of files.
+    pub overlay: Arc<Overlay>,
+    /// Names of tests that may fail.
+    pub overrides: Vec<String>,
+}
+
+impl PreviewQuestion {
+    /// The command that publishes the previewed files.
+    pub(super) fn command(&self) -> String {
+        match &self.promoted {
+            Some(name) => format!("sidegate promote {name}"),
+            None if !self.overlay.is_empty() => "sidegate apply".to_owned(),
+            None => COMMAND.to_owned(),
+        }
+    }
 }
 
 /// The effect that a reload would have now.
@@ -112,6 +152,8 @@ pub struct ReloadPreview {
     pub settings: Arc<Settings>,
     /// What the files of the running generation check of themselves.
     pub guards: Arc<Guards>,
+    /// Digest of the files in full, as a reload finds them. Empty means that they were not read.
+    pub digest: String,
     /// The generation that the files would produce, or the errors in them.
     pub next: Result<CompiledGeneration, Vec<Diagnostic>>,
     /// The effect of the next generation on the live tunnels.
@@ -133,7 +175,7 @@ pub struct ReloadImpact {
 pub(super) enum ReloaderRequest {
     Reload { trigger: Trigger, accept: AcceptedEffects, tx: Option<oneshot::Sender<ReloadOutcome>> },
     Pause { tx: oneshot::Sender<WatchPause> },
-    Preview { promoted: Option<String>, overlay: Arc<Overlay>, tx: oneshot::Sender<ReloadPreview> },
+    Preview { question: PreviewQuestion, tx: oneshot::Sender<ReloadPreview> },
 }
 
 /// A pause of the watch; ends when it is dropped.
@@ -188,15 +230,10 @@ impl ReloaderHandle {
         paused.await.ok()
     }
 
-    /// Previews a reload of the files and the texts of `overlay`, as if the candidate of the policy
-    /// `promoted` had replaced the policy. `None` means that the process is ending.
-    pub async fn preview(
-        &self,
-        promoted: Option<String>,
-        overlay: Arc<Overlay>,
-    ) -> Option<ReloadPreview> {
+    /// Previews a reload. `None` means that the process is ending.
+    pub async fn preview(&self, question: PreviewQuestion) -> Option<ReloadPreview> {
         let (tx, preview) = oneshot::channel();
-        self.asks.send(ReloaderRequest::Preview { promoted, overlay, tx }).await.ok()?;
+        self.asks.send(ReloaderRequest::Preview { question, tx }).await.ok()?;
         preview.await.ok()
     }
 }

@@ -15,10 +15,12 @@ use crate::control::config::fs_executor::FsExecutor;
 use crate::control::config::source::{Digest, Digests, Files};
 use crate::control::config::{ListFileCache, Settings};
 use crate::control::published::PublishedKeeper;
+use crate::control::reload::apply_pause::ApplyPauses;
 use crate::control::reload::config_status::{ConfigStatus, ListFileStatus};
 use crate::control::reload::held::HeldFiles;
 use crate::control::reload::prepare::PreparedGeneration;
 use crate::control::reload::request::{ReloaderRequest, Trigger};
+use crate::control::reload::shown::ShownFiles;
 use crate::control::reload::worker::FileWorker;
 use crate::control::resolve::Resolver;
 use crate::control::systemd::sockets::PassedSockets;
@@ -93,6 +95,10 @@ pub struct Reloader {
     pub(super) held: HeldFiles,
     /// Keeps the published texts and overrides for the next start.
     pub(super) keeper: PublishedKeeper,
+    /// The commands that replace files now.
+    pub(super) pauses: ApplyPauses,
+    /// The files that commands have shown.
+    pub(super) shown: ShownFiles,
     /// When the live tunnels were last judged. An entry that lapses later is not noticed yet.
     pub(super) reconciled: Timestamp,
 }
@@ -122,6 +128,8 @@ pub(super) enum ReloadStop {
     Unchanged,
     /// The errors. The running generation is kept.
     Rejected(Vec<Diagnostic>),
+    /// The order is for other files than those on disk, for the reason given.
+    OtherFiles(Vec<Diagnostic>),
 }
 
 impl From<Vec<Diagnostic>> for ReloadStop {

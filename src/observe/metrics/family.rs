@@ -212,6 +212,9 @@ families! {
          holds them back; 0 if none are pending.";
     PENDING_REJECTED: Gauge "sidegate_pending_rejected" []
         "1 if files are pending and a plain `sidegate reload` would be rejected, else 0.";
+    TEST_OVERRIDES: Gauge "sidegate_test_overrides" []
+        "Failed tests of policies that are overridden, as `--override` ordered; each ends when its \
+         test passes or is gone.";
     DRAINING: Gauge "sidegate_draining" []
         "1 while the process drains, from the order to its end; else 0.";
     LOG_DROPS: Counter "sidegate_log_drops_total" []

@@ -42,6 +42,7 @@ pub struct Metrics {
     pub(super) watch_degraded: AtomicBool,
     pub(super) pending_generation: AtomicU64,
     pub(super) pending_rejected: AtomicBool,
+    pub(super) test_overrides: AtomicU64,
     identities: Mutex<IdentityState>,
     pub(super) panics: AtomicU64,
     pub(super) scrapes_refused: AtomicU64,
@@ -176,6 +177,7 @@ impl Metrics {
             watch_degraded: AtomicBool::new(false),
             pending_generation: AtomicU64::new(0),
             pending_rejected: AtomicBool::new(false),
+            test_overrides: AtomicU64::new(0),
             identities: Mutex::default(),
             panics: AtomicU64::new(0),
             scrapes_refused: AtomicU64::new(0),
@@ -297,6 +299,11 @@ impl Metrics {
     pub fn pending(&self, generation: u64, is_rejected: bool) {
         self.pending_generation.store(generation, Ordering::Relaxed);
         self.pending_rejected.store(is_rejected, Ordering::Relaxed);
+    }
+
+    /// Sets the number of failed tests that are overridden.
+    pub fn test_overrides(&self, number: usize) {
+        self.test_overrides.store(number as u64, Ordering::Relaxed);
     }
 
     /// Replaces the figures of CrowdSec. `None` means that it is not configured.

@@ -501,10 +501,7 @@ fn put_control(exposition: &mut Exposition, metrics: &Metrics, facts: &ScrapeFac
     }
     put_crowdsec(exposition, metrics);
     exposition.sample(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
-    let pending = metrics.pending_generation.load(Ordering::Relaxed);
-    exposition.sample(&family::PENDING_GENERATION, &[], pending as f64);
-    let is_rejected = metrics.pending_rejected.load(Ordering::Relaxed);
-    exposition.sample(&family::PENDING_REJECTED, &[], flag(is_rejected));
+    put_orders(exposition, metrics);
     exposition.sample(&family::DRAINING, &[], flag(facts.is_draining));
     exposition.count(&family::PANICS, &[], metrics.panics());
     exposition.count(
@@ -512,6 +509,16 @@ fn put_control(exposition: &mut Exposition, metrics: &Metrics, facts: &ScrapeFac
         &[],
         metrics.scrapes_refused.load(Ordering::Relaxed),
     );
+}
+
+/// Files that wait for an order, and tests that an order has overridden.
+fn put_orders(exposition: &mut Exposition, metrics: &Metrics) {
+    let pending = metrics.pending_generation.load(Ordering::Relaxed);
+    exposition.sample(&family::PENDING_GENERATION, &[], pending as f64);
+    let is_rejected = metrics.pending_rejected.load(Ordering::Relaxed);
+    exposition.sample(&family::PENDING_REJECTED, &[], f64::from(u8::from(is_rejected)));
+    let overridden = metrics.test_overrides.load(Ordering::Relaxed);
+    exposition.sample(&family::TEST_OVERRIDES, &[], overridden as f64);
 }
 
 fn put_crowdsec(exposition: &mut Exposition, metrics: &Metrics) {
