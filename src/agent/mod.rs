@@ -250,6 +250,7 @@ fn keep_decisions(context: &ReloadContext, bans: &Arc<BanKeeper>) -> Arc<Bouncer
         config_status: Arc::clone(&context.config_status),
         metrics: Arc::clone(&context.metrics),
         keeper: Arc::clone(bans),
+        lifecycle: Arc::clone(&context.lifecycle),
         tracker: context.tracker.clone(),
     })
 }

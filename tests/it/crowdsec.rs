@@ -228,7 +228,7 @@ async fn held_bans_are_accepted_as_they_were_shown() {
 async fn held_ban_stays_held_over_a_restart() {
     let (echo, script) = (backend::echo().run().await, Script::new(Some(answer("")).into()));
     let api = api(&script).run().await;
-    let sidegate = crowded(api.address(), &echo).run().await;
+    let mut sidegate = crowded(api.address(), &echo).run().await;
     let tunnels = [open(&sidegate, "198.51.100.1").await, open(&sidegate, "198.51.100.2").await];
     let new = [range("198.51.100.0/24"), decision()].join(",");
     *script.lock().unwrap() = Some(answer(&new));
@@ -241,6 +241,17 @@ async fn held_ban_stays_held_over_a_restart() {
         }
     };
     within("the file", is_written).await;
+    // A drain ends the tunnels, which lets no held ban hold: it looks at them each second.
+    sidegate.drain().await;
+    let polls = api.heads().len() + 3;
+    let looked = async {
+        while api.heads().len() < polls {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    within("three polls", looked).await;
+    drop(tunnels);
+    sidegate.ended().await;
     let again = crowded(api.address(), &echo).file("state/crowdsec.json", &kept()).run().await;
     assert_eq!(targets(&again).await, [BANNED]);
     open(&again, "198.51.100.1").await.expect_echo("admitted").await;
@@ -249,7 +260,6 @@ async fn held_ban_stays_held_over_a_restart() {
     assert_eq!((state.held_digest, state.bans), (before.held_digest, 1));
     *script.lock().unwrap() = Some(answer(""));
     state_when(&again, "the API takes it back", |state| (state.held, state.bans) == (0, 0)).await;
-    drop(tunnels);
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ use crate::control::crowdsec::store::{DecisionGate, DecisionStore, Judged, Unapp
 use crate::control::malloc_trim;
 use crate::control::reload::ConfigStatus;
 use crate::control::state_dir::StateDir;
+use crate::lifecycle::Lifecycle;
 use crate::observe::metrics::{CrowdsecFigures, Metrics};
 use crate::observe::printable;
 use crate::policy::ban::{Ban, BanOrigin, BanTarget, TargetBans};
@@ -80,6 +81,8 @@ pub struct BouncerDeps {
     pub metrics: Arc<Metrics>,
     /// Puts the bans in force.
     pub keeper: Arc<BanKeeper>,
+    /// The stage of the process.
+    pub lifecycle: Arc<Lifecycle>,
     /// Owns the tasks of connections.
     pub tracker: TaskTracker,
 }
@@ -514,7 +517,9 @@ impl Bouncer {
         let bound = HoldBound { max_revoked: settings.max_revoked, recent };
         // Nearly always without a copy.
         let mut pinned = Cow::Borrowed(&progress.pinned);
-        if is_deserted(tally.clients(), progress.peak) {
+        // A drain ends all tunnels, and the file that it leaves is for the next start.
+        let is_ending = self.deps.lifecycle.is_draining();
+        if is_ending || is_deserted(tally.clients(), progress.peak) {
             let held = self.report.load().held.clone();
             pinned.to_mut().extend(held.iter().flat_map(|held| held.networks()));
         }
