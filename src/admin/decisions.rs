@@ -31,7 +31,7 @@ pub fn decisions(
     request: &DecisionsRequest,
     now: Timestamp,
 ) -> Result<DecisionsAnswer, String> {
-    let found = recent.recall(|one| one.has_id(&request.request)).ok_or(OFF)?;
+    let found = recent.recall(|one| one.has_id(&request.request)).ok_or(OFF)?.as_of(now);
     let mut all: Vec<_> = found.denied.into_iter().chain(found.permitted).collect();
     // Stable: of decisions at the same instant, refusals come first.
     all.sort_by_key(|one| Reverse(one.at));
@@ -120,7 +120,7 @@ pub fn refused(
 ) -> Result<RefusedAnswer, String> {
     // Failures share the ring of the refusals, but no rule has refused them.
     let is_refused = |one: &RecentDecision| one.result == RequestResult::Refused;
-    let found = recent.recall(is_refused).ok_or(OFF)?;
+    let found = recent.recall(is_refused).ok_or(OFF)?.as_of(now);
     // A period that goes back beyond the first timestamp asks for all.
     let asked = request.last.and_then(|seconds| {
         let last = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));

@@ -118,7 +118,7 @@ pub fn refused_clients(
     let asked = now.checked_sub(RECENT_PERIOD).unwrap_or(Timestamp::MIN);
     // Failures share the ring of the refusals, but no rule has refused them.
     let is_wanted = |one: &RecentDecision| one.result == RequestResult::Refused && one.at > asked;
-    let found = recent.recall(is_wanted)?;
+    let found = recent.recall(is_wanted)?.as_of(now);
     // Counts never reach into a time whose decisions were partly dropped: they would be too low.
     let since = asked.max(found.denied_since);
     let all: Vec<_> = found.denied.into_iter().filter(|one| one.at > since).collect();

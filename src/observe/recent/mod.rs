@@ -10,7 +10,7 @@ mod text;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use self::decision::{DecidedEntry, DecidedRule, RecentDecision};
 use self::ring::Ring;
@@ -55,6 +55,26 @@ pub struct Recollection {
     pub permitted: Vec<Arc<RecentDecision>>,
     /// Time since which `permitted` has all of them.
     pub permitted_since: Timestamp,
+}
+
+impl Recollection {
+    /// The same as of `now`, for a clock that was set back: no time of it is in the future, and the
+    /// decisions since then count.
+    pub fn as_of(mut self, now: Timestamp) -> Recollection {
+        self.denied_since = since_before(self.denied_since, &self.denied, now);
+        self.permitted_since = since_before(self.permitted_since, &self.permitted, now);
+        self
+    }
+}
+
+/// `since`, or the time before the first of `kept` if `since` is later than `now`.
+fn since_before(since: Timestamp, kept: &[Arc<RecentDecision>], now: Timestamp) -> Timestamp {
+    if since <= now {
+        return since;
+    }
+    // Decisions of the same times before the clock was set may be missing, which no time can say.
+    let first = kept.iter().map(|one| one.at).filter(|at| *at <= now).min();
+    first.map_or(now, |first| first.checked_sub(SignedDuration::from_nanos(1)).unwrap_or(first))
 }
 
 impl RecentDecisions {
@@ -202,6 +222,24 @@ mod tests {
         assert_eq!((found.denied.len(), found.denied_since), (20, at(14)));
         let complete = found.denied.iter().filter(|one| one.at > found.denied_since).count();
         assert_eq!(complete, 16, "all from 15 s to 30 s");
+    }
+
+    #[test]
+    fn decisions_after_a_clock_was_set_back_count() {
+        let recent = RecentDecisions::new(BOUNDS, at(0));
+        let thread = recent.thread();
+        for second in 1000..1100 {
+            thread.keep(|| decision(at(second), RequestResult::Refused, "before"));
+        }
+        for second in 500..503 {
+            thread.keep(|| decision(at(second), RequestResult::Refused, "after"));
+        }
+        let found = recent.recall(|_| true).unwrap().as_of(at(502));
+        let counted = found.denied.iter().filter(|one| one.at > found.denied_since);
+        assert_eq!(counted.filter(|one| one.at <= at(502)).count(), 3);
+        assert!(found.denied_since < at(500));
+        let later = recent.recall(|_| true).unwrap().as_of(at(2000));
+        assert!(later.denied_since > at(1000), "the clock has caught up");
     }
 
     #[test]
