@@ -81,13 +81,15 @@ impl ClientForm {
     }
 
     /// An entry of a list or the target of a ban: a network, users, or the name of a certificate.
-    /// A `!` of a carve-out stays.
+    /// A `!` of a carve-out stays, and `within` marks a network that is wider than the entry.
     pub fn pattern(self, text: &str) -> String {
         if self == ClientForm::Full {
             return text.to_owned();
         }
         let (sign, name) = text.strip_prefix('!').map_or(("", text), |name| ("!", name));
         let shown = match short_network(name) {
+            // Otherwise the ban of one address would look like that of its whole network.
+            Some(network) if is_narrower(name, network) => format!("within {network}"),
             Some(network) => network.to_string(),
             None if UnixPattern::is_meant(name) => ANY_USER.into(),
             None => DROPPED.into(),
@@ -142,6 +144,11 @@ fn short_network(text: &str) -> Option<IpNet> {
         true => short_address(network.addr()),
         false => network.trunc(),
     })
+}
+
+/// Whether `name` is an address or a smaller network than `network`.
+fn is_narrower(name: &str, network: IpNet) -> bool {
+    name.parse::<IpNet>().map_or(true, |own| fold(own).prefix_len() > network.prefix_len())
 }
 
 /// `text` with a mark in place of each piece in backticks, and of all between the first and the
@@ -266,13 +273,14 @@ mod tests {
     #[test]
     fn patterns_are_shortened_unless_they_are_wide() {
         for (text, short) in [
-            ("192.0.2.7", "192.0.2.0/24"),
-            ("!192.0.2.7/32", "!192.0.2.0/24"),
+            ("192.0.2.7", "within 192.0.2.0/24"),
+            ("!192.0.2.7/32", "!within 192.0.2.0/24"),
+            ("192.0.2.0/24", "192.0.2.0/24"),
             ("10.0.0.0/8", "10.0.0.0/8"),
-            ("::ffff:192.0.2.7", "192.0.2.0/24"),
-            ("2001:db8:1:2::/64", "2001:db8:1::/48"),
+            ("::ffff:192.0.2.7", "within 192.0.2.0/24"),
+            ("2001:db8:1:2::/64", "within 2001:db8:1::/48"),
             ("2001:db8::/32", "2001:db8::/32"),
-            ("2002:cb00:714d::/48", "2002:cb00:7100::/40"),
+            ("2002:cb00:714d::/48", "within 2002:cb00:7100::/40"),
             ("unix:user=ana", "unix"),
             ("unix:", "unix"),
             ("spiffe://example.com/ana", "…"),

@@ -48,7 +48,7 @@ pub fn overview(admin: &AdminContext, request: &OverviewRequest) -> OverviewAnsw
         digest: live.digest.to_string(),
         since: Time(**admin.config_status.since.load()),
         files: view.files(),
-        error_count: admin.config_status.rejected.load().as_ref().map_or(0, |all| all.len() as u64),
+        error_count: view.error_count(),
         last_reload: view.last_reload(),
         rates: admin.history.rates(at, &totals),
         history: admin.history.points(at, now),
@@ -125,6 +125,14 @@ impl View<'_> {
             false if config_status.hold.pending.load().is_some() => FilesState::Pending,
             false => FilesState::Current,
         }
+    }
+
+    /// Warnings that came with the errors are not counted: those in force have a count of their
+    /// own.
+    fn error_count(&self) -> u64 {
+        let rejected = self.admin.config_status.rejected.load();
+        let all = rejected.iter().flat_map(|all| all.iter());
+        all.filter(|one| one.is_error()).count() as u64
     }
 
     fn last_reload(&self) -> Option<LastReload> {

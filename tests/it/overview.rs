@@ -75,7 +75,7 @@ async fn short_overview_names_no_client() {
         short.most_tunnels.iter().map(|one| (&*one.client, one.tunnels)).collect();
     assert_eq!(clients, [("192.0.2.0/24", 2), ("2001:db8:1::/48", 1)]);
     assert_eq!(short.refused_clients.as_ref().unwrap().clients[0].client, "203.0.113.0/24");
-    assert_eq!((&*short.bans[0].target, short.ban_count), ("198.51.100.0/24", 1));
+    assert_eq!((&*short.bans[0].target, short.ban_count), ("within 198.51.100.0/24", 1));
     assert_eq!((short.files.clone(), short.error_count > 0), (FilesState::Rejected, true));
     let all = format!("{short:?}");
     assert!(![".77", ".78", ":77", ":78"].iter().any(|part| all.contains(part)), "{all}");

@@ -372,12 +372,10 @@ fn bans(overview: &OverviewAnswer) -> PanelTable {
 }
 
 fn notes(overview: &OverviewAnswer) -> PanelTable {
-    let errors = overview.last_reload.iter().flat_map(|last| &last.diagnostics);
-    let errors = errors.filter(|one| one.level == Severity::Error);
     let warnings = overview.warnings.iter();
     let warnings = warnings.map(|one| TextPiece::new(&one.sentence, Tone::Warning));
     let files = overview.diagnostics.iter().map(|one| TextPiece::new(&note(one), Tone::Warning));
-    let errors = errors.map(|one| TextPiece::new(&note(one), Tone::Error));
+    let errors = errors(overview).map(|one| TextPiece::new(&note(one), Tone::Error));
     PanelTable {
         heads: vec!["RELOAD ERRORS AND WARNINGS"],
         essential: 1,
@@ -387,11 +385,18 @@ fn notes(overview: &OverviewAnswer) -> PanelTable {
     }
 }
 
-/// A diagnostic as `chat.toml:2:8: fault (remedy)`.
+/// The errors that rejected the last reload.
+pub fn errors(overview: &OverviewAnswer) -> impl Iterator<Item = &DiagnosticReport> {
+    let all = overview.last_reload.iter().flat_map(|last| &last.diagnostics);
+    all.filter(|one| one.level == Severity::Error)
+}
+
+/// A diagnostic as `policies/chat.toml:2:8: fault (remedy)`.
 pub fn note(one: &DiagnosticReport) -> String {
     let DiagnosticReport { file, line, column, message, remedy, .. } = one;
-    // The folder is the same for most files, and the screen is narrow.
-    let name = file.rsplit('/').next().unwrap_or(file);
+    // From the folder of the policies on, as in `sidegate status`; the screen is narrow.
+    let start = file.rfind("/policies/").or_else(|| file.rfind('/'));
+    let name = start.map_or(&**file, |start| &file[start + 1..]);
     let remedy = remedy.as_ref().map(|remedy| format!(" ({remedy})")).unwrap_or_default();
     format!("{name}:{line}:{column}: {message}{remedy}")
 }

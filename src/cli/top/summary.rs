@@ -3,7 +3,7 @@
 use crate::cli::output::count_u64;
 use crate::cli::status::format::{bytes, duration, number, rate};
 use crate::cli::status::table::Tone;
-use crate::cli::top::panels::note;
+use crate::cli::top::panels::{errors, note};
 use crate::cli::top::spark::{bars, columns};
 use crate::cli::top::text::{TextPiece, cut, cut_line, width};
 use sidegate::admin::wire::{
@@ -84,10 +84,9 @@ fn files(overview: &OverviewAnswer) -> Vec<TextPiece> {
 /// The first error or warning, with the number of the others.
 fn first_note(overview: &OverviewAnswer) -> Vec<TextPiece> {
     let all = overview.error_count + overview.warning_count + overview.diagnostic_count;
-    let errors = overview.last_reload.iter().flat_map(|last| &last.diagnostics);
     let warnings = overview.warnings.iter().map(|one| one.sentence.clone());
     let warnings = warnings.chain(overview.diagnostics.iter().map(note));
-    let mut texts = errors
+    let mut texts = errors(overview)
         .map(|one| (note(one), Tone::Error))
         .chain(warnings.map(|text| (text, Tone::Warning)));
     let Some((text, tone)) = texts.next() else {

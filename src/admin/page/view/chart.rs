@@ -79,8 +79,8 @@ fn all(overview: &OverviewAnswer) -> [Series; 4] {
         },
         Series {
             id: "refused",
-            name: "Refused each second",
-            unit: "refused each second",
+            name: "Refused or failed each second",
+            unit: "refused or failed each second",
             now: now(|rates| rates.refused, rate),
             note: format!("{} in fifteen minutes", count(overview.refused_recently)),
             of: |point| point.rates.refused,

@@ -61,12 +61,12 @@ pub fn reasons(overview: &OverviewAnswer) -> Markup {
     };
     html! {
         section #reasons aria-labelledby="reasons-title" {
-            h2 #reasons-title { "Refusals by reason" }
+            h2 #reasons-title { "Refusals and failures by reason" }
             @if overview.reasons.is_empty() {
-                p.empty { "Nothing was refused since the start" }
+                p.empty { "Nothing was refused or has failed since the start" }
             } @else {
                 (table(
-                    "Requests and connections that were refused",
+                    "Requests and connections that were refused, or failed at the backend",
                     &COLUMNS,
                     overview.reasons.iter().map(row),
                     overview.reasons.len() as u64,
