@@ -25,7 +25,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLink
 use prost::Message;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc::Receiver;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::connect_fault;
@@ -57,21 +57,37 @@ const MAX_MESSAGE: usize = 200;
 pub async fn export(queue: Arc<SpanQueue>, settings: Arc<ConfigStatus>, stop: CancellationToken) {
     let Some(mut spans) = queue.receiver() else { return };
     let (collector, losses) = Default::default();
-    let mut exporter = Exporter { queue, settings, collector, losses };
+    let mut exporter = Exporter { queue, settings, collector, losses, under_way: 0 };
+    // Together with the batch under way: a stop never waits longer for a silent collector.
+    let end = async {
+        stop.cancelled().await;
+        sleep(FINAL_EXPORT_TIMEOUT).await;
+    };
+    tokio::select! {
+        biased;
+        () = export_all(&mut exporter, &mut spans, &stop) => {}
+        () = end => {}
+    }
+    exporter.log_end(spans.len() as u64);
+}
+
+/// Exports spans until `stop`, and then those that are left.
+async fn export_all(
+    exporter: &mut Exporter,
+    spans: &mut Receiver<FinishedSpan>,
+    stop: &CancellationToken,
+) {
     let mut batch = Vec::with_capacity(MAX_BATCH);
     while stop.run_until_cancelled(spans.recv_many(&mut batch, MAX_BATCH)).await.is_some() {
-        let more = fill(&mut spans, &mut batch);
+        let more = fill(spans, &mut batch);
         let _ = stop.run_until_cancelled(timeout(BATCH_INTERVAL, more)).await;
         exporter.export(&mut batch).await;
     }
     // Tunnels that the drain has closed are among them.
-    let rest = async {
-        while let Ok(span) = spans.try_recv() {
-            batch.push(span);
-        }
-        exporter.export(&mut batch).await;
-    };
-    let _ = timeout(FINAL_EXPORT_TIMEOUT, rest).await;
+    while let Ok(span) = spans.try_recv() {
+        batch.push(span);
+    }
+    exporter.export(&mut batch).await;
 }
 
 /// Takes spans until the batch is full.
@@ -172,6 +188,8 @@ struct Exporter {
     settings: Arc<ConfigStatus>,
     collector: Option<Collector>,
     losses: Losses,
+    /// Number of spans of the batch that is being sent.
+    under_way: u64,
 }
 
 impl Exporter {
@@ -182,6 +200,7 @@ impl Exporter {
         if count == 0 {
             return;
         }
+        self.under_way = count;
         let reply = match self.collector() {
             Ok(Some(collector)) => {
                 let exported = collector.exporter.export(spans).await;
@@ -196,10 +215,20 @@ impl Exporter {
                 }
             }
             // A reload has turned the export off.
-            Ok(None) => return,
+            Ok(None) => return self.under_way = 0,
             Err(error) => BatchReply { fault: Some(error), ..BatchReply::default() },
         };
+        self.under_way = 0;
         self.losses.log(&reply, count, self.queue.take_lost());
+    }
+
+    /// Logs what the process takes with it at its end, `queued` spans among it, and the losses
+    /// that no line has had.
+    fn log_end(&self, queued: u64) {
+        let spans = self.under_way + queued + self.losses.lost + self.queue.take_lost();
+        if spans > 0 {
+            tracing::warn!(spans, "the process ends, and the collector has not taken all spans");
+        }
     }
 
     /// The collector that the settings name now. `None` means that they name none.

@@ -44,6 +44,18 @@ async fn traceparent_passes_unchanged_by_default() {
 }
 
 #[tokio::test]
+async fn connection_that_names_the_trace_does_not_hide_it() {
+    let named = format!("Connection: keep-alive, traceparent|traceparent: {SENT}|tracestate: a=1");
+    for keys in ["", "traceparent = 'make'"] {
+        let head = sent_on(keys, &named).await;
+        assert_eq!((head.all("traceparent"), head.header("tracestate")), (vec![SENT], Some("a=1")));
+    }
+    let restarted = sent_on("traceparent = 'restart'", &named).await;
+    assert_ne!(parts(&restarted)[1], TRACE);
+    assert_eq!(restarted.header("tracestate"), None);
+}
+
+#[tokio::test]
 async fn trace_is_made_where_none_valid_was_sent() {
     let make = "traceparent = 'make'\nsampled = '0%'";
     let kept = sent_on(make, &format!("Traceparent: {SENT}|tracestate: a=1")).await;

@@ -22,7 +22,7 @@ use crate::policy::subject::Subject;
 use crate::refusal::{HeadError, Refusal};
 use crate::snapshot::listener::{HTTP_PORT, HTTPS_PORT};
 use crate::snapshot::route::{Route, SentCertificate};
-use crate::trace_context::TraceContext;
+use crate::trace_context::{TRACEPARENT, TraceContext};
 
 /// Fields for one connection only (RFC 9110 §7.6.1), besides the ones which `Connection` names.
 static HOP_BY_HOP: [HeaderName; 7] = [
@@ -163,6 +163,7 @@ pub fn to_backend(
 ) -> Result<(), Refusal> {
     // Read first: a `Connection` that names Host removes it.
     let host = host(parts);
+    let traceparent = parts.headers.get(TRACEPARENT).cloned();
     remove_hop_by_hop(&mut parts.headers);
     // From listed peers too: most proxies pass on every field of their clients that they do not
     // set, and `X-Original-URL` leads some backends to a path that was not judged.
@@ -199,6 +200,10 @@ pub fn to_backend(
     insert_certificates(&mut parts.headers, route.client_certificate, &forwarded.subject);
     parts.headers.insert(X_REQUEST_ID, names.id.clone());
     if let Some(trace) = names.trace {
+        // A client cannot hide the trace, which the log has, by a `Connection` that names it.
+        if let Some(sent) = traceparent {
+            parts.headers.entry(TRACEPARENT).or_insert(sent);
+        }
         trace.insert_into(&mut parts.headers);
     }
     parts.uri = target(request, route, parts.uri.query())?;
