@@ -71,7 +71,7 @@ pub async fn export(queue: Arc<SpanQueue>, settings: Arc<ConfigStatus>, stop: Ca
     exporter.log_end(spans.len() as u64);
 }
 
-/// Exports spans until `stop`, and then those that are left.
+/// Exports spans until `stop`, and then the rest of them.
 async fn export_all(
     exporter: &mut Exporter,
     spans: &mut Receiver<FinishedSpan>,

@@ -80,7 +80,7 @@ pub struct BanKeeper {
     writer: Arc<BanWriter>,
     /// What was wrong with the file when it was read. `None` means nothing.
     damage: Mutex<Option<String>>,
-    /// The bans of the file at the start: what another process changes in it is told by them.
+    /// The bans of the file at the start. They tell what another process has changed in it.
     base: Vec<Arc<Ban>>,
     /// One change at a time, from the load of the set to the end of the reconcile.
     turn: Mutex<()>,
