@@ -107,6 +107,9 @@ async fn order_for_other_files_than_shown_is_refused() {
     let answer = sidegate.answer_to(&order(shown.expect())).await;
     assert!(matches!(answer, ReloadAnswer::Published { .. }), "{answer:?}");
     assert!(!admits(&sidegate, "127.0.0.9").await);
+    let overrides = vec!["nothing".to_owned()];
+    let unknown = ReloadRequest { live: true, overrides, ..ReloadRequest::default() };
+    assert!(matches!(sidegate.answer_to(&unknown).await, ReloadAnswer::Rejected { .. }));
 }
 
 #[tokio::test]

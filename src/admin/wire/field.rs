@@ -11,7 +11,8 @@ pub struct Time(pub Timestamp);
 
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        // To the second, for people; JSON has the whole time.
+        write!(f, "{:.0}", self.0)
     }
 }
 

@@ -107,6 +107,7 @@ impl Reloader {
         let tried = self.tried.as_ref().map(|tried| tried.digest);
         let read = self.read(trigger, Arc::clone(&self.held.texts), tried).await?;
         self.check_shown(&read.files, accept)?;
+        self.check_overrides(&read, accept)?;
         let (files, mut loaded) = self.compare(trigger, read)?;
         let known = std::mem::take(&mut loaded.lists);
         let prepared = self.prepare(loaded, &files, accept)?;

@@ -83,7 +83,7 @@ impl PendingFiles {
             Some(names) => format!(": {names}"),
             None => String::new(),
         };
-        let what = format!("saved files are pending since {}{changed}", self.since);
+        let what = format!("saved files are pending since {:.0}{changed}", self.since);
         match &self.effect {
             Err(_) => format!("{what}; they have errors, and `sidegate reload` would be rejected"),
             Ok(effect) => {
