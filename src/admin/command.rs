@@ -353,9 +353,9 @@ async fn reload(admin: &AdminContext, request: ReloadRequest) -> LoggedAnswer {
             };
             ("published", answer)
         }
-        ReloadOutcome::Unchanged { generation, digest, recent } => {
+        ReloadOutcome::Unchanged { generation, digest, recent, not_kept } => {
             let (digest, recent) = (digest.to_string(), recent.map(recent_reload));
-            ("unchanged", ReloadAnswer::Unchanged { generation, digest, recent })
+            ("unchanged", ReloadAnswer::Unchanged { generation, digest, recent, not_kept })
         }
         ReloadOutcome::Rejected { errors } => {
             ("rejected", ReloadAnswer::Rejected { diagnostics: status::reports(&errors) })

@@ -48,6 +48,6 @@ pub use self::metrics_listener::MetricsListener;
 pub use self::page::PageListener;
 pub use self::rates::RateHistory;
 pub use self::socket::AdminListener;
-pub use self::socket_path::{others_write, socket_paths};
+pub use self::socket_path::socket_paths;
 pub use self::state::AdminContext;
 pub use self::swappable::{AdminService, SwappableListener};

@@ -3,15 +3,15 @@
 //!
 //! This module may create a folder, but never a socket.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::control::file_trust::others_write;
+
 const ROOT: u32 = 0;
-const GROUP_WRITES: u32 = 0o020;
-const OTHERS_WRITE: u32 = 0o002;
 
 /// Where the agent of `config` puts its socket; `None` means no folder is usable.
 pub fn auto_path(config: &Path) -> Option<PathBuf> {
@@ -55,16 +55,6 @@ fn candidate_dirs() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether users other than its owner and `group` may write in a folder.
-///
-/// They could put a socket of their own there. Root's group counts as root. The agent and the
-/// commands share this rule, so that commands of the agent's user look in the folder it uses.
-pub fn others_write(folder: &Metadata, group: u32) -> bool {
-    let by_others = folder.mode() & OTHERS_WRITE != 0;
-    let by_group = folder.mode() & GROUP_WRITES != 0;
-    by_others || (by_group && ![ROOT, group].contains(&folder.gid()))
-}
-
 /// Whether the agent may put its socket into `folder`: a directory of root or its own user, created
 /// if missing, that it may write and other users may not. `/run/sidegate` itself is never created:
 /// systemd's `RuntimeDirectory=` makes it for the service's user.
@@ -100,7 +90,7 @@ mod tests {
 
     /// Checks whether a folder of this user with `mode` is used, and what its group may do.
     #[track_caller]
-    fn check(mode: u32, usable: bool, others_write: bool) {
+    fn check(mode: u32, usable: bool, others_may: bool) {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
         assert_eq!(is_usable(folder.path()), usable, "{mode:o}");
@@ -108,11 +98,8 @@ mod tests {
         // A group that is neither root's nor the folder's own.
         let foreign = metadata.gid() + 1;
         let is_roots = metadata.gid() == ROOT;
-        assert_eq!(
-            super::others_write(&metadata, foreign),
-            others_write && !is_roots || mode & 0o002 != 0
-        );
-        assert_eq!(super::others_write(&metadata, metadata.gid()), mode & 0o002 != 0);
+        assert_eq!(others_write(&metadata, foreign), others_may && !is_roots || mode & 0o002 != 0);
+        assert_eq!(others_write(&metadata, metadata.gid()), mode & 0o002 != 0);
     }
 
     #[test]

@@ -150,20 +150,20 @@ pub fn print_text(answer: &ReloadAnswer) {
             let revoked = count_u64(*revoked, "tunnel");
             print(format_args!("published: generation {generation} ({digest}), {revoked} revoked"));
             overridden.iter().for_each(|one| print_error(override_sentence(one)));
-            if let Some(why) = not_kept {
-                print_error(format_args!("not kept over a restart: {}", printable::line(why)));
+            print_not_kept(not_kept.as_deref());
+        }
+        ReloadAnswer::Unchanged { generation, digest, recent, not_kept } => {
+            match recent {
+                Some(recent) => print(format_args!(
+                    "generation {generation} ({digest}), {}",
+                    published_sentence(recent)
+                )),
+                None => print(format_args!(
+                    "unchanged: the running configuration matches the files, generation \
+                     {generation}"
+                )),
             }
-        }
-        ReloadAnswer::Unchanged { generation, digest, recent: Some(recent) } => {
-            print(format_args!(
-                "generation {generation} ({digest}), {}",
-                published_sentence(recent)
-            ));
-        }
-        ReloadAnswer::Unchanged { generation, recent: None, .. } => {
-            print(format_args!(
-                "unchanged: the running configuration matches the files, generation {generation}"
-            ));
+            print_not_kept(not_kept.as_deref());
         }
         ReloadAnswer::Asked => print("reload requested; --wait waits for the outcome"),
         ReloadAnswer::Rejected { diagnostics } => {
@@ -175,6 +175,13 @@ pub fn print_text(answer: &ReloadAnswer) {
                 );
             }
         }
+    }
+}
+
+/// Prints why a restart would not find what was published. `None` means that it would.
+fn print_not_kept(why: Option<&str>) {
+    if let Some(why) = why {
+        print_error(format_args!("not kept over a restart: {}", printable::line(why)));
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::process::{getegid, geteuid};
 
-use sidegate::admin::others_write;
+use sidegate::control::file_trust::others_write;
 
 /// Most symbolic links on the way to a socket, as in Linux.
 const MAX_LINKS: usize = 40;

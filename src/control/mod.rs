@@ -9,6 +9,7 @@ pub mod config;
 pub mod crl_watch;
 pub mod crowdsec;
 mod dropped_tests;
+pub mod file_trust;
 pub mod guards;
 pub mod identity_watch;
 pub mod lint;

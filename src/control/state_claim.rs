@@ -35,6 +35,8 @@ struct ClaimState {
     file: Option<File>,
     /// Number of times that the claim was gained.
     gained: u64,
+    /// Whether another process had the claim before.
+    was_used: bool,
     /// The process that had the claim at the last attempt. `None` means that none had it.
     rival: Option<ClaimOwner>,
 }
@@ -73,6 +75,7 @@ impl StateClaim {
                 let rival = ClaimOwner::read(&mut file);
                 let sentence = self.conflict_with(&rival);
                 state.rival = Some(rival);
+                state.was_used = true;
                 return Err(io::Error::other(sentence));
             }
             // Without locks nothing tells two processes apart. Not to write would lose every ban
@@ -86,6 +89,8 @@ impl StateClaim {
         if !self.is_in_place(&file) {
             return Err(io::Error::other("the lock of the state folder was replaced meanwhile"));
         }
+        // A new file is empty until its first owner signs it.
+        state.was_used |= state.gained == 0 && file.metadata().is_ok_and(|found| found.len() > 0);
         // For people and for the sentence of a rival: the lock itself needs no contents.
         let _ = self.sign(&mut file);
         if state.rival.take().is_some() {
@@ -100,6 +105,11 @@ impl StateClaim {
     /// How often the claim was gained so far. 0 means that it never was held.
     pub fn gained(&self) -> u64 {
         lock(&self.state).gained
+    }
+
+    /// Whether another process had the claim before this one, as far as it was tried.
+    pub fn was_used(&self) -> bool {
+        lock(&self.state).was_used
     }
 
     /// A sentence about the process that has the claim instead. `None` means that none was seen.

@@ -15,6 +15,7 @@ use rustix::fs::{Access, OFlags, access};
 use sha2::{Digest, Sha256};
 
 use crate::control::config::StateSetting;
+use crate::control::file_trust::check_owner;
 use crate::control::state_claim::StateClaim;
 use crate::control::unfinished::{is_unfinished, sweep};
 
@@ -37,7 +38,7 @@ impl StateDir {
     /// # Errors
     /// A sentence that says why nothing is kept.
     pub fn find(setting: &StateSetting, config: &Path) -> Result<StateDir, String> {
-        let folder = StateDir::at(locate(setting, config)?, config);
+        let folder = StateDir::look(setting, config)?;
         // A rival is reported by `conflict`, and any other fault by the first write.
         if folder.path.is_dir() && folder.claim().is_err() {
             folder.conflict().iter().for_each(|what| tracing::warn!("{what}"));
@@ -45,12 +46,24 @@ impl StateDir {
         Ok(folder)
     }
 
-    /// Like [`StateDir::find`], without a claim: for a command that only reads.
+    /// Finds the folder of `setting` for the agent of `config`, without a claim on it.
     ///
     /// # Errors
     /// A sentence that says why nothing is kept.
-    pub fn unclaimed(setting: &StateSetting, config: &Path) -> Result<StateDir, String> {
-        Ok(StateDir::at(locate(setting, config)?, config))
+    pub fn look(setting: &StateSetting, config: &Path) -> Result<StateDir, String> {
+        let path = locate(setting, config)?;
+        // A folder that does not exist yet belongs to the agent once it has made it.
+        if let Ok(found) = fs::metadata(&path) {
+            check_owner(&path, &found)?;
+        }
+        Ok(StateDir::at(path, config))
+    }
+
+    /// Why the folder of `setting` is not used although it is there. `None` means that it is used,
+    /// or that there is none.
+    pub fn distrust(setting: &StateSetting, config: &Path) -> Option<String> {
+        let path = locate(setting, config).ok()?;
+        check_owner(&path, &fs::metadata(&path).ok()?).err()
     }
 
     /// Like [`StateDir::find`], but with the claim of `known` where that is the same folder.
@@ -94,9 +107,19 @@ impl StateDir {
         self.claim.gained()
     }
 
+    /// Whether a process had the folder before this one.
+    pub fn was_used(&self) -> bool {
+        self.claim.was_used()
+    }
+
     /// A sentence about another process that has the folder. `None` means that none was seen.
     pub fn conflict(&self) -> Option<String> {
         self.claim.conflict()
+    }
+
+    /// The path of the folder.
+    pub fn folder(&self) -> &Path {
+        &self.path
     }
 
     /// The path of the file `name`.
@@ -108,7 +131,7 @@ impl StateDir {
     /// folder belongs to an agent with another configuration.
     ///
     /// # Errors
-    /// The file cannot be read, or is too large.
+    /// The file cannot be read, is too large, or other users can change it.
     pub fn read(&self, name: &str, max: u64) -> io::Result<Option<Vec<u8>>> {
         if self.claim.is_foreign() {
             return Ok(None);
@@ -124,6 +147,7 @@ impl StateDir {
         if !found.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
+        check_owner(&self.path(name), &found).map_err(io::Error::other)?;
         let too_large = || io::Error::other(format!("it is larger than {} MiB", max >> 20));
         if found.len() > max {
             return Err(too_large());
@@ -177,8 +201,9 @@ impl StateDir {
     /// # Errors
     /// The folder cannot be made.
     pub fn make(&self) -> io::Result<()> {
-        if self.path.exists() {
-            return Ok(());
+        if let Ok(found) = fs::metadata(&self.path) {
+            // Another user may have made it, or opened it to others, after the look at it.
+            return check_owner(&self.path, &found).map_err(io::Error::other);
         }
         // The files name clients and the reasons for bans, which other users need not see.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path)

@@ -148,12 +148,12 @@ async fn commands_end_with_1_when_outcome_and_status_disagree() {
         (
             &["reload", "--wait"],
             422,
-            "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\",\"recent\":null}",
+            "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\",\"recent\":null,\"not_kept\":null}",
         ),
         (
             &["reload"],
             200,
-            "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\",\"recent\":null}",
+            "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\",\"recent\":null,\"not_kept\":null}",
         ),
         (&["drain"], 200, "{\"schema\":1,\"outcome\":\"drained\"}"),
     ] {
@@ -214,7 +214,7 @@ async fn promote_restores_the_policy_when_the_reload_is_not_confirmed() {
         (503, "{\"schema\":1,\"error\":\"the agent is ending\"}", "the agent is ending"),
         (
             200,
-            "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\",\"recent\":null}",
+            "{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":1,\"digest\":\"x\",\"recent\":null,\"not_kept\":null}",
             "other files (digest x)",
         ),
     ];
@@ -252,7 +252,7 @@ async fn promote_keeps_foreign_writes_when_it_cannot_restore() {
 async fn promote_is_confirmed_when_the_agent_read_the_files_first() {
     let (folder, fake) = permits(|config| {
         let digest = compile::placed_fingerprint(config, "default").unwrap().all;
-        (200, format!("{{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":2,\"digest\":\"{digest}\",\"recent\":null}}"))
+        (200, format!("{{\"schema\":1,\"outcome\":\"unchanged\",\"generation\":2,\"digest\":\"{digest}\",\"recent\":null,\"not_kept\":null}}"))
     })
     .await;
     let mut files = names(&folder);

@@ -18,12 +18,12 @@ use crate::harness::{certificate, client, within};
 
 const PENDING: &str = "sidegate_pending_generation";
 const BROKEN: &str = "sidegate_pending_rejected";
-const POLICY: &str = "policies/default.toml";
+pub const POLICY: &str = "policies/default.toml";
 const HELD: &str = "policies/lists/held.cidr";
-const BANNED: &str = "policies/lists/banned.cidr";
+pub const BANNED: &str = "policies/lists/banned.cidr";
 
 /// An agent that holds saves, with a live list of clients that are denied.
-fn holding(backend: &Backend) -> Builder {
+pub fn holding(backend: &Backend) -> Builder {
     sidegate::new()
         .route("/chat", backend)
         .toml("reload = { watch = 'hold' }\nprocess.state = 'state'")
@@ -252,18 +252,18 @@ async fn hold_is_turned_on_by_a_save_and_off_by_an_order() {
 }
 
 /// The answer of `sidegate status --json` in `folder`.
-async fn status(folder: &Path) -> Value {
+pub async fn status(folder: &Path) -> Value {
     let output = done(&["status", "--config", "sidegate.toml", "--json"], folder).await;
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", lossy(&output.stderr)))
 }
 
 /// Whether a client of this address gets a tunnel of the process.
-async fn serves(process: &Process, from: &str) -> bool {
+pub async fn serves(process: &Process, from: &str) -> bool {
     process.client().from(from).attempt("/chat").await.status() == 101
 }
 
 /// The agent of `folder`, once it has kept its files.
-async fn keeping(folder: &Path) -> Process {
+pub async fn keeping(folder: &Path) -> Process {
     let process = process::new(folder).run().await;
     let kept = async {
         while !folder.join("state/published").exists() {
@@ -275,12 +275,12 @@ async fn keeping(folder: &Path) -> Process {
 }
 
 /// Runs `sidegate reload` with these arguments in `folder`.
-async fn order(arguments: &[&str], folder: &Path, code: i32, said: &[&str]) {
+pub async fn order(arguments: &[&str], folder: &Path, code: i32, said: &[&str]) {
     let all = [&["reload", "--config", "sidegate.toml", "--wait"], arguments].concat();
     check(&all, folder, code, said).await;
 }
 
-fn edit(folder: &Path, file: &str, from: &str, to: &str) {
+pub fn edit(folder: &Path, file: &str, from: &str, to: &str) {
     let path = folder.join(file);
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains(from), "{text}");
@@ -320,6 +320,7 @@ async fn damaged_kept_files_are_reported_and_set_aside() {
     let second = process::new(folder.path()).run().await;
     let status = status(folder.path()).await;
     let warnings = status["warnings"].to_string();
+    assert!(warnings.contains("run without an order"), "{warnings}");
     assert!(warnings.contains("is damaged (the checksum differs)"), "{warnings}");
     let aside = fs::read_dir(folder.path().join("state")).unwrap();
     let aside = aside.map(|entry| entry.unwrap().file_name().into_string().unwrap());

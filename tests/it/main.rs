@@ -42,6 +42,7 @@ mod import_clients;
 mod imports;
 mod init;
 mod keepalive;
+mod kept;
 mod language;
 mod lapsing;
 mod layers;

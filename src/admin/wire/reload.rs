@@ -144,6 +144,9 @@ pub enum ReloadAnswer {
         /// is the first generation.
         #[serde(deserialize_with = "nullable")]
         recent: Option<RecentReload>,
+        /// Why held files and overrides do not outlast a restart. `null`: they do.
+        #[serde(deserialize_with = "nullable")]
+        not_kept: Option<String>,
     },
     /// The running generation stays (422). The files have errors, are held, or are not those of
     /// `expect`.

@@ -76,7 +76,7 @@ pub fn sections(
     name: &str,
     signed: &str,
 ) -> Result<Vec<CertificateDer<'static>>, Finding> {
-    let pem = PemSections::read(load, name)?;
+    let pem = PemSections::read_open(load, name, false)?;
     if !pem.certificates.is_empty() {
         return Ok(pem.certificates);
     }
@@ -93,7 +93,8 @@ pub fn revocation_lists(
     name: &str,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, Finding> {
     let path = load.path(name)?;
-    let bytes = load.files.read(&path, MAX_CRL_BYTES).map_err(|fault| about(name, &fault))?;
+    let bytes = load.files.read_open(&path, MAX_CRL_BYTES, false);
+    let bytes = bytes.map_err(|fault| about(name, &fault))?;
     if let [0x30, 0x81..=0x84, ..] = bytes[..] {
         return Ok(vec![bytes.to_vec().into()]);
     }
@@ -112,7 +113,12 @@ fn pair(
 ) -> Option<(Certificate, LeafCertificate)> {
     let (chain_name, key_name) = (chain.string(), key.string());
     let in_chain = chain_name.and_then(|name| {
-        PemSections::read(load, name).map_err(|finding| chain.report(finding)).ok()
+        // Not where the key is the same file. A file with a key is never kept either way.
+        let read = match key_name == chain_name {
+            true => PemSections::read(load, name),
+            false => PemSections::read_open(load, name, true),
+        };
+        read.map_err(|finding| chain.report(finding)).ok()
     });
     // One file may hold both. It is then read, and reported, once.
     let in_key = if key_name == chain_name {
@@ -214,6 +220,17 @@ impl PemSections {
         let path = load.path(name)?;
         let bytes = load.files.read(&path, MAX_PEM_BYTES).map_err(|fault| about(name, &fault))?;
         PemSections::parse(&bytes, name)
+    }
+
+    /// Reads a file that has no key in it.
+    fn read_open(
+        load: &mut LoadContext<'_>,
+        name: &str,
+        is_chain: bool,
+    ) -> Result<PemSections, Finding> {
+        let path = load.path(name)?;
+        let bytes = load.files.read_open(&path, MAX_PEM_BYTES, is_chain);
+        PemSections::parse(&bytes.map_err(|fault| about(name, &fault))?, name)
     }
 
     fn parse(bytes: &[u8], name: &str) -> Result<PemSections, Finding> {

@@ -272,7 +272,8 @@ pub fn revoked_serials(
 ) -> (Option<Arc<RevokedSerials>>, Vec<Diagnostic>) {
     let Some(name) = value.string() else { return (None, Vec::new()) };
     let read = load.path(name).and_then(|path| {
-        let bytes = load.files.read(&path, MAX_LIST_BYTES).map_err(|fault| about(name, &fault))?;
+        let bytes = load.files.read_open(&path, MAX_LIST_BYTES, false);
+        let bytes = bytes.map_err(|fault| about(name, &fault))?;
         Ok((path, bytes))
     });
     let (path, bytes) = match read {

@@ -135,6 +135,12 @@ pub fn is_secret(bytes: &[u8]) -> bool {
     bytes.contains(&0) || SECRET_PREFIXES.iter().any(|secret| text.contains(secret))
 }
 
+/// Whether a PEM file may contain a private key, whatever else it has.
+pub fn has_private_key(bytes: &[u8]) -> bool {
+    let marks = ["PRIVATE KEY", "OPENSSH", "PuTTY-User-Key-File", "AGE-SECRET-KEY"];
+    marks.iter().any(|mark| bytes.windows(mark.len()).any(|part| part == mark.as_bytes()))
+}
+
 /// Whether the parts of `text` outside marks all look like this program's own words. `text` begins
 /// inside a pair of marks.
 fn is_own_text(text: &str, mark: char) -> bool {

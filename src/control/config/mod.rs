@@ -283,12 +283,14 @@ pub fn reads_whole(config: &Path) -> bool {
     })
 }
 
-/// `[process] state` in `config`, as far as the file can be read. The default if it cannot be.
-pub fn named_state(config: &Path) -> StateSetting {
-    let bytes = Files::new().read(config, MAX_TOML_BYTES).unwrap_or_default();
+/// `[process] state` in `config`, as far as the file can be read. `None` means that the file does
+/// not say it.
+pub fn named_state(config: &Path) -> Option<StateSetting> {
+    let bytes = Files::new().read(config, MAX_TOML_BYTES).ok()?;
     let document = Document::parse(Arc::default(), &bytes, Disclosure::Nothing);
     let process = document.root().table(&keys::sidegate::PROCESS);
-    file::process_table(process).state
+    let state = file::process_table(process).state;
+    document.into_diagnostics().iter().all(|found| !found.is_error()).then_some(state)
 }
 
 /// Reads the list in the file `path`, without a policy, and returns all findings about it.

@@ -21,10 +21,10 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::apply_journal::{ApplyJournal, ApplyState, FileChange, JournalFile};
-use super::disclosure::{Audience, Disclosure, is_secret};
+use super::disclosure::{Audience, Disclosure, has_private_key, is_secret};
 pub use super::file_error::FileError;
 use super::fs_executor::{FsExecutor, ReadProgress, RemainingTime};
-use super::overlay::{Overlay, OverlayText};
+use super::overlay::{DiskRule, Overlay, OverlayText, SpareText};
 
 /// Largest TOML file, in bytes.
 pub const MAX_TOML_BYTES: u64 = 10 << 20;
@@ -56,6 +56,8 @@ pub struct Files {
     texts: BTreeSet<PathBuf>,
     /// Lists among them that hold as soon as they are saved.
     live: BTreeSet<PathBuf>,
+    /// Files without a key that are never held, and whether each is a certificate's chain.
+    open: BTreeMap<PathBuf, bool>,
     /// The journal that the pass began under.
     journal: JournalLook,
 }
@@ -123,7 +125,7 @@ impl Files {
     /// Like [`Files::new`], with an `executor` that outlives the pass.
     pub fn with_executor(executor: FsExecutor) -> Files {
         let (files, folders, own, within) = Default::default();
-        let (overlay, texts, live) = Default::default();
+        let (overlay, texts, live, open) = Default::default();
         let journal = JournalLook::default();
         let (left, audience) = (executor.new_budget(), Audience::Public);
         Files {
@@ -137,6 +139,7 @@ impl Files {
             overlay,
             texts,
             live,
+            open,
             journal,
         }
     }
@@ -160,6 +163,16 @@ impl Files {
     /// # Errors
     /// The path is no regular file of 1 to `max` bytes, or was not read in time.
     pub fn read(&mut self, path: &Path, max: u64) -> Result<Bytes, FileError> {
+        self.read_cached(path, max, None)
+    }
+
+    /// The bytes of the file `path`, which has no key in it and is never held. `is_chain` says that
+    /// it is a certificate's chain.
+    ///
+    /// # Errors
+    /// Those of [`Files::read`].
+    pub fn read_open(&mut self, path: &Path, max: u64, is_chain: bool) -> Result<Bytes, FileError> {
+        *self.open.entry(path.to_owned()).or_default() |= is_chain;
         self.read_cached(path, max, None)
     }
 
@@ -188,15 +201,42 @@ impl Files {
             }
         }
         let is_held = self.is_held(path);
-        let seen = match self.overlay.text(path) {
-            Some(text) => PathRecord::of_text(text, max, within),
+        let overlay = Arc::clone(&self.overlay);
+        let seen = match overlay.text(path) {
+            Some(Some(text)) => self.read_text(path, text, max, within),
+            Some(None) => PathRecord::of_text(None, max, within),
             // Fails closed: a text without an order must not count.
-            None if is_held && self.overlay.is_closed() => PathRecord::of_text(None, max, within),
+            None if is_held && overlay.is_closed() => PathRecord::of_text(None, max, within),
             None => read_path(path, max, within, &self.executor, &mut self.left),
         };
         let bytes = seen.bytes.clone();
         self.files.insert(path.to_owned(), seen);
         bytes
+    }
+
+    /// The record of `text` in place of the file `path`, or of the file if that comes first.
+    fn read_text(
+        &mut self,
+        path: &Path,
+        text: &OverlayText,
+        max: u64,
+        within: Option<AllowedFolders>,
+    ) -> PathRecord {
+        // Only lists have an age, and only chains a key: no other file is worth a look.
+        let rule = self.overlay.disk_rule(path);
+        let rule = rule.filter(|rule| within.is_some() || *rule == DiskRule::Readable);
+        if let Some(rule) = rule {
+            let seen = read_path(path, max, within.clone(), &self.executor, &mut self.left);
+            // A file that cannot be read never comes first: the text is there for this case.
+            let is_first = seen.bytes.as_ref().is_ok_and(|bytes| match rule {
+                DiskRule::Equal => *bytes == text.bytes,
+                DiskRule::Readable => true,
+            });
+            if is_first {
+                return seen;
+            }
+        }
+        PathRecord::of_text(Some(text), max, within)
     }
 
     /// The names in the folder `path`, sorted. Leaves out names that are not UTF-8.
@@ -249,18 +289,23 @@ impl Files {
         self.texts.contains(path) && !self.live.contains(path)
     }
 
-    /// The texts of the pass, without live lists, and the names in its folders.
+    /// The texts of the pass and the names in its folders; live lists, and other files that are
+    /// never held and have no key in them, as spares.
     pub fn texts(&self) -> Overlay {
         let mut overlay = Overlay::default();
         overlay.close();
+        // A published generation has no file without a text; another one is not held.
+        let text = |path: &PathBuf| self.files.get(path).and_then(PathRecord::text);
         for path in self.texts.difference(&self.live) {
-            let Some(seen) = self.files.get(path) else { continue };
-            // A published generation has no such file; another one is not held.
-            let Ok(bytes) = seen.bytes.clone() else { continue };
-            let modified = seen.stamp.and_then(|stamp| stamp.modified);
-            let mode = seen.stamp.map(|stamp| stamp.mode).unwrap_or_default();
-            let real = seen.real.clone();
-            overlay.insert(path.clone(), OverlayText { bytes, modified, mode, real });
+            text(path).into_iter().for_each(|text| overlay.insert(path.clone(), text));
+        }
+        let lists = self.texts.intersection(&self.live).map(|path| (path, false));
+        let open = self.open.iter().map(|(path, is_chain)| (path, *is_chain));
+        for (path, is_chain) in lists.chain(open) {
+            // One file may hold a chain and its key.
+            let spare = text(path).filter(|text| !has_private_key(&text.bytes));
+            let spare = spare.map(|text| SpareText { text, is_chain });
+            spare.into_iter().for_each(|spare| overlay.insert_spare(path.clone(), spare));
         }
         for (path, names) in &self.folders {
             let Ok(names) = names else { continue };
@@ -287,6 +332,15 @@ impl Files {
         });
         let all: BTreeSet<_> = gone.chain(differing).map(Path::to_owned).collect();
         all.into_iter().collect()
+    }
+
+    /// Whether a file that is never held differs from its spare in `kept`, or has none.
+    pub fn spares_differ(&self, kept: &Overlay) -> bool {
+        let bytes = |overlay: &Overlay| {
+            let spares = overlay.spares().map(|(path, spare)| (path.to_owned(), &spare.text));
+            spares.map(|(path, text)| (path, text.bytes.clone())).collect::<BTreeMap<_, _>>()
+        };
+        bytes(&self.texts()) != bytes(kept)
     }
 
     /// Sets the folders that lists must be in, and outside which no text of a file is shown. A
@@ -644,6 +698,14 @@ impl PathRecord {
         PathRecord { stamp, real: text.and_then(|text| text.real.clone()), within, bytes, digest }
     }
 
+    /// The contents as a text. `None` means that the file could not be read.
+    fn text(&self) -> Option<OverlayText> {
+        let bytes = self.bytes.clone().ok()?;
+        let modified = self.stamp.and_then(|stamp| stamp.modified);
+        let mode = self.stamp.map(|stamp| stamp.mode).unwrap_or_default();
+        Some(OverlayText { bytes, modified, mode, real: self.real.clone() })
+    }
+
     /// Whether a look at `path` gives the same result now.
     fn is_current(&self, path: &Path, executor: &FsExecutor, left: &mut RemainingTime) -> bool {
         match &self.bytes {
@@ -865,10 +927,65 @@ mod tests {
         assert_eq!(held[3..], [Ok(b"2".to_vec()), Ok(b"2".to_vec())], "live list and certificate");
         assert_eq!(after.disclosure(&at("a.toml")), before.disclosure(&at("a.toml")));
         assert!(after.unchanged(), "a text does not change on the disk");
-        assert_eq!(after.texts(), before.texts());
+        assert!(after.texts().has_texts_of(&before.texts()));
+        assert!(after.spares_differ(&before.texts()) && !before.spares_differ(&before.texts()));
+        let spares = |files: &Files| {
+            let texts = files.texts();
+            let all = texts.spares().map(|(path, spare)| (path.to_owned(), spare.is_chain));
+            all.collect::<Vec<_>>()
+        };
+        assert_eq!(spares(&after), [(at("live.cidr"), false)], "no file that may hold a key");
         let mut other = Files::new().with_overlay(Arc::new(before.texts()));
         assert_eq!(other.read_toml(&at("new.toml")), Err(FileError::Missing), "never ordered");
         assert_eq!(other.list(&at("new")), Err(FileError::Missing));
+    }
+
+    #[test]
+    fn spare_replaces_a_list_unless_only_its_time_differs() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let pass = |overlay: Overlay| {
+            let mut files = Files::new().with_overlay(Arc::new(overlay));
+            files.restrict_lists(vec![folder.path().to_owned()]);
+            files.mark_live(&at("live.cidr"));
+            let read = [
+                files.read_list(&at("live.cidr")),
+                files.read_open(&at("chain.pem"), 99, true),
+                files.read_open(&at("ca.pem"), 99, false),
+                files.read_open(&at("both.pem"), 99, true),
+            ];
+            (read.map(|bytes| bytes.map(Vec::from)), files.modified(&at("live.cidr")), files)
+        };
+        let good = |text: &str| Ok(text.as_bytes().to_vec());
+        for name in ["live.cidr", "chain.pem", "ca.pem"] {
+            fs::write(at(name), "1").unwrap();
+        }
+        fs::write(at("both.pem"), "-----BEGIN PRIVATE KEY-----").unwrap();
+        let kept = pass(Overlay::default()).2.texts();
+        assert_eq!(kept.spares().count(), 3, "a key is no spare");
+
+        let later = SystemTime::now() + std::time::Duration::from_secs(5);
+        let touch = |name: &str| {
+            File::options().write(true).open(at(name)).unwrap().set_modified(later).unwrap();
+        };
+        touch("live.cidr");
+        let fresh = Timestamp::try_from(later).ok();
+        assert_eq!(pass(kept.with_spares(false)).1, fresh, "written again, and the same");
+        for name in ["live.cidr", "chain.pem", "both.pem"] {
+            fs::write(at(name), "2").unwrap();
+        }
+        fs::remove_file(at("ca.pem")).unwrap();
+        touch("live.cidr");
+        let (read, modified, _) = pass(kept.with_spares(false));
+        assert_eq!(read, [good("1"), good("1"), good("1"), good("2")]);
+        assert!(modified.is_some() && modified != fresh, "the age is that of the kept list");
+        let (read, ..) = pass(kept.with_spares(true));
+        assert_eq!(read, [good("1"), good("2"), good("1"), good("2")]);
+        fs::remove_file(at("chain.pem")).unwrap();
+        let (read, ..) = pass(kept.with_spares(true));
+        assert_eq!(read[1], good("1"), "no other chain can be read");
+        let (read, ..) = pass(kept.refreshed());
+        assert_eq!(read[..2], [good("2"), Err(FileError::Missing)], "spares are not asked for");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::control::config::overlay::{Overlay, OverlayText};
+use crate::control::config::overlay::{Overlay, OverlayText, SpareText};
 use crate::control::overrides::TestOverride;
 
 /// Most bytes of the file: eight lists of the largest size.
@@ -25,12 +25,14 @@ const SCHEMA: u64 = 1;
 /// The held texts and the overrides of a publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedState {
-    /// The absolute path of `sidegate.toml`.
+    /// The path of `sidegate.toml`; absolute in the file.
     pub config: PathBuf,
     /// The overrides in force.
     pub overrides: Arc<Vec<TestOverride>>,
-    /// The published texts. `None` means that `[reload] watch` holds none back.
+    /// The published texts. `None` means that neither `watch` nor a bound holds a save back.
     pub held: Option<Arc<Overlay>>,
+    /// Why these texts run without an order. `None` means that they are ordered.
+    pub unordered: Option<Arc<str>>,
 }
 
 /// Why a state is not kept, or a file not used.
@@ -53,6 +55,7 @@ struct Head {
     config: String,
     overrides: Vec<OverrideEntry>,
     held: Option<HeldEntry>,
+    unordered: Option<String>,
 }
 
 /// An override in the file.
@@ -68,8 +71,13 @@ struct OverrideEntry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeldEntry {
+    /// Whether a save counts only after an order.
+    ordered: bool,
     folders: Vec<FolderEntry>,
     texts: Vec<TextEntry>,
+    /// Files that are never held, without chains.
+    spares: Vec<TextEntry>,
+    chains: Vec<TextEntry>,
 }
 
 /// A folder in the file.
@@ -92,6 +100,35 @@ struct TextEntry {
 }
 
 impl PublishedState {
+    /// The state of a start that knows of no publish.
+    pub fn new(config: &Path) -> PublishedState {
+        let config = config.to_owned();
+        PublishedState { config, overrides: Arc::default(), held: None, unordered: None }
+    }
+
+    /// The same with absolute paths, as it is kept.
+    pub fn absolute(self) -> PublishedState {
+        let config = std::path::absolute(&self.config).unwrap_or_else(|_| self.config.clone());
+        self.moved(config)
+    }
+
+    /// The same with paths as an agent has them that is started with `config`. `None` means that it
+    /// is of another configuration.
+    pub fn spelled(self, config: &Path) -> Option<PublishedState> {
+        let is_own = self.config == config || real(&self.config) == real(config);
+        is_own.then(|| self.moved(config.to_owned()))
+    }
+
+    fn moved(self, config: PathBuf) -> PublishedState {
+        if self.config == config {
+            return self;
+        }
+        let folder = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
+        let (from, to) = (folder(&self.config), folder(&config));
+        let held = self.held.map(|held| Arc::new(held.moved(&from, &to)));
+        PublishedState { config, held, ..self }
+    }
+
     /// Whether a start without the file would do the same.
     pub fn is_empty(&self) -> bool {
         self.overrides.is_empty() && self.held.is_none()
@@ -103,10 +140,10 @@ impl PublishedState {
     /// A path is not UTF-8, which the file cannot have, or the texts are too large.
     pub fn encode(&self) -> Result<Vec<u8>, PublishedFault> {
         let mut head = self.head()?;
-        let texts = || self.held.iter().flat_map(|held| held.texts());
-        head.sha256 = checksum(&head, texts().map(|(_, text)| &*text.bytes));
+        let texts = || self.held.iter().flat_map(|held| contents(held));
+        head.sha256 = checksum(&head, texts());
         let mut file = line(&head);
-        texts().for_each(|(_, text)| file.extend_from_slice(&text.bytes));
+        texts().for_each(|text| file.extend_from_slice(text));
         // A start would take it for damaged.
         match file.len() as u64 > MAX_BYTES {
             true => Err(PublishedFault(format!("it would have more than {} MiB", MAX_BYTES >> 20))),
@@ -122,7 +159,8 @@ impl PublishedState {
         });
         let (config, overrides) = (utf8(&self.config)?, overrides.collect());
         let held = self.held.as_deref().map(held_entry).transpose()?;
-        Ok(Head { schema: SCHEMA, sha256: String::new(), config, overrides, held })
+        let unordered = self.unordered.as_deref().map(str::to_owned);
+        Ok(Head { schema: SCHEMA, sha256: String::new(), config, overrides, held, unordered })
     }
 
     /// Reads the contents of a file.
@@ -154,6 +192,15 @@ impl PublishedState {
     }
 }
 
+/// The path with the links of its folder resolved. A link of the file itself is not: the files
+/// beside the link count.
+fn real(config: &Path) -> PathBuf {
+    let path = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    let name = path.file_name();
+    folder.zip(name).map_or_else(|| path.clone(), |(folder, name)| folder.join(name))
+}
+
 /// The first line, its end included.
 fn line(head: &Head) -> Vec<u8> {
     // Strings, numbers and options always serialize. `decode` would refuse an empty line.
@@ -178,20 +225,38 @@ fn held_entry(held: &Overlay) -> Result<HeldEntry, PublishedFault> {
     let folders = held
         .folders()
         .map(|(path, names)| Ok(FolderEntry { path: utf8(path)?, names: names.to_vec() }));
-    let texts = held.texts().map(|(path, text)| {
-        let modified = text.modified.and_then(|time| Timestamp::try_from(time).ok());
-        Ok(TextEntry {
-            path: utf8(path)?,
-            bytes: text.bytes.len() as u64,
-            modified: modified.map(|time| time.to_string()),
-            mode: text.mode,
-            real: text.real.as_deref().map(utf8).transpose()?,
-        })
-    });
+    let texts = held.texts().map(|(path, text)| text_entry(path, text));
+    let spares = |is_chain| {
+        let some = held.spares().filter(move |(_, spare)| spare.is_chain == is_chain);
+        some.map(|(path, spare)| text_entry(path, &spare.text)).collect::<Result<_, _>>()
+    };
     Ok(HeldEntry {
+        ordered: held.is_ordered(),
         folders: folders.collect::<Result<_, _>>()?,
         texts: texts.collect::<Result<_, _>>()?,
+        spares: spares(false)?,
+        chains: spares(true)?,
     })
+}
+
+fn text_entry(path: &Path, text: &OverlayText) -> Result<TextEntry, PublishedFault> {
+    let modified = text.modified.and_then(|time| Timestamp::try_from(time).ok());
+    Ok(TextEntry {
+        path: utf8(path)?,
+        bytes: text.bytes.len() as u64,
+        modified: modified.map(|time| time.to_string()),
+        mode: text.mode,
+        real: text.real.as_deref().map(utf8).transpose()?,
+    })
+}
+
+/// The contents of the texts and spares, in the order of the index.
+fn contents(held: &Overlay) -> impl Iterator<Item = &[u8]> {
+    let spares = |is_chain| {
+        let some = held.spares().filter(move |(_, spare)| spare.is_chain == is_chain);
+        some.map(|(_, spare)| &*spare.text.bytes)
+    };
+    held.texts().map(|(_, text)| &*text.bytes).chain(spares(false)).chain(spares(true))
 }
 
 /// The state in `head`, whose texts are `bytes`. `None` means that the two do not fit.
@@ -206,7 +271,8 @@ fn state(head: &Head, bytes: Bytes) -> Option<PublishedState> {
         None if bytes.is_empty() => None,
         None => return None,
     };
-    Some(PublishedState { config: head.config.as_str().into(), overrides, held })
+    let unordered = head.unordered.as_deref().map(Arc::from);
+    Some(PublishedState { config: head.config.as_str().into(), overrides, held, unordered })
 }
 
 fn overlay(held: &HeldEntry, mut bytes: Bytes) -> Option<Overlay> {
@@ -215,21 +281,31 @@ fn overlay(held: &HeldEntry, mut bytes: Bytes) -> Option<Overlay> {
     for FolderEntry { path, names } in &held.folders {
         overlay.insert_folder(path.into(), names.as_slice().into());
     }
-    for text in &held.texts {
-        let length = usize::try_from(text.bytes).ok().filter(|length| *length <= bytes.len())?;
-        let modified = text.modified.as_ref().map(|time| time.parse::<Timestamp>());
-        let text = (
-            PathBuf::from(&text.path),
-            OverlayText {
-                bytes: bytes.split_to(length),
-                modified: modified.transpose().ok()?.map(SystemTime::from),
-                mode: text.mode,
-                real: text.real.as_ref().map(PathBuf::from),
-            },
-        );
-        overlay.insert(text.0, text.1);
+    if held.ordered {
+        overlay.set_ordered();
+    }
+    for entry in &held.texts {
+        overlay.insert(PathBuf::from(&entry.path), text_of(entry, &mut bytes)?);
+    }
+    for (entries, is_chain) in [(&held.spares, false), (&held.chains, true)] {
+        for entry in entries {
+            let text = text_of(entry, &mut bytes)?;
+            overlay.insert_spare(PathBuf::from(&entry.path), SpareText { text, is_chain });
+        }
     }
     bytes.is_empty().then_some(overlay)
+}
+
+/// The text of `entry`, whose contents are the first ones of `bytes`.
+fn text_of(entry: &TextEntry, bytes: &mut Bytes) -> Option<OverlayText> {
+    let length = usize::try_from(entry.bytes).ok().filter(|length| *length <= bytes.len())?;
+    let modified = entry.modified.as_ref().map(|time| time.parse::<Timestamp>());
+    Some(OverlayText {
+        bytes: bytes.split_to(length),
+        modified: modified.transpose().ok()?.map(SystemTime::from),
+        mode: entry.mode,
+        real: entry.real.as_ref().map(PathBuf::from),
+    })
 }
 
 #[cfg(test)]
@@ -253,15 +329,22 @@ mod tests {
             mode,
             real,
         });
-        let texts = proptest::collection::btree_map("/[a-z.]{1,6}", text, 0..4);
+        let texts = proptest::collection::btree_map("/[a-z.]{1,6}", text.clone(), 0..4);
+        let spare = (text, any::<bool>()).prop_map(|(text, is_chain)| SpareText { text, is_chain });
+        let spares = proptest::collection::btree_map("/[a-z.]{1,6}", spare, 0..3);
         let folders = proptest::collection::btree_map(
             "/[a-z]{1,4}",
             proptest::collection::vec("[a-zé]{1,4}", 0..3),
             0..2,
         );
-        let held = (texts, folders).prop_map(|(texts, folders)| {
+        let held = (texts, folders, spares, any::<bool>());
+        let held = held.prop_map(|(texts, folders, spares, is_ordered)| {
             let mut overlay = Overlay::default();
             overlay.close();
+            if is_ordered {
+                overlay.set_ordered();
+            }
+            spares.into_iter().for_each(|(path, one)| overlay.insert_spare(path.into(), one));
             texts.into_iter().for_each(|(path, text)| overlay.insert(path.into(), text));
             folders
                 .into_iter()
@@ -274,10 +357,13 @@ mod tests {
             since,
         });
         let overrides = proptest::collection::vec(one, 0..3).prop_map(Arc::new);
-        (overrides, proptest::option::of(held)).prop_map(|(overrides, held)| PublishedState {
+        let unordered = proptest::option::of("[a-z ]{1,9}");
+        let all = (overrides, proptest::option::of(held), unordered);
+        all.prop_map(|(overrides, held, unordered)| PublishedState {
             config: "/etc/sidegate/sidegate.toml".into(),
             overrides,
             held,
+            unordered: unordered.map(Arc::from),
         })
     }
 
@@ -321,7 +407,8 @@ mod tests {
     fn path_that_is_not_utf8_is_a_fault() {
         use std::os::unix::ffi::OsStringExt;
         let config = PathBuf::from(std::ffi::OsString::from_vec(b"/etc/\xff".to_vec()));
-        let state = PublishedState { config, overrides: Arc::default(), held: None };
+        let state =
+            PublishedState { config, overrides: Arc::default(), held: None, unordered: None };
         assert!(state.encode().unwrap_err().to_string().contains("is not UTF-8"));
     }
 }

@@ -52,6 +52,9 @@ pub struct HoldStatus {
     pub not_kept: ArcSwapOption<String>,
     /// What was wrong with the kept state at the start. `None` means nothing.
     pub damage: ArcSwapOption<String>,
+    /// A sentence about files that run without an order. `None` means that they are ordered, or
+    /// need no order.
+    pub unordered: ArcSwapOption<String>,
 }
 
 impl HoldStatus {
@@ -60,8 +63,9 @@ impl HoldStatus {
         let not_kept = self.not_kept.load_full().map(|why| {
             format!("the published files are not kept over a restart of sidegate: {why}")
         });
-        let damage = self.damage.load_full().map(|damage| String::clone(&damage));
-        damage.into_iter().chain(not_kept).collect()
+        let stored = |fault: &ArcSwapOption<String>| fault.load_full().map(|one| (*one).clone());
+        let start = stored(&self.damage).into_iter().chain(stored(&self.unordered));
+        start.chain(not_kept).collect()
     }
 }
 

@@ -40,6 +40,20 @@ impl Reloader {
         self.keep(Arc::clone(&self.held.texts), self.overrides()).await;
         if self.holds() {
             self.look(Trigger::Poll, bind).await;
+        } else if std::mem::take(&mut self.held.looks_again) {
+            // Reported as if the files had been saved a moment ago.
+            self.reload(Trigger::Poll, &AcceptedEffects::default(), bind).await;
+        }
+    }
+
+    /// Notes that an order has accepted the texts that run.
+    pub(super) async fn confirm(&mut self, outcome: Option<&ReloadOutcome>) {
+        use ReloadOutcome::{Published, Unchanged};
+        let is_accepted = matches!(outcome, Some(Published { .. } | Unchanged { .. }));
+        // Also an order that changes nothing: it says that what runs is meant.
+        if is_accepted && self.held.unordered.take().is_some() {
+            self.context.config_status.hold.unordered.store(None);
+            self.keep(Arc::clone(&self.held.texts), self.overrides()).await;
         }
     }
 
@@ -158,7 +172,7 @@ impl Reloader {
                 Err(more) => return errors.into_iter().chain(more).collect(),
             }
         };
-        let texts = HeldFiles::texts_of(&built.settings, files);
+        let texts = HeldFiles::texts_of(&built, files);
         self.keep(texts, Arc::new(built.overridden)).await;
         self.held.awaits_restart = self.keeper.fault().is_none();
         if self.held.awaits_restart {
@@ -301,7 +315,9 @@ impl Reloader {
     /// Keeps `texts`, if there are any, and `overrides` for the next start.
     pub(super) async fn keep(&mut self, texts: Arc<Overlay>, overrides: Arc<Vec<TestOverride>>) {
         let held = (!texts.is_empty()).then_some(texts);
-        let state = PublishedState { config: self.context.config.clone(), overrides, held };
+        let unordered = self.held.unordered.clone().filter(|_| held.is_some());
+        let config = self.context.config.clone();
+        let state = PublishedState { config, overrides, held, unordered };
         self.held.awaits_restart = false;
         let Some(write) = self.keeper.write(state) else { return };
         let executor = self.executor.clone();

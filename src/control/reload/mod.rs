@@ -212,6 +212,9 @@ impl Reloader {
             self.reload(trigger, accept, bind).await
         };
         let is_other = matches!(outcome, Some(ReloadOutcome::OtherFiles { .. }));
+        if is_order && !accept.live_only {
+            self.confirm(outcome.as_ref()).await;
+        }
         if is_order && self.holds() && !accept.live_only && !is_other {
             self.after_order(outcome.as_ref()).await;
         }
@@ -221,6 +224,15 @@ impl Reloader {
         // A disk that was full may have room again.
         if self.keeper.fault().is_some() {
             self.keep(Arc::clone(&self.held.texts), self.overrides()).await;
+        }
+        self.noting_kept(outcome)
+    }
+
+    /// The same outcome as of now: the last write came after it.
+    fn noting_kept(&self, mut outcome: Option<ReloadOutcome>) -> Option<ReloadOutcome> {
+        use ReloadOutcome::{Published, Unchanged};
+        if let Some(Published { not_kept, .. } | Unchanged { not_kept, .. }) = &mut outcome {
+            *not_kept = self.not_kept();
         }
         outcome
     }
@@ -317,7 +329,7 @@ impl Reloader {
         before: &'b Snapshot,
         settings: &'b Settings,
     ) -> RunningState<'b> {
-        let (tickets, tunnels) = (&self.tickets, &*self.context.tunnels);
+        let (tickets, tunnels) = (&self.tickets, Some(&*self.context.tunnels));
         let (config, files) = (&*self.context.config, &self.running_files);
         let overrides = Overrides::in_force(self.overrides());
         RunningState {

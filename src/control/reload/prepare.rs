@@ -27,7 +27,7 @@ const LIVE_COMMAND: &str = "sidegate reload --live";
 const MAX_NAMED_FILES: usize = 5;
 
 /// The value of `max_widened` that holds no reload.
-const NO_BOUND: ShareOrCount = ShareOrCount::Percent(100);
+pub(super) const NO_BOUND: ShareOrCount = ShareOrCount::Percent(100);
 
 /// The running state that a new generation is prepared against.
 pub(super) struct RunningState<'b> {
@@ -43,8 +43,8 @@ pub(super) struct RunningState<'b> {
     pub tickets: &'b TicketKeys,
     /// What the running generation checks of its files.
     pub guards: Arc<Guards>,
-    /// The live tunnels and exchanges.
-    pub tunnels: &'b Tunnels,
+    /// The live tunnels and exchanges. `None` means that there are none yet.
+    pub tunnels: Option<&'b Tunnels>,
     /// The tests whose failure is no error.
     pub overrides: Overrides,
     /// The command that publishes, for messages.
@@ -147,7 +147,8 @@ impl RunningState<'_> {
         let now = Timestamp::now();
         // A preview may differ from the reconcile that follows, since tunnels open and end
         // meanwhile. `max_revoked` guards against mistakes of many tunnels, not of one.
-        let weight = self.tunnels.preview_reconcile(&built.snapshot, now);
+        let weight = self.tunnels.map(|all| all.preview_reconcile(&built.snapshot, now));
+        let weight = weight.unwrap_or_default();
         let shrunk = built.guards.feeds.iter().filter_map(|(policy, feed)| {
             // A list that is new, or whose policy is new, has no size before that it could shrink
             // from.

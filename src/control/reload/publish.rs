@@ -41,10 +41,10 @@ impl Reloader {
         } = next;
         self.resolve_new(&built).await;
         // Before the swap: a process that is killed now starts with what was ordered.
-        let texts = HeldFiles::texts_of(&built.settings, &files);
+        let texts = HeldFiles::texts_of(&built, &files);
         // A live list says nothing about files that wait for a restart.
         let is_kept = self.held.awaits_restart
-            && texts == self.held.texts
+            && texts.has_texts_of(&self.held.texts)
             && built.overridden.iter().all(|one| self.overrides().contains(one));
         if !is_kept {
             self.keep(Arc::clone(&texts), Arc::new(built.overridden.clone())).await;
@@ -155,7 +155,7 @@ impl Reloader {
     }
 
     /// Why the published files are not kept. `None` means that they are, or need not be.
-    fn not_kept(&self) -> Option<String> {
+    pub(super) fn not_kept(&self) -> Option<String> {
         self.keeper.fault().map(str::to_owned)
     }
 
@@ -204,7 +204,7 @@ impl Reloader {
         let recent =
             self.published.map(|(trigger, at)| RecentPublish { trigger, age: at.elapsed() });
         let recent = recent.filter(|publish| publish.age <= MAX_RECENT_AGE);
-        ReloadOutcome::Unchanged { generation, digest, recent }
+        ReloadOutcome::Unchanged { generation, digest, recent, not_kept: self.not_kept() }
     }
 
     pub(super) fn reject(&self, trigger: Trigger, errors: Vec<Diagnostic>) -> ReloadOutcome {

@@ -75,6 +75,8 @@ pub enum ReloadOutcome {
         /// The reload that published it. `None` means that it is the first generation, or that it
         /// was published more than a minute ago.
         recent: Option<RecentPublish>,
+        /// Why the published files are not kept. `None` means that they are, or need not be.
+        not_kept: Option<String>,
     },
     /// The reload failed; the running generation was kept.
     Rejected {

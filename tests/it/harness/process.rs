@@ -18,9 +18,16 @@ use crate::harness::within;
 
 /// Builds an agent of `folder`, without TLS and on a free port, which logs JSON by default.
 pub fn new(folder: &Path) -> Builder {
+    of(folder, "sidegate.toml")
+}
+
+/// The same with another spelling of `--config`.
+pub fn of(folder: &Path, config: &str) -> Builder {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidegate"));
-    command.args(["run", "--config", "sidegate.toml"]).current_dir(folder).env("TMPDIR", folder);
+    command.args(["run", "--config", config]).current_dir(folder).env("TMPDIR", folder);
     command
+        // Not that of the host.
+        .env("STATE_DIRECTORY", folder.join("own-state"))
         .env_remove("RUNTIME_DIRECTORY")
         .env_remove("XDG_RUNTIME_DIR")
         .env_remove("SIDEGATE_CONFIG")
