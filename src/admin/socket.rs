@@ -93,7 +93,7 @@ impl AdminListener {
         let access = access(settings).map_err(at)?;
         let bind = if aside { socket_file::bind_aside } else { socket_file::bind };
         let (socket, file) = bind(&path, access, BACKLOG).map_err(at)?;
-        let (default, sockets) = (socket_path::auto_path(config), vec![socket]);
+        let (default, sockets) = (socket_path::existing_path(config), vec![socket]);
         let default = default.filter(|default| *default != path);
         let mut bound =
             AdminListener { sockets, file: Some(file), path, aside, default, link: None };

@@ -21,6 +21,13 @@ pub fn auto_path(config: &Path) -> Option<PathBuf> {
         .map(|folder| folder.join(file_name(config)))
 }
 
+/// The path of `auto` in a folder that exists; `None` means no usable one does.
+pub fn existing_path(config: &Path) -> Option<PathBuf> {
+    let folders = candidate_dirs();
+    let folder = folders.iter().find(|folder| folder.exists() && is_usable(folder))?;
+    Some(folder.join(file_name(config)))
+}
+
 /// The paths at which the agent of `config` may have its `auto` socket, the likeliest first.
 pub fn socket_paths(config: &Path) -> Vec<PathBuf> {
     let name = file_name(config);

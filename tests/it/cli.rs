@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -157,6 +158,9 @@ async fn check_with_variable(arguments: &[&str], folder: &Path, set: &str, code:
 #[tokio::test]
 async fn agent_is_found_while_its_file_is_broken_or_gone() {
     let folder = sidegate::new().clear().write();
+    // A socket of its own is linked where the folder of `auto` exists already.
+    let own = format!("sidegate-{}", rustix::process::getuid().as_raw());
+    std::fs::DirBuilder::new().mode(0o700).create(folder.path().join(own)).unwrap();
     let (file, status) = (folder.path().join("sidegate.toml"), ["status", "--config", "."]);
     let whole = std::fs::read_to_string(&file).unwrap();
     let mut agent = run(folder.path()).await;
