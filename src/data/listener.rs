@@ -200,16 +200,16 @@ fn duplicate_unix(socket: &UnixListener) -> io::Result<BoundSocket> {
 /// that there are some already.
 ///
 /// # Errors
-/// `AddrInUse` also when another process listens there with `SO_REUSEPORT`: the first bind is
+/// `AddrInUse` also when another process listens there with `SO_REUSEPORT`: the first socket is
 /// without it, so that a second instance never silently takes a share.
 pub fn socket(address: SocketAddr, ours: bool) -> io::Result<StdListener> {
-    // The probe is bound, but never listens: no client can reach it. Port 0 always finds a free
-    // port.
-    if address.port() != 0 && !ours {
-        drop(bound(address, false)?);
-    }
-    let socket = bound(address, true)?;
+    // Port 0 always finds a free port.
+    let is_shared = ours || address.port() == 0;
+    let socket = bound(address, is_shared)?;
+    // Of two processes that have bound the port at the same moment, one fails here: SO_REUSEADDR
+    // covers no socket that listens.
     socket.listen(BACKLOG)?;
+    socket.set_reuse_port(true)?;
     Ok(socket.into())
 }
 
@@ -541,5 +541,45 @@ impl AcceptBackoff {
             self.logged = Some(Instant::now());
             tracing::error!(listener, %error, "accepting is paused: descriptors or memory are exhausted");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::net::{Ipv4Addr, TcpStream};
+    use std::sync::Barrier;
+
+    #[test]
+    fn one_of_two_instances_that_start_at_once_gets_the_port() {
+        for _ in 0..50 {
+            let free = socket((Ipv4Addr::LOCALHOST, 0).into(), false).unwrap();
+            let address = free.local_addr().unwrap();
+            drop(free);
+            let together = Barrier::new(2);
+            let start = || {
+                together.wait();
+                bind(address, 2, false)
+            };
+            let both = std::thread::scope(|scope| {
+                [scope.spawn(start), scope.spawn(start)].map(|thread| thread.join().unwrap())
+            });
+            let won = both.iter().filter(|bound| bound.is_ok()).count();
+            assert!(won <= 1, "both listen on {address}");
+        }
+    }
+
+    #[test]
+    fn connections_are_shared_by_the_sockets_of_all_threads() {
+        let bound = bind((Ipv4Addr::LOCALHOST, 0).into(), 1, false).unwrap();
+        let SocketPlace::Tcp(address) = *bound[0][0].address() else { panic!("no port") };
+        drop(bound);
+        let first = socket(address, false).unwrap();
+        let second = socket(address, true).unwrap();
+        let clients: Vec<_> = (0..64).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let taken = [first, second].map(|one| std::iter::from_fn(|| one.accept().ok()).count());
+        assert_eq!(taken.iter().sum::<usize>(), clients.len());
+        assert!(taken.iter().all(|taken| *taken > 0), "{taken:?}");
     }
 }

@@ -53,12 +53,14 @@ impl Running {
     /// The next log line with this message.
     pub async fn logged(&mut self, message: &str) -> Value {
         let found = async {
+            let mut others = Vec::new();
             while let Some(line) = self.log.recv().await {
                 if line["message"] == message {
                     return line;
                 }
+                others.push(line);
             }
-            panic!("the agent ended without logging it")
+            panic!("the agent ended without logging it: {others:?}")
         };
         within(&format!("the log line {message:?}"), found).await
     }

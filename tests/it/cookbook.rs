@@ -44,9 +44,12 @@ impl Section {
         fs::create_dir_all(folder.path().join("policies/lists")).unwrap();
         certify(folder.path());
         fs::write(folder.path().join("sidegate.toml"), format!("{AROUND}{config}")).unwrap();
-        let wants_agent = ["--live", "$ sidegate reload", "$ sidegate diff"]
-            .iter()
-            .any(|command| text.contains(command));
+        let mut commands = text.lines().filter_map(|line| line.strip_prefix("$ sidegate "));
+        let wants_agent = commands.any(|command| {
+            command.contains("--live")
+                || command.starts_with("reload")
+                || command.starts_with("diff")
+        });
         Section { folder, wants_agent, agent: None }
     }
 

@@ -33,7 +33,7 @@ pub fn read(config: &Path) -> Option<PathBuf> {
     let auto = StateDir::look(&StateSetting::Auto, config).ok()?;
     let bytes = auto.read(FILE, MAX_BYTES).inspect_err(|error| {
         let file = auto.path(FILE);
-        tracing::warn!(file = %file.display(), %error, "a note of the state folder is not used");
+        tracing::warn!(place = %file.display(), %error, "a note of the state folder is not used");
     });
     let place: PublishedPlace = serde_json::from_slice(&bytes.ok()??).ok()?;
     // Agents with one `$STATE_DIRECTORY` would otherwise serve the files of each other.
