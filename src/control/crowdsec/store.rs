@@ -14,6 +14,7 @@ use crate::control::crowdsec::decision::{CrowdsecDecision, StreamUpdate};
 use crate::control::crowdsec::reason::UnappliedReason;
 use crate::control::policy_tests::AllowTest;
 use crate::policy::ban::{Ban, BanTarget, TargetBans};
+use crate::policy::network::host_length;
 use crate::policy::peers::PeerPattern;
 use crate::snapshot::Snapshot;
 
@@ -303,6 +304,8 @@ impl DecisionGate {
         let BanTarget::Network(network) = target else { return None };
         let widest = match network {
             IpNet::V4(_) => self.widest_v4,
+            // A translator's range holds all of IPv4 in its last 32 bits.
+            IpNet::V6(network) if host_length(network.addr()) == 128 => 96 + self.widest_v4,
             IpNet::V6(_) => self.widest_v6,
         };
         if network.prefix_len() < widest {
@@ -358,6 +361,18 @@ mod tests {
 
     fn targets(judged: &Judged) -> Vec<String> {
         judged.bans.iter().map(|ban| ban.target.to_string()).collect()
+    }
+
+    #[test]
+    fn translated_range_is_as_wide_as_the_ipv4_behind_it() {
+        let mut store = DecisionStore::default();
+        let ranges = ["64:ff9b::/96", "64:ff9b:1::/48", "64:ff9b::/32", "64:ff9b::a00:0/111"];
+        let narrow = ["64:ff9b::a00:0/112", "64:ff9b::a00:1", "2001:db8::/32"];
+        let all = ranges.iter().chain(&narrow).zip(1..).map(|(one, id)| (*one, "1h", id));
+        store.update(update(&all.collect::<Vec<_>>(), &[]), true);
+        let judged = store.judge(&gate());
+        assert_eq!(judged.counts[&UnappliedReason::Wide], ranges.len());
+        assert_eq!(judged.bans.len(), narrow.len());
     }
 
     #[test]
