@@ -105,6 +105,7 @@ pub fn command(arguments: &[&str], folder: &Path) -> Command {
         .args(arguments)
         .current_dir(folder)
         .env("TMPDIR", folder)
+        .env("STATE_DIRECTORY", folder.join("own-state"))
         .env_remove("SIDEGATE_CONFIG")
         .env_remove("RUNTIME_DIRECTORY")
         .env_remove("XDG_RUNTIME_DIR");

@@ -14,8 +14,10 @@ use http::StatusCode;
 use sidegate::admin::wire::{
     self, Received, ReloadAnswer, ReloadRequest, StatusAnswer, StatusRequest,
 };
+use sidegate::control::config::StateSetting;
 use sidegate::control::reload::{ReloadOutcome, Trigger};
 use sidegate::control::resolve::Lookup;
+use sidegate::control::state_dir::StateDir;
 use sidegate::control::systemd::PassedSockets;
 use sidegate::data::http::head::HeadReader;
 use sidegate::{Agent, StartError};
@@ -242,7 +244,8 @@ impl Builder {
             heads,
             lookup,
         )?;
-        Ok(Sidegate { agent, folder, tls })
+        let _kept = KeptState(folder.path().join("sidegate.toml"));
+        Ok(Sidegate { agent, _kept, folder, tls })
     }
 
     /// Writes the files without starting an agent, for tests of the commands; `sidegate.toml` is in
@@ -381,8 +384,25 @@ impl Page {
 /// A running agent; ended at once when dropped.
 pub struct Sidegate {
     agent: Agent,
+    // After the agent, which writes there to its end.
+    _kept: KeptState,
     folder: TempDir,
     tls: bool,
+}
+
+/// The state folder of `auto` for this configuration, which is outside of the test's folder.
+struct KeptState(PathBuf);
+
+impl Drop for KeptState {
+    fn drop(&mut self) {
+        // A service that runs the tests has a folder of its own.
+        if std::env::var_os("STATE_DIRECTORY").is_none()
+            && let Ok(state) = StateDir::look(&StateSetting::Auto, &self.0)
+        {
+            // Missing where nothing was kept.
+            let _ = std::fs::remove_dir_all(state.folder());
+        }
+    }
 }
 
 impl Sidegate {

@@ -80,6 +80,7 @@ impl Builder {
             .current_dir(&self.folder);
         command
             .env("TMPDIR", &self.folder)
+            .env("STATE_DIRECTORY", self.folder.join("own-state"))
             .env_remove("RUNTIME_DIRECTORY")
             .env_remove("XDG_RUNTIME_DIR");
         command.env("NOTIFY_SOCKET", self.folder.join("notify")).env_remove("WATCHDOG_PID");
