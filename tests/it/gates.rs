@@ -182,6 +182,7 @@ async fn listing(keys: &str, more: usize) -> (Sidegate, Backend) {
 async fn truncated_list_is_held_until_accepted() {
     let (sidegate, _backend) = listing("", 200).await;
     let mut before = client::new(&sidegate).open("/chat").await;
+    sidegate.expect_metric("sidegate_tunnels_open", [], 1).await;
     sidegate.put(LIST, "10.0.0.0/24\n127.0.0.2\n");
     for (shrink, revocations) in [(&[][..], false), (&["others"], false), (&[], true)] {
         let (passes, said) = reload(&sidegate, shrink, revocations).await;

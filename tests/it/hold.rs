@@ -199,6 +199,7 @@ async fn held_live_list_is_accepted_without_what_is_pending() {
     let backend = backend::echo().run().await;
     let sidegate = holding(&backend).toml("reload.max_revoked = 0").run().await;
     let tunnel = client::new(&sidegate).from("127.0.0.9").open("/chat").await;
+    sidegate.expect_metric("sidegate_tunnels_open", [], 1).await;
     sidegate.policy().deny("127.0.0.8").put();
     is_pending(&sidegate, 2, 0).await;
     let text = sidegate.write_rejected(BANNED, "127.0.0.9\n").await;

@@ -3,7 +3,7 @@
 use ::sidegate::admin::wire::{BanRequest, FilesState, OverviewAnswer, OverviewRequest, StageWord};
 
 use crate::harness::backend::{self, Backend};
-use crate::harness::client::{self, Client};
+use crate::harness::client::{self, Client, Tunnel};
 use crate::harness::sidegate::{self, Builder, Sidegate};
 
 fn new(backend: &Backend) -> Builder {
@@ -16,6 +16,16 @@ fn named(sidegate: &Sidegate, client: &str) -> Client {
     client::new(sidegate).header("X-Forwarded-For", client)
 }
 
+/// Opens a tunnel of each client, and waits until the table has them: a client gets its 101 first.
+async fn open<const N: usize>(sidegate: &Sidegate, clients: [&str; N]) -> Vec<Tunnel> {
+    let mut open = Vec::new();
+    for client in clients {
+        open.push(named(sidegate, client).open("/chat").await);
+    }
+    sidegate.expect_metric("sidegate_tunnels_open", [], N as u32).await;
+    open
+}
+
 async fn overview(sidegate: &Sidegate, short: bool) -> OverviewAnswer {
     sidegate.answer_to(&OverviewRequest { short, ..OverviewRequest::default() }).await
 }
@@ -24,11 +34,10 @@ async fn overview(sidegate: &Sidegate, short: bool) -> OverviewAnswer {
 async fn overview_counts_tunnels_clients_and_refusals() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).run().await;
-    let mut open = Vec::new();
-    for client in ["192.0.2.7", "192.0.2.7", "192.0.2.8", "2001:db8:1:2::3"] {
-        let mut tunnel = named(&sidegate, client).open("/chat").await;
+    let clients = ["192.0.2.7", "192.0.2.7", "192.0.2.8", "2001:db8:1:2::3"];
+    let mut open = open(&sidegate, clients).await;
+    for tunnel in &mut open {
         tunnel.expect_echo("hello").await;
-        open.push(tunnel);
     }
     open[2].expect_echo(&"long".repeat(500)).await;
     named(&sidegate, "203.0.113.9").attempt("/chat").await.expect_refused(403, "network");
@@ -59,11 +68,7 @@ async fn overview_counts_tunnels_clients_and_refusals() {
 async fn short_overview_names_no_client() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).run().await;
-    let _open = [
-        named(&sidegate, "192.0.2.77").open("/chat").await,
-        named(&sidegate, "192.0.2.78").open("/chat").await,
-        named(&sidegate, "2001:db8:1:2:77::78").open("/chat").await,
-    ];
+    let _open = open(&sidegate, ["192.0.2.77", "192.0.2.78", "2001:db8:1:2:77::78"]).await;
     named(&sidegate, "203.0.113.77").attempt("/chat").await.expect_refused(403, "network");
     let why = "probes by 198.51.100.77".to_owned();
     let ban = BanRequest { client: Some("198.51.100.77".into()), why, ..BanRequest::default() };
@@ -87,10 +92,7 @@ async fn short_overview_names_no_client() {
 async fn overview_names_the_clients_that_a_candidate_would_hit() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).run().await;
-    let _open = [
-        named(&sidegate, "192.0.2.7").open("/chat").await,
-        named(&sidegate, "2001:db8::1").open("/chat").await,
-    ];
+    let _open = open(&sidegate, ["192.0.2.7", "2001:db8::1"]).await;
     let candidate = "schema = 1\n[client]\nallow = ['2001:db8::/32']\n";
     sidegate.write("policies/default.shadow.toml", candidate).await;
     let found = overview(&sidegate, false).await.candidates;
@@ -112,10 +114,7 @@ async fn overview_names_the_clients_that_a_candidate_would_hit() {
 async fn overview_tables_have_as_many_rows_as_asked_for() {
     let backend = backend::echo().run().await;
     let sidegate = new(&backend).run().await;
-    let mut open = Vec::new();
-    for host in 1..=4 {
-        open.push(named(&sidegate, &format!("192.0.2.{host}")).open("/chat").await);
-    }
+    let _open = open(&sidegate, ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"]).await;
     let asked = OverviewRequest { rows: 2, ..OverviewRequest::default() };
     let answer = sidegate.answer_to(&asked).await;
     assert_eq!((answer.most_tunnels.len(), answer.client_count), (2, 4));
