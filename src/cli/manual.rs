@@ -1,12 +1,31 @@
-//! The chapters of `sidegate --help` below the verbs: exit codes, signals and files.
+//! The chapters of `sidegate --help` below the verbs: exit codes, signals, files and
+//! environment variables.
 //!
 //! docs/operations.md has the same as tables; a test compares them with this module.
 
+use crate::cli::config_arg;
 use crate::cli::exit::Exit;
 use crate::cli::run;
+use sidegate::data::http::head::HeadReader;
+
+/// The environment variables that Sidegate reads, each with its meaning.
+pub const ENVIRONMENT: [(&str, &str); 9] = [
+    (config_arg::VARIABLE, "the configuration file or its directory, if --config does not name it"),
+    ("SIDEGATE_LOG", "run, demo: the filter of the log, like info or info,sidegate::data=debug"),
+    (HeadReader::VARIABLE, "run: `hyper` lets hyper read every request head"),
+    ("NO_COLOR", "unless empty, messages, screens and the log have no colours"),
+    ("TERM", "top: the terminal; `dumb` makes it print one screen as plain text"),
+    (
+        "RUNTIME_DIRECTORY, STATE_DIRECTORY, CREDENTIALS_DIRECTORY",
+        "run: the service's directories of sockets, state and secrets, which systemd sets",
+    ),
+    ("XDG_RUNTIME_DIR, XDG_STATE_HOME", "directories of sockets and state of an ordinary user"),
+    ("LISTEN_FDS, LISTEN_FDNAMES", "run: sockets that systemd passes"),
+    ("NOTIFY_SOCKET, WATCHDOG_USEC", "run: where systemd expects reports, and how often"),
+];
 
 /// The files that Sidegate reads or creates, each with its meaning.
-const FILES: [(&str, &str); 8] = [
+pub const FILES: [(&str, &str); 8] = [
     (
         "/etc/sidegate/sidegate.toml",
         "the operator's configuration; --config or SIDEGATE_CONFIG name another file or directory",
@@ -35,8 +54,14 @@ pub fn chapters() -> String {
     let exits = Exit::ALL.map(|exit| (exit.code().to_string(), exit.meaning()));
     let signals = run::HANDLED_SIGNALS.map(|(name, meaning)| (name.to_owned(), meaning));
     let files = FILES.map(|(path, meaning)| (path.to_owned(), meaning));
-    [chapter("Exit codes", &exits), chapter("Signals of `run`", &signals), chapter("Files", &files)]
-        .join("\n")
+    let variables = ENVIRONMENT.map(|(name, meaning)| (name.to_owned(), meaning));
+    let chapters = [
+        chapter("Exit codes", &exits),
+        chapter("Signals of `run`", &signals),
+        chapter("Files", &files),
+        chapter("Environment", &variables),
+    ];
+    chapters.join("\n")
 }
 
 fn chapter(title: &str, rows: &[(String, &str)]) -> String {

@@ -14,6 +14,7 @@ mod demo;
 mod diff;
 mod drain;
 mod duration_arg;
+mod examples;
 mod exit;
 mod explain;
 mod explain_request;
@@ -24,6 +25,8 @@ mod list;
 mod live_files;
 mod log_level;
 mod manual;
+#[cfg(test)]
+mod manual_pages;
 mod output;
 mod output_files;
 mod pending_files;
@@ -43,7 +46,7 @@ mod unban;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// A WebSocket sidecar: terminates TLS, decides which clients may open a WebSocket, and relays to a
 /// local backend.
@@ -106,9 +109,16 @@ enum Command {
     Drain(drain::DrainArgs),
 }
 
+/// The command line with all of its help.
+fn command() -> clap::Command {
+    examples::add_to(Cli::command())
+}
+
 /// Parses the arguments and runs the verb; clap itself ends with 2 on wrong usage.
 pub fn main() -> ExitCode {
-    let exit = match Cli::parse().verb {
+    let cli = Cli::from_arg_matches(&command().get_matches())
+        .unwrap_or_else(|error| error.format(&mut command()).exit());
+    let exit = match cli.verb {
         Command::Run(verb) => run::run(&verb),
         Command::Demo(verb) => demo::demo(&verb),
         Command::Init(verb) => init::init(&verb),

@@ -21,7 +21,7 @@ impl FileKind {
     }
 
     /// The file's name in documents.
-    pub(super) fn title(self) -> &'static str {
+    pub fn title(self) -> &'static str {
         match self {
             FileKind::Config => "sidegate.toml",
             FileKind::Policy => "policies/NAME.toml",
@@ -29,7 +29,7 @@ impl FileKind {
     }
 
     /// The file's purpose, in a few sentences.
-    pub(super) fn doc(self) -> &'static str {
+    pub fn doc(self) -> &'static str {
         match self {
             FileKind::Config => {
                 "What the operator says: listeners, certificates, routes, backends. Paths are \

@@ -1,8 +1,8 @@
 //! Every key of `sidegate.toml` and of a policy, declared once.
 //!
 //! A declaration has the name, the values, the default and the meaning of a key. From it come the
-//! reading, the JSON Schema, the effective configuration, the comments of `init` and the reference
-//! page. To add a key, declare it in the file of its table, list it in the table's `keys`, and read
+//! reading, the JSON Schema, the effective configuration, the comments of `init`, the reference page
+//! and the manual. To add a key, declare it in the file of its table, list it in the table's `keys`, and read
 //! it with `Table::read`. `CONTRIBUTING.md` has the few steps that follow.
 //!
 //! Declares keys and describes them. Reads no file.
@@ -10,6 +10,7 @@
 pub(super) mod any_file;
 mod commented;
 mod complete;
+mod described;
 mod file;
 mod json;
 pub(super) mod key;
@@ -19,6 +20,7 @@ pub(super) mod policy;
 mod reference;
 pub(super) mod sidegate;
 
+pub use self::described::{DescribedKey, DescribedTable};
 pub use self::file::FileKind;
 pub use self::reference::reference;
 
