@@ -22,6 +22,13 @@ bench *only:
     cargo bench --locked --package sidegate-benches --bench memory
     cargo bench --locked --package sidegate-benches --bench costs -- {{ only }}
 
+# Writes every generated document anew (CONTRIBUTING.md, "Generated documents")
+docs:
+    SIDEGATE_WRITE_DOCS=1 cargo test --locked --lib admin::wire
+    SIDEGATE_WRITE_DOCS=1 cargo test --locked --lib schema_files
+    SIDEGATE_WRITE_DOCS=1 cargo test --locked --bin sidegate manual_pages
+    SIDEGATE_WRITE_DOCS=1 cargo test --locked --test it -- cases operations cookbook import reference
+
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
 
