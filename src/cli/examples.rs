@@ -75,7 +75,8 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "list",
         &[example(
-            "sidegate list from-mmdb GeoLite2-Country.mmdb --country DE --out policies/lists/de.cidr",
+            "sidegate list from-mmdb GeoLite2-Country.mmdb --country DE \
+             --out policies/lists/de.cidr",
             "Write the networks of a country to a list",
         )],
     ),
@@ -230,7 +231,7 @@ const EXAMPLES: &[(&str, &[Example])] = &[
     (
         "tunnels",
         &[
-            example("sidegate tunnels", "List what is open"),
+            example("sidegate tunnels", "List all that is open"),
             example(
                 "sidegate tunnels --route chat --sort bytes --limit 20",
                 "List the 20 tunnels of a route with the most bytes",
@@ -272,10 +273,12 @@ pub fn add_to(command: Command) -> Command {
 }
 
 fn added(mut command: Command, path: &str) -> Command {
+    // In place, since the order of the verbs is that of the help.
     for verb in command.get_subcommands_mut() {
         let path = format!("{path} {}", verb.get_name());
         *verb = added(std::mem::take(verb), path.trim_start());
     }
+    // The program itself has chapters already, which follow the examples.
     let chapters = command.get_after_help().map(|help| format!("\n{help}")).unwrap_or_default();
     command.after_help(chapter(of(path)) + &chapters)
 }

@@ -10,7 +10,7 @@ use sidegate::data::http::head::HeadReader;
 
 /// The environment variables that Sidegate reads, each with its meaning.
 pub const ENVIRONMENT: [(&str, &str); 9] = [
-    (config_arg::VARIABLE, "the configuration file or its directory, if --config does not name it"),
+    (config_arg::VARIABLE, "the configuration file or directory, if --config does not name one"),
     ("SIDEGATE_LOG", "run, demo: the filter of the log, like info or info,sidegate::data=debug"),
     (HeadReader::VARIABLE, "run: `hyper` lets hyper read every request head"),
     ("NO_COLOR", "unless empty, messages, screens and the log have no colours"),

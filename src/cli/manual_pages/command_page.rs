@@ -15,6 +15,7 @@ const FILE_PAGES: &str = "`sidegate.toml`(5), `sidegate-policy`(5)";
 
 /// The pages by their names.
 pub fn all() -> Vec<(String, String)> {
+    // `sidegate help VERB` opens no page of its own: it prints the help of the verb.
     let mut program = command().disable_help_subcommand(true);
     program.build();
     let mut pages = Vec::new();
@@ -31,6 +32,7 @@ fn add(pages: &mut Vec<(String, String)>, verb: &Command, path: &str) {
     page.add_of(&man, |man, text| man.render_description_section(text));
     page.add_of(&man, |man, text| man.render_options_section(text));
     add_verbs(&mut page, verb, path);
+    // The chapters of `--help` have sections of their own here, so `after_help` is not rendered.
     page.section("EXIT STATUS");
     for exit in Exit::ALL.iter().filter(|exit| concerns(exit.meaning(), path)) {
         page.term(&format!("`{}`", exit.code()), exit.meaning());
@@ -79,6 +81,7 @@ fn add_surroundings(page: &mut Page, path: &str, reads_config: bool) {
     let has_all = path.is_empty() || path == "run";
     if has_all || reads_config {
         page.section("FILES");
+        // Only the first file concerns every verb with `--config`; sidegate(1) has all of them.
         let known = if has_all { FILES.len() } else { 1 };
         FILES[..known].iter().for_each(|(file, what)| page.term(&format!("`{file}`"), what));
     }

@@ -61,6 +61,7 @@ impl FilePage {
             "Behind each key are its values and, in parentheses, its default. A key without a \
              default is off or has no effect if left out, unless its meaning says otherwise.",
         );
+        // The very texts of docs/reference.md: a key is described once.
         self.kind.described().iter().for_each(|table| add_table(&mut page, table));
         if !self.lists.is_empty() {
             page.section("LISTS");

@@ -1,9 +1,9 @@
 //! Every key of `sidegate.toml` and of a policy, declared once.
 //!
 //! A declaration has the name, the values, the default and the meaning of a key. From it come the
-//! reading, the JSON Schema, the effective configuration, the comments of `init`, the reference page
-//! and the manual. To add a key, declare it in the file of its table, list it in the table's `keys`, and read
-//! it with `Table::read`. `CONTRIBUTING.md` has the few steps that follow.
+//! reading, the JSON Schema, the effective configuration, the comments of `init`, the reference
+//! page and the manual. To add a key, declare it in the file of its table, list it in the table's
+//! `keys`, and read it with `Table::read`. `CONTRIBUTING.md` has the few steps that follow.
 //!
 //! Declares keys and describes them. Reads no file.
 
