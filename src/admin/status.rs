@@ -96,7 +96,8 @@ pub fn reports(diagnostics: &[Diagnostic]) -> Vec<DiagnosticReport> {
     let one = |diagnostic: &Diagnostic| DiagnosticReport {
         level: match diagnostic.level {
             DiagnosticLevel::Error => Severity::Error,
-            DiagnosticLevel::Warning => Severity::Warning,
+            // An agent makes no notes: it has the files of its own host.
+            DiagnosticLevel::Warning | DiagnosticLevel::Note => Severity::Warning,
         },
         file: diagnostic.file.to_string(),
         line: diagnostic.line as u64,

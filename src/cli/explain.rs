@@ -8,10 +8,12 @@ use crate::cli::admin_client;
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
 use crate::cli::explain_request::explain_request;
+use crate::cli::host_args::HostArgs;
 use crate::cli::output::{print, print_diagnostics, print_error, print_json};
 use sidegate::admin::ExplainQuery;
 use sidegate::admin::wire::{ExplainAnswer, ExplainRequest};
 use sidegate::control::compile;
+use sidegate::control::config::LoadOptions;
 
 /// Time for the agent's answer, which needs one look at its snapshot.
 const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,6 +23,8 @@ const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArg,
+    #[command(flatten)]
+    host: HostArgs,
     /// The id of a request that the running agent decided, as in a refusal's body, instead of a
     /// client and a URL.
     #[arg(long, value_name = "ID", conflicts_with_all = [
@@ -58,7 +62,7 @@ pub struct ExplainArgs {
     at: Option<String>,
     /// Query the running agent, which also knows how much of each limit is left, instead of reading
     /// the files.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["off_host", "root"])]
     live: bool,
     /// Print JSON instead of text.
     #[arg(long)]
@@ -82,6 +86,8 @@ pub fn explain(verb: &ExplainArgs) -> Exit {
         identity: verb.identity.clone(),
         at: verb.at.clone(),
     };
+    // First, since the client may be a user that this host lacks.
+    let options = verb.host.options();
     let inquiry = match ExplainQuery::parse(&request) {
         Ok(inquiry) => inquiry,
         Err(sentence) => {
@@ -89,7 +95,10 @@ pub fn explain(verb: &ExplainArgs) -> Exit {
             return Exit::Usage;
         }
     };
-    let answer = if verb.live { from_agent(verb, &request) } else { from_files(verb, &inquiry) };
+    let answer = match verb.live {
+        true => from_agent(verb, &request),
+        false => from_files(verb, &inquiry, options),
+    };
     let answer = match answer {
         Ok(answer) => answer,
         Err(exit) => return exit,
@@ -113,9 +122,13 @@ pub fn exit(answer: &ExplainAnswer) -> Exit {
 }
 
 /// Explains by the files. Errors are printed and returned as the exit code.
-fn from_files(verb: &ExplainArgs, inquiry: &ExplainQuery) -> Result<ExplainAnswer, Exit> {
+fn from_files(
+    verb: &ExplainArgs,
+    inquiry: &ExplainQuery,
+    options: LoadOptions<'_>,
+) -> Result<ExplainAnswer, Exit> {
     // The policies' own tests are not run: a failed one may be the very thing to explain.
-    let built = compile::compile_untested(&verb.config.config).map_err(|errors| {
+    let built = compile::compile_untested(&verb.config.config, options).map_err(|errors| {
         print_diagnostics(&errors);
         Exit::Config
     })?;

@@ -9,6 +9,7 @@ use crate::cli::admin_client;
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::duration_arg::duration;
 use crate::cli::exit::Exit;
+use crate::cli::host_args::HostArgs;
 use crate::cli::output::{is_colored, print_colored, print_diagnostics, print_error, print_json};
 use crate::cli::status::table::{Row, Tone, table_of};
 use sidegate::admin::lapsing;
@@ -24,11 +25,13 @@ const LAPSING_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct LapsingArgs {
     #[command(flatten)]
     config: ConfigArg,
+    #[command(flatten)]
+    host: HostArgs,
     /// The time to look ahead, like 12h or 30d.
     #[arg(long, value_name = "TIME", default_value = "30d", value_parser = duration)]
     within: Duration,
     /// Query the running agent instead of reading the files.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["off_host", "root"])]
     live: bool,
     /// Print JSON instead of text.
     #[arg(long)]
@@ -47,7 +50,7 @@ pub fn lapsing(verb: &LapsingArgs) -> Exit {
         })
     } else {
         // Without the policies' tests: a failing test must not hide the entries that lapse.
-        let built = compile::compile_untested(config).map_err(|errors| {
+        let built = compile::compile_untested(config, verb.host.options()).map_err(|errors| {
             print_diagnostics(&errors);
             Exit::Config
         });

@@ -18,6 +18,7 @@ mod examples;
 mod exit;
 mod explain;
 mod explain_request;
+mod host_args;
 mod import;
 mod init;
 mod lapsing;

@@ -69,15 +69,18 @@ pub fn build(
     if errors.is_empty() { Ok(built) } else { Err(errors) }
 }
 
-/// Compiles the files that `config` names, outside an agent. The policies' own tests are not run.
+/// Compiles the files that `config` names, outside an agent, with the facts in `options`. The
+/// policies' own tests are not run.
 ///
 /// # Errors
 /// Every error in the files, those tests excepted.
-pub fn compile_untested(config: &Path) -> Result<CompiledGeneration, Vec<Diagnostic>> {
+pub fn compile_untested(
+    config: &Path,
+    options: LoadOptions<'_>,
+) -> Result<CompiledGeneration, Vec<Diagnostic>> {
     let mut files = Files::for_person();
-    let loaded = config::load(&mut files, config, None)?;
-    let tickets = fresh_tickets(config)?;
-    assemble(loaded, config, &files.digest().to_string(), None, &tickets)
+    let loaded = config::load_with(&mut files, config, options)?;
+    assemble(loaded, config, &files.digest().to_string(), None, &TicketKeys::unused())
 }
 
 /// Digests that identify the files of a generation.
@@ -110,7 +113,7 @@ pub fn promoted_fingerprint(config: &Path, promoted: &str) -> Result<Fingerprint
         LoadOptions { promoted: Some(promoted), ..LoadOptions::default() },
     )?;
     let fingerprint = fingerprint(&files, config, &format!("{promoted}.shadow.toml"));
-    let tickets = fresh_tickets(config)?;
+    let tickets = TicketKeys::unused();
     build(loaded, config, &fingerprint.all, None, &tickets, &Overrides::default())?;
     Ok(fingerprint)
 }
@@ -126,7 +129,7 @@ pub fn check_overlay(
 ) -> Result<CompiledGeneration, Vec<Diagnostic>> {
     let mut files = Files::for_person().with_overlay(Arc::new(overlay));
     let loaded = config::load(&mut files, config, None)?;
-    let (digest, tickets) = (files.digest().to_string(), fresh_tickets(config)?);
+    let (digest, tickets) = (files.digest().to_string(), TicketKeys::unused());
     build(loaded, config, &digest, None, &tickets, &Overrides::default())
 }
 
@@ -391,7 +394,8 @@ fn listener(
     let client_auth = listener.client_certificates.as_ref();
     let tls = match listener.protocol {
         Protocol::Tls(rules) => {
-            let auth = client_auth.map(|client| ListenerClientAuth::new(&client.options, former));
+            let auth =
+                client_auth.map(|client| ListenerClientAuth::new(&client.options, former, tickets));
             let auth = auth.transpose().map_err(fault)?;
             let tls = ListenerTls::new(rules, Arc::clone(certificates), tickets, auth);
             Some(Arc::new(tls.map_err(|error| fault(error.to_string()))?))

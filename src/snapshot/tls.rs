@@ -33,6 +33,39 @@ impl TicketKeys {
     pub fn new() -> Result<Self, rustls::Error> {
         rustls::crypto::aws_lc_rs::Ticketer::new().map(TicketKeys)
     }
+
+    /// No keys, for a generation that only a check compiles: the first random bytes of a process
+    /// cost aws-lc some 40 ms of measuring the jitter of the CPU.
+    pub fn unused() -> TicketKeys {
+        TicketKeys(Arc::new(NoTickets))
+    }
+
+    /// Other keys of the same kind: fresh ones, or again none.
+    fn renewed(&self) -> Result<TicketKeys, rustls::Error> {
+        if self.0.enabled() { TicketKeys::new() } else { Ok(self.clone()) }
+    }
+}
+
+/// Makes no tickets, and resumes no session.
+#[derive(Debug)]
+struct NoTickets;
+
+impl ProducesTickets for NoTickets {
+    fn enabled(&self) -> bool {
+        false
+    }
+
+    fn lifetime(&self) -> u32 {
+        0
+    }
+
+    fn encrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn decrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// The crypto provider aws-lc-rs, which prefers post-quantum key exchange.
@@ -62,11 +95,16 @@ pub struct ListenerClientAuth {
 }
 
 impl ListenerClientAuth {
-    /// Builds the verifier of `options`, or keeps that of `before` if it has the same.
+    /// Builds the verifier of `options`, or keeps that of `before` if it has the same. A new one
+    /// has tickets of its own, of the kind of `tickets`.
     ///
     /// # Errors
     /// A sentence: a revocation list cannot be used, or the machine has no randomness.
-    pub fn new(options: &ClientAuthOptions, before: Option<&ListenerTls>) -> Result<Self, String> {
+    pub fn new(
+        options: &ClientAuthOptions,
+        before: Option<&ListenerTls>,
+        tickets: &TicketKeys,
+    ) -> Result<Self, String> {
         let kept = before.and_then(|before| before.client_auth.as_ref());
         // By value, since each reload reads the files anew. A kept verifier keeps its number, so
         // that no client is verified again, and its tickets, so that sessions resume.
@@ -76,7 +114,7 @@ impl ListenerClientAuth {
         let verifier = ClientAuth::new(options.clone()).map_err(|error| error.to_string())?;
         // rustls calls no verifier for a resumed session: with the former keys, a ticket would
         // resume the session of a client that this verifier refuses.
-        let tickets = TicketKeys::new().map_err(|error| error.to_string())?;
+        let tickets = tickets.renewed().map_err(|error| error.to_string())?;
         Ok(ListenerClientAuth { verifier: Arc::new(verifier), tickets })
     }
 }

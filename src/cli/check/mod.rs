@@ -10,6 +10,7 @@ use crate::cli::check::report::{Report, ReportFormat};
 use crate::cli::check::target::{CheckTarget, ConfigCache};
 use crate::cli::config_arg::ConfigArg;
 use crate::cli::exit::Exit;
+use crate::cli::host_args::HostArgs;
 use sidegate::control::config::diagnostic::Diagnostic;
 
 /// Arguments of `sidegate check`.
@@ -22,6 +23,8 @@ pub struct CheckArgs {
     // Checked if no PATH is given.
     #[command(flatten)]
     config: ConfigArg,
+    #[command(flatten)]
+    host: HostArgs,
     /// Treat warnings as errors.
     #[arg(long)]
     strict: bool,
@@ -34,7 +37,7 @@ pub struct CheckArgs {
 pub fn check(verb: &CheckArgs) -> Exit {
     let config = std::slice::from_ref(&verb.config.config);
     let paths = if verb.paths.is_empty() { config } else { &verb.paths };
-    let mut configurations = ConfigCache::default();
+    let mut configurations = ConfigCache::new(&verb.host);
     let mut report = Report::new(verb.format, verb.strict);
     for path in paths {
         report.add(path, CheckTarget::of(path).check(&mut configurations));
@@ -44,5 +47,5 @@ pub fn check(verb: &CheckArgs) -> Exit {
 
 /// All diagnostics about `path`, errors before warnings.
 pub fn found(path: &Path) -> Vec<Diagnostic> {
-    CheckTarget::of(path).check(&mut ConfigCache::default()).diagnostics
+    CheckTarget::of(path).check(&mut ConfigCache::new(&HostArgs::default())).diagnostics
 }

@@ -68,7 +68,8 @@ impl Report {
             .iter()
             .filter(|diagnostic| diagnostic.level == DiagnosticLevel::Error)
             .count();
-        let warnings = diagnostics.len() - errors;
+        let notes = diagnostics.iter().filter(|found| found.level == DiagnosticLevel::Note).count();
+        let warnings = diagnostics.len() - errors - notes;
         for diagnostic in diagnostics {
             // Two policies may share a list, and each check of a policy includes its lists.
             if self.said.insert(diagnostic.clone()) {
@@ -76,7 +77,12 @@ impl Report {
             }
         }
         // Counted with the repeated ones: each path has its own result.
-        self.conclude(path, &holds, errors, warnings, unfinished);
+        let holds = match notes {
+            0 => holds,
+            // Said in the last line too, since `fine` alone would claim more.
+            notes => [holds, format!("{} not checked", count(notes, "thing"))].join(", "),
+        };
+        self.conclude(path, holds.trim_start_matches(", "), errors, warnings, unfinished);
         self.errors += errors;
         self.warnings += warnings;
         self.unfinished |= unfinished;
@@ -94,6 +100,10 @@ impl Report {
 
     fn print(&mut self, diagnostic: Diagnostic) {
         match self.format {
+            // In one line: nothing of a note is to be mended.
+            ReportFormat::Text if diagnostic.level == DiagnosticLevel::Note => {
+                print_error(format_args!("{}: note: {}", diagnostic.place(), diagnostic.message));
+            }
             ReportFormat::Text => print_diagnostics(&[diagnostic]),
             ReportFormat::Json => self.all.push(diagnostic),
             ReportFormat::Github => print(workflow_command(&diagnostic)),
@@ -150,7 +160,10 @@ fn workflow_command(diagnostic: &Diagnostic) -> String {
     let help = remedy.as_ref().map(|remedy| format!("\nhelp: {remedy}")).unwrap_or_default();
     format!(
         "::{} file={},line={line},col={column},title=sidegate check::{}",
-        diagnostic.level_name(),
+        match diagnostic.level {
+            DiagnosticLevel::Note => "notice",
+            DiagnosticLevel::Error | DiagnosticLevel::Warning => diagnostic.level_name(),
+        },
         property(file),
         data(&format!("{message}{help}"))
     )

@@ -9,13 +9,15 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 
+use crate::cli::host_args::HostArgs;
 use crate::cli::output::count;
 use sidegate::control::compile;
-use sidegate::control::config::diagnostic::Diagnostic;
+use sidegate::control::config::diagnostic::{Diagnostic, DiagnosticLevel};
 use sidegate::control::config::source::Files;
 use sidegate::control::config::{self, LoadOptions, LoadedConfig};
 use sidegate::control::lint;
 use sidegate::control::overrides::Overrides;
+use sidegate::snapshot::tls::TicketKeys;
 
 /// Name of the folder of policies, beside `sidegate.toml`.
 const POLICY_FOLDER: &str = "policies";
@@ -79,13 +81,13 @@ impl CheckTarget {
     }
 
     /// Checks the subject; `configurations` caches what was loaded.
-    pub fn check(&self, configurations: &mut ConfigCache) -> CheckResult {
+    pub fn check(&self, configurations: &mut ConfigCache<'_>) -> CheckResult {
         match self {
             CheckTarget::Configuration(config) => {
-                let CheckedConfig { diagnostics, holds, .. } = &*configurations.get(config);
+                let checked = &*configurations.get(config);
                 CheckResult {
-                    diagnostics: diagnostics.clone(),
-                    holds: holds.clone(),
+                    diagnostics: [&*checked.diagnostics, &checked.unknown_names].concat(),
+                    holds: checked.holds.clone(),
                     unfinished: false,
                 }
             }
@@ -114,44 +116,50 @@ impl CheckResult {
 }
 
 /// The configurations loaded so far: for ten policies beside one configuration, it is loaded once.
-#[derive(Default)]
-pub struct ConfigCache(HashMap<PathBuf, Rc<CheckedConfig>>);
+pub struct ConfigCache<'h> {
+    loaded: HashMap<PathBuf, Rc<CheckedConfig>>,
+    host: &'h HostArgs,
+}
 
 /// The result of checking one configuration.
 struct CheckedConfig {
     diagnostics: Vec<Diagnostic>,
+    /// Notes on users and groups that the files name and this host lacks.
+    unknown_names: Vec<Diagnostic>,
     holds: String,
     /// Whether the files loaded, so that warnings were searched for.
     complete: bool,
 }
 
-impl ConfigCache {
+impl<'h> ConfigCache<'h> {
+    /// No configuration loaded yet; `host` holds for all.
+    pub fn new(host: &'h HostArgs) -> ConfigCache<'h> {
+        ConfigCache { loaded: HashMap::new(), host }
+    }
+
     fn get(&mut self, config: &Path) -> Rc<CheckedConfig> {
-        Rc::clone(
-            self.0
-                .entry(config.to_owned())
-                .or_insert_with(|| Rc::new(CheckedConfig::check(config))),
-        )
+        let checked = || Rc::new(CheckedConfig::check(config, self.host));
+        Rc::clone(self.loaded.entry(config.to_owned()).or_insert_with(checked))
     }
 }
 
 impl CheckedConfig {
     /// Loads the configuration, lints it, and runs the policies' tests.
-    fn check(config: &Path) -> CheckedConfig {
+    fn check(config: &Path, host: &HostArgs) -> CheckedConfig {
         let mut files = Files::for_person();
-        let options = LoadOptions { rejects_expired_crls: true, ..LoadOptions::default() };
+        let options = LoadOptions { rejects_expired_crls: true, ..host.options() };
         let loaded = match config::load_with(&mut files, config, options) {
             Ok(loaded) => loaded,
             Err(diagnostics) => {
-                return CheckedConfig { diagnostics, holds: String::new(), complete: false };
+                let (unknown_names, holds) = (host.notes(config), String::new());
+                return CheckedConfig { diagnostics, unknown_names, holds, complete: false };
             }
         };
         let holds = holds(&loaded);
         let mut warnings = loaded.warnings.clone();
         let lints = lint::lint(&mut files, config, &loaded, Timestamp::now());
-        let built = compile::fresh_tickets(config).and_then(|tickets| {
-            compile::build(loaded, config, "", None, &tickets, &Overrides::default())
-        });
+        let tickets = TicketKeys::unused();
+        let built = compile::build(loaded, config, "", None, &tickets, &Overrides::default());
         let errors = match built {
             Ok(built) => {
                 warnings = built.warnings;
@@ -159,7 +167,10 @@ impl CheckedConfig {
             }
             Err(errors) => errors,
         };
-        CheckedConfig { diagnostics: [errors, warnings, lints].concat(), holds, complete: true }
+        let mut diagnostics = [errors, warnings, lints].concat();
+        // Notes come last, in the order of their places.
+        diagnostics.sort_by_key(|found| found.level == DiagnosticLevel::Note);
+        CheckedConfig { diagnostics, unknown_names: host.notes(config), holds, complete: true }
     }
 }
 
@@ -174,7 +185,11 @@ fn holds(loaded: &LoadedConfig) -> String {
 
 /// Checks the policies beside `config`, or only the file `only` among them, and the lists that they
 /// name.
-fn policies(config: &Path, only: Option<&Path>, configurations: &mut ConfigCache) -> CheckResult {
+fn policies(
+    config: &Path,
+    only: Option<&Path>,
+    configurations: &mut ConfigCache<'_>,
+) -> CheckResult {
     let folder = config.with_file_name(POLICY_FOLDER);
     let named = only.map(|file| folder.join(file));
     if let Some(fault) = named.as_deref().and_then(config::not_a_policy) {
@@ -196,14 +211,16 @@ fn policies(config: &Path, only: Option<&Path>, configurations: &mut ConfigCache
     let looked = configurations.get(config);
     let policies = named.map_or_else(|| config::policy_files(config), |file| vec![file]);
     let mut files = Files::for_person();
+    let root = configurations.host.root();
     let mut about: BTreeSet<_> =
-        policies.iter().flat_map(|policy| config::lists_named(&mut files, policy)).collect();
+        policies.iter().flat_map(|policy| config::lists_named(&mut files, policy, root)).collect();
     about.extend(policies.iter().cloned());
     if only.is_none() {
         about.insert(folder);
     }
     let is_about = |diagnostic: &&Diagnostic| about.contains(Path::new(&*diagnostic.file));
-    let diagnostics: Vec<_> = looked.diagnostics.iter().filter(is_about).cloned().collect();
+    let findings = looked.diagnostics.iter().filter(is_about).chain(&looked.unknown_names);
+    let diagnostics: Vec<_> = findings.cloned().collect();
     // With errors of its own the subject is not fine anyway, and says so.
     let unfinished = !looked.complete && !diagnostics.iter().any(Diagnostic::is_error);
     let holds = if only.is_some() { String::new() } else { count(policies.len(), "policy file") };

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use super::document::TomlValue;
 use super::encoding;
 use super::load_context::{LoadContext, about};
+use super::off_host::{self, StandInKey};
 use super::source::{MAX_CRL_BYTES, MAX_PEM_BYTES};
 use super::source_text::{Finding, error, warning};
 use crate::policy::route::HostPattern;
@@ -121,7 +122,7 @@ fn pair(
         read.map_err(|finding| chain.report(finding)).ok()
     });
     // One file may hold both. It is then read, and reported, once.
-    let in_key = if key_name == chain_name {
+    let in_key = if key_name == chain_name || load.is_off_host {
         None
     } else {
         key_name.and_then(|name| {
@@ -134,6 +135,9 @@ fn pair(
     let first =
         |pem| LeafCertificate::first(pem, chain_name).map_err(|finding| chain.report(finding)).ok();
     let leaf = in_chain.as_ref().and_then(first);
+    if load.is_off_host {
+        return without_key(in_chain.as_ref()?, leaf?, chain, key, load.now);
+    }
     let private =
         in_key.and_then(|pem| pem.key(key_name).map_err(|finding| key.report(finding)).ok());
     if private.is_some() && is_open_to_others(load, key_name) {
@@ -163,6 +167,32 @@ fn pair(
     let certificate =
         Certificate { label, key_file, names, not_after: leaf.not_after, key: Arc::new(certified) };
     Some((certificate, leaf))
+}
+
+/// The certificate in `pem` with a stand-in for its private key, which is not read.
+fn without_key(
+    pem: &PemSections,
+    leaf: LeafCertificate,
+    chain: TomlValue<'_>,
+    key: TomlValue<'_>,
+    now: Timestamp,
+) -> Option<(Certificate, LeafCertificate)> {
+    let (chain_name, key_name) = (chain.string()?, key.string()?);
+    off_host::leave_key_out(key);
+    let stand_in = StandInKey::of(&leaf.public_key).filter(|_| !leaf.is_short());
+    let unusable = || Error::General("its type is unknown".into());
+    let certified = stand_in.ok_or_else(unusable).and_then(|stand_in| {
+        let certified = CertifiedKey::new(pem.certificates.clone(), stand_in);
+        leaf.matches(&certified).map(|()| certified)
+    });
+    let report = |fault| key.report(unusable_key(fault, chain_name, key_name, &leaf));
+    let certified = certified.map_err(report).ok()?;
+    if let Some(finding) = leaf.out_of_date(now) {
+        chain.report(finding);
+    }
+    let (label, key_file, names) = (chain_name.into(), key_name.into(), leaf.names.clone());
+    let (not_after, key) = (leaf.not_after, Arc::new(certified));
+    Some((Certificate { label, key_file, names, not_after, key }, leaf))
 }
 
 /// Says why TLS cannot use a key with its certificate.
@@ -218,7 +248,8 @@ struct PemSections {
 impl PemSections {
     fn read(load: &mut LoadContext<'_>, name: &str) -> Result<PemSections, Finding> {
         let path = load.path(name)?;
-        let bytes = load.files.read(&path, MAX_PEM_BYTES).map_err(|fault| about(name, &fault))?;
+        let bytes = load.files.read(&path, MAX_PEM_BYTES);
+        let bytes = bytes.map_err(|fault| off_host::about_absent(load, name, &fault))?;
         PemSections::parse(&bytes, name)
     }
 
@@ -230,7 +261,8 @@ impl PemSections {
     ) -> Result<PemSections, Finding> {
         let path = load.path(name)?;
         let bytes = load.files.read_open(&path, MAX_PEM_BYTES, is_chain);
-        PemSections::parse(&bytes.map_err(|fault| about(name, &fault))?, name)
+        let bytes = bytes.map_err(|fault| off_host::about_absent(load, name, &fault))?;
+        PemSections::parse(&bytes, name)
     }
 
     fn parse(bytes: &[u8], name: &str) -> Result<PemSections, Finding> {

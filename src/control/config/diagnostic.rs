@@ -18,19 +18,21 @@ use super::disclosure::{Disclosure, MessageText};
 /// Most bytes of a line that is shown. Of a longer one only the position is given.
 const MAX_LINE_BYTES: usize = 4096;
 
-/// Severity. Errors sort before warnings.
+/// Severity. Errors sort before warnings, and those before notes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DiagnosticLevel {
     /// The configuration cannot be used.
     Error,
     /// The configuration can be used, but an operator should look at it.
     Warning,
+    /// Something was not checked, as `--off-host` asks for.
+    Note,
 }
 
 /// One error or warning about a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
-    /// Severity: error or warning.
+    /// Severity: error, warning or note.
     pub level: DiagnosticLevel,
     /// The file, as a path that can be opened from where the configuration was loaded.
     pub file: Arc<str>,
@@ -168,11 +170,12 @@ impl Diagnostic {
         self
     }
 
-    /// The level in a word: "error" or "warning".
+    /// The level in a word: "error", "warning" or "note".
     pub fn level_name(&self) -> &'static str {
         match self.level {
             DiagnosticLevel::Error => "error",
             DiagnosticLevel::Warning => "warning",
+            DiagnosticLevel::Note => "note",
         }
     }
 
@@ -198,6 +201,7 @@ impl Diagnostic {
         let level = match self.level {
             DiagnosticLevel::Error => Label::ERROR,
             DiagnosticLevel::Warning => Label::WARNING,
+            DiagnosticLevel::Note => Label::NOTE,
         };
         let mut group = Group::with_title(level.primary_title(&self.message));
         group = show(

@@ -29,6 +29,10 @@ pub struct LoadOptions<'p> {
     pub known: Option<&'p ListFileCache>,
     /// Whether an expired revocation list may be an error, as for `sidegate check`.
     pub rejects_expired_crls: bool,
+    /// Whether the host is not the one that serves (see [`off_host`](super::off_host)).
+    pub off_host: bool,
+    /// The folder that absolute paths in the files are below. `None` means `/`.
+    pub root: Option<&'p Path>,
 }
 
 /// State of one pass over the files.
@@ -52,6 +56,10 @@ pub(super) struct LoadContext<'f> {
     pub torn: bool,
     /// Whether an expired revocation list may be an error.
     pub rejects_expired_crls: bool,
+    /// Whether keys are not read, and other files of the serving host may be absent.
+    pub is_off_host: bool,
+    /// The folder that absolute paths are below. `None` means `/`.
+    pub root: Option<&'f Path>,
     /// The Unix sockets that `sidegate.toml` names.
     pub sockets: SocketPaths,
     /// The lists in files, and whether they are live.
@@ -90,6 +98,8 @@ impl<'f> LoadContext<'f> {
             found: Vec::new(),
             torn: false,
             rejects_expired_crls: false,
+            is_off_host: false,
+            root: None,
             sockets: SocketPaths::default(),
             list_marks: ListMarks::default(),
         }
@@ -100,7 +110,7 @@ impl<'f> LoadContext<'f> {
         if text.is_empty() {
             return Err(error("an empty path"));
         }
-        Ok(self.folder.join(text))
+        Ok(rooted(self.root, self.folder, Path::new(text)))
     }
 }
 
@@ -127,6 +137,14 @@ impl LoadedConfig {
     pub fn feeds(&self) -> impl Iterator<Item = (&Arc<str>, &ListFeed)> {
         let pages = self.policies.iter().chain(&self.baseline);
         pages.flat_map(|page| page.feeds.iter().map(|feed| (&page.name, feed)))
+    }
+}
+
+/// The path that `path` in a file of `folder` refers to, if absolute paths are below `root`.
+pub(super) fn rooted(root: Option<&Path>, folder: &Path, path: &Path) -> PathBuf {
+    match (root, path.strip_prefix("/")) {
+        (Some(root), Ok(below)) => root.join(below),
+        _ => folder.join(path),
     }
 }
 

@@ -22,6 +22,7 @@ pub mod keys;
 mod list;
 mod load_context;
 mod name;
+pub mod off_host;
 pub mod overlay;
 mod policy;
 mod policy_settings;
@@ -50,7 +51,7 @@ use self::document::{Document, did_you_mean, typography};
 use self::keys::sidegate::admin;
 use self::list::ListFileBytes;
 pub use self::list::ListFileCache;
-use self::load_context::{LoadContext, about};
+use self::load_context::{LoadContext, about, rooted};
 pub use self::load_context::{LoadOptions, LoadedConfig};
 pub use self::policy::policy_source::POLICY_FOLDER as POLICIES;
 use self::policy::policy_source::{self, PolicyNames, PolicySource};
@@ -128,7 +129,7 @@ fn load_with_time(
     options: LoadOptions<'_>,
     now: Timestamp,
 ) -> Result<LoadedConfig, Vec<Diagnostic>> {
-    let LoadOptions { passed, promoted, known, rejects_expired_crls } = options;
+    let LoadOptions { passed, promoted, known, rejects_expired_crls, off_host, root } = options;
     files.set_config(config);
     let folder = config.parent().unwrap_or(Path::new(""));
     let is_under_apply =
@@ -138,7 +139,8 @@ fn load_with_time(
     let nothing = ListFileCache::default();
     let known = known.unwrap_or(&nothing);
     let context = LoadContext::new(files, folder, known, now);
-    let mut load = LoadContext { passed, rejects_expired_crls, ..context };
+    let is_off_host = off_host;
+    let mut load = LoadContext { passed, rejects_expired_crls, is_off_host, root, ..context };
     let (names, misnamed) = policy_source::names(&mut load);
     if let Some(name) = promoted
         && !names.candidates.contains(name)
@@ -149,7 +151,8 @@ fn load_with_time(
 
     let document = Document::parse(file, &bytes, load.files.disclosure(config));
     let settings = file::read(&mut load, &document, &names.policies);
-    let lists_from = settings.lists_from.iter().map(|named| folder.join(&**named));
+    let lists_from =
+        settings.lists_from.iter().map(|named| rooted(root, folder, Path::new(&**named)));
     load.torn = document.has_syntax_errors();
     // Before any policy is read: its lists must be in these folders.
     load.files.restrict_lists(

@@ -71,6 +71,11 @@ pub fn warning(message: impl Into<MessageText>) -> Finding {
     Finding { level: DiagnosticLevel::Warning, ..error(message) }
 }
 
+/// A note on a text: nothing to mend, but something that was not checked.
+pub fn note(message: impl Into<MessageText>) -> Finding {
+    Finding { level: DiagnosticLevel::Note, ..error(message) }
+}
+
 impl Finding {
     /// Adds a remedy, or replaces it.
     pub fn with_remedy(self, remedy: impl Into<MessageText>) -> Finding {
@@ -162,6 +167,10 @@ impl<'t> SourceText<'t> {
         let tally = match finding.level {
             DiagnosticLevel::Error => &mut found.errors,
             DiagnosticLevel::Warning => &mut found.warnings,
+            // Bounded by the keys of the file that name files.
+            DiagnosticLevel::Note => {
+                return found.diagnostics.push(finding.into_diagnostic(place));
+            }
         };
         tally.count += 1;
         if tally.count > self.max_findings {

@@ -5,20 +5,25 @@
 
 use nix::unistd::{Group, User};
 
+use super::off_host;
 use crate::policy::unix::IdKind;
 
 /// The id of a name. `None` means that there is none such, or that it can't be looked up.
 pub fn resolve(kind: IdKind, name: &str) -> Option<u32> {
     // A failed look-up counts as no such name: a rule never rests on a guess.
-    match kind {
-        IdKind::User => Some(User::from_name(name).ok()??.uid.as_raw()),
-        IdKind::Group => Some(Group::from_name(name).ok()??.gid.as_raw()),
-    }
+    let known = match kind {
+        IdKind::User => User::from_name(name).ok().flatten().map(|user| user.uid.as_raw()),
+        IdKind::Group => Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw()),
+    };
+    known.or_else(|| off_host::stand_in_id(kind, name))
 }
 
 /// The id of a group, by its name or by its number, which need not exist.
 pub fn group_id(group: &str) -> Option<u32> {
-    resolve(IdKind::Group, group).or_else(|| group.parse().ok())
+    // Numbers last: a group may have digits for a name.
+    let known = Group::from_name(group).ok().flatten().map(|group| group.gid.as_raw());
+    let known = known.or_else(|| group.parse().ok());
+    known.or_else(|| off_host::stand_in_id(IdKind::Group, group))
 }
 
 #[cfg(test)]

@@ -81,6 +81,8 @@ impl Reloader {
                 promoted,
                 known: Some(&known),
                 rejects_expired_crls: false,
+                off_host: false,
+                root: None,
             };
             let (files, loaded) = config::load_settled(files, &config, options);
             FilePass { files, loaded }

@@ -15,8 +15,9 @@ use crate::control::config::keys::sidegate::backend_tls as keys;
 use crate::control::config::keys::sidegate::route::BACKEND_TLS;
 use crate::control::config::load_context::LoadContext;
 use crate::control::config::name::UniqueKeys;
+use crate::control::config::off_host;
 use crate::control::config::settings::BackendTlsSettings;
-use crate::control::config::source_text::{Finding, error, warning};
+use crate::control::config::source_text::{Finding, error, note, warning};
 use crate::snapshot::backend_name::BackendName;
 use crate::snapshot::route::BackendAddress;
 
@@ -171,7 +172,9 @@ pub fn tls(
             "backend_tls: no backend of this route is https://, so it does nothing",
         ));
     }
+    let is_left_out = chain.is_some_and(|chain| off_host::is_left_out(context.load, chain));
     let identity = match (chain, key) {
+        (Some(_), Some(_)) if is_left_out => None,
         (Some(chain), Some(key)) => {
             Some(certificate::read_client(context.load, chain, key).map(Arc::new))
         }
@@ -184,6 +187,9 @@ pub fn tls(
         _ => None,
     };
     let roots = match ca {
+        Some(ca) if off_host::is_left_out(context.load, ca) => {
+            Some(Arc::new(RootCertStore::empty()))
+        }
         Some(ca) => certificate::authorities(context.load, ca).map(Arc::new),
         None if used == Some(true) => system(&table, context),
         None => Some(Arc::new(RootCertStore::empty())),
@@ -212,7 +218,9 @@ fn system(table: &TomlTable<'_>, context: &mut RouteContext<'_, '_>) -> Option<A
         let certificates =
             context.load.files.call(|| rustls_native_certs::load_native_certs().certs);
         roots.add_parsable_certificates(certificates.unwrap_or_default());
-        if roots.is_empty() {
+        if roots.is_empty() && context.load.is_off_host {
+            table.report(note("this system trusts no authority: not checked with --off-host"));
+        } else if roots.is_empty() {
             let finding =
                 error("this system trusts no authority that could vouch for an https:// backend");
             table.report(finding.with_remedy(

@@ -6,6 +6,7 @@ use crate::control::config::certificate;
 use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::sidegate::{self as keys, certificate as pair};
 use crate::control::config::load_context::LoadContext;
+use crate::control::config::off_host;
 use crate::control::config::source_text::{Finding, error};
 use crate::snapshot::certificate::{Certificate, Certificates, NeverServed};
 
@@ -19,7 +20,7 @@ pub fn all(
     // A misspelt header counts, so that no listener is said to lack a certificate as well.
     let certified = !pairs.is_empty() || root.misspells("certificate");
     // Collected twice: a pair behind a faulty one is read, and reported, too.
-    let read: Vec<_> = pairs.into_iter().map(|table| read(load, table)).collect();
+    let read: Vec<_> = pairs.into_iter().filter_map(|table| read(load, table)).collect();
     let Some((chains, all)) = read.into_iter().collect::<Option<(Vec<_>, Vec<_>)>>() else {
         return (None, certified);
     };
@@ -30,18 +31,25 @@ pub fn all(
     (Some(all.iter().cloned().collect()), certified)
 }
 
+/// Reads one table. The outer `None` means that its chain is left out, and the inner one that an
+/// error was reported.
 fn read<'d>(
     load: &mut LoadContext<'_>,
     mut table: TomlTable<'d>,
-) -> Option<(TomlValue<'d>, Arc<Certificate>)> {
+) -> Option<Option<(TomlValue<'d>, Arc<Certificate>)>> {
     let chain = table.require(&pair::CHAIN, "chain = \"certs/ws.example.com.pem\"");
     let key = table.require(
         &pair::KEY,
         "key = \"certs/ws.example.com.key\"; it may be the same file as the chain",
     );
     table.finish();
-    let chain = chain?;
-    Some((chain, Arc::new(certificate::read(load, chain, key?)?)))
+    if chain.is_some_and(|chain| off_host::is_left_out(load, chain)) {
+        return None;
+    }
+    let certificate = chain
+        .zip(key)
+        .and_then(|(chain, key)| Some((chain, Arc::new(certificate::read(load, chain, key)?))));
+    Some(certificate)
 }
 
 /// Says why the certificate `index` is never served, and what to do.

@@ -9,6 +9,7 @@ use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::sidegate::client_certificates as keys;
 use crate::control::config::keys::sidegate::listener::CLIENT_CERTIFICATES;
 use crate::control::config::load_context::LoadContext;
+use crate::control::config::off_host;
 use crate::control::config::source_text::error;
 use crate::snapshot::client_auth::{ClientAuth, ClientAuthOptions};
 use crate::snapshot::listener::{ClientCertificates, Protocol};
@@ -32,9 +33,19 @@ pub fn read(
     let expired = keys.read_or_default(&keys::ON_EXPIRED);
     let serials = keys.get(&keys::REVOKED_SERIALS);
     keys.finish();
-    let roots = ca.and_then(|ca| client_auth::authorities(load, ca))?;
+    let ca_value = ca?;
+    let is_left_out = off_host::is_left_out(load, ca_value);
+    let roots = match is_left_out {
+        // Without its authorities, nothing that they have signed can be checked.
+        true => off_host::stand_in_authorities().map_err(|fault| value.report(error(fault))).ok(),
+        false => client_auth::authorities(load, ca_value),
+    }?;
     let crl_files = crl.and_then(|crl| crl.items()).unwrap_or_default();
-    let crls = client_auth::revocation_lists(load, &crl_files, &roots, expired);
+    let present = crl_files.iter().copied();
+    let present: Vec<_> =
+        present.filter(|file| !off_host::is_left_out(load, *file) && !is_left_out).collect();
+    let crls = client_auth::revocation_lists(load, &present, &roots, expired);
+    let serials = serials.filter(|file| !off_host::is_left_out(load, *file) && !is_left_out);
     let revoked = match serials {
         None => Some(Arc::default()),
         Some(serials) => {

@@ -20,7 +20,8 @@ use crate::control::config::crowdsec_settings::{
 use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::sidegate::crowdsec as keys;
 use crate::control::config::load_context::{LoadContext, about};
-use crate::control::config::source_text::{Finding, error, warning};
+use crate::control::config::off_host;
+use crate::control::config::source_text::{Finding, error, note, warning};
 use crate::snapshot::tls::{BackendTls, BackendTlsOptions};
 
 /// Most bytes of a file with a key.
@@ -142,6 +143,7 @@ fn address(
         return Some(LapiAddress::Tcp { host, port: url.port, tls: None });
     }
     let roots = match ca {
+        Some(ca) if off_host::is_left_out(load, ca) => RootCertStore::empty(),
         Some(ca) => authorities(load, ca)?,
         None => system(load, table)?,
     };
@@ -161,7 +163,9 @@ fn system(load: &mut LoadContext<'_>, table: &TomlTable<'_>) -> Option<RootCertS
     let mut roots = RootCertStore::empty();
     let certificates = load.files.call(|| rustls_native_certs::load_native_certs().certs);
     roots.add_parsable_certificates(certificates.unwrap_or_default());
-    if roots.is_empty() {
+    if roots.is_empty() && load.is_off_host {
+        table.report(note("this system trusts no authority: not checked with --off-host"));
+    } else if roots.is_empty() {
         let finding = error("this system trusts no authority that could vouch for the Local API");
         table.report(finding.with_remedy("ca = \"certs/lapi-ca.pem\", or install ca-certificates"));
         return None;
@@ -182,6 +186,10 @@ fn read_key(load: &mut LoadContext<'_>, value: TomlValue<'_>) -> Option<(ApiKey,
         }
         (None, Some(file)) => {
             let name = file.string()?;
+            if load.is_off_host {
+                off_host::leave_key_out(file);
+                return Some((ApiKey::default(), KeySource::File(name.into())));
+            }
             let key = load.path(name).and_then(|path| key_in(load, &path, name));
             if key.is_ok() && is_open_to_others(load, name) {
                 let finding = warning("others can read the key");

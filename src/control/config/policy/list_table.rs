@@ -9,7 +9,7 @@ use crate::control::config::document::{Document, TomlTable, TomlValue, nearest};
 use crate::control::config::identifier::is_name;
 use crate::control::config::keys::policy::lists as keys;
 use crate::control::config::list::{self, ListFileBytes};
-use crate::control::config::load_context::{LoadContext, about};
+use crate::control::config::load_context::{LoadContext, about, rooted};
 use crate::control::config::name::name;
 use crate::control::config::policy::policy_source::POLICY_FOLDER;
 use crate::control::config::policy_settings::ListFeed;
@@ -269,7 +269,7 @@ impl ListTable {
             if text.is_empty() { Err(error("an empty path")) } else { Ok(text) }
         })?;
         let shown = PathBuf::from(POLICY_FOLDER).join(text);
-        let path = load.folder.join(&shown);
+        let path = rooted(load.root, load.folder, &shown);
         let shown: Arc<str> = shown.display().to_string().into();
         report_marks(&value, &shown, load.list_marks.add(&path, is_live, value.place()));
         if is_live {

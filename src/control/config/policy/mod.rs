@@ -19,7 +19,7 @@ use super::document::{Document, TomlTable, TomlValue};
 use super::file::value;
 use super::identifier::is_name;
 use super::keys::policy as keys;
-use super::load_context::{LoadContext, about};
+use super::load_context::{LoadContext, about, rooted};
 use super::policy_settings::PolicySettings;
 use super::source::{FileError, Files, MAX_TOML_BYTES};
 use super::source_text::{error, warning};
@@ -55,14 +55,15 @@ pub fn not_a_policy(path: &Path) -> Option<Diagnostic> {
 }
 
 /// Paths of the list files in the policy at `path`, as far as it can be read, as
-/// [`load`](super::load) shows them.
-pub fn lists_named(files: &mut Files, path: &Path) -> Vec<PathBuf> {
+/// [`load`](super::load) shows them. Absolute paths are below `root`.
+pub fn lists_named(files: &mut Files, path: &Path, root: Option<&Path>) -> Vec<PathBuf> {
     let Ok(bytes) = files.read(path, MAX_TOML_BYTES) else { return Vec::new() };
     let document = Document::parse(Arc::default(), &bytes, Disclosure::Nothing);
     let folder = path.parent().unwrap_or(Path::new(""));
     let lists = document.root().table(&keys::LISTS).all();
     let file = |value: TomlValue<'_>| {
-        Some(folder.join(value.table(String::new())?.get(&keys::lists::FILE)?.as_str()?))
+        let file = value.table(String::new())?.get(&keys::lists::FILE)?.as_str()?;
+        Some(rooted(root, folder, Path::new(file)))
     };
     lists
         .into_iter()
