@@ -297,13 +297,17 @@ _sidegate() {
             return 0
             ;;
         sidegate__subcmd__check)
-            opts="-h --config --strict --format --help"
+            opts="-h --config --off-host --root --strict --format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -431,13 +435,17 @@ _sidegate() {
             return 0
             ;;
         sidegate__subcmd__explain)
-            opts="-h --config --request --client --peer --forwarded-for --listener --url --origin --subprotocol --identity --at --live --json --help"
+            opts="-h --config --off-host --root --request --client --peer --forwarded-for --listener --url --origin --subprotocol --identity --at --live --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -979,13 +987,17 @@ _sidegate() {
             return 0
             ;;
         sidegate__subcmd__lapsing)
-            opts="-h --config --within --live --json --help"
+            opts="-h --config --off-host --root --within --live --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --root)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

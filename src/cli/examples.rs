@@ -102,6 +102,10 @@ const EXAMPLES: &[(&str, &[Example])] = &[
                 "sidegate check policies/chat.toml policies/lists/office.cidr",
                 "Check a policy and a list",
             ),
+            example(
+                "sidegate check --off-host --strict --format github sidegate",
+                "Check a directory of a repository in CI, where private keys are absent",
+            ),
         ],
     ),
     (

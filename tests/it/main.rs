@@ -52,6 +52,7 @@ mod log;
 mod metrics;
 mod mishap;
 mod names;
+mod off_host;
 mod operations;
 mod origins;
 mod overrides;

@@ -58,6 +58,8 @@ pub(super) struct LoadContext<'f> {
     pub rejects_expired_crls: bool,
     /// Whether keys are not read, and other files of the serving host may be absent.
     pub is_off_host: bool,
+    /// Whether a chain was left out, so that the names of all certificates are not known.
+    pub lacks_chain: bool,
     /// The folder that absolute paths are below. `None` means `/`.
     pub root: Option<&'f Path>,
     /// The Unix sockets that `sidegate.toml` names.
@@ -99,6 +101,7 @@ impl<'f> LoadContext<'f> {
             torn: false,
             rejects_expired_crls: false,
             is_off_host: false,
+            lacks_chain: false,
             root: None,
             sockets: SocketPaths::default(),
             list_marks: ListMarks::default(),

@@ -44,6 +44,7 @@ fn read<'d>(
     );
     table.finish();
     if chain.is_some_and(|chain| off_host::is_left_out(load, chain)) {
+        load.lacks_chain = true;
         return None;
     }
     let certificate = chain

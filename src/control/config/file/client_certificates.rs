@@ -37,9 +37,9 @@ pub fn read(
     let is_left_out = off_host::is_left_out(load, ca_value);
     let roots = match is_left_out {
         // Without its authorities, nothing that they have signed can be checked.
-        true => off_host::stand_in_authorities().map_err(|fault| value.report(error(fault))).ok(),
-        false => client_auth::authorities(load, ca_value),
-    }?;
+        true => off_host::stand_in_authorities(),
+        false => client_auth::authorities(load, ca_value)?,
+    };
     let crl_files = crl.and_then(|crl| crl.items()).unwrap_or_default();
     let present = crl_files.iter().copied();
     let present: Vec<_> =

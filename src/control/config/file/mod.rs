@@ -66,7 +66,9 @@ pub fn read(
     let tables = root.tables(&keys::LISTENER);
     let (listeners, at_listeners) =
         listener::all(tables, listener_timeouts, &taken, certified, &mut systemd_refs, load);
-    let covering = covering(&listeners, certificates.as_deref());
+    // A chain that was left out may cover any host.
+    let known = certificates.as_deref().filter(|_| !load.lacks_chain);
+    let covering = covering(&listeners, known);
     let table = root.table(&keys::DEFAULTS);
     let defaults = common::defaults(table, route_timeouts, policies, root.misspells("defaults"));
     let mut context = RouteContext {
