@@ -89,7 +89,7 @@ complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l root -d 'Loo
 complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l format -d 'The format of the output' -r -f -a "text\t'Text, on standard error'
 json\t'One JSON array, on standard output'
 github\t'GitHub workflow commands, on standard output: they annotate the lines of a pull request'"
-complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l off-host -d 'Check on another host than the one that serves, as in CI: private keys are not read, and certificates, users and groups that this host lacks are named and not checked'
+complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l off-host -d 'Check away from the serving host, as in CI: private keys are not read, and certificates, users and groups that this host lacks are named and not checked'
 complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l strict -d 'Treat warnings as errors'
 complete -c sidegate -n "__fish_sidegate_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l config -d 'The configuration file, or the directory of its sidegate.toml; by default SIDEGATE_CONFIG, else /etc/sidegate/sidegate.toml' -r -F
@@ -104,7 +104,7 @@ complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l origin -d 
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l subprotocol -d 'The subprotocol that the client offers; none by default' -r
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l identity -d 'A name of the client\'s certificate, like spiffe://example.com/ws/edge or dns:client.example.com; no certificate by default' -r
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l at -d 'The time of the request: a date, or a time like 2027-01-01T18:00:00Z; now by default' -r
-complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l off-host -d 'Check on another host than the one that serves, as in CI: private keys are not read, and certificates, users and groups that this host lacks are named and not checked'
+complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l off-host -d 'Check away from the serving host, as in CI: private keys are not read, and certificates, users and groups that this host lacks are named and not checked'
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l live -d 'Query the running agent, which also knows how much of each limit is left, instead of reading the files'
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l json -d 'Print JSON instead of text'
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -s h -l help -d 'Print help'
@@ -209,7 +209,7 @@ complete -c sidegate -n "__fish_sidegate_using_subcommand close" -s h -l help -d
 complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l config -d 'The configuration file, or the directory of its sidegate.toml; by default SIDEGATE_CONFIG, else /etc/sidegate/sidegate.toml' -r -F
 complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l root -d 'Look for absolute paths in the files below this directory, like a checkout with etc/ in it' -r -F
 complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l within -d 'The time to look ahead, like 12h or 30d' -r
-complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l off-host -d 'Check on another host than the one that serves, as in CI: private keys are not read, and certificates, users and groups that this host lacks are named and not checked'
+complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l off-host -d 'Check away from the serving host, as in CI: private keys are not read, and certificates, users and groups that this host lacks are named and not checked'
 complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l live -d 'Query the running agent instead of reading the files'
 complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l json -d 'Print JSON instead of text'
 complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -s h -l help -d 'Print help'

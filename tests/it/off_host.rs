@@ -1,4 +1,4 @@
-//! `check`, `explain` and `lapsing` on another host than the one that serves: `--off-host` and
+//! `check`, `explain` and `lapsing` away from the serving host: `--off-host` and
 //! `--root`.
 
 use std::fs;
@@ -85,10 +85,8 @@ async fn users_of_the_serving_host_are_distinct_off_host() {
     let policy = folder.path().join("policies/main.toml");
     replace(&policy, "[\"office\"]", "['office', 'unix:uid=app-of-prod']");
     let test = |user: &str, expect: &str| {
-        let client = format!("'unix:uid={user},gid=5'");
-        format!(
-            "\n[[test]]\nname = '{user}'\nclient = {client}\nurl = 'wss://localhost:8443/'\nexpect = '{expect}'\n"
-        )
+        let client = format!("client = 'unix:uid={user},gid=5'\nurl = 'wss://localhost:8443/'");
+        format!("\n[[test]]\nname = '{user}'\n{client}\nexpect = '{expect}'\n")
     };
     append(&policy, &(test("app-of-prod", "allow") + &test("app-of-test", "refuse:network")));
     check(&["check", "."], folder.path(), 1, &["this host has no user `app-of-prod`"]).await;

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use super::document::TomlValue;
 use super::encoding;
 use super::load_context::{LoadContext, about};
-use super::off_host::{self, StandInKey};
+use super::off_host::{self, PlaceholderKey};
 use super::source::{MAX_CRL_BYTES, MAX_PEM_BYTES};
 use super::source_text::{Finding, error, warning};
 use crate::policy::route::HostPattern;
@@ -169,7 +169,7 @@ fn pair(
     Some((certificate, leaf))
 }
 
-/// The certificate in `pem` with a stand-in for its private key, which is not read.
+/// The certificate in `pem` with a placeholder for its private key.
 fn without_key(
     pem: &PemSections,
     leaf: LeafCertificate,
@@ -179,10 +179,10 @@ fn without_key(
 ) -> Option<(Certificate, LeafCertificate)> {
     let (chain_name, key_name) = (chain.string()?, key.string()?);
     off_host::leave_key_out(key);
-    let stand_in = StandInKey::of(&leaf.public_key).filter(|_| !leaf.is_short());
+    let placeholder = PlaceholderKey::of(&leaf.public_key).filter(|_| !leaf.is_short());
     let unusable = || Error::General("its type is unknown".into());
-    let certified = stand_in.ok_or_else(unusable).and_then(|stand_in| {
-        let certified = CertifiedKey::new(pem.certificates.clone(), stand_in);
+    let certified = placeholder.ok_or_else(unusable).and_then(|placeholder| {
+        let certified = CertifiedKey::new(pem.certificates.clone(), placeholder);
         leaf.matches(&certified).map(|()| certified)
     });
     let report = |fault| key.report(unusable_key(fault, chain_name, key_name, &leaf));

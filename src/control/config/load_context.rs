@@ -29,7 +29,7 @@ pub struct LoadOptions<'p> {
     pub known: Option<&'p ListFileCache>,
     /// Whether an expired revocation list may be an error, as for `sidegate check`.
     pub rejects_expired_crls: bool,
-    /// Whether the host is not the one that serves (see [`off_host`](super::off_host)).
+    /// Whether this is not the serving host, so that keys and some files are absent.
     pub off_host: bool,
     /// The folder that absolute paths in the files are below. `None` means `/`.
     pub root: Option<&'p Path>,

@@ -1,12 +1,9 @@
-//! `--off-host`: checking a configuration on another host than the one that serves, as in CI.
+//! `--off-host`: checking a configuration away from the host that serves, as in CI.
 //!
 //! Private keys are not read there, and files and users that only the serving host has may be
 //! absent. Each of them is a note. Everything that is present is checked as always.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustls::pki_types::{Der, SubjectPublicKeyInfoDer, TrustAnchor};
@@ -15,13 +12,10 @@ use rustls::{Error, RootCertStore, SignatureAlgorithm, SignatureScheme};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::diagnostic::{Diagnostic, Span};
 use super::document::TomlValue;
 use super::load_context::{LoadContext, about};
 use super::source::{FileError, MAX_LIST_BYTES};
 use super::source_text::{Finding, note};
-use crate::policy::unix::IdKind;
-use crate::sync::lock;
 
 /// Whether the file that `value` names is left out: absent, or not readable by this user. That is
 /// reported as a note.
@@ -69,7 +63,7 @@ pub(super) fn leave_key_out(value: TomlValue<'_>) {
 
 /// A key that signs nothing, in place of the private key of a certificate.
 #[derive(Debug)]
-pub(super) struct StandInKey {
+pub(super) struct PlaceholderKey {
     /// The subject's public key info, in DER.
     public_key: Box<[u8]>,
     algorithm: SignatureAlgorithm,
@@ -77,9 +71,9 @@ pub(super) struct StandInKey {
     scheme: SignatureScheme,
 }
 
-impl StandInKey {
-    /// The stand-in for the key of `public_key`, a subject's public key info in DER. `None` means
-    /// that TLS cannot use keys of this type.
+impl PlaceholderKey {
+    /// The placeholder for the key of `public_key`, a subject's public key info in DER. `None`
+    /// means that TLS cannot use keys of this type.
     pub fn of(public_key: &[u8]) -> Option<Arc<dyn SigningKey>> {
         const ECDSA: SignatureAlgorithm = SignatureAlgorithm::ECDSA;
         let (_, info) = SubjectPublicKeyInfo::from_der(public_key).ok()?;
@@ -102,11 +96,11 @@ impl StandInKey {
                 }
                 _ => return None,
             };
-        Some(Arc::new(StandInKey { public_key: public_key.into(), algorithm, scheme }))
+        Some(Arc::new(PlaceholderKey { public_key: public_key.into(), algorithm, scheme }))
     }
 }
 
-impl SigningKey for StandInKey {
+impl SigningKey for PlaceholderKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
         let signer = || Box::new(NoSigner(self.scheme)) as Box<dyn Signer>;
         offered.contains(&self.scheme).then(signer)
@@ -137,53 +131,12 @@ impl Signer for NoSigner {
 
 /// An authority that has signed nothing, in place of those in a file that is left out: rustls makes
 /// no verifier without one.
-pub(super) fn stand_in_authorities() -> Arc<RootCertStore> {
+pub(super) fn placeholder_authorities() -> Arc<RootCertStore> {
     // A name and a key without contents. To make a certificate would take random bytes, of which
     // the first ones of a process cost 40 ms.
     let (subject, subject_public_key_info) = (Der::from_slice(&[]), Der::from_slice(&[]));
     let anchor = TrustAnchor { subject, subject_public_key_info, name_constraints: None };
     Arc::new(RootCertStore { roots: vec![anchor] })
-}
-
-/// Whether unknown users and groups get stand-in ids. Set once for a command, before it reads any
-/// file: the parsers of lists and of peers look names up without a context.
-static HAS_STAND_IN_IDS: AtomicBool = AtomicBool::new(false);
-
-/// The names that got one.
-static STAND_IN_IDS: Mutex<BTreeSet<(bool, String)>> = Mutex::new(BTreeSet::new());
-
-/// Lets every user and group that this host lacks have an id of its own, in this process.
-pub fn enable_stand_in_ids() {
-    HAS_STAND_IN_IDS.store(true, Ordering::Relaxed);
-}
-
-/// The id of a name that this host lacks. `None` means that such a name is an error.
-pub(super) fn stand_in_id(kind: IdKind, name: &str) -> Option<u32> {
-    // As useradd(8) restricts names, but for letters in upper case, which directories have.
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.$@".contains(c);
-    let is_valid = !name.is_empty() && name.len() <= 256 && name.chars().all(is_name);
-    if !is_valid || !HAS_STAND_IN_IDS.load(Ordering::Relaxed) {
-        return None;
-    }
-    lock(&STAND_IN_IDS).insert((matches!(kind, IdKind::User), name.to_owned()));
-    // FNV-1a, above all ids that hosts and containers give: equal names have equal ids, so that a
-    // test of a policy meets its rule.
-    let hash = name
-        .bytes()
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    Some(0xf000_0000 | (hash & 0x0fff_ffff).min(0x0fff_fff0))
-}
-
-/// Notes on the names that got stand-in ids, as findings about `config`.
-pub fn stand_in_notes(config: &Path) -> Vec<Diagnostic> {
-    let file: Arc<str> = config.display().to_string().into();
-    let names = std::mem::take(&mut *lock(&STAND_IN_IDS));
-    let notes = names.into_iter().map(|(is_user, name)| {
-        let kind = if is_user { "user" } else { "group" };
-        let what = format!("this host has no {kind} `{name}`: not checked with --off-host");
-        note(what).into_diagnostic(Span::whole_file(Arc::clone(&file)))
-    });
-    notes.collect()
 }
 
 #[cfg(test)]
@@ -192,11 +145,13 @@ mod tests {
         KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData as _,
     };
 
+    use rustls::server::WebPkiClientVerifier;
+
     use super::*;
     use crate::snapshot::key_type::{Curve, KeyType};
 
     #[test]
-    fn stand_in_key_has_the_type_of_the_true_one() {
+    fn placeholder_key_has_the_type_of_the_true_one() {
         let kinds = [
             (&PKCS_ECDSA_P256_SHA256, KeyType::Ecdsa(Curve::P256)),
             (&PKCS_ECDSA_P384_SHA384, KeyType::Ecdsa(Curve::P384)),
@@ -204,12 +159,12 @@ mod tests {
         ];
         for (algorithm, kind) in kinds {
             let info = KeyPair::generate_for(algorithm).unwrap().subject_public_key_info();
-            let key = StandInKey::of(&info).unwrap();
+            let key = PlaceholderKey::of(&info).unwrap();
             assert_eq!(KeyType::of(&*key), kind);
             let offer = [SignatureScheme::ED25519, key_scheme(&*key)];
             assert!(key.choose_scheme(&offer).unwrap().sign(b"x").is_err());
         }
-        assert!(StandInKey::of(b"\x30\x00").is_none());
+        assert!(PlaceholderKey::of(b"\x30\x00").is_none());
     }
 
     fn key_scheme(key: &dyn SigningKey) -> SignatureScheme {
@@ -222,8 +177,11 @@ mod tests {
     }
 
     #[test]
-    fn name_is_unknown_unless_stand_ins_are_enabled() {
-        assert_eq!(stand_in_id(IdKind::User, "no-such-user"), None);
-        assert_eq!(stand_in_authorities().len(), 1);
+    fn rustls_makes_a_verifier_of_the_placeholder() {
+        let builder = WebPkiClientVerifier::builder_with_provider(
+            placeholder_authorities(),
+            crate::snapshot::tls::provider(),
+        );
+        assert!(builder.build().is_ok());
     }
 }

@@ -5,7 +5,7 @@
 
 use nix::unistd::{Group, User};
 
-use super::off_host;
+use super::placeholder_ids::placeholder_id;
 use crate::policy::unix::IdKind;
 
 /// The id of a name. `None` means that there is none such, or that it can't be looked up.
@@ -15,7 +15,7 @@ pub fn resolve(kind: IdKind, name: &str) -> Option<u32> {
         IdKind::User => User::from_name(name).ok().flatten().map(|user| user.uid.as_raw()),
         IdKind::Group => Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw()),
     };
-    known.or_else(|| off_host::stand_in_id(kind, name))
+    known.or_else(|| placeholder_id(kind, name))
 }
 
 /// The id of a group, by its name or by its number, which need not exist.
@@ -23,7 +23,7 @@ pub fn group_id(group: &str) -> Option<u32> {
     // Numbers last: a group may have digits for a name.
     let known = Group::from_name(group).ok().flatten().map(|group| group.gid.as_raw());
     let known = known.or_else(|| group.parse().ok());
-    known.or_else(|| off_host::stand_in_id(IdKind::Group, group))
+    known.or_else(|| placeholder_id(IdKind::Group, group))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::control::config::off_host;
 use crate::control::config::settings::BackendTlsSettings;
 use crate::control::config::source_text::{Finding, error, note, warning};
 use crate::snapshot::backend_name::BackendName;
+use crate::snapshot::certificate::Certificate;
 use crate::snapshot::route::BackendAddress;
 
 /// Reads the backends of one route. `None` means that none is valid.
@@ -172,20 +173,7 @@ pub fn tls(
             "backend_tls: no backend of this route is https://, so it does nothing",
         ));
     }
-    let is_left_out = chain.is_some_and(|chain| off_host::is_left_out(context.load, chain));
-    let identity = match (chain, key) {
-        (Some(_), Some(_)) if is_left_out => None,
-        (Some(chain), Some(key)) => {
-            Some(certificate::read_client(context.load, chain, key).map(Arc::new))
-        }
-        (None, Some(_)) if table.misspells("chain") => Some(None),
-        (None, Some(key)) => {
-            let remedy = "chain = \"certs/client.pem\"";
-            key.report(error("a key without its chain").with_remedy(remedy));
-            Some(None)
-        }
-        _ => None,
-    };
+    let identity = identity(&table, chain, key, context);
     let roots = match ca {
         Some(ca) if off_host::is_left_out(context.load, ca) => {
             Some(Arc::new(RootCertStore::empty()))
@@ -203,6 +191,30 @@ pub fn tls(
         identity: all_or_nothing(identity)?,
     };
     Some((used == Some(true)).then_some(page))
+}
+
+/// Reads the client certificate. The outer `None` means that there is none, and the inner `None`
+/// means that an error was reported.
+fn identity(
+    table: &TomlTable<'_>,
+    chain: Option<TomlValue<'_>>,
+    key: Option<TomlValue<'_>>,
+    context: &mut RouteContext<'_, '_>,
+) -> Option<Option<Arc<Certificate>>> {
+    let is_left_out = chain.is_some_and(|chain| off_host::is_left_out(context.load, chain));
+    match (chain, key) {
+        (Some(_), Some(_)) if is_left_out => None,
+        (Some(chain), Some(key)) => {
+            Some(certificate::read_client(context.load, chain, key).map(Arc::new))
+        }
+        (None, Some(_)) if table.misspells("chain") => Some(None),
+        (None, Some(key)) => {
+            let remedy = "chain = \"certs/client.pem\"";
+            key.report(error("a key without its chain").with_remedy(remedy));
+            Some(None)
+        }
+        _ => None,
+    }
 }
 
 /// `None` only if a value was written and could not be read.

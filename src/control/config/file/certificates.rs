@@ -31,8 +31,8 @@ pub fn all(
     (Some(all.iter().cloned().collect()), certified)
 }
 
-/// Reads one table. The outer `None` means that its chain is left out, and the inner one that an
-/// error was reported.
+/// Reads one table. The outer `None` means that its chain is left out; the inner `None` means that
+/// an error was reported.
 fn read<'d>(
     load: &mut LoadContext<'_>,
     mut table: TomlTable<'d>,

@@ -4,13 +4,16 @@
 
 use std::sync::Arc;
 
-use crate::control::config::client_auth::{self, ExpiredCrl};
+use rustls::RootCertStore;
+
+use crate::control::config::client_auth::{self, ExpiredCrl, RevocationList};
 use crate::control::config::document::{TomlTable, TomlValue};
 use crate::control::config::keys::sidegate::client_certificates as keys;
 use crate::control::config::keys::sidegate::listener::CLIENT_CERTIFICATES;
 use crate::control::config::load_context::LoadContext;
 use crate::control::config::off_host;
 use crate::control::config::source_text::error;
+use crate::policy::list::RevokedSerials;
 use crate::snapshot::client_auth::{ClientAuth, ClientAuthOptions};
 use crate::snapshot::listener::{ClientCertificates, Protocol};
 
@@ -33,28 +36,8 @@ pub fn read(
     let expired = keys.read_or_default(&keys::ON_EXPIRED);
     let serials = keys.get(&keys::REVOKED_SERIALS);
     keys.finish();
-    let ca_value = ca?;
-    let is_left_out = off_host::is_left_out(load, ca_value);
-    let roots = match is_left_out {
-        // Without its authorities, nothing that they have signed can be checked.
-        true => off_host::stand_in_authorities(),
-        false => client_auth::authorities(load, ca_value)?,
-    };
     let crl_files = crl.and_then(|crl| crl.items()).unwrap_or_default();
-    let present = crl_files.iter().copied();
-    let present: Vec<_> =
-        present.filter(|file| !off_host::is_left_out(load, *file) && !is_left_out).collect();
-    let crls = client_auth::revocation_lists(load, &present, &roots, expired);
-    let serials = serials.filter(|file| !off_host::is_left_out(load, *file) && !is_left_out);
-    let revoked = match serials {
-        None => Some(Arc::default()),
-        Some(serials) => {
-            let (revoked, found) = client_auth::revoked_serials(load, serials, &roots);
-            load.found.extend(found);
-            revoked
-        }
-    };
-    let (lists, revoked) = (crls?, revoked?);
+    let (roots, lists, revoked) = authorities(load, ca?, &crl_files, expired, serials)?;
     let crls_due = lists.iter().filter_map(|list| list.due.clone()).collect();
     let crls = lists.into_iter().map(|list| list.der).collect();
     let enforces_crl_expiry = expired == ExpiredCrl::Reject;
@@ -75,4 +58,34 @@ pub fn read(
         revoked_serials: named(serials),
         crls_due,
     }))
+}
+
+/// Reads the authorities `ca` with their revocation lists and revoked serials. `None` means that an
+/// error was reported.
+fn authorities(
+    load: &mut LoadContext<'_>,
+    ca: TomlValue<'_>,
+    crls: &[TomlValue<'_>],
+    expired: ExpiredCrl,
+    serials: Option<TomlValue<'_>>,
+) -> Option<(Arc<RootCertStore>, Vec<RevocationList>, Arc<RevokedSerials>)> {
+    let is_left_out = off_host::is_left_out(load, ca);
+    let roots = match is_left_out {
+        true => off_host::placeholder_authorities(),
+        false => client_auth::authorities(load, ca)?,
+    };
+    // Without the authorities, nothing that they have signed can be checked.
+    let mut is_read = |file: &TomlValue<'_>| !off_host::is_left_out(load, *file) && !is_left_out;
+    let crls: Vec<_> = crls.iter().copied().filter(&mut is_read).collect();
+    let serials = serials.filter(is_read);
+    let crls = client_auth::revocation_lists(load, &crls, &roots, expired);
+    let revoked = match serials {
+        None => Some(Arc::default()),
+        Some(serials) => {
+            let (revoked, found) = client_auth::revoked_serials(load, serials, &roots);
+            load.found.extend(found);
+            revoked
+        }
+    };
+    Some((roots, crls?, revoked?))
 }
