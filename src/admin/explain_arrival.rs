@@ -123,7 +123,7 @@ fn requires_certificate(listener: &Listener) -> bool {
 fn is_covered(host: &Host, snapshot: &Snapshot) -> bool {
     let name = host.name();
     let is_address = name.starts_with('[') || name.parse::<IpAddr>().is_ok();
-    !is_address && snapshot.certificates.covering(name).is_some()
+    !is_address && snapshot.certificates.may_cover(name)
 }
 
 /// Notes about words of the question that no client sends, or that nothing looks at.

@@ -1,7 +1,7 @@
 //! `--config`, which most verbs take, and `SIDEGATE_CONFIG`, which replaces its default.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
 
@@ -25,6 +25,14 @@ pub struct ConfigArg {
         hide_default_value = true
     )]
     pub config: PathBuf,
+}
+
+impl ConfigArg {
+    /// The path, with the default in `/etc` below `root`. `None` means `/`.
+    pub fn below(&self, root: Option<&Path>) -> PathBuf {
+        let root = root.filter(|_| self.config == Path::new(DEFAULT));
+        root.map_or_else(|| self.config.clone(), |root| root.join(DEFAULT.trim_start_matches('/')))
+    }
 }
 
 fn default_path() -> PathBuf {

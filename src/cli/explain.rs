@@ -128,7 +128,8 @@ fn from_files(
     options: LoadOptions<'_>,
 ) -> Result<ExplainAnswer, Exit> {
     // The policies' own tests are not run: a failed one may be the very thing to explain.
-    let built = compile::compile_untested(&verb.config.config, options).map_err(|errors| {
+    let config = verb.config.below(options.root);
+    let built = compile::compile_untested(&config, options).map_err(|errors| {
         print_diagnostics(&errors);
         Exit::Config
     })?;

@@ -13,7 +13,8 @@ pub struct HostArgs {
     /// users and groups that this host lacks are named and not checked.
     #[arg(long)]
     off_host: bool,
-    /// Look for absolute paths in the files below this directory, like a checkout with etc/ in it.
+    /// Look for absolute paths in the files, and for /etc/sidegate/sidegate.toml, below this
+    /// directory, like a checkout with etc/ in it.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
 }

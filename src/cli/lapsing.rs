@@ -50,7 +50,8 @@ pub fn lapsing(verb: &LapsingArgs) -> Exit {
         })
     } else {
         // Without the policies' tests: a failing test must not hide the entries that lapse.
-        let built = compile::compile_untested(config, verb.host.options()).map_err(|errors| {
+        let config = verb.config.below(verb.host.root());
+        let built = compile::compile_untested(&config, verb.host.options()).map_err(|errors| {
             print_diagnostics(&errors);
             Exit::Config
         });

@@ -240,7 +240,8 @@ fn compile(
     }
     let routes = Routes::new(table)
         .map_err(|twins| format!("routes {} and {} are equal", twins.first, twins.second))?;
-    let certificates = Arc::new(Certificates::new(settings.certificates.clone()));
+    let certificates = Certificates::new(settings.certificates.clone());
+    let certificates = Arc::new(certificates.partial(settings.lacks_chain));
     let listeners = settings
         .listeners
         .iter()

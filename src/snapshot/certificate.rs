@@ -61,6 +61,8 @@ pub struct Certificates {
     key_types: Vec<KeyType>,
     by_name: HashMap<Box<str>, Alternatives>,
     defaults: Alternatives,
+    /// Whether others are left out, as in a check without them.
+    is_partial: bool,
 }
 
 /// Certificates for one name, each with a key of another type, as indices in the order written.
@@ -96,7 +98,17 @@ impl Certificates {
                 }
             }
         }
-        Certificates { all, key_types, by_name, defaults }
+        Certificates { all, key_types, by_name, defaults, is_partial: false }
+    }
+
+    /// Says that others may be left out.
+    pub fn partial(self, is_partial: bool) -> Self {
+        Certificates { is_partial, ..self }
+    }
+
+    /// Whether a certificate may cover `name`: one does, or others are left out.
+    pub fn may_cover(&self, name: &str) -> bool {
+        self.is_partial || self.covering(name).is_some()
     }
 
     /// Returns the first certificate that covers `name` (lower case, no trailing dot): an exact

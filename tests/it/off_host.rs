@@ -62,6 +62,20 @@ async fn absent_key_is_a_note_off_host_and_a_hint_else() {
 }
 
 #[tokio::test]
+async fn chain_that_is_left_out_may_cover_a_strict_name() {
+    let folder = repository("").await;
+    let config = folder.path().join("sidegate.toml");
+    replace(&config, "#strict_sni ", "strict_sni = true # ");
+    let explain = ["explain", "--config", ".", "--off-host", "--client", "127.0.0.1"];
+    let explain = [&explain[..], &["--url", "wss://ws.example.com/"]].concat();
+    check(&explain, folder.path(), 1, &["REFUSE", "no certificate covers ws.example.com"]).await;
+    fs::remove_file(folder.path().join("certs/dev.pem")).unwrap();
+    let output = done(&explain, folder.path()).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("ALLOW") && !said.contains("covers"), "{said}");
+}
+
+#[tokio::test]
 async fn key_is_not_read_and_the_chain_is_off_host() {
     let folder = repository("").await;
     let at = |name: &str| folder.path().join(name);
@@ -169,6 +183,13 @@ async fn absolute_paths_are_below_the_root() {
     let root = root.path().to_str().unwrap();
     let rooted = ["check", "--strict", "--root", root];
     check(&[&rooted[..], &["."]].concat(), folder.path(), 0, &["fine"]).await;
+    fs::create_dir(at("etc/sidegate")).unwrap();
+    fs::copy(&config, at("etc/sidegate/sidegate.toml")).unwrap();
+    fs::rename(folder.path().join("policies"), at("etc/sidegate/policies")).unwrap();
+    check(&rooted, folder.path(), 0, &["etc/sidegate/sidegate.toml: fine"]).await;
+    let lapsing = ["lapsing", "--root", root];
+    check(&lapsing, folder.path(), 0, &["no entry lapses"]).await;
+    fs::rename(at("etc/sidegate/policies"), folder.path().join("policies")).unwrap();
     append(&at("var/lib/feeds/office.cidr"), "10.0.0.1/8\n");
     let said = ["var/lib/feeds/office.cidr:", "10.0.0.0/8"];
     check(&[&rooted[..], &["policies"]].concat(), folder.path(), 1, &said).await;

@@ -35,8 +35,8 @@ pub struct CheckArgs {
 
 /// Checks every path and prints the findings.
 pub fn check(verb: &CheckArgs) -> Exit {
-    let config = std::slice::from_ref(&verb.config.config);
-    let paths = if verb.paths.is_empty() { config } else { &verb.paths };
+    let config = [verb.config.below(verb.host.root())];
+    let paths = if verb.paths.is_empty() { &config[..] } else { &verb.paths };
     let mut configurations = ConfigCache::new(&verb.host);
     let mut report = Report::new(verb.format, verb.strict);
     for path in paths {

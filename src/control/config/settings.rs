@@ -48,6 +48,8 @@ pub struct Settings {
     pub listeners: Vec<Arc<Listener>>,
     /// The certificates, in the order written. The first is the default.
     pub certificates: Vec<Arc<Certificate>>,
+    /// Whether a chain was left out, so that other names may have a certificate too.
+    pub lacks_chain: bool,
     /// The routes, in the order written.
     pub routes: Vec<RouteSettings>,
     /// `[defaults]`, already applied to `routes`.

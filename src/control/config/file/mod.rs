@@ -98,6 +98,7 @@ pub fn read(
         crowdsec: process.crowdsec,
         listeners,
         certificates,
+        lacks_chain: load.lacks_chain,
         routes,
         defaults: defaults.into(),
         listener_timeouts,
