@@ -85,7 +85,7 @@ complete -c sidegate -n "__fish_sidegate_using_subcommand list; and __fish_seen_
 complete -c sidegate -n "__fish_sidegate_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "from-mmdb" -d 'Write a list of the networks of countries and autonomous systems, from a MaxMind database'
 complete -c sidegate -n "__fish_sidegate_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l config -d 'The configuration file, or the directory of its sidegate.toml; by default SIDEGATE_CONFIG, else /etc/sidegate/sidegate.toml' -r -F
-complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l root -d 'Look for absolute paths in the files below this directory, like a checkout with etc/ in it' -r -F
+complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l root -d 'Look for absolute paths in the files, and for /etc/sidegate/sidegate.toml, below this directory, like a checkout with etc/ in it' -r -F
 complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l format -d 'The format of the output' -r -f -a "text\t'Text, on standard error'
 json\t'One JSON array, on standard output'
 github\t'GitHub workflow commands, on standard output: they annotate the lines of a pull request'"
@@ -93,7 +93,7 @@ complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l off-host -d 
 complete -c sidegate -n "__fish_sidegate_using_subcommand check" -l strict -d 'Treat warnings as errors'
 complete -c sidegate -n "__fish_sidegate_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l config -d 'The configuration file, or the directory of its sidegate.toml; by default SIDEGATE_CONFIG, else /etc/sidegate/sidegate.toml' -r -F
-complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l root -d 'Look for absolute paths in the files below this directory, like a checkout with etc/ in it' -r -F
+complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l root -d 'Look for absolute paths in the files, and for /etc/sidegate/sidegate.toml, below this directory, like a checkout with etc/ in it' -r -F
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l request -d 'The id of a request that the running agent decided, as in a refusal\'s body, instead of a client and a URL' -r
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l client -d 'The address of the client, or a user of this host: unix:uid=33,gid=33' -r
 complete -c sidegate -n "__fish_sidegate_using_subcommand explain" -l peer -d 'A peer that connects for the client, as a balancer does; instead of --client' -r
@@ -207,7 +207,7 @@ complete -c sidegate -n "__fish_sidegate_using_subcommand close" -l dry-run -d '
 complete -c sidegate -n "__fish_sidegate_using_subcommand close" -l json -d 'Print the admin socket\'s answer as JSON'
 complete -c sidegate -n "__fish_sidegate_using_subcommand close" -s h -l help -d 'Print help'
 complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l config -d 'The configuration file, or the directory of its sidegate.toml; by default SIDEGATE_CONFIG, else /etc/sidegate/sidegate.toml' -r -F
-complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l root -d 'Look for absolute paths in the files below this directory, like a checkout with etc/ in it' -r -F
+complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l root -d 'Look for absolute paths in the files, and for /etc/sidegate/sidegate.toml, below this directory, like a checkout with etc/ in it' -r -F
 complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l within -d 'The time to look ahead, like 12h or 30d' -r
 complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l off-host -d 'Check away from the serving host, as in CI: private keys are not read, and certificates, users and groups that this host lacks are named and not checked'
 complete -c sidegate -n "__fish_sidegate_using_subcommand lapsing" -l live -d 'Query the running agent instead of reading the files'
