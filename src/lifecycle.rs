@@ -79,6 +79,7 @@ pub enum NewTunnelEnd {
 /// The stage of this process, shared by all code that reads or advances it.
 pub struct Lifecycle {
     stage: watch::Sender<Stage>,
+    released: CancellationToken,
     closing: CancellationToken,
     cutting: CancellationToken,
 }
@@ -89,6 +90,7 @@ impl Lifecycle {
         let (stage, _) = watch::channel(Stage::Starting);
         Arc::new(Lifecycle {
             stage,
+            released: CancellationToken::new(),
             closing: CancellationToken::new(),
             cutting: CancellationToken::new(),
         })
@@ -123,6 +125,12 @@ impl Lifecycle {
             },
             Stage::Ended => Some(NewTunnelEnd::Cut),
         }
+    }
+
+    /// Cancelled when the next process of an upgrade accepts in place of this one. The stage stays:
+    /// connections that this process has accepted are served as before, each until its next answer.
+    pub fn released(&self) -> &CancellationToken {
+        &self.released
     }
 
     /// Cancelled when nothing new is accepted any more.

@@ -44,6 +44,20 @@ impl SocketFile {
         Ok(SocketFile { path: Mutex::new(path.to_owned()), node })
     }
 
+    /// A file that another process of the agent has made, and that stays its own until [`own`].
+    ///
+    /// # Errors
+    /// The file is gone.
+    pub fn adopt(path: &Path) -> io::Result<Self> {
+        let made = fs::symlink_metadata(path)?;
+        Ok(SocketFile { path: Mutex::new(path.to_owned()), node: (made.dev(), made.ino()) })
+    }
+
+    /// The present path.
+    pub fn path(&self) -> PathBuf {
+        lock(&self.path).clone()
+    }
+
     /// Renames the file to `path`, replacing a file of this process there atomically.
     ///
     /// # Errors
@@ -65,13 +79,31 @@ impl Drop for SocketFile {
         let ours =
             fs::symlink_metadata(&*path).is_ok_and(|now| (now.dev(), now.ino()) == self.node);
         // First: once the file is gone, another may get its inode.
-        lock(&OWN_NODES).remove(&self.node);
+        let is_owned = lock(&OWN_NODES).remove(&self.node);
         // The file may still be replaced between the check and the removal: no call unlinks an
         // inode.
-        if ours {
+        if ours && is_owned {
             // The file may be gone by now, with its folder.
             let _ = fs::remove_file(&*path);
         }
+    }
+}
+
+/// Makes the file at `path` one of this process, which removes it once its socket is dropped.
+///
+/// # Errors
+/// The file is gone.
+pub fn own(path: &Path) -> io::Result<()> {
+    let there = fs::symlink_metadata(path)?;
+    lock(&OWN_NODES).insert((there.dev(), there.ino()));
+    Ok(())
+}
+
+/// Gives up the file at `path`, which belongs to another process of the agent from here on.
+pub fn disown(path: &Path) {
+    // A file that is gone, or was replaced, is not ours any more either way.
+    if let Ok(there) = fs::symlink_metadata(path) {
+        lock(&OWN_NODES).remove(&(there.dev(), there.ino()));
     }
 }
 

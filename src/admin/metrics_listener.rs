@@ -13,15 +13,17 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::SocketPlace;
 use crate::admin::connection::CONNECTION_TIMEOUT;
 use crate::admin::connection_cap::{ConnectionGuard, EvictingCap, accept_loop};
 use crate::admin::linger::{reset_on_close, wait_for_ack};
 use crate::admin::metrics::{Caller, DeniedCallers, answer_one};
 use crate::admin::state::AdminContext;
-use crate::admin::swappable::AdminService;
+use crate::admin::swappable::{AdminService, ServedSockets, ServingEnd};
 use crate::control::config::MetricsAddress;
 use crate::control::systemd::sockets::PassedSockets;
 use crate::data::listener::{drop_new_syns, overlap, socket};
+use crate::inherited_sockets::{SharedSocket, SocketPurpose};
 use crate::policy::network::{Client, ClientKey, Peer};
 use crate::socket_file::{self, SocketAccess, SocketFile};
 
@@ -58,9 +60,17 @@ impl MetricsListener {
         let (mut tcp, mut unix, mut file) = (Vec::new(), Vec::new(), None);
         match address {
             MetricsAddress::Tcp(address) => {
-                tcp.push(
-                    socket(*address, now.is_some_and(|now| overlap(now, *address))).map_err(at)?,
-                );
+                tcp = passed.inherited().take_tcp(&SocketPurpose::Metrics, *address);
+                if tcp.is_empty() {
+                    let ours = now.is_some_and(|now| overlap(now, *address));
+                    tcp.push(socket(*address, ours).map_err(at)?);
+                }
+            }
+            MetricsAddress::Unix(path)
+                if let Some((socket, own)) = passed.inherited().take_unix(path).map_err(at)? =>
+            {
+                unix.push(socket);
+                file = Some(own);
             }
             MetricsAddress::Unix(path) => {
                 let access = SocketAccess { mode: 0o660, group: None };
@@ -91,7 +101,26 @@ impl AdminService for MetricsListener {
         self.tcp.first().and_then(|socket| socket.local_addr().ok())
     }
 
-    async fn serve(self, admin: Arc<AdminContext>, stop: CancellationToken) {
+    fn share(&self) -> io::Result<ServedSockets> {
+        if self.passed {
+            return Ok(ServedSockets::default());
+        }
+        let mut served = ServedSockets::default();
+        let share = |place, socket| SharedSocket { purpose: SocketPurpose::Metrics, place, socket };
+        for socket in &self.tcp {
+            let place = SocketPlace::Tcp(socket.local_addr()?);
+            served.sockets.push(share(place, socket.try_clone()?.into()));
+        }
+        for (socket, file) in self.unix.iter().zip(&self.file) {
+            let path = file.path();
+            let place = SocketPlace::Unix((*path).into());
+            served.sockets.push(share(place, socket.try_clone()?.into()));
+            served.files.push(path);
+        }
+        Ok(served)
+    }
+
+    async fn serve(self, admin: Arc<AdminContext>, end: ServingEnd) {
         // `_file` lives until serving ends; its drop removes the socket's file.
         let MetricsListener { tcp, unix, file: _file, passed } = self;
         let tcp: io::Result<Vec<_>> = tcp.into_iter().map(TcpListener::from_std).collect();
@@ -131,7 +160,11 @@ impl AdminService for MetricsListener {
         };
         let over = CancellationToken::new();
         let ends = async {
-            stop.cancelled().await;
+            end.stop.cancelled().await;
+            // The next process has the same queues, and answers from here on.
+            if end.is_released() {
+                return over.cancel();
+            }
             // Connections in the queue are answered. `drop_new_syns` drops new SYNs, so that the
             // close resets no connection that came later. systemd keeps the sockets that it passes:
             // closing them here resets nothing, and a filter would outlive this process.

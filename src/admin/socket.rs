@@ -13,16 +13,17 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{UnixListener, UnixStream};
-use tokio_util::sync::CancellationToken;
 
+use crate::addresses::SocketPlace;
 use crate::admin::connection::{ConnectionTimeouts, serve_connection};
 use crate::admin::connection_cap::{ConnectionGuard, EvictingCap, accept_loop};
 use crate::admin::state::AdminContext;
-use crate::admin::swappable::AdminService;
+use crate::admin::swappable::{AdminService, ServedSockets, ServingEnd};
 use crate::admin::{command, socket_path};
 use crate::control::config::{AdminSettings, AdminSocket, users};
 use crate::control::reload::{MAX_PAUSE, WatchPause};
 use crate::control::systemd::sockets::PassedSockets;
+use crate::inherited_sockets::{SharedSocket, SocketPurpose};
 use crate::socket_file::{self, SocketAccess, SocketFile};
 use crate::sync::lock;
 
@@ -42,6 +43,8 @@ const MAX_CONNECTIONS: usize = 32;
 /// The bound socket, or all sockets that systemd passed under one name.
 pub struct AdminListener {
     sockets: Vec<StdListener>,
+    /// Whether systemd passed the sockets, which it passes to the next process as well.
+    is_passed: bool,
     /// The socket's file, or the link to systemd's socket; `None` means the link could not be made.
     file: Option<SocketFile>,
     path: PathBuf,
@@ -68,7 +71,9 @@ impl AdminListener {
     ) -> io::Result<Option<Self>> {
         let path = match &settings.socket {
             AdminSocket::Off => return Ok(None),
-            AdminSocket::Systemd(name) => return Self::adopt(passed.unix(name)?, config).map(Some),
+            AdminSocket::Systemd(name) => {
+                return Self::adopt(passed.unix(name)?, config, passed).map(Some);
+            }
             // `join` returns an absolute `path` unchanged; a relative one begins at the
             // configuration.
             AdminSocket::Path(path) => config.parent().unwrap_or(Path::new("")).join(path),
@@ -85,6 +90,9 @@ impl AdminListener {
         let at = |error: io::Error| {
             io::Error::new(error.kind(), format!("at {}: {error}", path.display()))
         };
+        if let Some((socket, file)) = passed.inherited().take_unix(&path).map_err(at)? {
+            return Ok(Some(Self::inherited(socket, file, path, config, passed)));
+        }
         if settings.socket == AdminSocket::Auto {
             socket_file::remove_dead_link(&path).map_err(at)?;
         }
@@ -95,12 +103,27 @@ impl AdminListener {
         let (socket, file) = bind(&path, access, BACKLOG).map_err(at)?;
         let (default, sockets) = (socket_path::existing_path(config), vec![socket]);
         let default = default.filter(|default| *default != path);
+        let (is_passed, file) = (false, Some(file));
         let mut bound =
-            AdminListener { sockets, file: Some(file), path, aside, default, link: None };
+            AdminListener { sockets, is_passed, file, path, aside, default, link: None };
         if now.is_none() {
             bound.link_default();
         }
         Ok(Some(bound))
+    }
+
+    /// Adopts the socket that the former process of an upgrade had at `path`, and its link.
+    fn inherited(
+        socket: StdListener,
+        file: SocketFile,
+        path: PathBuf,
+        config: &Path,
+        passed: &PassedSockets,
+    ) -> Self {
+        let default = socket_path::existing_path(config).filter(|default| *default != path);
+        let link = default.as_ref().and_then(|at| passed.inherited().take_link(&path, at));
+        let (sockets, file) = (vec![socket], Some(file));
+        AdminListener { sockets, is_passed: false, file, path, aside: false, default, link }
     }
 
     /// Links the socket at the path of `auto`: a command finds the agent there while its file is
@@ -131,7 +154,7 @@ impl AdminListener {
 
     /// Adopts the sockets that systemd passed. Their paths are known only to the unit, so a link to
     /// the first one is put where commands look.
-    fn adopt(sockets: Vec<StdListener>, config: &Path) -> io::Result<Self> {
+    fn adopt(sockets: Vec<StdListener>, config: &Path, passed: &PassedSockets) -> io::Result<Self> {
         sockets.iter().try_for_each(|socket| socket.set_nonblocking(true))?;
         let named = sockets
             .first()
@@ -140,14 +163,18 @@ impl AdminListener {
         let linked = match socket_path::auto_path(config) {
             // The unit has put the socket itself where commands look.
             Some(place) if place == path => Ok(None),
-            Some(place) => socket_file::link(&path, &place).map(Some),
+            Some(place) => match passed.inherited().take_link(&path, &place) {
+                Some(link) => Ok(Some(link)),
+                None => socket_file::link(&path, &place).map(Some),
+            },
             None => Err(io::Error::other("no default directory is usable")),
         };
         if let Err(error) = &linked {
             tracing::warn!(%error, socket = %path.display(), "no link to the admin socket could be created: commands cannot find it");
         }
         let file = linked.ok().flatten();
-        Ok(AdminListener { sockets, file, path, aside: false, default: None, link: None })
+        let (is_passed, aside) = (true, false);
+        Ok(AdminListener { sockets, is_passed, file, path, aside, default: None, link: None })
     }
 }
 
@@ -158,7 +185,18 @@ impl AdminService for AdminListener {
         Some(self.path.clone())
     }
 
-    async fn serve(self, admin: Arc<AdminContext>, stop: CancellationToken) {
+    fn share(&self) -> io::Result<ServedSockets> {
+        let own = if self.is_passed { &[] } else { &self.sockets[..] };
+        let share = |socket: &StdListener| {
+            let (purpose, place) = (SocketPurpose::Admin, SocketPlace::Unix((*self.path).into()));
+            Ok(SharedSocket { purpose, place, socket: socket.try_clone()?.into() })
+        };
+        let sockets = own.iter().map(share).collect::<io::Result<_>>()?;
+        let files = [&self.file, &self.link].into_iter().flatten().map(SocketFile::path);
+        Ok(ServedSockets { sockets, files: files.collect() })
+    }
+
+    async fn serve(self, admin: Arc<AdminContext>, ServingEnd { stop, .. }: ServingEnd) {
         // Both live until serving ends; their drop removes the files.
         let AdminListener { sockets, file: _file, link: _link, .. } = self;
         let sockets: Vec<_> =

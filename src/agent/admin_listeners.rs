@@ -2,12 +2,14 @@
 //!
 //! This module binds no socket itself. A reload replaces each of them on its own.
 
+use std::io;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{AdminContext, AdminListener, MetricsListener, PageListener, SwappableListener};
+use crate::inherited_sockets::SharedSocket;
 
 /// The listeners that serve now.
 #[derive(Clone)]
@@ -42,5 +44,21 @@ impl AdminListeners {
         self.scrapes.start(tracker, stop);
         self.asks.start(tracker, stop);
         self.pages.start(tracker, stop);
+    }
+
+    /// Duplicates of their own sockets, for the next process of an upgrade.
+    ///
+    /// # Errors
+    /// The process has no free descriptor left.
+    pub fn share(&self) -> io::Result<Vec<SharedSocket>> {
+        let all = [self.scrapes.share()?, self.asks.share()?, self.pages.share()?];
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    /// Ends serving, and leaves sockets, queues and files to the next process.
+    pub fn release(&self) {
+        self.scrapes.release();
+        self.asks.release();
+        self.pages.release();
     }
 }

@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use crate::addresses::{BoundAddress, BoundAddresses, SocketPlace};
 use crate::control::systemd::sockets::PassedSockets;
 use crate::data::admission::cap::ConnectionCap;
-use crate::data::listener::{self, BoundSocket, ListeningSocket, SocketOwner};
+use crate::data::listener::{self, BoundSocket, ListeningSocket, SocketHandle, SocketOwner};
+use crate::inherited_sockets::{SharedSocket, SocketPurpose};
 use crate::observe::metrics::Metrics;
 use crate::snapshot::CurrentSnapshot;
 use crate::snapshot::listener::{ListenAddress, Listener};
-use crate::socket_file::SocketAccess;
+use crate::socket_file::{self, SocketAccess};
 use crate::sync::lock;
 
 /// All listeners of the process, and the channels that give sockets to the threads.
@@ -71,6 +72,8 @@ struct OpenListener {
     addresses: Box<[SocketPlace]>,
     owner: watch::Sender<SocketOwner>,
     stop: CancellationToken,
+    /// The sockets, for the next process of an upgrade.
+    handles: Vec<SocketHandle>,
 }
 
 /// Sockets that are bound but not yet accepting. [`take_over`](Listeners::take_over) commits them;
@@ -137,12 +140,20 @@ impl Listeners {
             // `bind` refuses an address that another process has. It cannot check where our own
             // sockets overlap the address.
             ListenAddress::Tcp(address) => {
+                let purpose = SocketPurpose::Listener((*listener.name).into());
+                let inherited = self.passed.inherited().take_tcp(&purpose, *address);
+                if !inherited.is_empty() {
+                    return listener::adopt(inherited, threads);
+                }
                 let overlaps = |place: &SocketPlace| {
                     place.tcp().is_some_and(|one| listener::overlap(one, *address))
                 };
                 listener::bind(*address, threads, now.has(overlaps))
             }
             ListenAddress::Unix(unix) => {
+                if let Some((socket, file)) = self.passed.inherited().take_unix(&unix.path)? {
+                    return listener::share_unix(&socket, file, &unix.path, threads);
+                }
                 let group = unix.group.as_ref().map(|group| group.id);
                 let access = SocketAccess { mode: unix.mode, group };
                 let ours = now.has(|place| place.path() == Some(&*unix.path));
@@ -241,6 +252,17 @@ impl Listeners {
                 );
             }
         }
+        // All threads have duplicates of one Unix socket, so that the first stands for all.
+        let is_first =
+            |index: usize, bound: &BoundSocket| index == 0 || bound.address().tcp().is_some();
+        let numbered = shares
+            .iter()
+            .enumerate()
+            .flat_map(|(index, share)| share.iter().map(move |one| (index, one)));
+        let handles = numbered
+            .filter(|(index, bound)| is_first(*index, bound))
+            .map(|(_, bound)| bound.handle())
+            .collect();
         let addresses: Box<[_]> =
             shares.iter().take(1).flatten().map(|one| one.address().clone()).collect();
         for (thread, share) in self.threads.iter().zip(shares) {
@@ -253,7 +275,31 @@ impl Listeners {
                 });
             }
         }
-        OpenListener { listener, addresses, owner, stop }
+        OpenListener { listener, addresses, owner, stop, handles }
+    }
+
+    /// Ends accepting without a look at the queues, which the next process has as well. Called once
+    /// the lifecycle says that it is released. The files of Unix sockets are not removed.
+    pub fn release(&self) {
+        for one in &self.lock().open {
+            one.addresses.iter().filter_map(SocketPlace::path).for_each(socket_file::disown);
+            one.stop.cancel();
+        }
+    }
+
+    /// Duplicates of all sockets that accept now, for the next process of an upgrade.
+    ///
+    /// # Errors
+    /// The process has no free descriptor left.
+    pub fn share(&self) -> io::Result<Vec<SharedSocket>> {
+        let mut shared = Vec::new();
+        for one in &self.lock().open {
+            let purpose = || SocketPurpose::Listener((*one.listener.name).into());
+            for handle in &one.handles {
+                shared.extend(handle.share(purpose())?);
+            }
+        }
+        Ok(shared)
     }
 
     fn lock(&self) -> MutexGuard<'_, ListenerSet> {

@@ -325,7 +325,7 @@ fn bind(context: &ReloadContext, listeners: &Listeners) -> Result<FirstSockets, 
     let scrapes = scrapes.transpose().map_err(|error| unavailable(METRICS_BIND_FAILED, &error))?;
     let asks = AdminListener::bind(&settings.admin, &context.config, &context.passed, None);
     let asks = asks.map_err(|error| unavailable(ADMIN_BIND_FAILED, &error))?;
-    let pages = PageListener::bind(&settings.admin.page, None);
+    let pages = PageListener::bind(&settings.admin.page, context.passed.inherited(), None);
     let pages = pages.map_err(|error| unavailable(PAGE_BIND_FAILED, &error))?;
     Ok(FirstSockets { accepting, admin: FirstAdminSockets { scrapes, asks, pages } })
 }

@@ -95,7 +95,11 @@ impl SocketBinder {
     }
 
     fn page(&self, next: &Settings) -> Result<Option<PageListener>, Vec<Diagnostic>> {
-        let bound = PageListener::bind(&next.admin.page, self.admin.pages.address().as_ref());
+        let bound = PageListener::bind(
+            &next.admin.page,
+            self.passed.inherited(),
+            self.admin.pages.address().as_ref(),
+        );
         bound.map_err(|error| {
             let taken = match next.admin.page.listen {
                 Some(PageAddress::Tcp(wanted)) => self.is_own(wanted),

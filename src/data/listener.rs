@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -30,6 +30,7 @@ use crate::data::connection::{self, AcceptedConnection, Admission};
 use crate::data::context::ThreadContext;
 use crate::data::stream::keepalive;
 use crate::data::stream::listen_socket::{Arrival, ListenSocket};
+use crate::inherited_sockets::{SharedSocket, SocketPurpose};
 use crate::observe::log::decision::{ConnectionRefusal, LogContext};
 use crate::observe::metrics::{ConnectionEnd, ListenerMetrics};
 use crate::policy::network::{Client, Peer};
@@ -53,7 +54,8 @@ const QUEUE_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The listening socket of one thread.
 pub struct BoundSocket {
-    socket: ListenSocket,
+    /// Shared with [`BoundSocket::handle`] alone, which never keeps it open.
+    socket: Arc<ListenSocket>,
     address: SocketPlace,
     sharing: Sharing,
 }
@@ -75,6 +77,14 @@ impl BoundSocket {
         &self.address
     }
 
+    /// A handle to the socket for as long as its thread has it.
+    pub fn handle(&self) -> SocketHandle {
+        // systemd's sockets have another owner, which passes them on itself.
+        let is_own = !matches!(self.sharing, Sharing::Systemd);
+        let socket = if is_own { Arc::downgrade(&self.socket) } else { Weak::new() };
+        SocketHandle { socket, place: self.address.clone() }
+    }
+
     /// Renames the file of a Unix socket that was bound aside over the one in its place. The rename
     /// is atomic, so that clients always find a socket.
     ///
@@ -85,6 +95,25 @@ impl BoundSocket {
             (Sharing::Process(file), SocketPlace::Unix(path)) => file.move_to(path),
             _ => Ok(()),
         }
+    }
+}
+
+/// A handle that keeps no socket open: a socket that is given up has to close at once.
+pub struct SocketHandle {
+    socket: Weak<ListenSocket>,
+    place: SocketPlace,
+}
+
+impl SocketHandle {
+    /// A duplicate of the socket for the next process. `None` means that it is closed, or is not
+    /// this process' own.
+    ///
+    /// # Errors
+    /// The process has no free descriptor left.
+    pub fn share(&self, purpose: SocketPurpose) -> io::Result<Option<SharedSocket>> {
+        let Some(socket) = self.socket.upgrade() else { return Ok(None) };
+        let socket = socket.as_fd().try_clone_to_owned()?;
+        Ok(Some(SharedSocket { purpose, place: self.place.clone(), socket }))
     }
 }
 
@@ -126,13 +155,33 @@ pub fn bind(address: SocketAddr, threads: usize, ours: bool) -> io::Result<Vec<V
     for _ in 1..threads {
         sockets.push(socket(address, true)?);
     }
-    Ok(sockets
-        .into_iter()
-        .map(|socket| {
-            let (socket, sharing) = (ListenSocket::Tcp(socket), Sharing::Thread);
-            vec![BoundSocket { socket, address: SocketPlace::Tcp(address), sharing }]
-        })
-        .collect())
+    Ok(sockets.into_iter().map(|socket| vec![own_socket(socket, address)]).collect())
+}
+
+fn own_socket(socket: StdListener, address: SocketAddr) -> BoundSocket {
+    let socket = Arc::new(ListenSocket::Tcp(socket));
+    BoundSocket { socket, address: SocketPlace::Tcp(address), sharing: Sharing::Thread }
+}
+
+/// Spreads the `sockets` of the former process, all at one address, over `threads`. Every one of
+/// them is accepted from, since closing it would reset the connections in its queue. Further
+/// threads bind sockets of their own.
+///
+/// # Errors
+/// As for one [`socket`].
+pub fn adopt(sockets: Vec<StdListener>, threads: usize) -> io::Result<Vec<Vec<BoundSocket>>> {
+    let mut shares: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+    let first = sockets.first().map(StdListener::local_addr).transpose()?;
+    for (index, socket) in sockets.into_iter().enumerate() {
+        let address = socket.local_addr()?;
+        shares[index % threads].push(own_socket(socket, address));
+    }
+    if let Some(address) = first {
+        for share in shares.iter_mut().filter(|share| share.is_empty()) {
+            share.push(own_socket(socket(address, true)?, address));
+        }
+    }
+    Ok(shares)
 }
 
 /// Binds a Unix socket at `path` for `access`, and gives each of `threads` a duplicate. `ours`
@@ -151,9 +200,22 @@ pub fn bind_unix(
     // until the new one is bound.
     let bind = if ours { socket_file::bind_aside } else { socket_file::bind };
     let (socket, file) = bind(path, access, BACKLOG)?;
+    share_unix(&socket, file, path, threads)
+}
+
+/// Gives each of `threads` a duplicate of the Unix socket at `path`, which `file` belongs to.
+///
+/// # Errors
+/// No descriptor is left.
+pub fn share_unix(
+    socket: &UnixListener,
+    file: SocketFile,
+    path: &Arc<Path>,
+    threads: usize,
+) -> io::Result<Vec<Vec<BoundSocket>>> {
     let file = Arc::new(file);
     let bound = |_| {
-        let socket = ListenSocket::Unix(socket.try_clone()?);
+        let socket = Arc::new(ListenSocket::Unix(socket.try_clone()?));
         let sharing = Sharing::Process(Arc::clone(&file));
         Ok(vec![BoundSocket { socket, address: SocketPlace::Unix(Arc::clone(path)), sharing }])
     };
@@ -184,7 +246,8 @@ fn duplicate_tcp(socket: &StdListener) -> io::Result<BoundSocket> {
     // For the connections that come from now on. `set_inherited_options` serves the earlier ones.
     SockRef::from(&socket).set_tcp_nodelay(true)?;
     keepalive::enable(&socket)?;
-    Ok(BoundSocket { socket: ListenSocket::Tcp(socket), address, sharing: Sharing::Systemd })
+    let socket = Arc::new(ListenSocket::Tcp(socket));
+    Ok(BoundSocket { socket, address, sharing: Sharing::Systemd })
 }
 
 fn duplicate_unix(socket: &UnixListener) -> io::Result<BoundSocket> {
@@ -192,7 +255,7 @@ fn duplicate_unix(socket: &UnixListener) -> io::Result<BoundSocket> {
     socket.set_nonblocking(true)?;
     // Always there: the configuration refuses a socket that has no file.
     let path = address.as_pathname().unwrap_or(Path::new("")).into();
-    let (socket, address) = (ListenSocket::Unix(socket), SocketPlace::Unix(path));
+    let (socket, address) = (Arc::new(ListenSocket::Unix(socket)), SocketPlace::Unix(path));
     Ok(BoundSocket { socket, address, sharing: Sharing::Systemd })
 }
 
@@ -377,7 +440,11 @@ impl Acceptor {
     }
 
     /// Serves the connections that a socket has when accepting on it ends.
-    async fn give_up(&mut self, socket: &AsyncFd<ListenSocket>, sharing: Sharing) {
+    async fn give_up(&mut self, socket: &AsyncFd<Arc<ListenSocket>>, sharing: Sharing) {
+        // The next process has the same queue, and accepts from it.
+        if self.thread.plane.lifecycle.released().is_cancelled() {
+            return;
+        }
         let is_unix = match sharing {
             // Not shut down, and its queue not emptied: both belong to the next process.
             Sharing::Systemd => return,
@@ -403,7 +470,7 @@ impl Acceptor {
     }
 
     /// Serves connections that are still under way to a socket that is given up.
-    async fn drain_queue(&mut self, socket: &AsyncFd<ListenSocket>) {
+    async fn drain_queue(&mut self, socket: &AsyncFd<Arc<ListenSocket>>) {
         let began = Instant::now();
         while let Ok(Ok(mut ready)) = timeout_at(began + HANDOVER_TIMEOUT, socket.readable()).await
         {

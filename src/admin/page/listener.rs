@@ -11,17 +11,18 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
+use crate::addresses::SocketPlace;
 use crate::admin::connection::{CONNECTION_TIMEOUT, ConnectionTimeouts, serve_connection};
 use crate::admin::connection_cap::{ConnectionGuard, EvictingCap, accept_loop};
 use crate::admin::linger::{reset_on_close, wait_for_ack};
 use crate::admin::page::service::PageService;
 use crate::admin::page::viewers::{STREAM_LIFETIME, StreamProgress};
 use crate::admin::state::AdminContext;
-use crate::admin::swappable::AdminService;
+use crate::admin::swappable::{AdminService, ServedSockets, ServingEnd};
 use crate::control::config::{PageAddress, PageSettings, users};
 use crate::data::listener::{overlap, socket};
+use crate::inherited_sockets::{InheritedSockets, SharedSocket, SocketPurpose};
 use crate::socket_file::{self, SocketAccess, SocketFile};
 
 /// Most connections at one time, open pages included.
@@ -59,11 +60,24 @@ impl PageListener {
     ///
     /// # Errors
     /// The address is in use or not local, or the path cannot be created.
-    pub fn bind(settings: &PageSettings, now: Option<&PageAddress>) -> io::Result<Option<Self>> {
+    pub fn bind(
+        settings: &PageSettings,
+        inherited: &InheritedSockets,
+        now: Option<&PageAddress>,
+    ) -> io::Result<Option<Self>> {
         let Some(at) = &settings.listen else { return Ok(None) };
         let named = |error: io::Error| io::Error::new(error.kind(), format!("on {at}: {error}"));
         let bound = match at {
-            PageAddress::Tcp(address) => bind_tcp(*address, now).map_err(named)?,
+            PageAddress::Tcp(address) => {
+                let taken = inherited.take_tcp(&SocketPurpose::Page, *address).into_iter().next();
+                taken.map_or_else(|| bind_tcp(*address, now), Self::adopt).map_err(named)?
+            }
+            PageAddress::Unix(path)
+                if let Some((socket, file)) = inherited.take_unix(path).map_err(named)? =>
+            {
+                let socket = PageSocket::Unix { socket, file, aside: false };
+                PageListener { socket, at: at.clone() }
+            }
             PageAddress::Unix(path) => {
                 let aside = now == Some(at);
                 let bind = if aside { socket_file::bind_aside } else { socket_file::bind };
@@ -75,6 +89,11 @@ impl PageListener {
             }
         };
         Ok(Some(bound))
+    }
+
+    fn adopt(socket: StdTcpListener) -> io::Result<Self> {
+        let at = PageAddress::Tcp(socket.local_addr()?);
+        Ok(PageListener { socket: PageSocket::Tcp(socket), at })
     }
 
     /// Renames a socket with a temporary name over the current one. The rename is atomic, so
@@ -96,8 +115,7 @@ fn bind_tcp(address: SocketAddr, now: Option<&PageAddress>) -> io::Result<PageLi
     let replaces = matches!(now, Some(PageAddress::Tcp(now)) if overlap(*now, address));
     let socket = socket(address, replaces)?;
     socket.set_nonblocking(true)?;
-    let at = PageAddress::Tcp(socket.local_addr()?);
-    Ok(PageListener { socket: PageSocket::Tcp(socket), at })
+    PageListener::adopt(socket)
 }
 
 /// The users that `page_mode` and `page_group` admit.
@@ -119,7 +137,22 @@ impl AdminService for PageListener {
         Some(self.at.clone())
     }
 
-    async fn serve(self, admin: Arc<AdminContext>, stop: CancellationToken) {
+    fn share(&self) -> io::Result<ServedSockets> {
+        let (place, socket, files) = match &self.socket {
+            PageSocket::Tcp(socket) => {
+                let place = SocketPlace::Tcp(socket.local_addr()?);
+                (place, socket.try_clone()?.into(), Vec::new())
+            }
+            PageSocket::Unix { socket, file, .. } => {
+                let path = file.path();
+                (SocketPlace::Unix((*path).into()), socket.try_clone()?.into(), vec![path])
+            }
+        };
+        let sockets = vec![SharedSocket { purpose: SocketPurpose::Page, place, socket }];
+        Ok(ServedSockets { sockets, files })
+    }
+
+    async fn serve(self, admin: Arc<AdminContext>, ServingEnd { stop, .. }: ServingEnd) {
         // `_file` lives until serving ends; its drop removes the socket's file.
         let (socket, _file) = match self.socket {
             PageSocket::Tcp(socket) => (TcpListener::from_std(socket).map(Listening::Tcp), None),

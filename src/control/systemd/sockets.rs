@@ -7,16 +7,21 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use socket2::{SockRef, Type};
 
 use super::adopt::duplicate;
+use crate::addresses::SocketPlace;
+use crate::inherited_sockets::{InheritedSockets, SharedSocket, SocketPurpose};
 
-/// The sockets from systemd; none by default.
+/// The sockets from systemd, and those from the former process of an upgrade; none by default.
 #[derive(Debug, Default)]
-pub struct PassedSockets(Vec<PassedSocket>);
+pub struct PassedSockets {
+    sockets: Vec<PassedSocket>,
+    inherited: InheritedSockets,
+}
 
 #[derive(Debug)]
 struct PassedSocket {
@@ -63,13 +68,51 @@ impl PassedSockets {
             kind: kind(&descriptor),
             descriptor,
         };
-        PassedSockets(named.into_iter().map(socket).collect())
+        let sockets = named.into_iter().map(socket).collect();
+        PassedSockets { sockets, inherited: InheritedSockets::default() }
+    }
+
+    /// The sockets that a former process of this agent had: its own, and those from systemd.
+    pub fn inherit(all: Vec<SharedSocket>) -> PassedSockets {
+        let (mut named, mut own) = (Vec::new(), Vec::new());
+        for one in all {
+            match &one.purpose {
+                SocketPurpose::Systemd(name) => named.push((name.to_string(), one.socket)),
+                _ => own.push(one),
+            }
+        }
+        PassedSockets { inherited: InheritedSockets::new(own), ..PassedSockets::new(named) }
+    }
+
+    /// The sockets of the former process that are not from systemd.
+    pub fn inherited(&self) -> &InheritedSockets {
+        &self.inherited
+    }
+
+    /// Duplicates of systemd's sockets for the next process.
+    ///
+    /// # Errors
+    /// The process has no free descriptor left.
+    pub fn share(&self) -> io::Result<Vec<SharedSocket>> {
+        let share = |one: &PassedSocket| {
+            let place = match &one.kind {
+                SocketKind::Tcp(address) => SocketPlace::Tcp(*address),
+                SocketKind::Unix(path) => {
+                    SocketPlace::Unix(path.as_deref().unwrap_or(Path::new("")).into())
+                }
+                // The next process refuses it with the same words.
+                SocketKind::Other(_) => SocketPlace::Unix(Path::new("").into()),
+            };
+            let purpose = SocketPurpose::Systemd((*one.name).into());
+            Ok(SharedSocket { purpose, place, socket: one.descriptor.try_clone()? })
+        };
+        self.sockets.iter().map(share).collect()
     }
 
     /// The names, without duplicates, in the order passed.
     pub fn names(&self) -> Vec<&Arc<str>> {
         let mut names: Vec<&Arc<str>> = Vec::new();
-        for socket in &self.0 {
+        for socket in &self.sockets {
             if !names.contains(&&socket.name) {
                 names.push(&socket.name);
             }
@@ -101,7 +144,7 @@ impl PassedSockets {
     }
 
     fn by_name(&self, name: &str) -> impl Iterator<Item = &PassedSocket> {
-        self.0.iter().filter(move |socket| *socket.name == *name)
+        self.sockets.iter().filter(move |socket| *socket.name == *name)
     }
 }
 
