@@ -30,6 +30,7 @@ pub mod close;
 pub mod connect_fault;
 pub mod control;
 pub mod data;
+pub mod handover;
 pub mod inherited_sockets;
 pub mod lifecycle;
 pub mod observe;

@@ -12,6 +12,7 @@ use crate::admin::rates::RateHistory;
 use crate::control::bans::BanKeeper;
 use crate::control::crowdsec::Bouncer;
 use crate::control::reload::{ConfigStatus, ReloaderHandle};
+use crate::handover::request::UpgradeHandle;
 use crate::lifecycle::Lifecycle;
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::log::LogHandle;
@@ -50,6 +51,8 @@ pub struct AdminContext {
     pub bans: Arc<BanKeeper>,
     /// Brings the decisions of CrowdSec to the bans.
     pub bouncer: Arc<Bouncer>,
+    /// Hands over to a new process.
+    pub upgrades: UpgradeHandle,
     /// Rates of each route over the last minute.
     pub rates: RateHistory,
     /// Rates of the whole process over the last fifteen minutes.

@@ -10,6 +10,7 @@ mod runtimes;
 mod socket_binder;
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::admin_listeners::{AdminListeners, FirstAdminSockets};
@@ -44,6 +46,13 @@ use crate::control::systemd::{self, sockets::PassedSockets};
 use crate::data::context::{DataPlane, Observers};
 use crate::data::http::head::HeadReader;
 use crate::data::listener::ListeningSocket;
+use crate::handover::binary;
+use crate::handover::giver::{Giver, GiverDeps, SocketOwner};
+use crate::handover::offer::Prepared;
+use crate::handover::peers::Peers;
+use crate::handover::request::UpgradeHandle;
+use crate::handover::taker::{OpenTakeover, Takeover};
+use crate::inherited_sockets::SharedSocket;
 use crate::lifecycle::{Lifecycle, Stage};
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::log::LogHandle;
@@ -97,10 +106,68 @@ impl Agent {
         heads: HeadReader,
         lookup: Lookup,
     ) -> Result<Agent, StartError> {
+        Agent::begin(config, passed, log, heads, lookup, &mut None)
+    }
+
+    /// Like [`Agent::start`], with the sockets and tunnels of a former process.
+    ///
+    /// # Errors
+    /// See [`StartError`]. The former process goes on as before, and knows the reason.
+    pub fn take_over(
+        config: &Path,
+        passed: PassedSockets,
+        log: LogHandle,
+        heads: HeadReader,
+        lookup: Lookup,
+        takeover: Takeover,
+    ) -> Result<Agent, StartError> {
+        let mut takeover = Some(takeover);
+        Agent::begin(config, passed, log, heads, lookup, &mut takeover).inspect_err(|error| {
+            if let Some(takeover) = takeover {
+                takeover.fail(&error.to_string());
+            }
+        })
+    }
+
+    /// Loads `config` as a start does, and tells the former process the outcome. Nothing is bound.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn try_start(
+        config: &Path,
+        passed: &PassedSockets,
+        takeover: Takeover,
+    ) -> Result<(), StartError> {
+        let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
+        match reload::start(&config, passed).map_err(StartError::InvalidFiles) {
+            Ok(started) => {
+                let (snapshot, ..) = started.into_parts();
+                // The former process closes the channel, which ends the trial.
+                drop(takeover.prepared(prepared(&snapshot)));
+                Ok(())
+            }
+            Err(error) => {
+                takeover.fail(&error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    fn begin(
+        config: &Path,
+        passed: PassedSockets,
+        log: LogHandle,
+        heads: HeadReader,
+        lookup: Lookup,
+        takeover: &mut Option<Takeover>,
+    ) -> Result<Agent, StartError> {
         let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
         let passed = Arc::new(passed);
         let started = reload::start(&config, &passed).map_err(StartError::InvalidFiles)?;
-        let (snapshot, config_status, handover) = started.into_parts();
+        let (mut snapshot, config_status, handover) = started.into_parts();
+        if let Some(takeover) = takeover {
+            snapshot.generation = takeover.offer.generation + 1;
+        }
         let (max, addresses) = (max_connections(), Arc::new(BoundAddresses::default()));
         let resolver = Resolver::new(lookup, Arc::clone(&addresses));
         let context = reload_context(config, passed, snapshot, config_status, resolver);
@@ -112,6 +179,7 @@ impl Agent {
         let (reloader, requests) = Reloader::new(context.clone(), handover);
         let bans = keep_bans(&context, &folder);
         let heartbeats = Heartbeats::new(systemd::heartbeat_period(systemd::watchdog()));
+        let (upgrade_handle, upgrades) = UpgradeHandle::new();
         let admin = Arc::new(AdminContext {
             live: Arc::clone(&context.live),
             tunnels: Arc::clone(&context.tunnels),
@@ -127,9 +195,14 @@ impl Agent {
             addresses: Arc::clone(&addresses),
             bouncer: keep_decisions(&context, &bans),
             bans,
+            upgrades: upgrade_handle,
             rates: RateHistory::default(),
             history: ActivityHistory::default(),
         });
+        let open = takeover.take().map(|takeover| open(takeover, &context)).transpose()?;
+        if let Some(open) = &open {
+            admin.bans.adopt_text(&open.kept.bans);
+        }
         let listening = AdminListeners::new(&admin, bound.admin);
         let rebind = SocketBinder {
             config: context.config.clone(),
@@ -145,12 +218,31 @@ impl Agent {
         context.resolver.resolve_new(&context.live.load().names.pending());
 
         let planes = planes(&context, heartbeats, max, heads);
+        let retired = CancellationToken::new();
+        let peers = Peers::default();
+        let giver = GiverDeps {
+            context: context.clone(),
+            requests: requests.clone(),
+            bans: Arc::clone(&admin.bans),
+            sockets: Arc::new(AgentSockets {
+                listeners: Arc::clone(&listeners),
+                admin: listening.clone(),
+                plane: Arc::clone(&planes.plane),
+            }),
+            peers: peers.clone(),
+            retired: retired.clone(),
+            started_by: binary::started_by(),
+        };
         let control = ControlPlane {
             reloader,
             resolver: context.resolver.clone(),
             bind: rebind.into_bind(),
             admin,
             listening: listening.clone(),
+            giver: Giver::new(giver, upgrades),
+            takeover: open,
+            peers,
+            retired,
         };
         let control = spawn("control", move || planes.run(sockets, control))?;
         let control = Some(control);
@@ -226,6 +318,49 @@ impl Drop for Agent {
         self.context.lifecycle.cut();
         self.join();
     }
+}
+
+/// The listening sockets of an agent.
+struct AgentSockets {
+    listeners: Arc<Listeners>,
+    admin: AdminListeners,
+    plane: Arc<DataPlane>,
+}
+
+impl SocketOwner for AgentSockets {
+    fn share(&self) -> io::Result<Vec<SharedSocket>> {
+        let mut all = self.listeners.share()?;
+        all.extend(self.admin.share()?);
+        Ok(all)
+    }
+
+    fn release(&self) {
+        self.listeners.release();
+        self.admin.release();
+    }
+
+    fn connections(&self) -> usize {
+        self.plane.total.taken()
+    }
+}
+
+/// What a new process tells of the files that it has loaded.
+fn prepared(snapshot: &Snapshot) -> Prepared {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Prepared { version, digest: snapshot.digest.to_string() }
+}
+
+/// Waits for the order to accept, once all sockets are taken.
+fn open(takeover: Takeover, context: &ReloadContext) -> Result<OpenTakeover, StartError> {
+    let left = context.passed.inherited().left();
+    if !left.is_empty() {
+        // To close one of them would reset the connections in its queue.
+        let left = left.join(", ");
+        let sentence = format!("it would not listen on {left}, as the former process does");
+        takeover.fail(&sentence);
+        return Err(StartError::Unavailable(sentence));
+    }
+    takeover.prepared(prepared(&context.live.load())).map_err(StartError::Unavailable)
 }
 
 /// Puts the kept bans in force, before any socket accepts.
@@ -349,7 +484,8 @@ fn planes(
         heads,
     );
     let (config_status, tracker) = (Arc::clone(&context.config_status), context.tracker.clone());
-    Planes { plane, config_status, threads: Vec::new(), tracker, heartbeats }
+    let (threads, passed) = (Vec::new(), Arc::clone(&context.passed));
+    Planes { plane, config_status, threads, tracker, heartbeats, passed }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {

@@ -20,11 +20,15 @@ use crate::control::crl_watch::watch_crls;
 use crate::control::identity_watch::watch_identities;
 use crate::control::reload::{BindFn, ConfigStatus, Reloader};
 use crate::control::resolve::Resolver;
-use crate::control::systemd::{self, StatusSources};
+use crate::control::systemd::{self, PassedSockets, StatusSources};
 use crate::control::{malloc_trim, revoke};
 use crate::data;
 use crate::data::context::DataPlane;
 use crate::data::listener::ListeningSocket;
+use crate::handover::giver::Giver;
+use crate::handover::link::Link;
+use crate::handover::peers::Peers;
+use crate::handover::taker::{JoinedTakeover, OpenTakeover};
 use crate::lifecycle::{Drain, Stage};
 use crate::observe::heartbeat::Heartbeats;
 use crate::tunnels::EndOrder;
@@ -44,6 +48,8 @@ pub struct Planes {
     pub tracker: TaskTracker,
     /// Heartbeats of the loops.
     pub heartbeats: Arc<Heartbeats>,
+    /// Sockets of systemd and of the former process.
+    pub passed: Arc<PassedSockets>,
 }
 
 /// The parts of the control plane, ready to run.
@@ -58,6 +64,14 @@ pub struct ControlPlane {
     pub admin: Arc<AdminContext>,
     /// The sockets of `admin`, bound and not yet served.
     pub listening: AdminListeners,
+    /// Hands over to a new process.
+    pub giver: Giver,
+    /// The former process of an upgrade. `None` means that there is none.
+    pub takeover: Option<OpenTakeover>,
+    /// The processes that keep tunnels from before an upgrade.
+    pub peers: Peers,
+    /// Cancelled once another process reads the files, judges and counts.
+    pub retired: CancellationToken,
 }
 
 impl Planes {
@@ -68,8 +82,11 @@ impl Planes {
         self.plane.lifecycle.end();
     }
 
-    fn serve(&mut self, sockets: Vec<UnboundedReceiver<ListeningSocket>>, control: ControlPlane) {
-        let ControlPlane { reloader, resolver, bind, admin, listening } = control;
+    fn serve(
+        &mut self,
+        sockets: Vec<UnboundedReceiver<ListeningSocket>>,
+        mut control: ControlPlane,
+    ) {
         let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
@@ -77,45 +94,13 @@ impl Planes {
             }
         };
         let (end, ending) = watch::channel(false);
-        self.start_threads(sockets, &ending);
         runtime.block_on(async {
-            let stop = CancellationToken::new();
-            let facts = StatusSources {
-                live: Arc::clone(&admin.live),
-                tunnels: Arc::clone(&admin.tunnels),
-                config_status: Arc::clone(&self.config_status),
-                metrics: Arc::clone(&self.plane.metrics),
+            let joined = match control.takeover.take() {
+                Some(takeover) => self.join(takeover, &control).await,
+                None => None,
             };
-            let lifecycle = Arc::clone(&self.plane.lifecycle);
-            let (heartbeats, stage) = (Arc::clone(&self.heartbeats), lifecycle.subscribe());
-            self.tracker.spawn(systemd::run(facts, heartbeats, systemd::watchdog(), stage));
-            let heartbeat = self.heartbeats.register("reload");
-            self.tracker.spawn(reloader.run(bind, heartbeat, stop.clone()));
-            self.tracker.spawn(resolver.run(Arc::clone(&admin.live), stop.clone()));
-            let metrics = Arc::clone(&self.plane.metrics);
-            let looks = watch_identities(metrics, Arc::clone(&admin.live), stop.clone());
-            self.tracker.spawn(looks);
-            self.tracker.spawn(Arc::clone(&admin.bans).run(stop.clone()));
-            self.tracker.spawn(Arc::clone(&admin.bouncer).run(stop.clone()));
-            self.tracker.spawn(watch_crls(Arc::clone(&admin.live), stop.clone()));
-            let tunnels = Arc::clone(&self.plane.tunnels);
-            self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));
-            let (levels, ending) = (Arc::clone(&admin.log.levels), stop.clone());
-            self.tracker.spawn(async move { ending.run_until_cancelled(levels.expire()).await });
-            let (admin, ending) = (Arc::clone(&admin), stop.clone());
-            self.tracker.spawn(async move { ending.run_until_cancelled(admin.sample()).await });
-            let exporting = self.export_spans(&stop);
-            listening.start(&self.tracker, &stop);
-            let mut stages = lifecycle.subscribe();
-            // An error would mean that the lifecycle is gone, but `self` holds it.
-            if let Ok(stage) = stages.wait_for(Stage::is_draining).await.map(|stage| *stage)
-                && let Stage::Draining(drain) = stage
-            {
-                self.drain(drain, &end).await;
-            }
-            stop.cancel();
-            self.tracker.close();
-            exporting.wait().await;
+            self.start_threads(sockets, &ending);
+            self.run_control(control, joined, &end).await;
         });
         for thread in self.threads.drain(..) {
             // A panic of the thread is in the log already.
@@ -124,6 +109,89 @@ impl Planes {
         // A message to a manager that reads nothing may block its thread, and must not delay the
         // end.
         runtime.shutdown_timeout(FINAL_LOG_TIMEOUT);
+    }
+
+    /// Joins the former process of an upgrade. `None` means that it is gone.
+    async fn join(&self, takeover: OpenTakeover, control: &ControlPlane) -> Option<JoinedTakeover> {
+        let join = |pid, link| join_rows(control, pid, link);
+        let joined = takeover.join(&control.peers, &self.tracker, join).await;
+        joined.inspect_err(|error| tracing::error!(%error, "the former process is gone")).ok()
+    }
+
+    /// Runs the tasks of the control plane until a drain is over.
+    async fn run_control(
+        &mut self,
+        control: ControlPlane,
+        joined: Option<JoinedTakeover>,
+        end: &watch::Sender<bool>,
+    ) {
+        let ControlPlane { reloader, resolver, bind, admin, listening, giver, retired, .. } =
+            control;
+        let stop = CancellationToken::new();
+        let lifecycle = Arc::clone(&self.plane.lifecycle);
+        let heartbeat = self.heartbeats.register("reload");
+        // What only the newest process does ends with `retired`, all else with `stop`.
+        let newest = retired.child_token();
+        self.tracker.spawn(reloader.run(bind, heartbeat, newest.clone()));
+        self.tracker.spawn(resolver.run(Arc::clone(&admin.live), stop.clone()));
+        let metrics = Arc::clone(&self.plane.metrics);
+        let looks = watch_identities(metrics, Arc::clone(&admin.live), newest.clone());
+        self.tracker.spawn(looks);
+        self.tracker.spawn(Arc::clone(&admin.bans).run(newest.clone()));
+        self.tracker.spawn(Arc::clone(&admin.bouncer).run(newest.clone()));
+        self.tracker.spawn(watch_crls(Arc::clone(&admin.live), newest.clone()));
+        let tunnels = Arc::clone(&self.plane.tunnels);
+        self.tracker.spawn(malloc_trim::trim_periodically(tunnels, stop.clone()));
+        let (levels, ending) = (Arc::clone(&admin.log.levels), stop.clone());
+        self.tracker.spawn(async move { ending.run_until_cancelled(levels.expire()).await });
+        let (sampling, ending) = (Arc::clone(&admin), newest.clone());
+        self.tracker.spawn(async move { ending.run_until_cancelled(sampling.sample()).await });
+        let exporting = self.export_spans(&stop);
+        listening.start(&self.tracker, &stop);
+        self.report_to_manager(&admin, joined, newest.clone());
+        let ending = stop.clone();
+        self.tracker.spawn(async move { ending.run_until_cancelled(giver.run()).await });
+        let mut stages = lifecycle.subscribe();
+        // An error would mean that the lifecycle is gone, but `self` holds it.
+        if let Ok(stage) = stages.wait_for(Stage::is_draining).await.map(|stage| *stage)
+            && let Stage::Draining(drain) = stage
+        {
+            self.drain(drain, end).await;
+        }
+        newest.cancel();
+        stop.cancel();
+        self.tracker.close();
+        exporting.wait().await;
+    }
+
+    /// Reports to systemd until `newest` is cancelled: in an upgrade, once this is the main process.
+    fn report_to_manager(
+        &self,
+        admin: &Arc<AdminContext>,
+        joined: Option<JoinedTakeover>,
+        newest: CancellationToken,
+    ) {
+        let facts = StatusSources {
+            live: Arc::clone(&admin.live),
+            tunnels: Arc::clone(&admin.tunnels),
+            config_status: Arc::clone(&self.config_status),
+            metrics: Arc::clone(&self.plane.metrics),
+        };
+        let stage = self.plane.lifecycle.subscribe();
+        let reports = systemd::run(facts, Arc::clone(&self.heartbeats), systemd::watchdog(), stage);
+        let (bans, passed) = (Arc::clone(&admin.bans), Arc::clone(&self.passed));
+        self.tracker.spawn(async move {
+            if let Some(joined) = joined {
+                let kept = newest.run_until_cancelled(joined.serve()).await.flatten();
+                if let Some(kept) = &kept {
+                    bans.adopt_text(&kept.bans);
+                }
+                passed.inherited().own_files();
+                bans.look_at_folder();
+                tracing::info!("this process serves in place of the former one");
+            }
+            newest.run_until_cancelled(reports).await
+        });
     }
 
     /// Starts the threads of the data plane, which end with `ending`.
@@ -204,4 +272,9 @@ impl Planes {
         }
         end.send_replace(true);
     }
+}
+
+/// Keeps the tunnels of the process `pid` in the table. Ready once all of them have come.
+async fn join_rows(_control: &ControlPlane, _pid: u32, mut link: Link) {
+    tokio::spawn(async move { while link.rx.recv().await.is_some() {} });
 }

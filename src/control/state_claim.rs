@@ -39,6 +39,8 @@ struct ClaimState {
     was_used: bool,
     /// The process that had the claim at the last attempt. `None` means that none had it.
     rival: Option<ClaimOwner>,
+    /// Whether the claim was left to the next process of an upgrade, for good.
+    is_released: bool,
 }
 
 /// The process that has a claim, as far as the lock's file says.
@@ -63,6 +65,9 @@ impl StateClaim {
     /// Another process has it, or the lock's file cannot be made.
     pub fn take(&self) -> io::Result<u64> {
         let mut state = lock(&self.state);
+        if state.is_released {
+            return Err(io::Error::other("the next process of this agent has the state folder"));
+        }
         // A lock on a file that was removed or moved away keeps no other process out.
         if state.file.as_ref().is_some_and(|file| self.is_in_place(file)) {
             return Ok(state.gained);
@@ -100,6 +105,12 @@ impl StateClaim {
         state.file = Some(file);
         state.gained += 1;
         Ok(state.gained)
+    }
+
+    /// Gives the claim up for good: the next process of an upgrade takes it.
+    pub fn release(&self) {
+        let mut state = lock(&self.state);
+        (state.file, state.is_released) = (None, true);
     }
 
     /// How often the claim was gained so far. 0 means that it never was held.
@@ -201,6 +212,18 @@ mod tests {
         assert!(!second.is_foreign());
         drop(first);
         assert_eq!((second.take().unwrap(), second.conflict()), (1, None));
+    }
+
+    #[test]
+    fn released_claim_belongs_to_the_next_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (claim(&folder, "a"), claim(&folder, "a"));
+        first.take().unwrap();
+        first.release();
+        first.take().unwrap_err();
+        assert_eq!((second.take().unwrap(), second.conflict()), (1, None));
+        drop(second);
+        first.take().unwrap_err();
     }
 
     #[test]

@@ -102,6 +102,11 @@ impl StateDir {
         Ok(now)
     }
 
+    /// Leaves the folder to the next process of an upgrade. This one does not claim it again.
+    pub fn release(&self) {
+        self.claim.release();
+    }
+
     /// How often this process has claimed the folder. 0 means never.
     pub fn claimed(&self) -> u64 {
         self.claim.gained()

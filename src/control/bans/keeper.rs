@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::control::bans::file::{decode, encode};
 use crate::control::bans::kept::{self, BanKey, FILE, key, take_over};
 use crate::control::bans::writer::{BanWriter, FoundBans};
 use crate::control::config::fs_executor::FsExecutor;
@@ -189,6 +190,33 @@ impl BanKeeper {
     /// The folder for what outlasts a restart. `None` means that there is none.
     pub fn folder(&self) -> Option<StateDir> {
         self.writer.folder().as_ref().ok().cloned()
+    }
+
+    /// The bans in force, in the form of the file.
+    pub fn text(&self) -> String {
+        encode(self.bans.load().ordered())
+    }
+
+    /// Brings in the bans of the former process of an upgrade, in the form of the file. Bans that
+    /// were lifted there since this process has read the file are lifted.
+    pub fn adopt_text(&self, text: &str) {
+        self.adopt(
+            decode(text.as_bytes())
+                .map_err(|fault| format!("the bans of the former process cannot be read: {fault}")),
+        );
+    }
+
+    /// Leaves the folder to the next process, once what was ordered is written.
+    pub async fn release(&self) {
+        let _ = timeout(LAST_WRITE, self.writer.settle()).await;
+        if let Ok(folder) = self.writer.folder() {
+            folder.release();
+        }
+    }
+
+    /// Looks whether the former process has left the folder, and takes it.
+    pub fn look_at_folder(&self) {
+        self.writer.begin();
     }
 
     /// Puts `bans` in force in place of those of CrowdSec.

@@ -160,6 +160,7 @@ fn shutdown(shutdown: &ShutdownSettings) -> Value {
         shutdown::DELAY.shown(&shutdown.delay),
         shutdown::SPREAD.shown(&shutdown.spread),
         shutdown::DEADLINE.shown(&shutdown.deadline),
+        shutdown::DEADLINE_UPGRADE.shown(&shutdown.deadline_upgrade),
         shutdown::CODE.shown(&shutdown.code),
     ])
 }

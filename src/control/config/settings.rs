@@ -342,6 +342,8 @@ pub struct ShutdownSettings {
     pub spread: Duration,
     /// Time after which the remaining tunnels are cut.
     pub deadline: Duration,
+    /// Time for which the former process of an upgrade keeps its tunnels.
+    pub deadline_upgrade: Duration,
     /// WebSocket close code: 1001 or 1012.
     pub code: u16,
 }

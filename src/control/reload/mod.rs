@@ -38,7 +38,7 @@ use self::prepare::{PreparedGeneration, RunningState};
 use self::read::{FilePass, half_renewal_timeout};
 pub use self::request::{
     AcceptedEffects, MAX_PAUSE, PreviewQuestion, RecentPublish, ReloadImpact, ReloadOutcome,
-    ReloadPreview, ReloaderHandle, Trigger, WatchPause,
+    ReloadPreview, ReloaderHandle, Suspension, Trigger, WatchPause,
 };
 use self::request::{COMMAND, ReloaderRequest};
 use self::shown::ShownFiles;
@@ -149,6 +149,12 @@ impl Reloader {
                     // The caller may have been dropped.
                     let _ = tx.send(self.preview(question).await);
                     return;
+                }
+                Some(ReloaderRequest::Suspend { tx }) => {
+                    let (suspension, ended) = Suspension::new();
+                    // If the caller is gone, the suspension ends with this.
+                    let _ = tx.send(suspension);
+                    return ended.cancelled().await;
                 }
                 // All handles are gone. Other events still come, so this branch must not end the
                 // wait.

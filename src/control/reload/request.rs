@@ -178,6 +178,7 @@ pub(super) enum ReloaderRequest {
     Reload { trigger: Trigger, accept: AcceptedEffects, tx: Option<oneshot::Sender<ReloadOutcome>> },
     Pause { tx: oneshot::Sender<WatchPause> },
     Preview { question: PreviewQuestion, tx: oneshot::Sender<ReloadPreview> },
+    Suspend { tx: oneshot::Sender<Suspension> },
 }
 
 /// A pause of the watch; ends when it is dropped.
@@ -191,6 +192,20 @@ impl WatchPause {
     pub(super) fn new() -> (WatchPause, CancellationToken) {
         let ended = CancellationToken::new();
         (WatchPause { _ended: ended.clone().drop_guard() }, ended)
+    }
+}
+
+/// A time in which nothing is reloaded, and every request waits; ends when it is dropped.
+#[derive(Debug)]
+pub struct Suspension {
+    _ended: DropGuard,
+}
+
+impl Suspension {
+    /// The suspension, and the token that is cancelled when it ends.
+    pub(super) fn new() -> (Suspension, CancellationToken) {
+        let ended = CancellationToken::new();
+        (Suspension { _ended: ended.clone().drop_guard() }, ended)
     }
 }
 
@@ -230,6 +245,14 @@ impl ReloaderHandle {
         let (tx, paused) = oneshot::channel();
         self.asks.send(ReloaderRequest::Pause { tx }).await.ok()?;
         paused.await.ok()
+    }
+
+    /// Waits for the reload that runs, and begins none until the result is dropped. `None` means
+    /// that the process is ending.
+    pub async fn suspend(&self) -> Option<Suspension> {
+        let (tx, suspended) = oneshot::channel();
+        self.asks.send(ReloaderRequest::Suspend { tx }).await.ok()?;
+        suspended.await.ok()
     }
 
     /// Previews a reload. `None` means that the process is ending.

@@ -46,6 +46,27 @@ pub fn heartbeat_period(watchdog: Option<Duration>) -> Duration {
     })
 }
 
+/// Tells the manager that `pid` is the main process from now on. Returns whether there is a manager.
+/// It takes messages in the order in which they were sent, so that the new process may speak behind
+/// this one.
+///
+/// # Errors
+/// The manager cannot be told.
+pub async fn announce(pid: u32) -> io::Result<bool> {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return Ok(false);
+    }
+    let told = tokio::task::spawn_blocking(move || sd_notify::notify(&[NotifyState::MainPid(pid)]));
+    told.await.map_err(io::Error::other)?.map(|()| true)
+}
+
+/// Whether systemd has started this very process and takes no messages from it.
+pub fn is_deaf() -> bool {
+    let is_ours =
+        std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    is_ours && std::env::var_os("NOTIFY_SOCKET").is_none()
+}
+
 /// Ticks `heartbeats`, logs loops that stall, and reports readiness, status and the watchdog to
 /// systemd, until dropped.
 pub async fn run(

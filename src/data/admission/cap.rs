@@ -76,6 +76,12 @@ impl ConnectionCap {
         size.excess += fewer - self.0.free.forget_permits(fewer);
     }
 
+    /// Number of places that are taken.
+    pub fn taken(&self) -> usize {
+        let size = self.lock();
+        (size.max + size.excess).saturating_sub(self.0.free.available_permits())
+    }
+
     /// Whether all places are taken now.
     pub fn is_full(&self) -> bool {
         // A hint alone: another thread may take or give back a place at once.

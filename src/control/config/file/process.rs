@@ -135,6 +135,7 @@ pub fn shutdown(mut table: TomlTable<'_>) -> ShutdownSettings {
         delay: table.read_or_default(&shutdown::DELAY),
         spread: table.read_or_default(&shutdown::SPREAD),
         deadline: table.read_or_default(&shutdown::DEADLINE),
+        deadline_upgrade: table.read_or_default(&shutdown::DEADLINE_UPGRADE),
         code: code.unwrap_or_else(|| shutdown::CODE.default_value()),
     };
     if settings.spread > settings.deadline {

@@ -8,7 +8,7 @@ use crate::control::config::keys::key::{
 use crate::control::config::keys::kind::duration;
 
 pub static TABLE: KeyTable = KeyTable {
-    keys: &[&DELAY, &SPREAD, &DEADLINE, &CODE],
+    keys: &[&DELAY, &SPREAD, &DEADLINE, &DEADLINE_UPGRADE, &CODE],
     reload: "The keys hold for a shutdown that begins after the reload.",
     ..KeyTable::EMPTY
 };
@@ -27,6 +27,13 @@ pub static DEADLINE: KeyWithDefault<Duration> = Key::new(
     "After this time the rest is cut. Keep it below the unit's TimeoutStopSec.",
 )
 .default(|| Duration::from_secs(30));
+
+pub static DEADLINE_UPGRADE: KeyWithDefault<Duration> = Key::new(
+    "deadline_upgrade",
+    duration(),
+    "After an upgrade, the former process drains once this time is over.",
+)
+.default(|| Duration::from_secs(24 * 60 * 60));
 
 pub static CODE: KeyWithDefault<u16> = Key::new(
     "code",

@@ -1,0 +1,361 @@
+//! The side of the old process: starts the new program, and gives it everything once it can serve.
+//!
+//! Each step before the release can be undone by killing the new process. Nothing that fails
+//! afterwards is ours: the new process serves.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::control::bans::BanKeeper;
+use crate::control::config::diagnostic::Diagnostic;
+use crate::control::reload::{ReloadContext, ReloaderHandle};
+use crate::control::systemd;
+use crate::handover::binary;
+use crate::handover::channel::Channel;
+use crate::handover::offer::{HandoverFrame, KeptText, Offer, SCHEMA};
+use crate::handover::peers::Peers;
+use crate::handover::pump::{ControlFrame, Pump};
+use crate::handover::request::{PendingOrder, UpgradeOrder, UpgradeOutcome, UpgradeReceiver};
+use crate::handover::successor::{Gifts, KeptSuccessor, Successor};
+use crate::inherited_sockets::SharedSocket;
+use crate::lifecycle::DrainOptions;
+
+/// Time between two looks whether the last connection of a released process has ended.
+const OVER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Time for the service manager to take a message.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The listening sockets of the process.
+pub trait SocketOwner: Send + Sync {
+    /// Duplicates of all of them.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    fn share(&self) -> io::Result<Vec<SharedSocket>>;
+
+    /// Accepts no more, and leaves all queues and files to the new process.
+    fn release(&self);
+
+    /// Number of connections of clients that are open.
+    fn connections(&self) -> usize;
+}
+
+/// The parts of the process that an upgrade acts on.
+pub struct GiverDeps {
+    /// What a reload acts on.
+    pub context: ReloadContext,
+    /// Suspends reloads.
+    pub requests: ReloaderHandle,
+    /// The bans in force.
+    pub bans: Arc<BanKeeper>,
+    /// The listening sockets.
+    pub sockets: Arc<dyn SocketOwner>,
+    /// The processes of earlier upgrades.
+    pub peers: Peers,
+    /// Cancelled once the new process alone reads files, judges and counts.
+    pub retired: CancellationToken,
+    /// The path by which the process was started.
+    pub started_by: PathBuf,
+}
+
+/// Carries out upgrades.
+pub struct Giver {
+    deps: GiverDeps,
+    receiver: UpgradeReceiver,
+}
+
+/// A process that has handed over.
+struct Released {
+    successor: KeptSuccessor,
+    controls: Vec<UnboundedReceiver<ControlFrame>>,
+    /// Keeps the link to the newest process open.
+    links: Vec<CancellationToken>,
+    until: Instant,
+}
+
+impl Giver {
+    /// The task that carries out the orders of `receiver`.
+    pub fn new(deps: GiverDeps, receiver: UpgradeReceiver) -> Giver {
+        Giver { deps, receiver }
+    }
+
+    /// Carries out orders until one has succeeded, and then waits for the last connection.
+    pub async fn run(mut self) {
+        while let Some(PendingOrder { order, tx }) = self.receiver.orders.recv().await {
+            let done = self.upgrade(&order).await;
+            let (outcome, released) = match done {
+                Ok((outcome, released)) => (Ok(outcome), released),
+                Err(sentence) => {
+                    tracing::error!("not upgraded: {sentence}");
+                    (Err(sentence), None)
+                }
+            };
+            // A caller that has left reads the log.
+            let _ = tx.send(outcome);
+            if let Some(released) = released {
+                drop(self.receiver);
+                return outlive(&self.deps, released).await;
+            }
+        }
+    }
+
+    async fn upgrade(
+        &self,
+        order: &UpgradeOrder,
+    ) -> Result<(UpgradeOutcome, Option<Released>), String> {
+        let until = Instant::now() + order.deadline;
+        let binary = self.check(order)?;
+        // Until it is dropped, saved files wait: both processes have to load the same ones.
+        let _suspended = self.deps.requests.suspend().await;
+        self.check_files()?;
+        tracing::info!(binary = %binary.display(), "upgrading: the new program loads the files");
+        let late =
+            || format!("it was not ready within {} s, and was killed", order.deadline.as_secs());
+        let mut trial = Successor::start(&binary).map_err(|error| not_started(&binary, &error))?;
+        let tried = self.prepare(&mut trial, true);
+        let prepared = timeout_at(until, tried).await.map_err(|_| late())??;
+        trial.expect_exit().await?;
+        let outcome = |pid, tunnels, is_announced| UpgradeOutcome {
+            pid,
+            version: prepared.version.clone(),
+            binary: binary.clone(),
+            tunnels,
+            is_announced,
+            deadline: self.deadline(),
+        };
+        if order.is_trial {
+            return Ok((outcome(None, 0, false), None));
+        }
+        let mut successor =
+            Successor::start(&binary).map_err(|error| not_started(&binary, &error))?;
+        let switched = timeout_at(until, self.switch(&mut successor)).await;
+        let (pump, close) = switched.map_err(|_| late()).and_then(|switched| switched)?;
+        let is_announced = self.announce(successor.pid()).await.inspect_err(|_| close.cancel())?;
+        // Nothing from here on fails.
+        let pid = successor.pid();
+        self.release(&pump).await;
+        let tunnels = self.deps.context.tunnels.len();
+        tracing::info!(
+            pid,
+            version = prepared.version,
+            tunnels,
+            "upgraded: the new process serves, and this one keeps its tunnels until they end"
+        );
+        let Pump { control_rx, .. } = pump;
+        let released = Released {
+            successor: successor.keep(),
+            controls: vec![control_rx],
+            links: vec![close],
+            until: Instant::now() + self.deadline(),
+        };
+        Ok((outcome(Some(pid), tunnels, is_announced), Some(released)))
+    }
+
+    fn deadline(&self) -> Duration {
+        self.deps.context.config_status.settings.load().shutdown.deadline_upgrade
+    }
+
+    /// Checks what needs no new process.
+    fn check(&self, order: &UpgradeOrder) -> Result<PathBuf, String> {
+        if std::process::id() == 1 {
+            return Err("this is process 1 of a container, which ends with it: replace the image \
+                        instead"
+                .into());
+        }
+        if self.deps.context.lifecycle.is_draining() {
+            return Err("draining: nothing is handed over any more".into());
+        }
+        // Its end would look like that of the service, and systemd would kill the new process.
+        if systemd::is_deaf() {
+            return Err("systemd cannot be told of the new main process: the unit needs \
+                        Type=notify and NotifyAccess=main"
+                .into());
+        }
+        binary::check(order.binary.as_ref().unwrap_or(&self.deps.started_by))
+    }
+
+    /// Checks that the files on disk are those that run.
+    fn check_files(&self) -> Result<(), String> {
+        let rejected = self.deps.context.config_status.rejected.load();
+        let Some(rejected) = rejected.as_ref() else { return Ok(()) };
+        let first = rejected.iter().find(|one| one.is_error()).map(Diagnostic::one_line);
+        Err(format!(
+            "the saved files are rejected, so that no process could start with them; mend them \
+             first: {}",
+            first.unwrap_or_default()
+        ))
+    }
+
+    /// Lets `successor` load and take everything.
+    async fn prepare(
+        &self,
+        successor: &mut Successor,
+        is_trial: bool,
+    ) -> Result<crate::handover::offer::Prepared, String> {
+        let GiverDeps { context, sockets, peers, .. } = &self.deps;
+        let live = context.live.load_full();
+        let offer = Offer {
+            schema: SCHEMA,
+            pid: std::process::id(),
+            config: context.config.clone(),
+            generation: live.generation,
+            is_trial,
+        };
+        let no_room = |error: io::Error| format!("its sockets cannot be duplicated: {error}");
+        let mut all = context.passed.share().map_err(no_room)?;
+        all.extend(sockets.share().map_err(no_room)?);
+        let peers = if is_trial { Vec::new() } else { peers.invite().map_err(no_room)? };
+        let prepared = successor.prepare(&offer, Gifts { sockets: all, peers }).await?;
+        if prepared.digest != *live.digest {
+            return Err(format!(
+                "it has loaded other files than those that run ({} instead of {}): they were \
+                 saved just now; reload first",
+                prepared.digest, live.digest
+            ));
+        }
+        Ok(prepared)
+    }
+
+    /// Brings `successor` to accept beside this process.
+    async fn switch(&self, successor: &mut Successor) -> Result<(Pump, CancellationToken), String> {
+        self.prepare(successor, false).await?;
+        let channel = successor.take_channel().ok_or("it has no channel")?;
+        let tracker = &self.deps.context.tracker;
+        let (mut pump, link) = Pump::start(channel, tracker);
+        let close = pump.close.clone();
+        // Also if this future is dropped at the deadline.
+        let undo = close.clone().drop_guard();
+        serve_rows(&self.deps, link);
+        let gone = "it has ended before it accepted";
+        let go = HandoverFrame::Go(self.kept());
+        pump.control_tx.send((go, Vec::new())).map_err(|_| gone)?;
+        match pump.control_rx.recv().await {
+            Some((HandoverFrame::Serving, _)) => {}
+            Some((HandoverFrame::Failed(sentence), _)) => return Err(sentence),
+            Some(_) => return Err("it does not know how to take over".into()),
+            None => return Err(successor.exit_sentence().await),
+        }
+        undo.disarm();
+        Ok((pump, close))
+    }
+
+    fn kept(&self) -> KeptText {
+        KeptText { bans: self.deps.bans.text() }
+    }
+
+    /// Tells systemd of the new main process. Returns whether there is a manager.
+    async fn announce(&self, pid: u32) -> Result<bool, String> {
+        // Messages of both processes go into one queue, so that the new one may speak behind this.
+        let told = timeout(ANNOUNCE_TIMEOUT, systemd::announce(pid)).await;
+        match told {
+            Ok(Ok(is_told)) => Ok(is_told),
+            Ok(Err(error)) => Err(format!("systemd cannot be told of the new process: {error}")),
+            Err(_) => Err("systemd takes no message about the new process".into()),
+        }
+    }
+
+    /// Leaves everything but the open connections to the new process.
+    async fn release(&self, pump: &Pump) {
+        let GiverDeps { context, bans, sockets, peers, retired, .. } = &self.deps;
+        context.lifecycle.released().cancel();
+        sockets.release();
+        retired.cancel();
+        bans.release().await;
+        peers.leave();
+        // An error means that it has crashed, which the next look finds.
+        let _ = pump.control_tx.send((HandoverFrame::Main(self.kept()), Vec::new()));
+    }
+}
+
+fn not_started(binary: &std::path::Path, error: &io::Error) -> String {
+    format!("{} cannot be started: {error}", binary.display())
+}
+
+/// Keeps the open connections until they end or their time is up, joined to the newest process.
+async fn outlive(deps: &GiverDeps, mut released: Released) {
+    let GiverDeps { context, sockets, .. } = deps;
+    let mut stage = context.lifecycle.subscribe();
+    let mut is_alone = false;
+    loop {
+        let is_over = context.tunnels.slots() == 0
+            && context.tunnels.exchanges_len() == 0
+            && sockets.connections() == 0;
+        if is_over {
+            tracing::info!("the last connection from before the upgrade has ended");
+            let (delay, deadline) = (Duration::ZERO, Duration::from_secs(1));
+            context.lifecycle.drain(DrainOptions { delay, deadline, code: 1001 });
+        }
+        // Leaves no zombie of a process that was started here.
+        released.successor.has_ended();
+        tokio::select! {
+            // A signal has ordered a drain, or the above: `Planes` carries it out.
+            Ok(_) = stage.wait_for(|stage| stage.is_draining()) => return,
+            () = sleep(OVER_INTERVAL) => {}
+            () = sleep_until(released.until) => {
+                tracing::warn!("[shutdown] deadline_upgrade is over: closing the tunnels that are left");
+                let options = context.config_status.settings.load().shutdown.drain_options();
+                context.lifecycle.drain(DrainOptions { delay: Duration::ZERO, ..options });
+            }
+            (at, frame) = next_control(&mut released.controls) => match frame {
+                Some((HandoverFrame::Move, descriptors)) => {
+                    for descriptor in descriptors {
+                        if let Err(error) = released.join(deps, descriptor.into()) {
+                            tracing::error!(%error, "the newest process cannot be joined");
+                        }
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    drop(released.controls.swap_remove(at));
+                    drop(released.links.swap_remove(at));
+                }
+            },
+        }
+        if released.controls.is_empty() != is_alone {
+            is_alone = !is_alone;
+            if is_alone {
+                tracing::error!(
+                    "the newest process is gone: this one judges its tunnels by the last files \
+                     that it has read"
+                );
+            }
+        }
+    }
+}
+
+/// The next frame of any link, and the number of the link. `None` as the frame means that the
+/// process at its other end is gone.
+async fn next_control(
+    links: &mut [UnboundedReceiver<ControlFrame>],
+) -> (usize, Option<ControlFrame>) {
+    if links.is_empty() {
+        return std::future::pending().await;
+    }
+    let (frame, at, _) = select_all(links.iter_mut().map(|one| Box::pin(one.recv()))).await;
+    (at, frame)
+}
+
+impl Released {
+    /// Joins the process at the other end of `stream`, beside the links that there are: the former
+    /// newest process may have to go on.
+    fn join(&mut self, deps: &GiverDeps, stream: std::os::unix::net::UnixStream) -> io::Result<()> {
+        let (pump, link) = Pump::start(Channel::new(stream)?, &deps.context.tracker);
+        serve_rows(deps, link);
+        self.links.push(pump.close.clone());
+        self.controls.push(pump.control_rx);
+        Ok(())
+    }
+}
+
+fn serve_rows(deps: &GiverDeps, mut link: crate::handover::link::Link) {
+    let _ = &link.tx;
+    deps.context.tracker.spawn(async move { while link.rx.recv().await.is_some() {} });
+}

@@ -1,0 +1,15 @@
+//! Upgrades without loss: a running process hands sockets, state and open tunnels to a new one.
+//!
+//! `giver` is the side of the old process, `taker` that of the new one. The old process keeps the
+//! bytes of its tunnels until they end. The new one alone reads files, judges and counts.
+
+pub mod binary;
+pub mod channel;
+pub mod giver;
+pub mod link;
+pub mod offer;
+pub mod peers;
+mod pump;
+pub mod request;
+mod successor;
+pub mod taker;
