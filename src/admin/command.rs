@@ -1,7 +1,7 @@
 //! Answers requests on the admin socket: one answer and one log line with the caller for each.
 //!
-//! docs/admin.md is the reference. This module checks no permissions: a caller who could connect
-//! may make any request.
+//! docs/admin.md is the reference. A caller who could connect may make any request but one:
+//! `upgrade` starts a program, and looks who asks.
 
 use std::sync::Arc;
 
@@ -20,10 +20,11 @@ use crate::admin::wire::{
     DrainRequest, Draining, ErrorAnswer, ExplainRequest, LapsingRequest, LogLevelRequest,
     OverviewRequest, PRODUCT, PauseAnswer, PauseRequest, RecentReload, RefusalsRequest,
     ReloadAnswer, ReloadRequest, ShutdownTimes, StatusRequest, TunnelsRequest, UnbanRequest,
+    UpgradeRequest,
 };
 use crate::admin::{
     bans, close, crowdsec, decisions, diff, hold, lapsing, log_level, overview, staged, status,
-    tunnels,
+    tunnels, upgrade,
 };
 use crate::control::config::effective;
 use crate::control::reload::{
@@ -40,7 +41,8 @@ const TOLD: &str = "told";
 /// The error for a request with any other path.
 const UNKNOWN_PATH: &str = "the requests are GET /v1/status, /v1/overview, /v1/config, /v1/tunnels, \
     /v1/decisions, /v1/refused, /v1/lapsing and /v1/bans, POST /v1/reload, /v1/close, /v1/drain, \
-    /v1/explain, /v1/diff, /v1/pause, /v1/ban, /v1/unban, /v1/crowdsec and /v1/log-level";
+    /v1/explain, /v1/diff, /v1/pause, /v1/ban, /v1/unban, /v1/crowdsec, /v1/log-level and \
+    /v1/upgrade";
 
 /// Answers one request of `caller`. What changes something is not begun if `has_left` says that the
 /// caller reads no answer any more: its operator has seen an error.
@@ -142,6 +144,13 @@ async fn carry_out(
         CrowdsecRequest::PATH => {
             respond(method, query, |request| answer_with(&crowdsec::crowdsec(admin, request)))
         }
+        UpgradeRequest::PATH => match parse_request(method, query) {
+            Ok(request) => match upgrade::upgrade(admin, request, caller).await {
+                Ok(answer) => ("upgraded", answer_with(&answer).1),
+                Err((status, sentence)) => error_answer(status, &sentence),
+            },
+            Err(wrong) => wrong.into_answer(),
+        },
         DrainRequest::PATH => respond(method, query, |DrainRequest| drain(admin)),
         LogLevelRequest::PATH => respond(method, query, |request| {
             match log_level::answer(admin, &request, caller.as_ref()) {

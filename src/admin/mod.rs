@@ -38,6 +38,7 @@ mod status;
 mod swappable;
 mod tunnel_filter;
 mod tunnels;
+mod upgrade;
 pub mod wire;
 
 pub use self::client_form::ClientForm;

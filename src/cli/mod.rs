@@ -44,6 +44,7 @@ mod trust;
 mod tunnel_args;
 mod tunnels;
 mod unban;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -106,6 +107,8 @@ enum Command {
     Close(close::CloseArgs),
     /// List the entries of lists that lapse soon, with owner and ticket.
     Lapsing(lapsing::LapsingArgs),
+    /// Hand over to a new process, such as that of a new version, without closing a connection.
+    Upgrade(upgrade::UpgradeArgs),
     /// Drain the running agent: stop accepting, close the tunnels, then exit.
     Drain(drain::DrainArgs),
 }
@@ -142,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Tunnels(verb) => tunnels::tunnels(&verb),
         Command::Close(verb) => close::close(&verb),
         Command::Lapsing(verb) => lapsing::lapsing(&verb),
+        Command::Upgrade(verb) => upgrade::upgrade(&verb),
         Command::Drain(verb) => drain::drain(&verb),
     };
     output::exit_of(exit).into()

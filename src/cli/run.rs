@@ -1,6 +1,8 @@
 //! `sidegate run`: serves until SIGTERM or SIGINT, of which a second one ends at once. SIGHUP
 //! reloads.
 
+use std::path::Path;
+
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -11,6 +13,7 @@ use sidegate::addresses::BoundAddress;
 use sidegate::control::resolve::Lookup;
 use sidegate::control::systemd::PassedSockets;
 use sidegate::data::http::head::HeadReader;
+use sidegate::handover::taker::{self, Takeover};
 use sidegate::observe::log::{Log, LogFormat};
 use sidegate::{Agent, StartError};
 
@@ -59,8 +62,8 @@ pub fn run(verb: &RunArgs) -> Exit {
             return Exit::Unavailable;
         }
     };
-    let passed = match PassedSockets::from_env() {
-        Ok(passed) => passed,
+    let (takeover, passed) = match sockets(&verb.config.config) {
+        Ok(found) => found,
         Err(what) => {
             print_error(what);
             return Exit::Config;
@@ -76,10 +79,29 @@ pub fn run(verb: &RunArgs) -> Exit {
     if heads == HeadReader::Hyper {
         tracing::warn!("SIDEGATE_HEADS=hyper: hyper reads the first head of each connection too");
     }
-    match Agent::start(&verb.config.config, passed, log.handle(), heads, Lookup::default()) {
+    let (config, log) = (&verb.config.config, log.handle());
+    let started = match takeover {
+        None => Agent::start(config, passed, log, heads, Lookup::default()),
+        Some(takeover) if takeover.offer.is_trial => {
+            return match Agent::try_start(config, &passed, takeover) {
+                Ok(()) => Exit::Success,
+                Err(error) => start_failed(&error),
+            };
+        }
+        Some(takeover) => Agent::take_over(config, passed, log, heads, Lookup::default(), takeover),
+    };
+    match started {
         Ok(agent) => serve(agent, log_addresses),
         Err(error) => start_failed(&error),
     }
+}
+
+/// The offer of a former process with its sockets, or the sockets from systemd.
+fn sockets(config: &Path) -> Result<(Option<Takeover>, PassedSockets), String> {
+    Ok(match taker::receive(config)? {
+        Some((takeover, passed)) => (Some(takeover), passed),
+        None => (None, PassedSockets::from_env()?),
+    })
 }
 
 /// Prints why the agent did not start, and returns the exit code.

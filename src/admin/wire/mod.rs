@@ -37,6 +37,7 @@ mod tests;
 mod tunnel_selector;
 mod tunnels;
 mod unban;
+mod upgrade;
 mod widening;
 mod words;
 
@@ -88,6 +89,7 @@ pub use self::tunnels::{
     MAX_PAGE_TUNNELS, TunnelOrder, TunnelStatus, TunnelsAnswer, TunnelsRequest,
 };
 pub use self::unban::{UnbanAnswer, UnbanRequest};
+pub use self::upgrade::{UpgradeAnswer, UpgradeRequest};
 pub use self::widening::{WidenedClients, WidenedRule, WideningChanges};
 pub use self::words::{
     DecisionResult, DeliveryForm, EntryKind, ExplainedKind, FilesState, ListenerProtocol,

@@ -42,6 +42,7 @@ fn read_changed(sample: &Value, status: u16, body: &str) -> Result<String, ReadE
         "/v1/pause" => of::<PauseRequest>(query, &received),
         "/v1/diff" => of::<DiffRequest>(query, &received),
         "/v1/log-level" => of::<LogLevelRequest>(query, &received),
+        "/v1/upgrade" => of::<UpgradeRequest>(query, &received),
         "/v1/drain" => of::<DrainRequest>(query, &received),
         "/v1/ban" => of::<BanRequest>(query, &received),
         "/v1/unban" => of::<UnbanRequest>(query, &received),

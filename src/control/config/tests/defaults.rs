@@ -50,6 +50,7 @@ max_widened   = "100%"
 delay    = "0s"
 spread   = "5s"
 deadline = "30s"
+deadline_upgrade = "24h"
 code     = 1001
 
 [timeouts]
@@ -261,6 +262,7 @@ fn omitted_keys_have_the_documented_defaults() {
             delay: Duration::ZERO,
             spread: seconds(5),
             deadline: seconds(30),
+            deadline_upgrade: seconds(24 * 60 * 60),
             code: 1001,
         };
         assert_eq!(settings.shutdown, shutdown);
@@ -443,7 +445,7 @@ policies = { lists_from = ["/var/lib/feeds", "feeds"] }
 admin = { socket = "run/admin.sock", mode = "600", group = "wheel", page = "full", page_mode = "640",
           page_listen = "[::1]:9401", page_group = "staff" }
 reload = { watch = "off", poll = "1m", revoke_spread = "0s", max_revoked = "10%", max_widened = 100 }
-shutdown = { delay = "1s", spread = "2s", deadline = "3s", code = 1012 }
+shutdown = { delay = "1s", spread = "2s", deadline = "3s", deadline_upgrade = "1h", code = 1012 }
 timeouts = { tls = "1s", dial = "500ms", grace = "1s" }
 process = { threads = 2 }
 
