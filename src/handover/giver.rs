@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -75,9 +74,8 @@ pub struct Giver {
 /// A process that has handed over.
 struct Released {
     successor: KeptSuccessor,
-    controls: Vec<UnboundedReceiver<ControlFrame>>,
-    /// Keeps the link to the newest process open.
-    links: Vec<CancellationToken>,
+    /// The links to the newest process, and to one that is about to be.
+    links: Vec<Pump>,
     until: Instant,
 }
 
@@ -137,8 +135,9 @@ impl Giver {
         let mut successor =
             Successor::start(&binary).map_err(|error| not_started(&binary, &error))?;
         let switched = timeout_at(until, self.switch(&mut successor)).await;
-        let (pump, close) = switched.map_err(|_| late()).and_then(|switched| switched)?;
-        let is_announced = self.announce(successor.pid()).await.inspect_err(|_| close.cancel())?;
+        let pump = switched.map_err(|_| late()).and_then(|switched| switched)?;
+        let announced = self.announce(successor.pid()).await;
+        let is_announced = announced.inspect_err(|_| pump.close.cancel())?;
         // Nothing from here on fails.
         let pid = successor.pid();
         self.release(&pump).await;
@@ -149,11 +148,9 @@ impl Giver {
             tunnels,
             "upgraded: the new process serves, and this one keeps its tunnels until they end"
         );
-        let Pump { control_rx, .. } = pump;
         let released = Released {
             successor: successor.keep(),
-            controls: vec![control_rx],
-            links: vec![close],
+            links: vec![pump],
             until: Instant::now() + self.deadline(),
         };
         Ok((outcome(Some(pid), tunnels, is_announced), Some(released)))
@@ -230,9 +227,8 @@ impl Giver {
         let channel = successor.take_channel().ok_or("it has no channel")?;
         let tracker = &self.deps.context.tracker;
         let (mut pump, link) = Pump::start(channel, tracker);
-        let close = pump.close.clone();
         // Also if this future is dropped at the deadline.
-        let undo = close.clone().drop_guard();
+        let undo = pump.close.clone().drop_guard();
         serve_rows(&self.deps, link);
         let gone = "it has ended before it accepted";
         let go = HandoverFrame::Go(self.kept());
@@ -244,7 +240,7 @@ impl Giver {
             None => return Err(successor.exit_sentence().await),
         }
         undo.disarm();
-        Ok((pump, close))
+        Ok(pump)
     }
 
     fn kept(&self) -> KeptText {
@@ -304,7 +300,7 @@ async fn outlive(deps: &GiverDeps, mut released: Released) {
                 let options = context.config_status.settings.load().shutdown.drain_options();
                 context.lifecycle.drain(DrainOptions { delay: Duration::ZERO, ..options });
             }
-            (at, frame) = next_control(&mut released.controls) => match frame {
+            (at, frame) = next_control(&mut released.links) => match frame {
                 Some((HandoverFrame::Move, descriptors)) => {
                     for descriptor in descriptors {
                         if let Err(error) = released.join(deps, descriptor.into()) {
@@ -313,13 +309,10 @@ async fn outlive(deps: &GiverDeps, mut released: Released) {
                     }
                 }
                 Some(_) => {}
-                None => {
-                    drop(released.controls.swap_remove(at));
-                    drop(released.links.swap_remove(at));
-                }
+                None => drop(released.links.swap_remove(at)),
             },
         }
-        if released.controls.is_empty() != is_alone {
+        if released.links.is_empty() != is_alone {
             is_alone = !is_alone;
             if is_alone {
                 tracing::error!(
@@ -333,13 +326,12 @@ async fn outlive(deps: &GiverDeps, mut released: Released) {
 
 /// The next frame of any link, and the number of the link. `None` as the frame means that the
 /// process at its other end is gone.
-async fn next_control(
-    links: &mut [UnboundedReceiver<ControlFrame>],
-) -> (usize, Option<ControlFrame>) {
+async fn next_control(links: &mut [Pump]) -> (usize, Option<ControlFrame>) {
     if links.is_empty() {
         return std::future::pending().await;
     }
-    let (frame, at, _) = select_all(links.iter_mut().map(|one| Box::pin(one.recv()))).await;
+    let (frame, at, _) =
+        select_all(links.iter_mut().map(|one| Box::pin(one.control_rx.recv()))).await;
     (at, frame)
 }
 
@@ -349,8 +341,7 @@ impl Released {
     fn join(&mut self, deps: &GiverDeps, stream: std::os::unix::net::UnixStream) -> io::Result<()> {
         let (pump, link) = Pump::start(Channel::new(stream)?, &deps.context.tracker);
         serve_rows(deps, link);
-        self.links.push(pump.close.clone());
-        self.controls.push(pump.control_rx);
+        self.links.push(pump);
         Ok(())
     }
 }
