@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,8 +26,8 @@ use crate::data;
 use crate::data::context::DataPlane;
 use crate::data::listener::ListeningSocket;
 use crate::handover::giver::Giver;
-use crate::handover::link::Link;
 use crate::handover::peers::Peers;
+use crate::handover::rows_in::{self, RowsInDeps};
 use crate::handover::taker::{JoinedTakeover, OpenTakeover};
 use crate::lifecycle::{Drain, Stage};
 use crate::observe::heartbeat::Heartbeats;
@@ -113,7 +113,17 @@ impl Planes {
 
     /// Joins the former process of an upgrade. `None` means that it is gone.
     async fn join(&self, takeover: OpenTakeover, control: &ControlPlane) -> Option<JoinedTakeover> {
-        let join = |pid, link| join_rows(control, pid, link);
+        let deps = RowsInDeps {
+            tunnels: Arc::clone(&control.admin.tunnels),
+            live: Arc::clone(&control.admin.live),
+            metrics: Arc::clone(&self.plane.metrics),
+        };
+        let join = |pid, link| {
+            let (tx, synced) = oneshot::channel();
+            self.tracker.spawn(rows_in::join(link, pid, deps.clone(), tx));
+            // An error means that the process is gone, and so are its tunnels.
+            async move { drop(synced.await) }
+        };
         let joined = takeover.join(&control.peers, &self.tracker, join).await;
         joined.inspect_err(|error| tracing::error!(%error, "the former process is gone")).ok()
     }
@@ -272,9 +282,4 @@ impl Planes {
         }
         end.send_replace(true);
     }
-}
-
-/// Keeps the tunnels of the process `pid` in the table. Ready once all of them have come.
-async fn join_rows(_control: &ControlPlane, _pid: u32, mut link: Link) {
-    tokio::spawn(async move { while link.rx.recv().await.is_some() {} });
 }

@@ -18,10 +18,12 @@ use crate::control::reload::{ReloadContext, ReloaderHandle};
 use crate::control::systemd;
 use crate::handover::binary;
 use crate::handover::channel::Channel;
+use crate::handover::link::Link;
 use crate::handover::offer::{HandoverFrame, KeptText, Offer, SCHEMA};
 use crate::handover::peers::Peers;
 use crate::handover::pump::{ControlFrame, Pump};
 use crate::handover::request::{PendingOrder, UpgradeOrder, UpgradeOutcome, UpgradeReceiver};
+use crate::handover::rows_out;
 use crate::handover::successor::{Gifts, KeptSuccessor, Successor};
 use crate::inherited_sockets::SharedSocket;
 use crate::lifecycle::DrainOptions;
@@ -222,7 +224,7 @@ impl Giver {
     }
 
     /// Brings `successor` to accept beside this process.
-    async fn switch(&self, successor: &mut Successor) -> Result<(Pump, CancellationToken), String> {
+    async fn switch(&self, successor: &mut Successor) -> Result<Pump, String> {
         self.prepare(successor, false).await?;
         let channel = successor.take_channel().ok_or("it has no channel")?;
         let tracker = &self.deps.context.tracker;
@@ -346,7 +348,8 @@ impl Released {
     }
 }
 
-fn serve_rows(deps: &GiverDeps, mut link: crate::handover::link::Link) {
-    let _ = &link.tx;
-    deps.context.tracker.spawn(async move { while link.rx.recv().await.is_some() {} });
+/// Sends the tunnels of this process over `link`, and carries out the orders that come.
+fn serve_rows(deps: &GiverDeps, link: Link) {
+    let ReloadContext { tunnels, tracker, .. } = &deps.context;
+    tracker.spawn(rows_out::serve(link, Arc::clone(tunnels)));
 }

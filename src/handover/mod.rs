@@ -11,5 +11,8 @@ pub mod offer;
 pub mod peers;
 mod pump;
 pub mod request;
+pub mod rows_in;
+pub mod rows_out;
 mod successor;
 pub mod taker;
+mod wire_row;

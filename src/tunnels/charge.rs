@@ -121,6 +121,15 @@ fn over_rate(retry_after: Duration) -> Refusal {
     Refusal::Rate { retry_after }
 }
 
+impl Registration {
+    /// The place of a tunnel that another process keeps, and that is in the table.
+    pub(super) fn remote(tunnels: &Arc<Tunnels>, entry: &Arc<LiveEntry>, count: Count) -> Self {
+        let slots = tunnels.slots.fetch_add(1, Ordering::SeqCst) + 1;
+        tunnels.max.fetch_max(slots, Ordering::Relaxed);
+        Registration { tunnels: Arc::clone(tunnels), entry: Some(Arc::clone(entry)), _count: count }
+    }
+}
+
 impl Slot {
     /// The permit that was charged.
     pub fn permit(&self) -> &Permit {
@@ -150,6 +159,7 @@ impl Drop for Registration {
         // entries.
         if let Some(entry) = self.entry.take() {
             self.tunnels.table.remove(entry.id);
+            self.tunnels.watchers.left(&entry);
         }
         // The place under the caps goes back after this, with the field `_count`. So a cap may stay
         // full for a moment longer, and is never exceeded.

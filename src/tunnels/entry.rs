@@ -3,12 +3,13 @@
 //! An entry moves no byte: the tunnel reads its orders here and carries them out itself.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::close::Closed;
 use crate::policy::Policy;
 use crate::policy::limit::TunnelLimits;
 use crate::policy::network::Peer;
@@ -44,11 +45,25 @@ pub struct LiveEntry {
     pub opened: Timestamp,
     /// Bytes and messages relayed so far.
     pub traffic: TrafficCell,
+    /// The process that keeps it. `None` means this one.
+    pub process: Option<u32>,
+    /// How it has ended, for the newest process. `None` means that it has not, or that it is an
+    /// exchange.
+    pub ending: OnceLock<Box<TunnelEnding>>,
     orders: Mutex<EntryOrders>,
     /// Whether `orders` has changed; every poll of the tunnel reads it.
     ordered: AtomicBool,
     /// Whether this is an exchange whose answer is a stream of events.
     has_events: AtomicBool,
+}
+
+/// How a tunnel has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct TunnelEnding {
+    /// Who ended it and why, how much passed, and how long it lasted.
+    pub closed: Closed,
+    /// The refusal of the policy that revoked it. `None` means that it was not revoked.
+    pub refusal: Option<Refusal>,
 }
 
 /// The state that other threads write and the tunnel's task reads.
@@ -178,6 +193,8 @@ impl LiveEntry {
             subprotocol: from.subprotocol,
             opened,
             traffic: TrafficCell::default(),
+            process: None,
+            ending: OnceLock::new(),
             orders: Mutex::new(EntryOrders {
                 rules: TunnelRules::new(permit.route(), permit.subject(), opened),
                 generation: permit.generation(),
@@ -190,6 +207,11 @@ impl LiveEntry {
             ordered: AtomicBool::new(true),
             has_events: AtomicBool::new(false),
         }
+    }
+
+    /// The same entry as one that the process `pid` keeps.
+    pub(super) fn of_process(self, pid: u32) -> LiveEntry {
+        LiveEntry { process: Some(pid), ..self }
     }
 
     /// Judges the request of the entry under `snapshot`, like a new one. A plain request also needs
@@ -304,6 +326,11 @@ impl LiveEntry {
     pub fn mark_event_stream(&self) {
         // Relaxed, here and at the read: the flag orders no other memory.
         self.has_events.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the answer of the exchange is a stream of events.
+    pub fn has_events(&self) -> bool {
+        self.has_events.load(Ordering::Relaxed)
     }
 
     /// Whether the exchange counts as a stream at the time `now`: by its kind or by its age.

@@ -36,6 +36,15 @@ impl Tunnels {
 }
 
 impl ExchangeRegistration {
+    /// The place of an exchange that another process keeps, and that is in the table.
+    pub(super) fn remote(
+        tunnels: &Arc<Tunnels>,
+        entry: &Arc<LiveEntry>,
+        stream: Option<Count>,
+    ) -> Self {
+        ExchangeRegistration { tunnels: Arc::clone(tunnels), entry: Arc::clone(entry), stream }
+    }
+
     /// Whether the exchange holds a place among the streams.
     pub fn has_stream(&self) -> bool {
         self.stream.is_some()
@@ -63,6 +72,7 @@ impl ExchangeRegistration {
 impl Drop for ExchangeRegistration {
     fn drop(&mut self) {
         self.tunnels.exchanges.remove(self.entry.id);
+        self.tunnels.watchers.left(&self.entry);
     }
 }
 

@@ -12,17 +12,21 @@ mod entry;
 mod exchange;
 mod reconcile;
 mod registry;
+mod remote;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 mod traffic;
+mod watch;
 
 pub use self::charge::{Registration, Slot};
 pub use self::entry::{
-    CloseOrder, EndOrder, LatestVerdict, LiveEntry, MIN_STREAM_AGE, RequestSource, TunnelRefusal,
-    TunnelRules,
+    CloseOrder, EndOrder, LatestVerdict, LiveEntry, MIN_STREAM_AGE, RequestSource, TunnelEnding,
+    TunnelRefusal, TunnelRules,
 };
 pub use self::exchange::ExchangeRegistration;
 pub use self::reconcile::{ReconcileImpact, ReconcileOutcome, WouldRevoke};
 pub use self::registry::Tunnels;
+pub use self::remote::{EntryKind, RemoteEntry, RemotePlace};
 pub use self::traffic::TrafficCell;
+pub use self::watch::TableEvent;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use jiff::Timestamp;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::lifecycle::{Lifecycle, NewTunnelEnd};
 use crate::policy::request::Request;
@@ -11,6 +12,7 @@ use crate::snapshot::{CurrentSnapshot, Permit, Snapshot};
 use crate::tunnels::budget::Budgets;
 use crate::tunnels::entry::{EndOrder, LiveEntry, RequestSource};
 use crate::tunnels::table::EntryTable;
+use crate::tunnels::watch::{TableEvent, TableWatchers};
 
 /// All tunnels and all exchanges in flight of the process, and the slots charged.
 pub struct Tunnels {
@@ -19,7 +21,8 @@ pub struct Tunnels {
     pub(super) budgets: Budgets,
     pub(super) table: EntryTable,
     pub(super) exchanges: EntryTable,
-    next: AtomicU64,
+    pub(super) watchers: TableWatchers,
+    pub(super) next: AtomicU64,
     /// Slots held: charged, and not yet dropped. A tunnel counts from its charge on, before it is
     /// in the table, so that a drain waits for attempts in progress too.
     pub(super) slots: AtomicUsize,
@@ -38,6 +41,7 @@ impl Tunnels {
             lifecycle,
             table: EntryTable::default(),
             exchanges: EntryTable::default(),
+            watchers: TableWatchers::default(),
             next: AtomicU64::new(1),
             slots: AtomicUsize::new(0),
             max: AtomicUsize::new(0),
@@ -112,8 +116,15 @@ impl Tunnels {
         let entry = Arc::new(LiveEntry::new(id, permit, request, from, opened));
         // From here on, a walk over the table finds the entry.
         table.insert(&entry);
+        self.watchers.entered(&entry);
+        self.look_again(&entry, permit, clock());
+        entry
+    }
 
-        let (live, now) = (self.live.load(), clock());
+    /// Judges an entry that is in its table again if `permit` may be out of date, and drains it in
+    /// a drain.
+    pub(super) fn look_again(&self, entry: &LiveEntry, permit: &Permit, now: Timestamp) {
+        let live = self.live.load();
         let is_outdated = live.generation != permit.generation() || live.has_lapse(permit, now);
         if is_outdated && let (Err(refusal), _) = entry.rejudge(&live, now) {
             entry.end(EndOrder::Revoke(refusal));
@@ -130,6 +141,15 @@ impl Tunnels {
                 entry.end(EndOrder::Cut);
             }
         }
-        entry
+    }
+
+    /// Reports every entry that comes or goes from now on.
+    pub fn watch(&self) -> UnboundedReceiver<TableEvent> {
+        self.watchers.add()
+    }
+
+    /// Whether `entry` is a tunnel that is open now, and not an exchange.
+    pub fn is_tunnel(&self, entry: &LiveEntry) -> bool {
+        self.table.has(entry.id)
     }
 }

@@ -59,6 +59,7 @@ use crate::policy::proxied::Endpoints;
 use crate::policy::subject::{Credentials, Ingress, Subject};
 use crate::snapshot::ListenerRules;
 use crate::snapshot::route::RouteTimeouts;
+use crate::tunnels::TunnelEnding;
 
 pub use self::identify::Admission;
 
@@ -252,6 +253,8 @@ impl RecordedTunnel {
         let entry = self.tunnel.entry();
         let route = &self.tunnel.route().name;
         self.tunnel.metrics().tunnel_closed(&closed, refusal);
+        // Before its place is given back, which reports it to a newer process.
+        let _ = entry.ending.set(Box::new(TunnelEnding { closed, refusal }));
         decision::log_tunnel_closed(route, entry, &closed, refusal);
         let span = FinishedSpan::of_end(route, entry, &closed, refusal);
         self.open_guard.thread.plane.spans.keep(span);

@@ -232,6 +232,17 @@ impl RouteMetrics {
         self.upgrade_seconds.observe(&LATENCY_BOUNDS, took);
     }
 
+    /// Counts a tunnel that another process keeps as open here.
+    pub fn tunnel_taken_over(&self) {
+        self.opened.add(1);
+    }
+
+    /// Counts a tunnel of another process that is gone with it, or without a word.
+    pub fn tunnel_lost(&self) {
+        let (by, phase) = (Initiator::Sidegate, TunnelPhase::Open);
+        self.closed[by as usize][phase as usize][CloseReason::Cut as usize].add(1);
+    }
+
     /// Adds relayed bytes and messages of a tunnel.
     #[inline]
     pub fn relayed(&self, direction: Direction, bytes: u64, messages: u64) {

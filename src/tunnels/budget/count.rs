@@ -123,8 +123,8 @@ impl Counts {
         total: Option<u32>,
     ) -> Result<Count, Full> {
         let keys = keys.into();
-        let (key, other) = (keys.key(), keys.other());
-        let mut clients = self.clients(key);
+        let key = keys.key();
+        let clients = self.clients(key);
         let tunnels = clients.get(&key).copied().unwrap_or_default();
         // Unlimited still ends at the largest number, so that no count wraps.
         if tunnels.counted() >= per_client.unwrap_or(u32::MAX) {
@@ -137,6 +137,22 @@ impl Counts {
         self.total
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
             .map_err(|_| Full::Total)?;
+        self.note(clients, &keys);
+        Ok(Count { counts: Arc::clone(self), keys })
+    }
+
+    /// Takes a place whatever the bounds: another process has taken it before.
+    pub fn readmit(self: &Arc<Self>, keys: impl Into<PlaceKeys>) -> Count {
+        let keys = keys.into();
+        let clients = self.clients(keys.key());
+        self.total.fetch_add(1, Ordering::Relaxed);
+        self.note(clients, &keys);
+        Count { counts: Arc::clone(self), keys }
+    }
+
+    /// Notes a place of `keys`, whose own shard is `clients`.
+    fn note(&self, mut clients: MutexGuard<'_, HashMap<LimitKey, Tally>>, keys: &PlaceKeys) {
+        let (key, other) = (keys.key(), keys.other());
         *place(clients.entry(key).or_default(), other) += 1;
         // Released first: the other key may be of the same shard.
         // Two shards are never locked at once, so there is no order of locks to get wrong.
@@ -144,7 +160,6 @@ impl Counts {
         if let Some(other) = other {
             self.clients(other).entry(other).or_default().other += 1;
         }
-        Ok(Count { counts: Arc::clone(self), keys })
     }
 
     /// The number of places that are counted by `key`.

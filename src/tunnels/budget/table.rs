@@ -120,6 +120,16 @@ impl Budgets {
         self.counts(policy, |budgets| &budgets.tunnels).enter(keys, max, policy.limits.total)
     }
 
+    /// Counts a tunnel that is open already, whatever the caps.
+    pub fn readmit_tunnel(&self, policy: &Policy, keys: impl Into<PlaceKeys>) -> Count {
+        self.counts(policy, |budgets| &budgets.tunnels).readmit(keys)
+    }
+
+    /// Counts a stream that runs already, whatever the caps.
+    pub fn readmit_stream(&self, policy: &Policy, keys: impl Into<PlaceKeys>) -> Count {
+        self.counts(policy, |budgets| &budgets.streams).readmit(keys)
+    }
+
     /// Counts a stream of the client with these keys under the caps of a policy.
     ///
     /// # Errors
