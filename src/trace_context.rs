@@ -149,6 +149,20 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
+    /// The trace with this number in hexadecimal digits, of which no span belongs to this process.
+    /// `None` means that it is no number of a trace.
+    pub fn named(trace_id: &str) -> Option<TraceContext> {
+        let number = u128::from_str_radix(trace_id, 16).ok().filter(|number| *number != 0)?;
+        Some(TraceContext {
+            trace_id: TraceId(number),
+            parent: None,
+            is_sampled: false,
+            is_random: false,
+            own: None,
+            is_exported: false,
+        })
+    }
+
     /// The trace that a request names. `None` means that it names none, or no valid one.
     fn of_request(headers: &HeaderMap) -> Option<TraceContext> {
         let mut sent = headers.get_all(&TRACEPARENT).iter();

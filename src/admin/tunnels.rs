@@ -85,6 +85,7 @@ fn tunnel(SelectedEntry { entry, kind }: &SelectedEntry, now: Timestamp) -> Tunn
         subprotocol: entry.subprotocol.as_deref().map(str::to_owned),
         request_id: entry.request_id.to_string(),
         trace_id: entry.trace.map(|trace| trace.trace_id.to_string()),
+        process: entry.process,
         opened: Time(entry.opened),
         seconds: seconds_open(entry, now),
         from_client: traffic(from_client),

@@ -117,6 +117,7 @@ impl Planes {
             tunnels: Arc::clone(&control.admin.tunnels),
             live: Arc::clone(&control.admin.live),
             metrics: Arc::clone(&self.plane.metrics),
+            retired: control.retired.clone(),
         };
         let join = |pid, link| {
             let (tx, synced) = oneshot::channel();

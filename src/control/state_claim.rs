@@ -136,6 +136,13 @@ impl StateClaim {
         config.is_some_and(|config| *config != self.config)
     }
 
+    /// Whether the process that has started this one has the claim, as in an upgrade.
+    pub fn is_of_parent(&self) -> bool {
+        let parent = rustix::process::getppid().map(|pid| pid.as_raw_pid().cast_unsigned());
+        let rival = lock(&self.state).rival.as_ref().and_then(|rival| rival.pid);
+        rival.is_some() && rival == parent
+    }
+
     fn conflict_with(&self, rival: &ClaimOwner) -> String {
         let pid = rival.pid.map_or_else(String::new, |pid| format!("process {pid}, "));
         let (who, remedy) = match &rival.config {

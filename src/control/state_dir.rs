@@ -40,7 +40,8 @@ impl StateDir {
     pub fn find(setting: &StateSetting, config: &Path) -> Result<StateDir, String> {
         let folder = StateDir::look(setting, config)?;
         // A rival is reported by `conflict`, and any other fault by the first write.
-        if folder.path.is_dir() && folder.claim().is_err() {
+        // The former process of an upgrade still has it.
+        if folder.path.is_dir() && folder.claim().is_err() && !folder.claim.is_of_parent() {
             folder.conflict().iter().for_each(|what| tracing::warn!("{what}"));
         }
         Ok(folder)

@@ -62,6 +62,7 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// A frame with this text.
     #[cfg(test)]
     pub fn of(text: &str) -> Frame {
         Frame { text: text.into(), descriptors: Vec::new() }

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::bans::BanKeeper;
 use crate::control::config::diagnostic::Diagnostic;
-use crate::control::reload::{ReloadContext, ReloaderHandle};
+use crate::control::reconcile::Reconcile;
+use crate::control::reload::{ReloadContext, ReloaderHandle, wait_for_lapse};
 use crate::control::systemd;
 use crate::handover::binary;
 use crate::handover::channel::Channel;
@@ -30,6 +32,9 @@ use crate::lifecycle::DrainOptions;
 
 /// Time between two looks whether the last connection of a released process has ended.
 const OVER_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Longest wait for the next lapse: the clock may be set meanwhile.
+const MAX_LAPSE_WAIT: Duration = Duration::from_secs(30);
 
 /// Time for the service manager to take a message.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -142,8 +147,8 @@ impl Giver {
         let is_announced = announced.inspect_err(|_| pump.close.cancel())?;
         // Nothing from here on fails.
         let pid = successor.pid();
+        let tunnels = self.own_tunnels();
         self.release(&pump).await;
-        let tunnels = self.deps.context.tunnels.len();
         tracing::info!(
             pid,
             version = prepared.version,
@@ -156,6 +161,12 @@ impl Giver {
             until: Instant::now() + self.deadline(),
         };
         Ok((outcome(Some(pid), tunnels, is_announced), Some(released)))
+    }
+
+    /// Number of open tunnels that this process keeps, and not one before it.
+    fn own_tunnels(&self) -> usize {
+        let entries = self.deps.context.tunnels.entries();
+        entries.iter().filter(|entry| entry.process.is_none()).count()
     }
 
     fn deadline(&self) -> Duration {
@@ -321,9 +332,26 @@ async fn outlive(deps: &GiverDeps, mut released: Released) {
                     "the newest process is gone: this one judges its tunnels by the last files \
                      that it has read"
                 );
+                context.tracker.spawn(judge_alone(context.clone()));
             }
         }
     }
+}
+
+/// Judges everything live by the last generation of this process, whenever an entry of a list
+/// lapses.
+async fn judge_alone(context: ReloadContext) {
+    let ReloadContext { live, tunnels, metrics, tracker, config_status, lifecycle, .. } = context;
+    let judging = async {
+        loop {
+            let now = Timestamp::now();
+            let spread = config_status.settings.load().reload.revoke_spread;
+            let (live, tunnels, metrics) = (&*live, &*tunnels, &*metrics);
+            Reconcile { live, tunnels, metrics, tracker: &tracker, spread, hasty: false }.run(now);
+            wait_for_lapse(live, now, MAX_LAPSE_WAIT).await;
+        }
+    };
+    lifecycle.closing().run_until_cancelled(judging).await;
 }
 
 /// The next frame of any link, and the number of the link. `None` as the frame means that the

@@ -7,6 +7,7 @@ use std::task::{Wake, Waker};
 use jiff::Timestamp;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::close::Traffic;
 use crate::handover::link::{Link, LinkMessage, RowTraffic, WireEnd, WireEnding};
@@ -24,6 +25,8 @@ pub struct RowsInDeps {
     pub live: Arc<CurrentSnapshot>,
     /// All counters of the process.
     pub metrics: Arc<Metrics>,
+    /// Cancelled once this process is the newest no more.
+    pub retired: CancellationToken,
 }
 
 /// The rows of one process.
@@ -83,6 +86,10 @@ pub async fn join(link: Link, pid: u32, deps: RowsInDeps, synced: oneshot::Sende
             Some(id) = changed.recv() => rows.pass_on(id),
         }
     }
+    // This process has handed over itself, and another one has the rows now.
+    if rows.deps.retired.is_cancelled() {
+        return;
+    }
     match rows.rows.len() {
         0 => tracing::info!(pid, "an earlier process has ended, and all of its tunnels before"),
         left => tracing::warn!(pid, left, "an earlier process is gone, with its last tunnels"),
@@ -135,6 +142,7 @@ impl RemoteRows {
         let metrics = self.core.route(permit.route());
         if is_tunnel {
             metrics.tunnel_taken_over();
+            self.deps.metrics.draining_tunnel_came();
         }
         let waker = Waker::from(Arc::new(RowWaker { id, woken: self.woken.clone() }));
         let traffic = RowTraffic::new(id, (Traffic::default(), Traffic::default()));
@@ -181,6 +189,7 @@ impl RemoteRows {
         if !row.is_tunnel {
             return;
         }
+        self.deps.metrics.draining_tunnel_went();
         match how.and_then(|how| how.ending()) {
             Some(ending) => row.metrics.tunnel_closed(&ending.closed, ending.refusal),
             None => row.metrics.tunnel_lost(),
@@ -193,6 +202,7 @@ impl Drop for RemoteRows {
         // Their process is gone, or another one counts them.
         for row in self.rows.values().filter(|row| row.is_tunnel) {
             row.metrics.tunnel_lost();
+            self.deps.metrics.draining_tunnel_went();
         }
     }
 }

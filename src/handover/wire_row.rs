@@ -13,6 +13,7 @@ use crate::policy::network::{Client, Peer, UnixUser};
 use crate::policy::request::{Host, Request, RequestPath, RequestType, Scheme};
 use crate::policy::subject::{Credentials, Ingress, Subject};
 use crate::snapshot::client_certificate;
+use crate::trace_context::TraceContext;
 use crate::tunnels::{EntryKind, LiveEntry, RequestSource};
 
 /// Everything that a verdict reads of an entry, and what lists and logs show of it.
@@ -34,6 +35,7 @@ pub struct WireRow {
     ingress: Option<WireIngress>,
     request: WireRequest,
     request_id: String,
+    trace_id: Option<String>,
     subprotocol: Option<String>,
 }
 
@@ -127,6 +129,7 @@ impl WireRow {
             ingress: entry.subject.ingress.as_deref().map(WireIngress::of),
             request: WireRequest::of(&entry.request),
             request_id: entry.request_id.to_string(),
+            trace_id: entry.trace.map(|trace| trace.trace_id.to_string()),
             subprotocol: entry.subprotocol.as_deref().map(str::to_owned),
         }
     }
@@ -151,7 +154,7 @@ impl WireRow {
             from: RequestSource {
                 peer: self.peer.peer(),
                 request_id: self.request_id.into(),
-                trace: None,
+                trace: self.trace_id.as_deref().and_then(TraceContext::named),
                 subprotocol: self.subprotocol.map(Into::into),
             },
             kind: match self.kind {

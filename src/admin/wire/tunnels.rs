@@ -170,6 +170,9 @@ pub struct TunnelStatus {
     /// The trace of its attempt. `null`: none.
     #[serde(deserialize_with = "nullable")]
     pub trace_id: Option<String>,
+    /// The process that keeps it, from before an upgrade. `null`: the agent itself.
+    #[serde(deserialize_with = "nullable")]
+    pub process: Option<u32>,
     /// When it opened.
     pub opened: Time,
     /// Seconds since it opened.

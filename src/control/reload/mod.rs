@@ -417,7 +417,7 @@ impl Reloader {
 
 /// Waits until an entry of the running lists has lapsed since `reconciled`, but no longer than
 /// `max`, since the clock may be set meanwhile.
-async fn wait_for_lapse(live: &CurrentSnapshot, reconciled: Timestamp, max: Duration) {
+pub async fn wait_for_lapse(live: &CurrentSnapshot, reconciled: Timestamp, max: Duration) {
     let now = Timestamp::now();
     // Not from now on: an entry may have lapsed while this task was busy with something else. A
     // clock that was set back must not hide the entries in between.

@@ -120,6 +120,9 @@ families! {
     TUNNELS_OPEN: Gauge "sidegate_tunnels_open" ["route"]
         "Tunnels open. A tunnel counts for the route under which it was opened, even if a reload \
          moves its path to another route.";
+    TUNNELS_DRAINING: Gauge "sidegate_tunnels_draining" []
+        "Open tunnels that processes from before an upgrade keep until they end. They are part of \
+         sidegate_tunnels_open.";
     TUNNELS_OPENED: Counter "sidegate_tunnels_opened_total" ["route"]
         "Tunnels opened, counted when the 101 is sent.";
     TUNNELS_CLOSED: Counter "sidegate_tunnels_closed_total" ["route" "by" "phase" "reason"]

@@ -43,6 +43,7 @@ pub struct Metrics {
     pub(super) pending_generation: AtomicU64,
     pub(super) pending_rejected: AtomicBool,
     pub(super) test_overrides: AtomicU64,
+    pub(super) tunnels_draining: AtomicU64,
     identities: Mutex<IdentityState>,
     pub(super) panics: AtomicU64,
     pub(super) scrapes_refused: AtomicU64,
@@ -178,6 +179,7 @@ impl Metrics {
             pending_generation: AtomicU64::new(0),
             pending_rejected: AtomicBool::new(false),
             test_overrides: AtomicU64::new(0),
+            tunnels_draining: AtomicU64::new(0),
             identities: Mutex::default(),
             panics: AtomicU64::new(0),
             scrapes_refused: AtomicU64::new(0),
@@ -190,6 +192,16 @@ impl Metrics {
         let core = Arc::new(ThreadMetrics::default());
         lock(&self.cores).push(Arc::clone(&core));
         core
+    }
+
+    /// Counts a tunnel that a process from before an upgrade keeps.
+    pub fn draining_tunnel_came(&self) {
+        self.tunnels_draining.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts such a tunnel out again.
+    pub fn draining_tunnel_went(&self) {
+        self.tunnels_draining.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Sets the most connections of a listener at once; `None` means it no longer accepts and its

@@ -499,6 +499,8 @@ fn put_control(exposition: &mut Exposition, metrics: &Metrics, facts: &ScrapeFac
     for origin in BanOrigin::ALL {
         exposition.sample(&family::BANS, &[origin.word()], bans.of(origin).len() as f64);
     }
+    let draining = metrics.tunnels_draining.load(Ordering::Relaxed);
+    exposition.sample(&family::TUNNELS_DRAINING, &[], draining as f64);
     put_crowdsec(exposition, metrics);
     exposition.sample(&family::WATCH_DEGRADED, &[], flag(metrics.is_watch_degraded()));
     put_orders(exposition, metrics);
