@@ -263,6 +263,16 @@ const EXAMPLES: &[(&str, &[Example])] = &[
             example("sidegate lapsing --within 7d --json", "List those of a week, as JSON"),
         ],
     ),
+    (
+        "upgrade",
+        &[
+            example("sidegate upgrade", "Hand over to the program that a package has installed"),
+            example(
+                "sidegate upgrade --binary /opt/sidegate-1.2/sidegate --dry-run",
+                "Try whether another program can load the files that run",
+            ),
+        ],
+    ),
     ("drain", &[example("sidegate drain", "Close all tunnels, and end the agent")]),
 ];
 

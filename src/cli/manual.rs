@@ -7,9 +7,10 @@ use crate::cli::config_arg;
 use crate::cli::exit::Exit;
 use crate::cli::run;
 use sidegate::data::http::head::HeadReader;
+use sidegate::handover::taker;
 
 /// The environment variables that Sidegate reads, each with its meaning.
-pub const ENVIRONMENT: [(&str, &str); 9] = [
+pub const ENVIRONMENT: [(&str, &str); 10] = [
     (config_arg::VARIABLE, "the configuration file or directory, if --config does not name one"),
     ("SIDEGATE_LOG", "run, demo: the filter of the log, like info or info,sidegate::data=debug"),
     (HeadReader::VARIABLE, "run: `hyper` lets hyper read every request head"),
@@ -22,6 +23,7 @@ pub const ENVIRONMENT: [(&str, &str); 9] = [
     ("XDG_RUNTIME_DIR, XDG_STATE_HOME", "directories of sockets and state of an ordinary user"),
     ("LISTEN_FDS, LISTEN_FDNAMES", "run: sockets that systemd passes"),
     ("NOTIFY_SOCKET, WATCHDOG_USEC", "run: where systemd expects reports, and how often"),
+    (taker::VARIABLE, "run: set by `upgrade` alone; standard input is then the former process"),
 ];
 
 /// The files that Sidegate reads or creates, each with its meaning.

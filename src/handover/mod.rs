@@ -15,4 +15,6 @@ pub mod rows_in;
 pub mod rows_out;
 mod successor;
 pub mod taker;
+#[cfg(test)]
+mod tests;
 mod wire_row;

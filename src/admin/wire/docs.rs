@@ -125,6 +125,7 @@ impl Schemas {
             DiffAnswer,
             DrainAnswer,
             LogLevelAnswer,
+            UpgradeAnswer,
             PauseAnswer,
             BanAnswer,
             UnbanAnswer,
@@ -143,6 +144,7 @@ impl Schemas {
             ExplainRequest,
             DiffRequest,
             LogLevelRequest,
+            UpgradeRequest,
             BanRequest,
             UnbanRequest,
             CrowdsecRequest
@@ -412,6 +414,7 @@ fn admin_page_tables_match_the_types() {
         ("diff", answer("DiffAnswer", &["diff_changed", "diff_rejected"])),
         ("drain", answer("DrainAnswer", &["drain"])),
         ("log_level", answer("LogLevelAnswer", &["log_level"])),
+        ("upgrade", answer("UpgradeAnswer", &["upgraded", "upgrade_tried"])),
         ("ban", answer("BanAnswer", &["ban_banned", "ban_refused"])),
         ("pause", answer("PauseAnswer", &["pause"])),
         ("unban", answer("UnbanAnswer", &["unban_unbanned", "unban_not_banned"])),
@@ -447,6 +450,7 @@ fn admin_page_tables_match_the_types() {
         ),
         ("diff parameters", request("DiffRequest", &["promote", "staged", "override"])),
         ("log_level parameters", request("LogLevelRequest", &["filter", "lasting"])),
+        ("upgrade parameters", request("UpgradeRequest", &["binary", "seconds", "dry_run"])),
         (
             "ban parameters",
             request(
@@ -515,6 +519,7 @@ fn samples_have_every_field() {
         ("DiffAnswer", "diff"),
         ("DrainAnswer", "drain"),
         ("LogLevelAnswer", "log_level"),
+        ("UpgradeAnswer", "upgrade"),
         ("PauseAnswer", "pause"),
         ("BanAnswer", "ban_"),
         ("UnbanAnswer", "unban_"),
