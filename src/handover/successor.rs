@@ -68,14 +68,13 @@ impl Successor {
     /// A sentence that says why it cannot serve.
     pub async fn prepare(&mut self, offer: &Offer, gifts: Gifts) -> Result<Prepared, String> {
         let Some(channel) = &mut self.channel else { return Err("it has ended".into()) };
-        // A process that ends at once closes the channel, and its reason matters more than that.
-        let sent = send(channel, offer, gifts).await;
+        // A process that ends at once closes the channel. How it ends says more than that.
+        let _ = send(channel, offer, gifts).await;
         let received = match channel.receive().await {
             Ok(Some(frame)) => HandoverFrame::<serde::de::IgnoredAny>::read(&frame),
             Ok(None) => return Err(self.exit_sentence().await),
             Err(error) => Err(error),
         };
-        sent.map_err(|error| format!("it takes no sockets: {error}"))?;
         match received {
             Ok(HandoverFrame::Prepared(prepared)) => Ok(prepared),
             Ok(HandoverFrame::Failed(sentence)) => Err(sentence),

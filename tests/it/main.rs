@@ -79,6 +79,7 @@ mod slash;
 mod spec;
 mod status;
 mod systemd;
+mod takeover;
 mod targets;
 mod tls;
 mod tls_edge;
