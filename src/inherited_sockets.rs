@@ -22,11 +22,11 @@ use crate::sync::lock;
 pub enum SocketPurpose {
     /// A listener of the data plane, by its name.
     Listener(Box<str>),
-    /// The metrics listener.
+    /// The listener of `[metrics]`.
     Metrics,
-    /// The admin socket.
+    /// The socket of `[admin]`.
     Admin,
-    /// The page `/status`.
+    /// The listener of the page `/status`.
     Page,
     /// Passed by systemd under this name.
     Systemd(Box<str>),
@@ -37,7 +37,7 @@ pub enum SocketPurpose {
 pub struct SharedSocket {
     /// What it is for.
     pub purpose: SocketPurpose,
-    /// Where it listens.
+    /// The address or path at which it listens.
     pub place: SocketPlace,
     /// The socket: a descriptor of its own for the same queue.
     pub socket: OwnedFd,
@@ -126,7 +126,7 @@ impl InheritedSockets {
         for path in std::mem::take(&mut lock(&self.0).files) {
             if let Err(error) = socket_file::own(&path) {
                 let path = path.display();
-                tracing::warn!(%error, %path, "the file of a socket is gone: a reload makes it anew");
+                tracing::warn!(%error, %path, "the file of a socket is gone");
             }
         }
     }

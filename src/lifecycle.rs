@@ -4,6 +4,7 @@
 //! manager.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -80,6 +81,7 @@ pub enum NewTunnelEnd {
 pub struct Lifecycle {
     stage: watch::Sender<Stage>,
     released: CancellationToken,
+    is_orphan: AtomicBool,
     closing: CancellationToken,
     cutting: CancellationToken,
 }
@@ -91,6 +93,7 @@ impl Lifecycle {
         Arc::new(Lifecycle {
             stage,
             released: CancellationToken::new(),
+            is_orphan: AtomicBool::new(false),
             closing: CancellationToken::new(),
             cutting: CancellationToken::new(),
         })
@@ -131,6 +134,17 @@ impl Lifecycle {
     /// connections that this process has accepted are served as before, each until its next answer.
     pub fn released(&self) -> &CancellationToken {
         &self.released
+    }
+
+    /// Notes that the next process of an upgrade is gone.
+    pub fn orphan(&self) {
+        self.is_orphan.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the next process of an upgrade is gone. No process accepts then, and a service
+    /// manager starts the agent anew only once this one has ended, so that a drain has to be short.
+    pub fn is_orphan(&self) -> bool {
+        self.is_orphan.load(Ordering::Relaxed)
     }
 
     /// Cancelled when nothing new is accepted any more.

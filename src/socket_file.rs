@@ -53,7 +53,7 @@ impl SocketFile {
         Ok(SocketFile { path: Mutex::new(path.to_owned()), node: (made.dev(), made.ino()) })
     }
 
-    /// The present path.
+    /// The path at which the file is now.
     pub fn path(&self) -> PathBuf {
         lock(&self.path).clone()
     }

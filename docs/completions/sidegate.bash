@@ -88,6 +88,9 @@ _sidegate() {
             sidegate,unban)
                 cmd="sidegate__subcmd__unban"
                 ;;
+            sidegate,upgrade)
+                cmd="sidegate__subcmd__upgrade"
+                ;;
             sidegate__subcmd__help,apply)
                 cmd="sidegate__subcmd__help__subcmd__apply"
                 ;;
@@ -160,6 +163,9 @@ _sidegate() {
             sidegate__subcmd__help,unban)
                 cmd="sidegate__subcmd__help__subcmd__unban"
                 ;;
+            sidegate__subcmd__help,upgrade)
+                cmd="sidegate__subcmd__help__subcmd__upgrade"
+                ;;
             sidegate__subcmd__help__subcmd__import,nginx)
                 cmd="sidegate__subcmd__help__subcmd__import__subcmd__nginx"
                 ;;
@@ -197,7 +203,7 @@ _sidegate() {
 
     case "${cmd}" in
         sidegate)
-            opts="-h -V --help --version run demo init import list check explain diff apply promote schema reload status top log-level ban unban bans refused tunnels close lapsing drain help"
+            opts="-h -V --help --version run demo init import list check explain diff apply promote schema reload status top log-level ban unban bans refused tunnels close lapsing upgrade drain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -497,7 +503,7 @@ _sidegate() {
             return 0
             ;;
         sidegate__subcmd__help)
-            opts="run demo init import list check explain diff apply promote schema reload status top log-level ban unban bans refused tunnels close lapsing drain help"
+            opts="run demo init import list check explain diff apply promote schema reload status top log-level ban unban bans refused tunnels close lapsing upgrade drain help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -861,6 +867,20 @@ _sidegate() {
             return 0
             ;;
         sidegate__subcmd__help__subcmd__unban)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sidegate__subcmd__help__subcmd__upgrade)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1344,6 +1364,32 @@ _sidegate() {
                     return 0
                     ;;
                 --origin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sidegate__subcmd__upgrade)
+            opts="-h --config --binary --deadline --dry-run --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --binary)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deadline)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -145,10 +145,7 @@ async fn carry_out(
             respond(method, query, |request| answer_with(&crowdsec::crowdsec(admin, request)))
         }
         UpgradeRequest::PATH => match parse_request(method, query) {
-            Ok(request) => match upgrade::upgrade(admin, request, caller).await {
-                Ok(answer) => ("upgraded", answer_with(&answer).1),
-                Err((status, sentence)) => error_answer(status, &sentence),
-            },
+            Ok(request) => upgrade(admin, request, caller).await,
             Err(wrong) => wrong.into_answer(),
         },
         DrainRequest::PATH => respond(method, query, |DrainRequest| drain(admin)),
@@ -323,6 +320,17 @@ async fn pause(admin: &AdminContext) -> LoggedAnswer {
             ("paused", answer)
         }
         None => ending_answer(),
+    }
+}
+
+async fn upgrade(
+    admin: &AdminContext,
+    request: UpgradeRequest,
+    caller: Option<UCred>,
+) -> LoggedAnswer {
+    match upgrade::upgrade(admin, request, caller).await {
+        Ok(answer) => ("upgraded", answer_with(&answer).1),
+        Err((status, sentence)) => error_answer(status, &sentence),
     }
 }
 

@@ -126,6 +126,7 @@ impl<L: AdminService> SwappableListener<L> {
     /// Ends serving, and leaves sockets, queues and files to the next process.
     pub fn release(&self) {
         let mut now = self.lock();
+        // Disowned before the end of the serving task, whose drop would remove the files.
         if let Some(Ok(served)) = now.served.take() {
             served.files.iter().for_each(|file| socket_file::disown(file));
         }

@@ -252,7 +252,7 @@ impl Listeners {
                 );
             }
         }
-        // All threads have duplicates of one Unix socket, so that the first stands for all.
+        // All threads have duplicates of one Unix socket: that of the first suffices.
         let is_first =
             |index: usize, bound: &BoundSocket| index == 0 || bound.address().tcp().is_some();
         let numbered = shares

@@ -47,9 +47,9 @@ use crate::data::context::{DataPlane, Observers};
 use crate::data::http::head::HeadReader;
 use crate::data::listener::ListeningSocket;
 use crate::handover::binary;
-use crate::handover::giver::{Giver, GiverDeps, SocketOwner};
+use crate::handover::giver::{Giver, GiverDeps, SocketHolder};
 use crate::handover::offer::Prepared;
-use crate::handover::peers::Peers;
+use crate::handover::peers::EarlierProcesses;
 use crate::handover::request::UpgradeHandle;
 use crate::handover::taker::{OpenTakeover, Takeover};
 use crate::inherited_sockets::SharedSocket;
@@ -177,31 +177,12 @@ impl Agent {
 
         let folder = handover.folder().clone();
         let (reloader, requests) = Reloader::new(context.clone(), handover);
-        let bans = keep_bans(&context, &folder);
-        let heartbeats = Heartbeats::new(systemd::heartbeat_period(systemd::watchdog()));
-        let (upgrade_handle, upgrades) = UpgradeHandle::new();
-        let admin = Arc::new(AdminContext {
-            live: Arc::clone(&context.live),
-            tunnels: Arc::clone(&context.tunnels),
-            metrics: Arc::clone(&context.metrics),
-            recent: Arc::clone(&context.recent),
-            tracker: context.tracker.clone(),
-            config_status: Arc::clone(&context.config_status),
-            requests: requests.clone(),
-            lifecycle: Arc::clone(&context.lifecycle),
-            heartbeats: Arc::clone(&heartbeats),
-            log,
-            config: context.config.clone(),
-            addresses: Arc::clone(&addresses),
-            bouncer: keep_decisions(&context, &bans),
-            bans,
-            upgrades: upgrade_handle,
-            rates: RateHistory::default(),
-            history: ActivityHistory::default(),
-        });
-        let open = takeover.take().map(|takeover| open(takeover, &context)).transpose()?;
-        if let Some(open) = &open {
-            admin.bans.adopt_text(&open.kept.bans);
+        let (upgrades, orders) = UpgradeHandle::new();
+        let admin =
+            admin_context(&context, AdminParts { requests, log, upgrades }, &addresses, &folder);
+        let takeover = takeover.take().map(|takeover| open(takeover, &context)).transpose()?;
+        if let Some(takeover) = &takeover {
+            admin.bans.adopt_text(&takeover.kept.bans);
         }
         let listening = AdminListeners::new(&admin, bound.admin);
         let rebind = SocketBinder {
@@ -217,32 +198,20 @@ impl Agent {
         // the sockets meanwhile.
         context.resolver.resolve_new(&context.live.load().names.pending());
 
-        let planes = planes(&context, heartbeats, max, heads);
-        let retired = CancellationToken::new();
-        let peers = Peers::default();
-        let giver = GiverDeps {
-            context: context.clone(),
-            requests: requests.clone(),
-            bans: Arc::clone(&admin.bans),
-            sockets: Arc::new(AgentSockets {
-                listeners: Arc::clone(&listeners),
-                admin: listening.clone(),
-                plane: Arc::clone(&planes.plane),
-            }),
-            peers: peers.clone(),
-            retired: retired.clone(),
-            started_by: binary::started_by(),
-        };
+        let planes = planes(&context, Arc::clone(&admin.heartbeats), max, heads);
+        let (plane, requests) = (Arc::clone(&planes.plane), admin.requests.clone());
+        let sockets_held = AgentSockets { listeners, admin: listening.clone(), plane };
+        let giver = giver_deps(&context, &admin, sockets_held);
         let control = ControlPlane {
             reloader,
             resolver: context.resolver.clone(),
             bind: rebind.into_bind(),
             admin,
             listening: listening.clone(),
-            giver: Giver::new(giver, upgrades),
-            takeover: open,
-            peers,
-            retired,
+            peers: giver.peers.clone(),
+            retired: giver.retired.clone(),
+            giver: Giver::new(giver, orders),
+            takeover,
         };
         let control = spawn("control", move || planes.run(sockets, control))?;
         let control = Some(control);
@@ -327,7 +296,7 @@ struct AgentSockets {
     plane: Arc<DataPlane>,
 }
 
-impl SocketOwner for AgentSockets {
+impl SocketHolder for AgentSockets {
     fn share(&self) -> io::Result<Vec<SharedSocket>> {
         let mut all = self.listeners.share()?;
         all.extend(self.admin.share()?);
@@ -348,6 +317,55 @@ impl SocketOwner for AgentSockets {
 fn prepared(snapshot: &Snapshot) -> Prepared {
     let version = env!("CARGO_PKG_VERSION").to_owned();
     Prepared { version, digest: snapshot.digest.to_string() }
+}
+
+/// The parts of the admin endpoints that a start makes beside the context.
+struct AdminParts {
+    requests: ReloaderHandle,
+    log: LogHandle,
+    upgrades: UpgradeHandle,
+}
+
+/// The state of the admin endpoints. Puts kept bans and decisions in force.
+fn admin_context(
+    context: &ReloadContext,
+    AdminParts { requests, log, upgrades }: AdminParts,
+    addresses: &Arc<BoundAddresses>,
+    folder: &Result<StateDir, String>,
+) -> Arc<AdminContext> {
+    let bans = keep_bans(context, folder);
+    Arc::new(AdminContext {
+        live: Arc::clone(&context.live),
+        tunnels: Arc::clone(&context.tunnels),
+        metrics: Arc::clone(&context.metrics),
+        recent: Arc::clone(&context.recent),
+        tracker: context.tracker.clone(),
+        config_status: Arc::clone(&context.config_status),
+        requests,
+        lifecycle: Arc::clone(&context.lifecycle),
+        heartbeats: Heartbeats::new(systemd::heartbeat_period(systemd::watchdog())),
+        log,
+        config: context.config.clone(),
+        addresses: Arc::clone(addresses),
+        bouncer: keep_decisions(context, &bans),
+        bans,
+        upgrades,
+        rates: RateHistory::default(),
+        history: ActivityHistory::default(),
+    })
+}
+
+/// The parts of the process that an upgrade acts on.
+fn giver_deps(context: &ReloadContext, admin: &AdminContext, sockets: AgentSockets) -> GiverDeps {
+    GiverDeps {
+        context: context.clone(),
+        requests: admin.requests.clone(),
+        bans: Arc::clone(&admin.bans),
+        sockets: Arc::new(sockets),
+        peers: EarlierProcesses::default(),
+        retired: CancellationToken::new(),
+        started_by: binary::started_by(),
+    }
 }
 
 /// Waits for the order to accept, once all sockets are taken.

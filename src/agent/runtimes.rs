@@ -26,7 +26,7 @@ use crate::data;
 use crate::data::context::DataPlane;
 use crate::data::listener::ListeningSocket;
 use crate::handover::giver::Giver;
-use crate::handover::peers::Peers;
+use crate::handover::peers::EarlierProcesses;
 use crate::handover::rows_in::{self, RowsInDeps};
 use crate::handover::taker::{JoinedTakeover, OpenTakeover};
 use crate::lifecycle::{Drain, Stage};
@@ -69,7 +69,7 @@ pub struct ControlPlane {
     /// The former process of an upgrade. `None` means that there is none.
     pub takeover: Option<OpenTakeover>,
     /// The processes that keep tunnels from before an upgrade.
-    pub peers: Peers,
+    pub peers: EarlierProcesses,
     /// Cancelled once another process reads the files, judges and counts.
     pub retired: CancellationToken,
 }
@@ -175,7 +175,7 @@ impl Planes {
         exporting.wait().await;
     }
 
-    /// Reports to systemd until `newest` is cancelled: in an upgrade, once this is the main process.
+    /// Reports to systemd until `newest` is cancelled. In an upgrade it begins as the main process.
     fn report_to_manager(
         &self,
         admin: &Arc<AdminContext>,
@@ -244,8 +244,11 @@ impl Planes {
     /// Carries out a drain (`docs/spec/wire.md`, "Drain"): lets everything end, and cuts the rest
     /// at the deadline or as soon as the lifecycle says so.
     async fn drain(&mut self, drain: Drain, end: &watch::Sender<bool>) {
-        let spread = self.config_status.settings.load().shutdown.spread;
         let (tunnels, lifecycle) = (&self.plane.tunnels, &self.plane.lifecycle);
+        let spread = match lifecycle.is_orphan() {
+            true => Duration::ZERO,
+            false => self.config_status.settings.load().shutdown.spread,
+        };
         tracing::info!(tunnels = tunnels.len(), exchanges = tunnels.exchanges_len(), "draining");
         let gone = async {
             sleep_until(drain.closing).await;

@@ -174,6 +174,7 @@ pub fn adopt(sockets: Vec<StdListener>, threads: usize) -> io::Result<Vec<Vec<Bo
     let first = sockets.first().map(StdListener::local_addr).transpose()?;
     for (index, socket) in sockets.into_iter().enumerate() {
         let address = socket.local_addr()?;
+        // Round robin: the kernel spreads clients evenly over the sockets of a port.
         shares[index % threads].push(own_socket(socket, address));
     }
     if let Some(address) = first {

@@ -1,4 +1,4 @@
-//! Which program an upgrade may start: one that only root can have put there.
+//! The programs that an upgrade may start: only root can have put them there.
 
 use std::fs;
 use std::io;
@@ -17,7 +17,7 @@ const STICKY: u32 = 0o1000;
 /// folder above it, and every link on the way. Returns its path, with links as they were given.
 ///
 /// # Errors
-/// A sentence that names the file or folder, and what is wrong with it.
+/// A sentence that names the file or folder, and its fault.
 pub fn check(binary: &Path) -> Result<PathBuf, String> {
     if !binary.is_absolute() {
         return Err(format!("{}: the path of the program has to be absolute", binary.display()));

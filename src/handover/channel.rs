@@ -230,7 +230,7 @@ impl ChannelSender {
         self.0.async_io(Interest::WRITABLE, send).await
     }
 
-    /// Closes both directions, whoever else has the stream.
+    /// Closes both directions, also for the other half.
     pub fn close(&self) {
         // An error means that the other end has closed it.
         let _ = shutdown(&*self.0, Shutdown::Both);

@@ -22,9 +22,9 @@ use crate::handover::binary;
 use crate::handover::channel::Channel;
 use crate::handover::link::Link;
 use crate::handover::offer::{HandoverFrame, KeptText, Offer, SCHEMA};
-use crate::handover::peers::Peers;
-use crate::handover::pump::{ControlFrame, Pump};
-use crate::handover::request::{PendingOrder, UpgradeOrder, UpgradeOutcome, UpgradeReceiver};
+use crate::handover::peers::EarlierProcesses;
+use crate::handover::pump::{Pump, PumpFrame};
+use crate::handover::request::{HandoverOutcome, PendingOrder, UpgradeOrder, UpgradeReceiver};
 use crate::handover::rows_out;
 use crate::handover::successor::{Gifts, KeptSuccessor, Successor};
 use crate::inherited_sockets::SharedSocket;
@@ -40,7 +40,7 @@ const MAX_LAPSE_WAIT: Duration = Duration::from_secs(30);
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The listening sockets of the process.
-pub trait SocketOwner: Send + Sync {
+pub trait SocketHolder: Send + Sync {
     /// Duplicates of all of them.
     ///
     /// # Errors
@@ -58,21 +58,21 @@ pub trait SocketOwner: Send + Sync {
 pub struct GiverDeps {
     /// What a reload acts on.
     pub context: ReloadContext,
-    /// Suspends reloads.
+    /// Suspends reloads while two processes load the files.
     pub requests: ReloaderHandle,
     /// The bans in force.
     pub bans: Arc<BanKeeper>,
-    /// The listening sockets.
-    pub sockets: Arc<dyn SocketOwner>,
+    /// All listening sockets of the process.
+    pub sockets: Arc<dyn SocketHolder>,
     /// The processes of earlier upgrades.
-    pub peers: Peers,
+    pub peers: EarlierProcesses,
     /// Cancelled once the new process alone reads files, judges and counts.
     pub retired: CancellationToken,
     /// The path by which the process was started.
     pub started_by: PathBuf,
 }
 
-/// Carries out upgrades.
+/// Carries out upgrades, one at a time.
 pub struct Giver {
     deps: GiverDeps,
     receiver: UpgradeReceiver,
@@ -81,7 +81,7 @@ pub struct Giver {
 /// A process that has handed over.
 struct Released {
     successor: KeptSuccessor,
-    /// The links to the newest process, and to one that is about to be.
+    /// The links to the newest process, and to its successor during a further upgrade.
     links: Vec<Pump>,
     until: Instant,
 }
@@ -115,10 +115,11 @@ impl Giver {
     async fn upgrade(
         &self,
         order: &UpgradeOrder,
-    ) -> Result<(UpgradeOutcome, Option<Released>), String> {
+    ) -> Result<(HandoverOutcome, Option<Released>), String> {
         let until = Instant::now() + order.deadline;
         let binary = self.check(order)?;
-        // Until it is dropped, saved files wait: both processes have to load the same ones.
+        // Until it is dropped, saved files wait: both processes have to load the same ones. A
+        // request to reload waits as well, and is dropped with the reloader after a success.
         let _suspended = self.deps.requests.suspend().await;
         self.check_files()?;
         tracing::info!(binary = %binary.display(), "upgrading: the new program loads the files");
@@ -128,13 +129,13 @@ impl Giver {
         let tried = self.prepare(&mut trial, true);
         let prepared = timeout_at(until, tried).await.map_err(|_| late())??;
         trial.expect_exit().await?;
-        let outcome = |pid, tunnels, is_announced| UpgradeOutcome {
+        let outcome = |pid, tunnels, is_announced| HandoverOutcome {
             pid,
             version: prepared.version.clone(),
             binary: binary.clone(),
             tunnels,
             is_announced,
-            deadline: self.deadline(),
+            deadline: self.time_to_drain(),
         };
         if order.is_trial {
             return Ok((outcome(None, 0, false), None));
@@ -143,6 +144,8 @@ impl Giver {
             Successor::start(&binary).map_err(|error| not_started(&binary, &error))?;
         let switched = timeout_at(until, self.switch(&mut successor)).await;
         let pump = switched.map_err(|_| late()).and_then(|switched| switched)?;
+        // Before anything is given up. The end of a process that systemd takes for the main one is
+        // that of the service, so that a manager which cannot be told has to stop the upgrade.
         let announced = self.announce(successor.pid()).await;
         let is_announced = announced.inspect_err(|_| pump.close.cancel())?;
         // Nothing from here on fails.
@@ -158,7 +161,7 @@ impl Giver {
         let released = Released {
             successor: successor.keep(),
             links: vec![pump],
-            until: Instant::now() + self.deadline(),
+            until: Instant::now() + self.time_to_drain(),
         };
         Ok((outcome(Some(pid), tunnels, is_announced), Some(released)))
     }
@@ -169,7 +172,7 @@ impl Giver {
         entries.iter().filter(|entry| entry.process.is_none()).count()
     }
 
-    fn deadline(&self) -> Duration {
+    fn time_to_drain(&self) -> Duration {
         self.deps.context.config_status.settings.load().shutdown.deadline_upgrade
     }
 
@@ -192,7 +195,7 @@ impl Giver {
         binary::check(order.binary.as_ref().unwrap_or(&self.deps.started_by))
     }
 
-    /// Checks that the files on disk are those that run.
+    /// Checks that the saved files are the running ones.
     fn check_files(&self) -> Result<(), String> {
         let rejected = self.deps.context.config_status.rejected.load();
         let Some(rejected) = rejected.as_ref() else { return Ok(()) };
@@ -220,14 +223,17 @@ impl Giver {
             is_trial,
         };
         let no_room = |error: io::Error| format!("its sockets cannot be duplicated: {error}");
+        // systemd's sockets keep their names: the new process finds them as if systemd had passed
+        // them.
         let mut all = context.passed.share().map_err(no_room)?;
         all.extend(sockets.share().map_err(no_room)?);
+        // A trial must not make earlier processes list their tunnels.
         let peers = if is_trial { Vec::new() } else { peers.invite().map_err(no_room)? };
         let prepared = successor.prepare(&offer, Gifts { sockets: all, peers }).await?;
         if prepared.digest != *live.digest {
             return Err(format!(
-                "it has loaded other files than those that run ({} instead of {}): they were \
-                 saved just now; reload first",
+                "it has loaded files with the digest {}, and {} runs: they were saved just now; \
+                 reload first",
                 prepared.digest, live.digest
             ));
         }
@@ -242,6 +248,8 @@ impl Giver {
         let (mut pump, link) = Pump::start(channel, tracker);
         // Also if this future is dropped at the deadline.
         let undo = pump.close.clone().drop_guard();
+        // The rows go out before the order to accept, so that the new process knows who holds which
+        // place before it admits anybody.
         serve_rows(&self.deps, link);
         let gone = "it has ended before it accepted";
         let go = HandoverFrame::Go(self.kept());
@@ -274,10 +282,13 @@ impl Giver {
     /// Leaves everything but the open connections to the new process.
     async fn release(&self, pump: &Pump) {
         let GiverDeps { context, bans, sockets, peers, retired, .. } = &self.deps;
+        // The token first: an accept loop that stops without it would empty its queue.
         context.lifecycle.released().cancel();
         sockets.release();
+        // Ends the watch, the reloader and the reports to systemd, which now come from elsewhere.
         retired.cancel();
         bans.release().await;
+        // Earlier processes have the new one at their second channel.
         peers.leave();
         // An error means that it has crashed, which the next look finds.
         let _ = pump.control_tx.send((HandoverFrame::Main(self.kept()), Vec::new()));
@@ -299,6 +310,7 @@ async fn outlive(deps: &GiverDeps, mut released: Released) {
             && sockets.connections() == 0;
         if is_over {
             tracing::info!("the last connection from before the upgrade has ended");
+            // There is nothing left to wait for: the drain only ends the threads.
             let (delay, deadline) = (Duration::ZERO, Duration::from_secs(1));
             context.lifecycle.drain(DrainOptions { delay, deadline, code: 1001 });
         }
@@ -309,7 +321,7 @@ async fn outlive(deps: &GiverDeps, mut released: Released) {
             Ok(_) = stage.wait_for(|stage| stage.is_draining()) => return,
             () = sleep(OVER_INTERVAL) => {}
             () = sleep_until(released.until) => {
-                tracing::warn!("[shutdown] deadline_upgrade is over: closing the tunnels that are left");
+                tracing::warn!("deadline_upgrade is over: closing the tunnels that are left");
                 let options = context.config_status.settings.load().shutdown.drain_options();
                 context.lifecycle.drain(DrainOptions { delay: Duration::ZERO, ..options });
             }
@@ -328,6 +340,7 @@ async fn outlive(deps: &GiverDeps, mut released: Released) {
         if released.links.is_empty() != is_alone {
             is_alone = !is_alone;
             if is_alone {
+                context.lifecycle.orphan();
                 tracing::error!(
                     "the newest process is gone: this one judges its tunnels by the last files \
                      that it has read"
@@ -356,7 +369,7 @@ async fn judge_alone(context: ReloadContext) {
 
 /// The next frame of any link, and the number of the link. `None` as the frame means that the
 /// process at its other end is gone.
-async fn next_control(links: &mut [Pump]) -> (usize, Option<ControlFrame>) {
+async fn next_control(links: &mut [Pump]) -> (usize, Option<PumpFrame>) {
     if links.is_empty() {
         return std::future::pending().await;
     }

@@ -13,9 +13,9 @@ use crate::tunnels::{CloseOrder, EndOrder, TunnelEnding};
 
 /// The ends of a link inside the process. Both fail once the other process is gone.
 pub struct Link {
-    /// Sends messages.
+    /// Sends messages to the other process.
     pub tx: UnboundedSender<LinkMessage>,
-    /// Receives messages.
+    /// Receives messages of the other process.
     pub rx: UnboundedReceiver<LinkMessage>,
 }
 
@@ -45,7 +45,7 @@ pub enum LinkMessage {
     End {
         /// The number of the row in the old process.
         id: u64,
-        /// The order.
+        /// The way in which it ends.
         order: WireEnd,
     },
     /// A message of a later version. It is never sent.
@@ -66,7 +66,7 @@ pub struct RowTraffic {
 
 impl RowTraffic {
     /// The traffic of row `id`.
-    pub fn new(id: u64, (from_client, from_backend): (Traffic, Traffic)) -> Self {
+    pub fn new(id: u64, from_client: Traffic, from_backend: Traffic) -> Self {
         let pair = |traffic: Traffic| (traffic.bytes, traffic.messages);
         RowTraffic { id, from_client: pair(from_client), from_backend: pair(from_backend) }
     }
@@ -83,17 +83,17 @@ pub enum WireEnd {
     },
     /// Closed by an operator.
     Close {
-        /// The close code.
+        /// The close code for the client.
         code: u16,
-        /// The reason.
+        /// The reason behind the code.
         reason: String,
     },
     /// Drained with this code.
     Drain {
-        /// The close code.
+        /// The close code for the client.
         code: u16,
     },
-    /// Cut.
+    /// Cut without a Close frame.
     Cut,
 }
 
@@ -208,7 +208,7 @@ mod tests {
                 let wire = WireEnding::of(&TunnelEnding { closed, refusal });
                 let read = wire.ending().unwrap();
                 assert_eq!((read.closed, read.refusal), (closed, refusal));
-                assert_eq!(WireEnding { by: "later".into(), ..wire }.ending().is_none(), true);
+                assert!(WireEnding { by: "later".into(), ..wire }.ending().is_none());
             }
         }
     }

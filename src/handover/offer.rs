@@ -57,7 +57,7 @@ pub enum HandoverFrame<M> {
 }
 
 impl<M: DeserializeOwned> HandoverFrame<M> {
-    /// Reads a frame. One that this version does not know is no error: the other end may be newer.
+    /// Reads a frame. An unknown frame is no error: the other end may be newer.
     ///
     /// # Errors
     /// The text is no frame at all.
@@ -84,7 +84,7 @@ struct FrameName {
 /// What the old process is, and what it asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
-    /// See [`SCHEMA`].
+    /// Version of the frames: [`SCHEMA`].
     pub schema: u32,
     /// Process id of the old process.
     pub pid: u32,
@@ -116,7 +116,7 @@ pub struct SocketLabel {
 /// An earlier process that still has tunnels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerLabel {
-    /// Its process id.
+    /// The process id of the earlier process.
     pub pid: u32,
 }
 

@@ -1,4 +1,4 @@
-//! The links between the newest process and those that keep tunnels from before an upgrade.
+//! The links from the newest process to earlier ones, which keep tunnels from before an upgrade.
 
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
@@ -8,28 +8,28 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::handover::offer::{HandoverFrame, PeerLabel};
-use crate::handover::pump::{ControlFrame, Pump};
+use crate::handover::pump::{Pump, PumpFrame};
 use crate::sync::lock;
 
 /// The earlier processes that this one is joined to, as the newest one. Clones share them.
 #[derive(Clone, Default)]
-pub struct Peers(Arc<Mutex<Vec<Peer>>>);
+pub struct EarlierProcesses(Arc<Mutex<Vec<EarlierProcess>>>);
 
-/// An earlier process.
-struct Peer {
+/// An earlier process, and the link to it.
+struct EarlierProcess {
     label: PeerLabel,
-    control_tx: UnboundedSender<ControlFrame>,
+    control_tx: UnboundedSender<PumpFrame>,
     close: CancellationToken,
 }
 
-impl Peers {
+impl EarlierProcesses {
     /// Adds the process `pid` at the other end of `pump`.
     pub fn add(&self, pid: u32, pump: &Pump) {
         let mut all = self.lock();
         // Processes that have ended since.
         all.retain(|peer| !peer.control_tx.is_closed());
         let (control_tx, close) = (pump.control_tx.clone(), pump.close.clone());
-        all.push(Peer { label: PeerLabel { pid }, control_tx, close });
+        all.push(EarlierProcess { label: PeerLabel { pid }, control_tx, close });
     }
 
     /// Invites each of them to a further channel, whose other end is for the next process.
@@ -52,7 +52,7 @@ impl Peers {
         self.lock().drain(..).for_each(|peer| peer.close.cancel());
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Peer>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<EarlierProcess>> {
         lock(&self.0)
     }
 }

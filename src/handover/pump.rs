@@ -12,15 +12,15 @@ use crate::handover::link::{Link, LinkMessage};
 use crate::handover::offer::HandoverFrame;
 
 /// A frame that is no message about tunnels, with its descriptors.
-pub type ControlFrame = (HandoverFrame<LinkMessage>, Vec<OwnedFd>);
+pub type PumpFrame = (HandoverFrame<LinkMessage>, Vec<OwnedFd>);
 
 /// The ends of a pump inside the process. `control_rx` and those of the link end once the other
 /// process is gone.
 pub struct Pump {
     /// Sends frames of the hand-over.
-    pub control_tx: UnboundedSender<ControlFrame>,
+    pub control_tx: UnboundedSender<PumpFrame>,
     /// Receives frames of the hand-over.
-    pub control_rx: UnboundedReceiver<ControlFrame>,
+    pub control_rx: UnboundedReceiver<PumpFrame>,
     /// Closes the channel when cancelled.
     pub close: CancellationToken,
 }
@@ -33,7 +33,8 @@ impl Pump {
         let (tx, messages) = unbounded_channel();
         let (received_control, control_rx) = unbounded_channel();
         let (received, rx) = unbounded_channel();
-        // Two tasks: a process that sends must read as well, or two full sockets wait for each other.
+        // Two tasks, since a process that sends has to read as well: two processes that only send
+        // would wait for each other once both sockets are full.
         let close = CancellationToken::new();
         let closed = close.clone();
         tracker.spawn(async move {
@@ -52,7 +53,7 @@ impl Pump {
 
 async fn send_all(
     sender: &ChannelSender,
-    mut controls: UnboundedReceiver<ControlFrame>,
+    mut controls: UnboundedReceiver<PumpFrame>,
     mut messages: UnboundedReceiver<LinkMessage>,
 ) -> io::Result<()> {
     loop {
@@ -69,7 +70,7 @@ async fn send_all(
 
 async fn receive_all(
     mut receiver: ChannelReceiver,
-    controls: UnboundedSender<ControlFrame>,
+    controls: UnboundedSender<PumpFrame>,
     messages: UnboundedSender<LinkMessage>,
 ) -> io::Result<()> {
     while let Some(frame) = receiver.receive().await? {

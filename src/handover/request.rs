@@ -18,7 +18,7 @@ pub struct UpgradeOrder {
 
 /// What an order has led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpgradeOutcome {
+pub struct HandoverOutcome {
     /// Process id of the new process. `None` means a trial.
     pub pid: Option<u32>,
     /// Version of the new program.
@@ -39,7 +39,7 @@ pub type UpgradeRefusal = String;
 /// An order on its way, and where its answer goes.
 pub(super) struct PendingOrder {
     pub order: UpgradeOrder,
-    pub tx: oneshot::Sender<Result<UpgradeOutcome, UpgradeRefusal>>,
+    pub tx: oneshot::Sender<Result<HandoverOutcome, UpgradeRefusal>>,
 }
 
 /// Handle that requests upgrades from anywhere in the process.
@@ -64,7 +64,7 @@ impl UpgradeHandle {
     ///
     /// # Errors
     /// Why nothing has changed.
-    pub async fn upgrade(&self, order: UpgradeOrder) -> Result<UpgradeOutcome, UpgradeRefusal> {
+    pub async fn upgrade(&self, order: UpgradeOrder) -> Result<HandoverOutcome, UpgradeRefusal> {
         let ending = || "this process takes no further upgrade: it is ending".to_owned();
         let (tx, outcome) = oneshot::channel();
         self.orders.try_send(PendingOrder { order, tx }).map_err(|failed| match failed {

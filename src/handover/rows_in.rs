@@ -19,7 +19,7 @@ use crate::tunnels::{EndOrder, LiveEntry, RemoteEntry, RemotePlace, Tunnels};
 /// The parts of the newest process that rows enter.
 #[derive(Clone)]
 pub struct RowsInDeps {
-    /// The tables.
+    /// The tables that rows enter.
     pub tunnels: Arc<Tunnels>,
     /// Pointer to the running generation.
     pub live: Arc<CurrentSnapshot>,
@@ -40,7 +40,7 @@ struct RemoteRows {
     woken: UnboundedSender<u64>,
 }
 
-/// One row.
+/// One row with its place in a table.
 struct RemoteRow {
     entry: Arc<LiveEntry>,
     waker: Waker,
@@ -127,6 +127,8 @@ impl RemoteRows {
         let judged = self.deps.live.load().judge(&subject, &request, None, now);
         let permit = match judged.of_forwarded(&request).verdict {
             Ok(permit) => permit,
+            // It gets no place: an entry needs a route, and a refused request may have none. The
+            // old process counts it until it has ended.
             Err(refusal) => {
                 self.order(id, &EndOrder::Revoke(refusal));
                 return Ok(());
@@ -145,7 +147,7 @@ impl RemoteRows {
             self.deps.metrics.draining_tunnel_came();
         }
         let waker = Waker::from(Arc::new(RowWaker { id, woken: self.woken.clone() }));
-        let traffic = RowTraffic::new(id, (Traffic::default(), Traffic::default()));
+        let traffic = RowTraffic::new(id, Traffic::default(), Traffic::default());
         let row = RemoteRow { entry, waker, metrics, is_tunnel, traffic, _place: place };
         self.rows.insert(id, row);
         // Registers the waker, and passes on what was ordered since the row has entered.
@@ -168,6 +170,7 @@ impl RemoteRows {
 
     fn count(&mut self, now: RowTraffic) {
         let Some(row) = self.rows.get_mut(&now.id) else { return };
+        // Totals and not differences come, so that a report that is lost with a link counts later.
         let before = std::mem::replace(&mut row.traffic, now);
         let more = |now: (u64, u64), before: (u64, u64)| {
             (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1))
@@ -191,6 +194,7 @@ impl RemoteRows {
         }
         self.deps.metrics.draining_tunnel_went();
         match how.and_then(|how| how.ending()) {
+            // Under the route by which it has entered here, as for a tunnel of this process.
             Some(ending) => row.metrics.tunnel_closed(&ending.closed, ending.refusal),
             None => row.metrics.tunnel_lost(),
         }

@@ -85,9 +85,11 @@ impl SentRows {
         match event {
             TableEvent::Entered(entry) => self.send(entry, true),
             TableEvent::Left(entry) => {
-                // One that is not known has come and gone before the walk.
+                // An unknown entry has come and gone before the walk.
                 if self.rows.remove(&entry.id).is_some() {
-                    let traffic = RowTraffic::new(entry.id, entry.traffic.totals());
+                    // Its last bytes, of which no report will come.
+                    let (from_client, from_backend) = entry.traffic.totals();
+                    let traffic = RowTraffic::new(entry.id, from_client, from_backend);
                     self.tell(LinkMessage::Traffic { rows: vec![traffic] });
                     let how = entry.ending.get().map(|ending| WireEnding::of(ending));
                     self.tell(LinkMessage::Ended { id: entry.id, how });
@@ -118,7 +120,7 @@ impl SentRows {
             let totals = row.entry.traffic.totals();
             if totals != row.traffic {
                 row.traffic = totals;
-                moved.push(RowTraffic::new(*id, totals));
+                moved.push(RowTraffic::new(*id, totals.0, totals.1));
             }
         }
         if !moved.is_empty() {

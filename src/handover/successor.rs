@@ -53,11 +53,12 @@ impl Successor {
             command.env_remove(name);
         }
         // The channel is its standard input: a descriptor that is passed without an unsafe call.
+        // The others stay: journald and a terminal get the log of both processes.
         let child = command.stdin(OwnedFd::from(theirs)).spawn()?;
         Ok(Successor { child: Some(child), channel: Some(channel) })
     }
 
-    /// Its process id.
+    /// The process id of the new process.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
@@ -137,7 +138,8 @@ impl Successor {
 impl Drop for Successor {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
-            // It may have ended by itself.
+            // It may have ended by itself. Waited for, since a zombie would stay for as long as
+            // this process lives.
             let _ = child.kill();
             let _ = child.wait();
         }

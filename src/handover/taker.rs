@@ -21,7 +21,7 @@ use crate::control::systemd::PassedSockets;
 use crate::handover::channel::{Channel, DetachedChannel};
 use crate::handover::link::Link;
 use crate::handover::offer::{HandoverFrame, KeptText, Offer, PeerLabel, Prepared, SCHEMA};
-use crate::handover::peers::Peers;
+use crate::handover::peers::EarlierProcesses;
 use crate::handover::pump::Pump;
 use crate::inherited_sockets::SharedSocket;
 
@@ -66,6 +66,7 @@ pub fn receive(config: &Path) -> Result<Option<(Takeover, PassedSockets)>, Strin
         return Ok(None);
     }
     let failed = |error: io::Error| format!("{VARIABLE} is set by an upgrade alone: {error}");
+    // Programs that this one starts, if any, must not get the channel.
     let stream = take_stdin().map_err(failed)?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let received = runtime.block_on(async {
@@ -75,6 +76,8 @@ pub fn receive(config: &Path) -> Result<Option<(Takeover, PassedSockets)>, Strin
     });
     let (channel, (offer, sockets, peers)) = received.map_err(failed)?;
     let takeover = Takeover { offer, peers, channel, runtime };
+    // The arguments are those of the old process. A program that reads them otherwise would serve
+    // the ports of one agent by the files of another.
     let config = std::path::absolute(config).unwrap_or_else(|_| config.to_owned());
     let refusal = if takeover.offer.schema != SCHEMA {
         format!("it offers version {} of the hand-over, and not {SCHEMA}", takeover.offer.schema)
@@ -174,10 +177,11 @@ impl OpenTakeover {
     /// The old process cannot be joined.
     pub async fn join<J: Future<Output = ()>>(
         self,
-        peers: &Peers,
+        peers: &EarlierProcesses,
         tracker: &TaskTracker,
         join: impl Fn(u32, Link) -> J,
     ) -> io::Result<JoinedTakeover> {
+        // Added before the rows come: a further upgrade has to invite every earlier process.
         let (pump, link) = Pump::start(self.channel.into_channel()?, tracker);
         peers.add(self.pid, &pump);
         let mut coming = vec![join(self.pid, link)];
@@ -210,6 +214,7 @@ impl JoinedTakeover {
     /// Tells the old process that this one accepts, and waits until it is the main one. Returns the
     /// last bans of the old process. `None` means that it has ended instead.
     pub async fn serve(mut self) -> Option<KeptText> {
+        // An error means that the old process has ended, which the receive finds.
         let _ = self.pump.control_tx.send((HandoverFrame::Serving, Vec::new()));
         loop {
             match self.pump.control_rx.recv().await?.0 {

@@ -24,6 +24,11 @@ use crate::tunnels::{CloseOrder, EndOrder, LiveEntry, Registration, TunnelEnding
 
 const OLD: u32 = 4711;
 
+#[expect(clippy::disallowed_methods, reason = "the test waits for its tasks, or aborts them")]
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+    tokio::spawn(task)
+}
+
 /// One process: its table and its running generation.
 struct Process {
     tunnels: Arc<Tunnels>,
@@ -71,8 +76,8 @@ impl Joined {
             retired: CancellationToken::new(),
         };
         let (synced_tx, synced) = oneshot::channel();
-        let serving = tokio::spawn(rows_out::serve(served, Arc::clone(&old.tunnels)));
-        let joining = tokio::spawn(rows_in::join(link, OLD, deps, synced_tx));
+        let serving = spawn(rows_out::serve(served, Arc::clone(&old.tunnels)));
+        let joining = spawn(rows_in::join(link, OLD, deps, synced_tx));
         synced.await.unwrap();
         Joined { old, new, serving, joining }
     }
@@ -249,7 +254,7 @@ async fn ten_thousand_rows_leave_other_tasks_their_turn() {
     let open: Vec<_> = (0..10_000u32).map(|host| old.open(host as u8)).collect();
     let (tx, mut sent) = unbounded_channel();
     let (_orders, rx) = unbounded_channel();
-    let serving = tokio::spawn(rows_out::serve(Link { tx, rx }, Arc::clone(&old.tunnels)));
+    let serving = spawn(rows_out::serve(Link { tx, rx }, Arc::clone(&old.tunnels)));
     let mut turns = 0;
     let mut rows = 0;
     loop {

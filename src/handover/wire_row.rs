@@ -14,7 +14,7 @@ use crate::policy::request::{Host, Request, RequestPath, RequestType, Scheme};
 use crate::policy::subject::{Credentials, Ingress, Subject};
 use crate::snapshot::client_certificate;
 use crate::trace_context::TraceContext;
-use crate::tunnels::{EntryKind, LiveEntry, RequestSource};
+use crate::tunnels::{LiveEntry, RemoteKind, RequestSource};
 
 /// Everything that a verdict reads of an entry, and what lists and logs show of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct WireRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WireKind {
-    /// A tunnel.
+    /// A tunnel that is open.
     Tunnel,
     /// An exchange in flight.
     Exchange {
@@ -99,12 +99,12 @@ enum WireScheme {
 pub struct ReadRow {
     /// The client with its credentials.
     pub subject: Subject,
-    /// The request.
+    /// The request, as a verdict reads it.
     pub request: Request,
     /// Where it came from.
     pub from: RequestSource,
-    /// Tunnel or exchange.
-    pub kind: EntryKind,
+    /// Whether it is a tunnel or an exchange.
+    pub kind: RemoteKind,
     /// Time at which it opened.
     pub opened: Timestamp,
 }
@@ -140,6 +140,7 @@ impl WireRow {
     /// What of it cannot be read.
     pub fn read(self) -> Result<ReadRow, &'static str> {
         let certificate = self.certificate.map(|chain| read_chain(&chain)).transpose()?;
+        // An empty set and none are the same to a verdict, but not to a comparison of subjects.
         let has_credentials = certificate.is_some() || !self.groups.is_empty();
         let credentials = Credentials { groups: self.groups.into(), certificate };
         let ingress = self.ingress.map(WireIngress::read).transpose()?;
@@ -158,8 +159,8 @@ impl WireRow {
                 subprotocol: self.subprotocol.map(Into::into),
             },
             kind: match self.kind {
-                WireKind::Tunnel => EntryKind::Tunnel,
-                WireKind::Exchange { is_stream, .. } => EntryKind::Exchange { is_stream },
+                WireKind::Tunnel => RemoteKind::Tunnel,
+                WireKind::Exchange { is_stream, .. } => RemoteKind::Exchange { is_stream },
             },
         })
     }

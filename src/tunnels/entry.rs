@@ -209,7 +209,7 @@ impl LiveEntry {
         }
     }
 
-    /// The same entry as one that the process `pid` keeps.
+    /// The same entry, kept by the process `pid`.
     pub(super) fn of_process(self, pid: u32) -> LiveEntry {
         LiveEntry { process: Some(pid), ..self }
     }

@@ -27,6 +27,6 @@ pub use self::entry::{
 pub use self::exchange::ExchangeRegistration;
 pub use self::reconcile::{ReconcileImpact, ReconcileOutcome, WouldRevoke};
 pub use self::registry::Tunnels;
-pub use self::remote::{EntryKind, RemoteEntry, RemotePlace};
+pub use self::remote::{RemoteEntry, RemoteKind, RemotePlace};
 pub use self::traffic::TrafficCell;
 pub use self::watch::TableEvent;

@@ -19,8 +19,8 @@ use crate::tunnels::registry::Tunnels;
 
 /// The kind of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A tunnel.
+pub enum RemoteKind {
+    /// A tunnel that is open.
     Tunnel,
     /// An exchange in flight. It counts as a stream if it `is_stream`.
     Exchange {
@@ -33,9 +33,9 @@ pub enum EntryKind {
 pub struct RemoteEntry {
     /// The process that keeps it.
     pub process: u32,
-    /// Tunnel or exchange.
-    pub kind: EntryKind,
-    /// The request.
+    /// Whether it is a tunnel or an exchange.
+    pub kind: RemoteKind,
+    /// The request, as a verdict reads it.
     pub request: Request,
     /// Where the request came from.
     pub from: RequestSource,
@@ -67,14 +67,14 @@ impl Tunnels {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(LiveEntry::new(id, permit, request, from, opened).of_process(process));
         let (place, full) = match kind {
-            EntryKind::Tunnel => {
+            RemoteKind::Tunnel => {
                 let (count, full) = self.remote_count(permit, now);
                 // From here on, a walk over the table finds the entry.
                 self.table.insert(&entry);
                 let place = Registration::remote(self, &entry, count);
                 (RemotePlace::Tunnel(place), full)
             }
-            EntryKind::Exchange { is_stream } => {
+            RemoteKind::Exchange { is_stream } => {
                 self.exchanges.insert(&entry);
                 let stream = is_stream.then(|| {
                     let policy = &permit.route().policy;
@@ -86,6 +86,7 @@ impl Tunnels {
                 (RemotePlace::Exchange(place), None)
             }
         };
+        // A publish or a ban may have come between the verdict and the insertion.
         self.look_again(&entry, permit, now);
         if let Some(full) = full.filter(|_| is_new) {
             entry.end(EndOrder::Revoke(match full {

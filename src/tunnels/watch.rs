@@ -52,7 +52,7 @@ impl TableWatchers {
         if !self.is_watched.load(Ordering::Acquire) {
             return;
         }
-        // A watcher that is gone is removed with the next one that comes.
+        // A watcher that is gone is removed when the next one is added.
         lock(&self.watchers).iter().for_each(|watcher| drop(watcher.send(event())));
     }
 }

@@ -120,6 +120,37 @@ def reloaded(host):
     figure(f"reload good, broken (exit 1, says policies/main.toml:{line}), good: {TUNNELS} tunnels, 0 lost")
 
 
+def upgraded(host):
+    """A new process takes over, and systemd follows it. Its crash ends the tunnels of both, and the service is there again."""
+    debian, pump = host.debian, host.clients()
+    pids = [host.unit()["MainPID"]]
+    restarts = host.unit()["NRestarts"]
+    for _ in range(2):
+        said = debian.run("sidegate", "upgrade")
+        need("systemd knows the new main process" in said, said)
+        unit = await_that("systemd follows", lambda: host.unit()["MainPID"] not in pids and host.runs(), 5, every=0.05)
+        pids.append(unit["MainPID"])
+    text = await_that("the new process reports", lambda: "generation" in host.sentence() and host.sentence(), 5)
+    # Longer than the watchdog's interval: it is the new process that feeds it.
+    time.sleep(WATCHDOG * 1.5)
+    unit = host.unit()
+    need((unit["MainPID"], unit["NRestarts"]) == (pids[-1], restarts), f"the watchdog is fed: {unit['SubState']}")
+    debian.run("systemctl", "reload", "sidegate")
+    need(host.metric("sidegate_tunnels_draining") == TUNNELS, "the metrics say what the first process keeps")
+    stats = pump.ask(do="rest")
+    lost = (stats["dropped"], stats["corrupted"], TUNNELS - stats["open"])
+    need(lost == (0, 0, 0), f"no upgrade costs a tunnel: {stats}")
+    began = time.monotonic()
+    debian.run("kill", "-KILL", pids[-1])
+    closes = ends(pump)
+    await_that("the service is there again", host.served, 20, every=0.05)
+    took = time.monotonic() - began
+    need(all(why.startswith("1001") for why in closes), f"systemd's SIGTERM drains the first process: {closes}")
+    need(took < 3 * RESTART, f"the former process does not hold the restart up: {took:.2f} s")
+    pump.ask(do="close")
+    figure(f"2 upgrades: {TUNNELS} tunnels, 0 lost, MainPID follows; after a crash of the newest 1001, served again after {took:.2f} s; {text}")
+
+
 def renewed(host):
     """certbot's hook of the document: a renewed certificate is served without anybody asking."""
     debian, authority = host.debian, Authority(host.place)
@@ -421,6 +452,7 @@ def main():
         exposure = hardened(host, 1.5)
         explained(host)
         reloaded(host)
+        upgraded(host)
         renewed(host)
         hung(host)
         killed(host)

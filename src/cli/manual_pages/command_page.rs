@@ -64,7 +64,7 @@ fn concerns(meaning: &str, path: &str) -> bool {
     verbs.is_none_or(|mut verbs| path.is_empty() || verbs.any(|verb| verb == path))
 }
 
-/// Lists what is below a command, each with its page.
+/// Lists the commands below a command, each with its page.
 fn add_verbs(page: &mut Page, verb: &Command, path: &str) {
     if !verb.has_subcommands() {
         return;

@@ -150,12 +150,7 @@ impl Reloader {
                     let _ = tx.send(self.preview(question).await);
                     return;
                 }
-                Some(ReloaderRequest::Suspend { tx }) => {
-                    let (suspension, ended) = Suspension::new();
-                    // If the caller is gone, the suspension ends with this.
-                    let _ = tx.send(suspension);
-                    return ended.cancelled().await;
-                }
+                Some(ReloaderRequest::Suspend { tx }) => return Suspension::grant(tx).await,
                 // All handles are gone. Other events still come, so this branch must not end the
                 // wait.
                 None => std::future::pending().await,

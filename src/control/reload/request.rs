@@ -202,10 +202,12 @@ pub struct Suspension {
 }
 
 impl Suspension {
-    /// The suspension, and the token that is cancelled when it ends.
-    pub(super) fn new() -> (Suspension, CancellationToken) {
+    /// Sends a suspension to its caller, and waits until it ends.
+    pub(super) async fn grant(tx: oneshot::Sender<Suspension>) {
         let ended = CancellationToken::new();
-        (Suspension { _ended: ended.clone().drop_guard() }, ended)
+        // If the caller is gone, the suspension ends with this.
+        let _ = tx.send(Suspension { _ended: ended.clone().drop_guard() });
+        ended.cancelled().await;
     }
 }
 

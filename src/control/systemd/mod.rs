@@ -46,9 +46,9 @@ pub fn heartbeat_period(watchdog: Option<Duration>) -> Duration {
     })
 }
 
-/// Tells the manager that `pid` is the main process from now on. Returns whether there is a manager.
-/// It takes messages in the order in which they were sent, so that the new process may speak behind
-/// this one.
+/// Tells the manager that `pid` is the main process, and returns whether there is a manager.
+/// Messages are taken in the order in which they were sent, so that the new process may speak
+/// behind this one.
 ///
 /// # Errors
 /// The manager cannot be told.

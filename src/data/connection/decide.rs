@@ -116,7 +116,7 @@ impl From<Refusal> for RefusedRequest {
 }
 
 /// The outcome of an attempt that is let in.
-enum UpgradeAnswer {
+enum AttemptAnswer {
     Tunnel(Box<GrantedTunnel>),
     /// The backend's answer, if it is no 101.
     Other(Response<ResponseBody>),
@@ -158,10 +158,10 @@ impl HttpService {
             let granted = Box::pin(opens).await;
             self.routed(&log);
             match granted {
-                Ok(UpgradeAnswer::Tunnel(granted)) => {
+                Ok(AttemptAnswer::Tunnel(granted)) => {
                     Decision::Accept(AcceptedUpgrade::Tunnel(PendingTunnel::new(granted, log)))
                 }
-                Ok(UpgradeAnswer::Other(answer)) => {
+                Ok(AttemptAnswer::Other(answer)) => {
                     self.defer_log(log);
                     Decision::Backend(BackendAnswer::Ready(answer))
                 }
@@ -331,7 +331,7 @@ impl HttpService {
         permit: Permit,
         handshake: &Handshake,
         log: &mut RequestLog,
-    ) -> Result<UpgradeAnswer, Refusal> {
+    ) -> Result<AttemptAnswer, Refusal> {
         // Charged first: the candidate's budgets don't depend on what the policy's say.
         let candidate = log.candidate();
         // A connection that outlives its listener opens no tunnel after its first answer: the
@@ -368,7 +368,7 @@ impl HttpService {
                 let mut in_flight = self.begin_exchange(slot.permit(), request, log, true);
                 let answer = check_answer(answer, &mut in_flight, Version::HTTP_11, trailers);
                 answered_with(log, answer.status().as_u16(), &self.deadlines);
-                Ok(UpgradeAnswer::Other(
+                Ok(AttemptAnswer::Other(
                     answer.map(|body| body.with_exchange(in_flight, UploadFault::default())),
                 ))
             }
@@ -379,7 +379,7 @@ impl HttpService {
                     *subprotocols = subprotocol.iter().cloned().collect();
                 }
                 let from = log.origination(subprotocol);
-                Ok(UpgradeAnswer::Tunnel(Box::new(GrantedTunnel { backend, slot, request, from })))
+                Ok(AttemptAnswer::Tunnel(Box::new(GrantedTunnel { backend, slot, request, from })))
             }
         }
     }

@@ -183,9 +183,7 @@ impl Service {
                 }
             };
             service.has_answer();
-            // After an upgrade too: the client's next connection is one to the new process.
-            let is_released = service.thread.plane.lifecycle.released().is_cancelled();
-            if is_released || service.connection.closing.is_cancelled() {
+            if service.is_last_answer() {
                 reply::set_connection_close(&mut answer);
             }
             if version == Version::HTTP_10 && answer.headers().contains_key(CONNECTION) {

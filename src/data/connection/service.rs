@@ -180,6 +180,13 @@ impl HttpService {
         self.connection.closing.is_cancelled() && self.has_answers()
     }
 
+    /// Whether the connection closes behind an answer that begins now.
+    pub fn is_last_answer(&self) -> bool {
+        // After an upgrade too: the client's next connection is one to the new process.
+        let is_released = || self.thread.plane.lifecycle.released().is_cancelled();
+        self.connection.closing.is_cancelled() || is_released()
+    }
+
     /// Notes a head that cannot be read.
     pub fn bad_head(&self) {
         self.has_bad_head.store(true, Ordering::Relaxed);
