@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use crate::close::{CloseReason, Closed, Initiator, Traffic, TunnelPhase};
+use crate::handover::wire_budget::WireBudget;
 use crate::handover::wire_row::WireRow;
 use crate::refusal::Refusal;
 use crate::tunnels::{CloseOrder, EndOrder, TunnelEnding};
@@ -25,6 +26,8 @@ pub struct Link {
 pub enum LinkMessage {
     /// Old to new: a tunnel or an exchange that is open.
     Row(Box<WireRow>),
+    /// Old to new: what clients have used of a limiter.
+    Budget(Box<WireBudget>),
     /// Old to new: all that were open at the start have come.
     Synced,
     /// Old to new: traffic of rows since they opened. The next report waits for `Counted`.

@@ -17,4 +17,5 @@ mod successor;
 pub mod taker;
 #[cfg(test)]
 mod tests;
+mod wire_budget;
 mod wire_row;

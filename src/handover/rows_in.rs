@@ -113,6 +113,11 @@ impl RemoteRows {
                 let _ = self.tx.send(LinkMessage::Counted);
             }
             LinkMessage::Ended { id, how } => self.remove(id, how),
+            LinkMessage::Budget(budget) => {
+                if let Some((name, rate, used)) = budget.read() {
+                    self.deps.tunnels.budgets().count_used(&name, rate, used);
+                }
+            }
             _ => tracing::warn!(
                 pid = self.pid,
                 "an earlier process has sent a message that this one cannot read"

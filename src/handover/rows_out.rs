@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::close::Traffic;
 use crate::handover::link::{Link, LinkMessage, RowTraffic, WireEnding};
+use crate::handover::wire_budget::WireBudget;
 use crate::handover::wire_row::WireRow;
 use crate::tunnels::{LiveEntry, TableEvent, Tunnels};
 
@@ -59,6 +60,14 @@ pub async fn serve(link: Link, tunnels: Arc<Tunnels>) {
 
 impl SentRows {
     async fn send_all(&mut self) {
+        // Tokens that are taken between this and the first connection of the new process are not
+        // known to it: a moment's worth of each rate.
+        for (name, rate, used) in self.tunnels.budgets().all_used() {
+            for budget in WireBudget::of(&name, rate, &used) {
+                self.tell(LinkMessage::Budget(Box::new(budget)));
+                yield_now().await;
+            }
+        }
         let (tunnels, exchanges) = (self.tunnels.entries(), self.tunnels.exchanges());
         for (index, entry) in tunnels.into_iter().chain(exchanges).enumerate() {
             self.send(entry, false);

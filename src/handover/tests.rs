@@ -1,5 +1,6 @@
 //! Tunnels of one table as rows of another, joined as two processes are.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::handover::rows_in::{self, RowsInDeps};
 use crate::handover::rows_out;
 use crate::handover::wire_row::WireRow;
 use crate::observe::metrics::Metrics;
-use crate::policy::limit::{ClientLimits, Limits};
+use crate::policy::limit::{ClientLimits, Limits, Rate};
 use crate::refusal::Refusal;
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::tests::{charge, enter, publish, table};
@@ -139,6 +140,26 @@ async fn open_tunnels_stay_past_a_cap_and_a_new_one_does_not() {
     let (_late, late) = joined.old.open(1);
     assert_eq!(joined.end_of(&late).await, EndOrder::Revoke(Refusal::Connections));
     assert!(open.iter().all(|(_, entry)| entry.ordered_end().is_none()));
+}
+
+#[tokio::test]
+async fn client_without_a_token_gets_none_from_the_new_process() {
+    let rate = Rate {
+        tokens: NonZeroU32::MIN,
+        per: Duration::from_secs(3600),
+        burst: NonZeroU32::new(2).unwrap(),
+    };
+    let share = ClientLimits { upgrades: Some(rate), ..ClientLimits::default() };
+    let limits = Limits { share, ..Limits::default() };
+    let old = Process::new(&limits);
+    let open = [old.open(1), old.open(1), old.open(2)];
+    let joined = Joined::new(old, &limits).await;
+    let Process { tunnels, live, .. } = &joined.new;
+    let refused = |host| matches!(charge(tunnels, live, host).err(), Some(Refusal::Rate { .. }));
+    assert!(refused(1), "both tokens are used");
+    assert!(!refused(2) && refused(2), "one is left");
+    assert!(!refused(3));
+    drop(open);
 }
 
 #[tokio::test]

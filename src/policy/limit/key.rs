@@ -50,6 +50,18 @@ pub enum LimitKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IdentityKey([u8; 16]);
 
+impl IdentityKey {
+    /// The digest itself.
+    pub const fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    /// The key with this digest, as another process of the agent has made it.
+    pub const fn from_bytes(bytes: [u8; 16]) -> IdentityKey {
+        IdentityKey(bytes)
+    }
+}
+
 impl LimitUnit {
     /// Returns the unit that `self` is not.
     pub const fn other(self) -> LimitUnit {

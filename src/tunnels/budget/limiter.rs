@@ -93,6 +93,46 @@ impl<C: Clock> Limiter<C> {
         self.rate.burst.get().saturating_sub(u32::try_from(tokens).unwrap_or(u32::MAX))
     }
 
+    /// What each client has used and not got back, for another process of the agent. Budgets that
+    /// clients share, where there is no room for their own, are left out.
+    pub fn used(&self) -> Vec<UsedBudget> {
+        let now = self.governor.clock().now().duration_since(self.start);
+        let Table { v4, v6, crowded, identities, .. } = &*self.table;
+        let mut used = Vec::new();
+        v4.collect(now, &mut used, |key| LimitKey::Client(ClientKey::V4(key)));
+        v6.collect(now, &mut used, |key| {
+            LimitKey::Client(user_of(key).map_or(ClientKey::V6(key), ClientKey::Unix))
+        });
+        if let Some(crowded) = crowded.get() {
+            crowded.collect(now, &mut used, |key| LimitKey::Client(ClientKey::V6Host(key)));
+        }
+        if let Some(identities) = identities.get() {
+            identities.collect(now, &mut used, LimitKey::Identity);
+        }
+        used
+    }
+
+    /// Counts what a client has used in another process. Where it has used more here, that holds.
+    pub fn count_used(&self, used: UsedBudget) {
+        let now = self.governor.clock().now().duration_since(self.start);
+        let lacking = Nanos::from(used.lacking).as_u64();
+        let full_at = Nanos::new(now.as_u64().saturating_add(lacking));
+        let Table { v4, v6, crowded, identities, .. } = &*self.table;
+        match used.key {
+            LimitKey::Client(ClientKey::V4(key)) => v4.shard(key).raise(key, full_at, now),
+            LimitKey::Client(ClientKey::V6(key)) => v6.shard(key).raise(key, full_at, now),
+            LimitKey::Client(ClientKey::V6Host(key)) => {
+                crowded.get_or_init(KeyFamily::new).shard(key).raise(key, full_at, now);
+            }
+            LimitKey::Client(ClientKey::Unix(uid)) => {
+                v6.shard(user_key(uid)).raise(user_key(uid), full_at, now);
+            }
+            LimitKey::Identity(key) => {
+                identities.get_or_init(KeyFamily::new).shard(key).raise(key, full_at, now);
+            }
+        }
+    }
+
     /// The number of keys that have a budget of their own.
     pub fn keys(&self) -> usize {
         let identities = self.table.identities.get().map_or(0, KeyFamily::len);
@@ -119,6 +159,20 @@ impl<C: Clock> fmt::Debug for Limiter<C> {
 /// no client has (RFC 4291 §2.7).
 const fn user_key(uid: u32) -> u64 {
     0xff00_0000_0000_0000 | uid as u64
+}
+
+/// The user of this host whose key it is. `None` means the key of an IPv6 network.
+const fn user_of(key: u64) -> Option<u32> {
+    if key >> 32 == 0xff00_0000 { Some(key as u32) } else { None }
+}
+
+/// The used part of one client's budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UsedBudget {
+    /// The client or identity that has used it.
+    pub key: LimitKey,
+    /// Time until the budget is full again.
+    pub lacking: Duration,
 }
 
 /// The table as a governor store. governor gives no access to its store, so the table is shared.
@@ -232,6 +286,18 @@ impl<K: Copy + Eq + Hash> KeyFamily<K> {
     fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).budgets.len()).sum()
     }
+
+    /// Adds the budgets that are not full at `now` to `used`.
+    fn collect(&self, now: Nanos, used: &mut Vec<UsedBudget>, key: impl Fn(K) -> LimitKey) {
+        for shard in &self.shards {
+            let budgets = &lock(shard).budgets;
+            let open = budgets.iter().filter(|budget| budget.full_at > now);
+            used.extend(open.map(|budget| UsedBudget {
+                key: key(budget.key),
+                lacking: budget.full_at.saturating_sub(now).into(),
+            }));
+        }
+    }
 }
 
 /// Part of a family's budgets, under one lock. The budgets form a ring (a CLOCK), whose hand moves
@@ -275,6 +341,17 @@ impl<K: Copy + Eq + Hash> Shard<K> {
         // Without a place, the token that was computed here is dropped: the shared budget pays
         // instead.
         self.seat(Budget { key, full_at }, now).then_some(Ok(spent))
+    }
+
+    /// Makes the budget of `key` full again at `full_at`, or later if it is later already. Nothing
+    /// changes where there is no room for it: the shared budget then counts its next token.
+    fn raise(&mut self, key: K, full_at: Nanos, now: Nanos) {
+        if let Some(&at) = self.by_key.get(&key) {
+            let budget = &mut self.budgets[at];
+            budget.full_at = budget.full_at.max(full_at);
+        } else {
+            self.seat(Budget { key, full_at }, now);
+        }
     }
 
     /// When the budget of `key` will be full again. `None` means that `key` has no budget of its

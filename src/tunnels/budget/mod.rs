@@ -12,5 +12,5 @@ mod table;
 
 pub use self::bucket::Bucket;
 pub use self::count::{Count, Counts, Full, PlaceKeys};
-pub use self::limiter::Limiter;
-pub use self::table::{Budgets, LimiterUse};
+pub use self::limiter::{Limiter, UsedBudget};
+pub use self::table::{Budgets, LimiterName, LimiterUse};

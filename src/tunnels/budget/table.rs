@@ -18,7 +18,7 @@ use crate::snapshot::explanation::Remaining;
 use crate::snapshot::listener::Listener;
 use crate::sync::lock;
 use crate::tunnels::budget::count::{Count, Counts, Full, PlaceKeys};
-use crate::tunnels::budget::limiter::Limiter;
+use crate::tunnels::budget::limiter::{Limiter, UsedBudget};
 use crate::tunnels::budget::limiters::Limiters;
 
 /// All budgets of the process.
@@ -48,6 +48,25 @@ struct PolicyBudgets {
     tunnels: Arc<Counts>,
     /// Open streams, for the cap `streams`.
     streams: Arc<Counts>,
+}
+
+/// The name of a limiter, as every process of the agent knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LimiterName {
+    /// A rate of a policy.
+    Policy {
+        /// Name of the policy.
+        policy: Box<str>,
+        /// Whether it is that of its candidate.
+        is_candidate: bool,
+        /// The limit whose tokens it holds.
+        limit: RateLimit,
+    },
+    /// `handshakes_per_client` of a listener.
+    Handshakes {
+        /// Name of the listener.
+        listener: Box<str>,
+    },
 }
 
 /// How far the limiters of a limit are used.
@@ -118,6 +137,49 @@ impl Budgets {
         max: Option<u32>,
     ) -> Result<Count, Full> {
         self.counts(policy, |budgets| &budgets.tunnels).enter(keys, max, policy.limits.total)
+    }
+
+    /// The used parts of all limiters, for another process of the agent.
+    pub fn all_used(&self) -> Vec<(LimiterName, Rate, Vec<UsedBudget>)> {
+        let table = self.table.load();
+        let mut all = Vec::new();
+        for (policy, budgets) in &table.policies {
+            for id in LimiterId::all(policy) {
+                for limiter in budgets.limiters(id).iter() {
+                    let name = LimiterName::Policy {
+                        policy: (**policy).into(),
+                        is_candidate: id.is_candidate,
+                        limit: id.limit,
+                    };
+                    all.push((name, limiter.rate(), limiter.used()));
+                }
+            }
+        }
+        for (listener, limiters) in &table.listeners {
+            for limiter in limiters.iter() {
+                let name = LimiterName::Handshakes { listener: (**listener).into() };
+                all.push((name, limiter.rate(), limiter.used()));
+            }
+        }
+        all
+    }
+
+    /// Counts what clients have used in another process. A limiter that has another rate here, or
+    /// none, begins with full budgets, as after a reload.
+    pub fn count_used(&self, name: &LimiterName, rate: Rate, used: Vec<UsedBudget>) {
+        let table = self.table.load();
+        let limiter = match name {
+            LimiterName::Policy { policy, is_candidate, limit } => {
+                let (is_candidate, limit) = (*is_candidate, *limit);
+                table.limiter(LimiterId { policy, is_candidate, limit }, rate)
+            }
+            LimiterName::Handshakes { listener } => {
+                table.listeners.get(&**listener).and_then(|limiters| limiters.of(rate))
+            }
+        };
+        if let Some(limiter) = limiter {
+            used.into_iter().for_each(|one| limiter.count_used(one));
+        }
     }
 
     /// Counts a tunnel that is open already, whatever the caps.

@@ -136,10 +136,12 @@ mod tests {
             "[shutdown]\nspread = \"1s\"\n#*\n",
             "[shutdown]                    # How the process ends\n\
              spread = \"1s\"                 # Tunnels are closed over this time\n\
-             #delay    = \"0s\"              # /readyz says 503 for this time before accepting \
+             #delay            = \"0s\"      # /readyz says 503 for this time before accepting \
              stops\n\
-             #deadline = \"30s\"             # After this time the rest is cut\n\
-             #code     = 1001              # Close code: 1001 (going away) or 1012 (service \
+             #deadline         = \"30s\"     # After this time the rest is cut\n\
+             #deadline_upgrade = \"24h\"     # After an upgrade, the former process drains once \
+             this time is over\n\
+             #code             = 1001      # Close code: 1001 (going away) or 1012 (service \
              restart)\n",
         );
     }

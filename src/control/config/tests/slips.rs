@@ -238,19 +238,19 @@ fn a_list_misspelt_where_it_is_defined_is_one_error() {
 
 #[test]
 fn a_policy_misspelt_in_all_routes_is_one_error() {
-    one(&config(), ("\"market-data\"", "\"market-dta\""), (73, "did you mean `market-data`?"));
-    one(&config(), ("\"market-data\"", "\"desk\""), (73, "write it"));
+    one(&config(), ("\"market-data\"", "\"market-dta\""), (74, "did you mean `market-data`?"));
+    one(&config(), ("\"market-data\"", "\"desk\""), (74, "write it"));
 }
 
 #[test]
 fn keys_of_other_servers_are_translated() {
     for (right, wrong, line) in [
-        ("host    =", "server_name =", 70),
-        ("path    =", "location =", 71),
-        ("backend =", "proxy_pass =", 72),
-        ("chain =", "ssl_certificate =", 65),
-        ("key   =", "ssl_certificate_key =", 66),
-        ("listen = \"0.0.0.0:8443\"", "bind = \"0.0.0.0:8443\"", 53),
+        ("host    =", "server_name =", 71),
+        ("path    =", "location =", 72),
+        ("backend =", "proxy_pass =", 73),
+        ("chain =", "ssl_certificate =", 66),
+        ("key   =", "ssl_certificate_key =", 67),
+        ("listen = \"0.0.0.0:8443\"", "bind = \"0.0.0.0:8443\"", 54),
     ] {
         let ours = right.split(' ').next().unwrap();
         one(&config(), (right, wrong), (line, &format!("did you mean `{ours}`?")));
@@ -280,12 +280,12 @@ fn a_key_that_is_there_already_is_not_suggested() {
 
 #[test]
 fn swapped_path_and_paths_are_one_error() {
-    one(&config(), ("path    = \"/ticks/\"", "paths = \"/ticks/\""), (71, "did you mean `path`?"));
-    one(&config(), ("path = \"/third\"", "paths = \"/third\""), (100, "did you mean `path`?"));
+    one(&config(), ("path    = \"/ticks/\"", "paths = \"/ticks/\""), (72, "did you mean `path`?"));
+    one(&config(), ("path = \"/third\"", "paths = \"/third\""), (101, "did you mean `path`?"));
     one(
         &config(),
         ("path = \"/third\"", "path = \"as-is\"\npath = \"/third\""),
-        (100, "did you mean `paths`?"),
+        (101, "did you mean `paths`?"),
     );
 }
 
@@ -293,7 +293,7 @@ fn swapped_path_and_paths_are_one_error() {
 fn a_copied_table_is_one_error() {
     let route = "[[route]]\nname = \"third\"\nhost = \"*\"\npath = \"/third\"\nbackend = \"unix:/run/app.sock\"\n\
                  policy = \"market-data\"\n";
-    one(&config(), (route, &format!("{route}{route}")), (104, "take another name"));
+    one(&config(), (route, &format!("{route}{route}")), (105, "take another name"));
 }
 
 #[test]
