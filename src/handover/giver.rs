@@ -153,7 +153,7 @@ impl Giver {
         let tunnels = self.own_tunnels();
         self.release(&pump).await;
         tracing::info!(
-            pid,
+            process = pid,
             version = prepared.version,
             tunnels,
             "upgraded: the new process serves, and this one keeps its tunnels until they end"

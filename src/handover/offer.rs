@@ -66,7 +66,7 @@ impl<M: DeserializeOwned> HandoverFrame<M> {
             Ok(read) => Ok(read),
             Err(error) => match frame.parse::<FrameName>() {
                 Ok(FrameName { frame }) => {
-                    tracing::warn!(frame, %error, "a frame of another version is left out");
+                    tracing::warn!(%error, "a frame of another version is left out: {frame}");
                     Ok(HandoverFrame::Unknown)
                 }
                 Err(_) => Err(error),

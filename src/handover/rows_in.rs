@@ -91,8 +91,15 @@ pub async fn join(link: Link, pid: u32, deps: RowsInDeps, synced: oneshot::Sende
         return;
     }
     match rows.rows.len() {
-        0 => tracing::info!(pid, "an earlier process has ended, and all of its tunnels before"),
-        left => tracing::warn!(pid, left, "an earlier process is gone, with its last tunnels"),
+        0 => tracing::info!(
+            process = pid,
+            "an earlier process has ended, and all of its tunnels before"
+        ),
+        left => tracing::warn!(
+            process = pid,
+            tunnels = left,
+            "an earlier process is gone, with its last tunnels"
+        ),
     }
     // The places go back here.
 }
@@ -104,7 +111,10 @@ impl RemoteRows {
                 let id = row.id;
                 if let Err(what) = self.enter(*row) {
                     // Nothing can judge it.
-                    tracing::error!(pid = self.pid, "a tunnel is closed: {what} cannot be read");
+                    tracing::error!(
+                        process = self.pid,
+                        "a tunnel is closed: {what} cannot be read"
+                    );
                     self.order(id, &EndOrder::Revoke(crate::refusal::Refusal::Network));
                 }
             }
@@ -119,7 +129,7 @@ impl RemoteRows {
                 }
             }
             _ => tracing::warn!(
-                pid = self.pid,
+                process = self.pid,
                 "an earlier process has sent a message that this one cannot read"
             ),
         }

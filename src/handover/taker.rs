@@ -192,7 +192,9 @@ impl OpenTakeover {
                     peers.add(pid, &pump);
                     coming.push(join(pid, link));
                 }
-                Err(error) => tracing::error!(pid, %error, "an earlier process cannot be joined"),
+                Err(error) => {
+                    tracing::error!(process = pid, %error, "an earlier process cannot be joined")
+                }
             }
         }
         // Caps would not count what comes later. Not to accept at all would be worse.

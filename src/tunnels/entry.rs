@@ -144,7 +144,7 @@ pub struct LatestVerdict {
 /// What becomes of a live entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It stays.
+    /// It stays as it is.
     Permitted,
     /// Its revocation waits for its turn. A later verdict may withdraw it.
     Refused(Refusal),
