@@ -193,7 +193,7 @@ impl OpenTakeover {
                     coming.push(join(pid, link));
                 }
                 Err(error) => {
-                    tracing::error!(process = pid, %error, "an earlier process cannot be joined")
+                    tracing::error!(process = pid, %error, "an earlier process cannot be joined");
                 }
             }
         }
