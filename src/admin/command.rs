@@ -62,7 +62,19 @@ pub async fn answer(
             let sentence = "nothing was done: the caller has left";
             ("dropped", error_answer(StatusCode::SERVICE_UNAVAILABLE, sentence).1)
         }
-        None => carry_out(&admin, method, path, query, body, caller).await,
+        None => {
+            // The upgrade itself is answered by the process that it was asked of.
+            let is_upgrade = path == UpgradeRequest::PATH;
+            let answer = match admin.lifecycle.released().is_cancelled() {
+                true => handed_over_answer(),
+                false => carry_out(&admin, method, path, query, body, caller).await,
+            };
+            // Looked at once more: the hand-over may have come while the order was carried out.
+            match !is_upgrade && admin.lifecycle.released().is_cancelled() {
+                true => handed_over_answer(),
+                false => answer,
+            }
+        }
     };
     answer.headers_mut().insert(SERVER, HeaderValue::from_static(PRODUCT));
     call.outcome = outcome;
@@ -243,6 +255,12 @@ fn error_answer(status: StatusCode, sentence: &str) -> LoggedAnswer {
 
 fn ending_answer() -> LoggedAnswer {
     error_answer(StatusCode::SERVICE_UNAVAILABLE, "the agent is ending")
+}
+
+/// The answer of a process that has handed over: an order would reach its own tunnels alone.
+fn handed_over_answer() -> LoggedAnswer {
+    let sentence = "a new process has taken over: ask again";
+    error_answer(StatusCode::SERVICE_UNAVAILABLE, sentence)
 }
 
 fn method_not_allowed(method: &Method) -> LoggedAnswer {

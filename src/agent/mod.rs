@@ -43,11 +43,12 @@ use crate::control::reload::{
 use crate::control::resolve::{Lookup, Resolver};
 use crate::control::state_dir::StateDir;
 use crate::control::systemd::{self, sockets::PassedSockets};
+use crate::data::backend::DownBackend;
 use crate::data::context::{DataPlane, Observers};
 use crate::data::http::head::HeadReader;
 use crate::data::listener::ListeningSocket;
 use crate::handover::binary;
-use crate::handover::giver::{Giver, GiverDeps, SocketHolder};
+use crate::handover::giver::{Giver, GiverDeps, ServingPlane};
 use crate::handover::offer::Prepared;
 use crate::handover::peers::EarlierProcesses;
 use crate::handover::request::UpgradeHandle;
@@ -296,7 +297,7 @@ struct AgentSockets {
     plane: Arc<DataPlane>,
 }
 
-impl SocketHolder for AgentSockets {
+impl ServingPlane for AgentSockets {
     fn share(&self) -> io::Result<Vec<SharedSocket>> {
         let mut all = self.listeners.share()?;
         all.extend(self.admin.share()?);
@@ -310,6 +311,10 @@ impl SocketHolder for AgentSockets {
 
     fn connections(&self) -> usize {
         self.plane.total.taken()
+    }
+
+    fn backends_down(&self) -> Vec<DownBackend> {
+        self.plane.backends_down()
     }
 }
 

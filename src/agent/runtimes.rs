@@ -117,6 +117,10 @@ impl Planes {
             tunnels: Arc::clone(&control.admin.tunnels),
             live: Arc::clone(&control.admin.live),
             metrics: Arc::clone(&self.plane.metrics),
+            note_down: {
+                let plane = Arc::clone(&self.plane);
+                Arc::new(move |down| plane.note_backends_down(down))
+            },
             retired: control.retired.clone(),
         };
         let join = |pid, link| {

@@ -10,7 +10,7 @@ use crate::data::admission::cap::ConnectionCap;
 use crate::data::admission::handshake_queue::HandshakeQueue;
 use crate::data::admission::pending::PendingConnections;
 use crate::data::admission::refused_upgrades::RefusedUpgrades;
-use crate::data::backend::{BackendClient, BackendTable};
+use crate::data::backend::{BackendClient, BackendTable, DownBackend};
 use crate::data::http::head::HeadReader;
 use crate::lifecycle::Lifecycle;
 use crate::observe::log::decision::{self, ConnectionRefusal, LogContext};
@@ -84,6 +84,18 @@ impl DataPlane {
             handshake_queue: HandshakeQueue::default(),
             backends: Arc::new(backends),
         })
+    }
+}
+
+impl DataPlane {
+    /// The addresses of backends whose last dial failed.
+    pub fn backends_down(&self) -> Vec<DownBackend> {
+        self.backends.down()
+    }
+
+    /// Notes addresses of backends that another process of the agent has found down.
+    pub fn note_backends_down(&self, down: &[DownBackend]) {
+        self.backends.note_down(&self.live.load(), down);
     }
 }
 

@@ -5,7 +5,7 @@
 //! table of tunnels.
 
 pub mod admission;
-mod backend;
+pub mod backend;
 mod connection;
 pub mod context;
 pub mod http;

@@ -87,6 +87,7 @@ impl Arrived {
             return Err(io::Error::other("a frame is too large"));
         }
         let Some(text) = rest.get(..length) else { return Ok(None) };
+        // They come with the first byte of the frame, so that a whole frame has all of them.
         if self.descriptors.len() < count {
             return Err(io::Error::other("descriptors of a frame are missing"));
         }

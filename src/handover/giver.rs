@@ -18,6 +18,7 @@ use crate::control::config::diagnostic::Diagnostic;
 use crate::control::reconcile::Reconcile;
 use crate::control::reload::{ReloadContext, ReloaderHandle, wait_for_lapse};
 use crate::control::systemd;
+use crate::data::backend::DownBackend;
 use crate::handover::binary;
 use crate::handover::channel::Channel;
 use crate::handover::link::Link;
@@ -39,8 +40,8 @@ const MAX_LAPSE_WAIT: Duration = Duration::from_secs(30);
 /// Time for the service manager to take a message.
 const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The listening sockets of the process.
-pub trait SocketHolder: Send + Sync {
+/// The data plane and its listening sockets.
+pub trait ServingPlane: Send + Sync {
     /// Duplicates of all of them.
     ///
     /// # Errors
@@ -52,6 +53,9 @@ pub trait SocketHolder: Send + Sync {
 
     /// Number of connections of clients that are open.
     fn connections(&self) -> usize;
+
+    /// The addresses of backends whose last dial failed.
+    fn backends_down(&self) -> Vec<DownBackend>;
 }
 
 /// The parts of the process that an upgrade acts on.
@@ -62,8 +66,8 @@ pub struct GiverDeps {
     pub requests: ReloaderHandle,
     /// The bans in force.
     pub bans: Arc<BanKeeper>,
-    /// All listening sockets of the process.
-    pub sockets: Arc<dyn SocketHolder>,
+    /// The data plane with all listening sockets.
+    pub sockets: Arc<dyn ServingPlane>,
     /// The processes of earlier upgrades.
     pub peers: EarlierProcesses,
     /// Cancelled once the new process alone reads files, judges and counts.
@@ -392,5 +396,5 @@ impl Released {
 /// Sends the tunnels of this process over `link`, and carries out the orders that come.
 fn serve_rows(deps: &GiverDeps, link: Link) {
     let ReloadContext { tunnels, tracker, .. } = &deps.context;
-    tracker.spawn(rows_out::serve(link, Arc::clone(tunnels)));
+    tracker.spawn(rows_out::serve(link, Arc::clone(tunnels), deps.sockets.backends_down()));
 }

@@ -3,10 +3,13 @@
 //! A row has everything that a verdict reads, so that the newest process judges tunnels which it
 //! does not keep. `wire_row` is its form on the link.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use crate::close::{CloseReason, Closed, Initiator, Traffic, TunnelPhase};
+use crate::data::backend::DownBackend;
 use crate::handover::wire_budget::WireBudget;
 use crate::handover::wire_row::WireRow;
 use crate::refusal::Refusal;
@@ -28,6 +31,11 @@ pub enum LinkMessage {
     Row(Box<WireRow>),
     /// Old to new: what clients have used of a limiter.
     Budget(Box<WireBudget>),
+    /// Old to new: addresses of backends whose last dial failed.
+    Backends {
+        /// The addresses that are tried last for a while.
+        down: Vec<WireBackend>,
+    },
     /// Old to new: all that were open at the start have come.
     Synced,
     /// Old to new: traffic of rows since they opened. The next report waits for `Counted`.
@@ -37,8 +45,8 @@ pub enum LinkMessage {
     },
     /// Old to new: it has ended.
     Ended {
-        /// Its number in the old process.
-        id: u64,
+        /// Its number in the old process, and all that it has carried.
+        traffic: RowTraffic,
         /// How. `None` means an exchange, or a tunnel that the process has dropped.
         how: Option<WireEnding>,
     },
@@ -54,6 +62,28 @@ pub enum LinkMessage {
     /// A message of a later version. It is never sent.
     #[serde(other)]
     Unknown,
+}
+
+/// An address of a backend that is down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireBackend {
+    backend: String,
+    resolved: Option<SocketAddr>,
+    hangs: bool,
+}
+
+impl WireBackend {
+    /// The address on the link.
+    pub fn of(down: DownBackend) -> WireBackend {
+        let DownBackend { backend, resolved, hangs } = down;
+        WireBackend { backend, resolved, hangs }
+    }
+
+    /// The address of the link.
+    pub fn read(self) -> DownBackend {
+        let WireBackend { backend, resolved, hangs } = self;
+        DownBackend { backend, resolved, hangs }
+    }
 }
 
 /// Traffic of one row since it opened.

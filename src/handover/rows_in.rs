@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::close::Traffic;
-use crate::handover::link::{Link, LinkMessage, RowTraffic, WireEnd, WireEnding};
+use crate::data::backend::DownBackend;
+use crate::handover::link::{Link, LinkMessage, RowTraffic, WireBackend, WireEnd, WireEnding};
 use crate::handover::wire_row::{ReadRow, WireKind, WireRow};
 use crate::observe::metrics::{Direction, Metrics, RouteMetrics, ThreadMetrics};
 use crate::snapshot::CurrentSnapshot;
@@ -25,6 +26,8 @@ pub struct RowsInDeps {
     pub live: Arc<CurrentSnapshot>,
     /// All counters of the process.
     pub metrics: Arc<Metrics>,
+    /// Notes backends that the other process has found down.
+    pub note_down: Arc<dyn Fn(&[DownBackend]) + Send + Sync>,
     /// Cancelled once this process is the newest no more.
     pub retired: CancellationToken,
 }
@@ -122,7 +125,14 @@ impl RemoteRows {
                 rows.into_iter().for_each(|traffic| self.count(traffic));
                 let _ = self.tx.send(LinkMessage::Counted);
             }
-            LinkMessage::Ended { id, how } => self.remove(id, how),
+            LinkMessage::Ended { traffic, how } => {
+                self.count(traffic);
+                self.remove(traffic.id, how);
+            }
+            LinkMessage::Backends { down } => {
+                let down: Vec<_> = down.into_iter().map(WireBackend::read).collect();
+                (self.deps.note_down)(&down);
+            }
             LinkMessage::Budget(budget) => {
                 if let Some((name, rate, used)) = budget.read() {
                     self.deps.tunnels.budgets().count_used(&name, rate, used);

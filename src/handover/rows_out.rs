@@ -10,7 +10,8 @@ use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::close::Traffic;
-use crate::handover::link::{Link, LinkMessage, RowTraffic, WireEnding};
+use crate::data::backend::DownBackend;
+use crate::handover::link::{Link, LinkMessage, RowTraffic, WireBackend, WireEnding};
 use crate::handover::wire_budget::WireBudget;
 use crate::handover::wire_row::WireRow;
 use crate::tunnels::{LiveEntry, TableEvent, Tunnels};
@@ -37,12 +38,13 @@ struct SentRow {
 }
 
 /// Sends every open tunnel and exchange over `link`, and then what changes, and carries out the
-/// orders that come. Ends with the link.
-pub async fn serve(link: Link, tunnels: Arc<Tunnels>) {
+/// orders that come. Ends with the link. `down` has the backends that are down.
+pub async fn serve(link: Link, tunnels: Arc<Tunnels>, down: Vec<DownBackend>) {
     let Link { tx, mut rx } = link;
     // First of all: what changes during the walk is reported behind it.
     let mut events = tunnels.watch();
     let mut sent = SentRows { tunnels, tx, rows: HashMap::new(), is_reported: false };
+    sent.tell(LinkMessage::Backends { down: down.into_iter().map(WireBackend::of).collect() });
     sent.send_all().await;
     let mut ticks = interval(TRAFFIC_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -68,9 +70,10 @@ impl SentRows {
                 yield_now().await;
             }
         }
-        let (tunnels, exchanges) = (self.tunnels.entries(), self.tunnels.exchanges());
-        for (index, entry) in tunnels.into_iter().chain(exchanges).enumerate() {
-            self.send(entry, false);
+        let tunnels = self.tunnels.entries().into_iter().map(|entry| (entry, true));
+        let exchanges = self.tunnels.exchanges().into_iter().map(|entry| (entry, false));
+        for (index, (entry, is_tunnel)) in tunnels.chain(exchanges).enumerate() {
+            self.send(entry, is_tunnel, false);
             if index % CHUNK == CHUNK - 1 {
                 yield_now().await;
             }
@@ -78,12 +81,12 @@ impl SentRows {
         self.tell(LinkMessage::Synced);
     }
 
-    fn send(&mut self, entry: Arc<LiveEntry>, is_new: bool) {
+    /// Sends an entry. Its kind comes from the table in which it was, since it may have ended.
+    fn send(&mut self, entry: Arc<LiveEntry>, is_tunnel: bool, is_new: bool) {
         // Rows of processes before this one are sent by these themselves.
         if entry.process.is_some() || self.rows.contains_key(&entry.id) {
             return;
         }
-        let is_tunnel = self.tunnels.is_tunnel(&entry);
         let row = WireRow::of(&entry, is_tunnel, is_new, Timestamp::now());
         self.tell(LinkMessage::Row(Box::new(row)));
         let traffic = (Traffic::default(), Traffic::default());
@@ -92,16 +95,15 @@ impl SentRows {
 
     fn note(&mut self, event: TableEvent) {
         match event {
-            TableEvent::Entered(entry) => self.send(entry, true),
+            TableEvent::Entered { entry, is_tunnel } => self.send(entry, is_tunnel, true),
             TableEvent::Left(entry) => {
                 // An unknown entry has come and gone before the walk.
                 if self.rows.remove(&entry.id).is_some() {
-                    // Its last bytes, of which no report will come.
+                    // With its last bytes, of which no report will come.
                     let (from_client, from_backend) = entry.traffic.totals();
                     let traffic = RowTraffic::new(entry.id, from_client, from_backend);
-                    self.tell(LinkMessage::Traffic { rows: vec![traffic] });
                     let how = entry.ending.get().map(|ending| WireEnding::of(ending));
-                    self.tell(LinkMessage::Ended { id: entry.id, how });
+                    self.tell(LinkMessage::Ended { traffic, how });
                 }
             }
         }
@@ -133,6 +135,7 @@ impl SentRows {
             }
         }
         if !moved.is_empty() {
+            // Until `Counted`: a process that reads slowly gets one larger report later.
             self.is_reported = true;
             self.tell(LinkMessage::Traffic { rows: moved });
         }

@@ -74,10 +74,11 @@ impl Joined {
             tunnels: Arc::clone(&new.tunnels),
             live: Arc::clone(&new.live),
             metrics: Arc::clone(&new.metrics),
+            note_down: Arc::new(|_| {}),
             retired: CancellationToken::new(),
         };
         let (synced_tx, synced) = oneshot::channel();
-        let serving = spawn(rows_out::serve(served, Arc::clone(&old.tunnels)));
+        let serving = spawn(rows_out::serve(served, Arc::clone(&old.tunnels), Vec::new()));
         let joining = spawn(rows_in::join(link, OLD, deps, synced_tx));
         synced.await.unwrap();
         Joined { old, new, serving, joining }
@@ -275,13 +276,14 @@ async fn ten_thousand_rows_leave_other_tasks_their_turn() {
     let open: Vec<_> = (0..10_000u32).map(|host| old.open(host as u8)).collect();
     let (tx, mut sent) = unbounded_channel();
     let (_orders, rx) = unbounded_channel();
-    let serving = spawn(rows_out::serve(Link { tx, rx }, Arc::clone(&old.tunnels)));
+    let serving = spawn(rows_out::serve(Link { tx, rx }, Arc::clone(&old.tunnels), Vec::new()));
     let mut turns = 0;
     let mut rows = 0;
     loop {
         match sent.try_recv() {
             Ok(LinkMessage::Synced) => break,
-            Ok(_) => rows += 1,
+            Ok(LinkMessage::Row(_)) => rows += 1,
+            Ok(_) => {}
             Err(_) => {
                 turns += 1;
                 yield_now().await;

@@ -116,7 +116,7 @@ impl Tunnels {
         let entry = Arc::new(LiveEntry::new(id, permit, request, from, opened));
         // From here on, a walk over the table finds the entry.
         table.insert(&entry);
-        self.watchers.entered(&entry);
+        self.watchers.entered(&entry, std::ptr::eq(table, &self.table));
         self.look_again(&entry, permit, clock());
         entry
     }
@@ -146,10 +146,5 @@ impl Tunnels {
     /// Reports every entry that comes or goes from now on.
     pub fn watch(&self) -> UnboundedReceiver<TableEvent> {
         self.watchers.add()
-    }
-
-    /// Whether `entry` is a tunnel that is open now, and not an exchange.
-    pub fn is_tunnel(&self, entry: &LiveEntry) -> bool {
-        self.table.has(entry.id)
     }
 }

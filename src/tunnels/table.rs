@@ -34,11 +34,6 @@ impl EntryTable {
         self.shard(id).remove(&id);
     }
 
-    /// Whether an entry with this id is in the table.
-    pub fn has(&self, id: u64) -> bool {
-        self.shard(id).contains_key(&id)
-    }
-
     /// Returns the entries in the table now. Shards are locked one after another, so this is no
     /// single instant.
     pub fn entries(&self) -> Vec<Arc<LiveEntry>> {

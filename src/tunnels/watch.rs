@@ -12,9 +12,14 @@ use crate::tunnels::entry::LiveEntry;
 
 /// A change of one of the tables.
 pub enum TableEvent {
-    /// An entry has come.
-    Entered(Arc<LiveEntry>),
-    /// An entry has gone.
+    /// An entry has come into its table.
+    Entered {
+        /// The entry, which may have ended since.
+        entry: Arc<LiveEntry>,
+        /// Whether it is a tunnel, and not an exchange.
+        is_tunnel: bool,
+    },
+    /// An entry has gone from its table.
     Left(Arc<LiveEntry>),
 }
 
@@ -39,8 +44,8 @@ impl TableWatchers {
     }
 
     /// Reports an entry that is in its table.
-    pub fn entered(&self, entry: &Arc<LiveEntry>) {
-        self.report(|| TableEvent::Entered(Arc::clone(entry)));
+    pub fn entered(&self, entry: &Arc<LiveEntry>, is_tunnel: bool) {
+        self.report(|| TableEvent::Entered { entry: Arc::clone(entry), is_tunnel });
     }
 
     /// Reports an entry that is in its table no more.

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -62,6 +63,17 @@ pub struct DialFault<'d> {
     pub hangs: bool,
     /// What went wrong, for the log.
     pub error: &'d dyn fmt::Display,
+}
+
+/// An address of a backend that is down, as every process of the agent names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DownBackend {
+    /// The backend as `sidegate.toml` has it.
+    pub backend: String,
+    /// The address of its name. `None` means that the backend has no name.
+    pub resolved: Option<SocketAddr>,
+    /// Whether it let the latest dial time out.
+    pub hangs: bool,
 }
 
 /// A backend that is down. It is tried behind all others, but for one dial each time that its pause
@@ -134,6 +146,37 @@ impl BackendTable {
             (health.rank(now), health.tunnels.load(Ordering::Relaxed))
         });
         ranked
+    }
+
+    /// The addresses whose last dial failed, for another process of the agent.
+    pub fn down(&self) -> Vec<DownBackend> {
+        let known = lock(&self.known);
+        let down = known.endpoints.iter().filter_map(|(endpoint, health)| {
+            let outage = (*lock(&health.down))?;
+            let (backend, resolved) = (endpoint.backend.to_string(), endpoint.resolved);
+            Some(DownBackend { backend, resolved, hangs: outage.hangs })
+        });
+        down.collect()
+    }
+
+    /// Notes what another process of the agent has found down. Addresses that `live` does not have
+    /// are left out.
+    pub fn note_down(&self, live: &Snapshot, down: &[DownBackend]) {
+        for backend in live.route_list.iter().flat_map(|route| &route.backends) {
+            let name = backend.address.to_string();
+            backend.each_endpoint(|endpoint| {
+                let is_it =
+                    |one: &&DownBackend| one.backend == name && one.resolved == endpoint.resolved;
+                let Some(found) = down.iter().find(is_it) else { return };
+                // The lock is not held over `fail`, which takes that of the address.
+                let health = lock(&self.known).health(&endpoint, &self.metrics);
+                // Its first pause begins, after which one dial tries it.
+                health.fail(found.hangs);
+            });
+            if lock(&self.known).all_down(backend) {
+                self.metrics.backend(&backend.address).dialled(false);
+            }
+        }
     }
 
     /// Forgets the addresses that `live` does not have, once no tunnel runs on them. An
@@ -379,6 +422,24 @@ mod tests {
         assert_eq!(health.rank(Instant::now()), DialRank::Up);
         health.fail(false);
         assert_eq!(health.rank(Instant::now() + MIN_OUTAGE), DialRank::Up);
+    }
+
+    #[test]
+    fn backend_that_another_process_found_down_is_tried_last() {
+        let mut live = generation(1, policy(&[], &Limits::default()), None);
+        let mut own = route("chat", "/", &live.route_list[0].policy);
+        let backends: Box<[_]> = [fixed(1), fixed(2)].into();
+        Arc::get_mut(&mut own).unwrap().backends = backends.clone();
+        live.route_list = [own].into();
+        let (old, new) = (BackendTable::new(Metrics::new()), BackendTable::new(Metrics::new()));
+        old.ranked(&backends)[0].1.fail(true);
+        assert!(old.down().len() == 1 && old.down()[0].hangs);
+        let gone =
+            DownBackend { backend: "http://127.0.0.1:9".into(), resolved: None, hangs: false };
+        new.note_down(&live, &[old.down(), vec![gone]].concat());
+        assert_eq!(new.down(), old.down());
+        let first = |table: &BackendTable| table.ranked(&backends)[0].0.backend.to_string();
+        assert_eq!(first(&new), "http://127.0.0.1:2");
     }
 
     #[test]

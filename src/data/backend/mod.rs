@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 pub use crate::data::backend::dial::DialRecord;
 use crate::data::backend::dial::{Connector, Dialled};
 use crate::data::backend::driven::{Connection, DrivenConnection};
-pub use crate::data::backend::health::{BackendTable, LoadGuard};
+pub use crate::data::backend::health::{BackendTable, DownBackend, LoadGuard};
 use crate::data::backend::pool::{ActiveConnection, Pool, PoolKey, PooledConnection};
 use crate::data::backend::tracked::ProgressSocket;
 use crate::data::backend::upgrade::{

@@ -115,6 +115,8 @@ impl<C: Clock> Limiter<C> {
     /// Counts what a client has used in another process. Where it has used more here, that holds.
     pub fn count_used(&self, used: UsedBudget) {
         let now = self.governor.clock().now().duration_since(self.start);
+        // Times of the two processes cannot be compared, since each counts from its own start. What
+        // is left until the budget is full can.
         let lacking = Nanos::from(used.lacking).as_u64();
         let full_at = Nanos::new(now.as_u64().saturating_add(lacking));
         let Table { v4, v6, crowded, identities, .. } = &*self.table;
