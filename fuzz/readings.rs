@@ -4,6 +4,7 @@ use std::fs;
 
 use jiff::Timestamp;
 use sidegate::control::compile;
+use sidegate::control::config::LoadOptions;
 use sidegate::policy::network::Client;
 use sidegate::policy::request::Request;
 use sidegate::snapshot::{Permit, Snapshot};
@@ -136,5 +137,7 @@ pub fn snapshot(routes: &[(&str, &str, &str, &str)]) -> Snapshot {
     }
     let config = folder.path().join("sidegate.toml");
     fs::write(&config, text).expect("a folder to write to");
-    compile::compile_untested(&config).expect("a sound configuration").snapshot
+    compile::compile_untested(&config, LoadOptions::default())
+        .expect("a sound configuration")
+        .snapshot
 }
