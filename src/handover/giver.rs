@@ -124,7 +124,9 @@ impl Giver {
         let binary = self.check(order)?;
         // Until it is dropped, saved files wait: both processes have to load the same ones. A
         // request to reload waits as well, and is dropped with the reloader after a success.
-        let _suspended = self.deps.requests.suspend().await;
+        let suspended = timeout_at(until, self.deps.requests.suspend()).await;
+        let suspended = suspended.map_err(|_| "a reload is under way, and does not end")?;
+        let _suspended = suspended.ok_or("the agent is ending")?;
         self.check_files()?;
         tracing::info!(binary = %binary.display(), "upgrading: the new program loads the files");
         let late =
