@@ -189,6 +189,10 @@ impl Giver {
                         instead"
                 .into());
         }
+        // The new process gets the arguments of this one, and a demo would begin another demo.
+        if std::env::args_os().nth(1).is_none_or(|verb| verb != "run") {
+            return Err("only an agent that `sidegate run` has started can hand over".into());
+        }
         if self.deps.context.lifecycle.is_draining() {
             return Err("draining: nothing is handed over any more".into());
         }

@@ -119,7 +119,7 @@ async fn overview_tables_have_as_many_rows_as_asked_for() {
     let answer = sidegate.answer_to(&asked).await;
     assert_eq!((answer.most_tunnels.len(), answer.client_count), (2, 4));
     for wrong in ["rows=0", "rows=201", "rows=x", "short=1", "top=3"] {
-        let line = format!("GET /v1/overview?{wrong} HTTP/1.1");
+        let line = format!("GET /v1/overview?{wrong}");
         assert_eq!(sidegate.reply(&line).await.status(), 400, "{wrong}");
     }
 }

@@ -263,3 +263,12 @@ async fn manager_hears_of_the_main_process_before_that_speaks() {
     unit.expect_told(&["WATCHDOG=1"]).await;
     drop(newest);
 }
+
+#[tokio::test]
+async fn agent_that_run_has_not_started_refuses() {
+    let backend = backend::echo().run().await;
+    let sidegate = sidegate::new().clear().route("/chat", &backend).run().await;
+    let answer = sidegate.reply("POST /v1/upgrade").await;
+    answer.expect(409);
+    assert!(answer.text().contains("`sidegate run` has started"), "{}", answer.text());
+}
