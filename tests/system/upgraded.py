@@ -29,7 +29,7 @@ deny = [{deny}]
 connections = {{ per_client = 4000 }}
 [[limits.for]]
 client = ["{guest}"]
-connections = {cap}
+connections = {{ per_client = {cap} }}
 """
 ATTEMPT = (
     b"GET /echo/ HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -135,15 +135,15 @@ def judged(world, pump):
 
 def denied_to_others(world):
     """Only root and the agent's own user may order it, whoever else may use the socket."""
-    socket = world.place.dir / "admin.sock"
-    os.chmod(socket, 0o666)
+    os.chmod(world.place.dir / "admin.sock", 0o666)
     os.chmod(world.place.dir, 0o755)
     script = (
-        "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); s = socket.socket(socket.AF_UNIX); "
-        "s.connect(sys.argv[1]); s.sendall(b'POST /v1/upgrade HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n'); "
+        # The folders above may be closed to others, and the working directory stays.
+        "import os, socket, sys; os.chdir(sys.argv[1]); os.setgroups([]); os.setgid(65534); os.setuid(65534); "
+        "s = socket.socket(socket.AF_UNIX); s.connect('admin.sock'); s.sendall(b'POST /v1/upgrade HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n'); "
         "print(s.recv(4096).decode())"
     )
-    said = run(sys.executable, "-c", script, socket)
+    said = run(sys.executable, "-c", script, world.place.dir)
     need(re.match("HTTP/1.1 403 ", said) and "only root" in said, f"another user is refused: {said}")
 
 
