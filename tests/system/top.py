@@ -70,12 +70,15 @@ class Terminal:
                         self.stream.feed(read.decode(errors="replace"))
 
     def resize(self, columns, lines, tells=True):
-        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        size = struct.pack("HHHH", lines, columns, 0, 0)
         self.columns, self.lines = columns, lines
         if tells:
+            # One step for the reader: what the program draws anew belongs to the new size.
             with self.lock:
+                fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
                 self.screen.resize(lines, columns)
             return
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
         self.screen = pyte.Screen(columns, lines)
         self.stream = pyte.Stream(self.screen)
 
