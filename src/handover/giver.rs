@@ -258,12 +258,12 @@ impl Giver {
         let (mut pump, link) = Pump::start(channel, tracker);
         // Also if this future is dropped at the deadline.
         let undo = pump.close.clone().drop_guard();
-        // The rows go out before the order to accept, so that the new process knows who holds which
-        // place before it admits anybody.
-        serve_rows(&self.deps, link);
+        // The new process reads the order first, and then the rows. It accepts once all have come,
+        // so that it knows the holder of each place before it admits a client.
         let gone = "it has ended before it accepted";
         let go = HandoverFrame::Go(self.kept());
         pump.control_tx.send((go, Vec::new())).map_err(|_| gone)?;
+        serve_rows(&self.deps, link);
         match pump.control_rx.recv().await {
             Some((HandoverFrame::Serving, _)) => {}
             Some((HandoverFrame::Failed(sentence), _)) => return Err(sentence),
@@ -399,8 +399,12 @@ impl Released {
     }
 }
 
-/// Sends the tunnels of this process over `link`, and carries out the orders that come.
+/// Sends the tunnels of this process over `link`, and carries out the orders that come once it is
+/// released.
 fn serve_rows(deps: &GiverDeps, link: Link) {
-    let ReloadContext { tunnels, tracker, .. } = &deps.context;
-    tracker.spawn(rows_out::serve(link, Arc::clone(tunnels), deps.sockets.backends_down()));
+    let ReloadContext { tunnels, tracker, lifecycle, .. } = &deps.context;
+    let released = lifecycle.released().clone();
+    // A process that was released before hardly dials any more: what it knows is old.
+    let down = if released.is_cancelled() { Vec::new() } else { deps.sockets.backends_down() };
+    tracker.spawn(rows_out::serve(link, Arc::clone(tunnels), down, released));
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use crate::close::{CloseReason, Closed, Initiator, Traffic, TunnelPhase};
 use crate::data::backend::DownBackend;
 use crate::handover::wire_budget::WireBudget;
-use crate::handover::wire_row::WireRow;
+use crate::handover::wire_row::{RowTraffic, WireRow};
 use crate::refusal::Refusal;
 use crate::tunnels::{CloseOrder, EndOrder, TunnelEnding};
 
@@ -83,25 +83,6 @@ impl WireBackend {
     pub fn read(self) -> DownBackend {
         let WireBackend { backend, resolved, hangs } = self;
         DownBackend { backend, resolved, hangs }
-    }
-}
-
-/// Traffic of one row since it opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RowTraffic {
-    /// The number of the row in the old process.
-    pub id: u64,
-    /// Bytes and messages from the client.
-    pub from_client: (u64, u64),
-    /// Bytes and messages from the backend.
-    pub from_backend: (u64, u64),
-}
-
-impl RowTraffic {
-    /// The traffic of row `id`.
-    pub fn new(id: u64, from_client: Traffic, from_backend: Traffic) -> Self {
-        let pair = |traffic: Traffic| (traffic.bytes, traffic.messages);
-        RowTraffic { id, from_client: pair(from_client), from_backend: pair(from_backend) }
     }
 }
 

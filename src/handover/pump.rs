@@ -58,6 +58,8 @@ async fn send_all(
 ) -> io::Result<()> {
     loop {
         let (frame, descriptors) = tokio::select! {
+            // The order to accept comes before the rows, which wait in the other queue.
+            biased;
             Some(frame) = controls.recv() => frame,
             Some(message) = messages.recv() => (HandoverFrame::Link(message), Vec::new()),
             // All senders of both are gone.

@@ -9,10 +9,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::close::Traffic;
 use crate::data::backend::DownBackend;
-use crate::handover::link::{Link, LinkMessage, RowTraffic, WireBackend, WireEnd, WireEnding};
-use crate::handover::wire_row::{ReadRow, WireKind, WireRow};
+use crate::handover::link::{Link, LinkMessage, WireBackend, WireEnd, WireEnding};
+use crate::handover::wire_row::{ReadRow, RowTraffic, WireKind, WireRow};
 use crate::observe::metrics::{Direction, Metrics, RouteMetrics, ThreadMetrics};
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::{EndOrder, LiveEntry, RemoteEntry, RemotePlace, Tunnels};
@@ -146,7 +145,7 @@ impl RemoteRows {
     }
 
     fn enter(&mut self, row: WireRow) -> Result<(), &'static str> {
-        let WireRow { id, kind, is_new, .. } = row;
+        let WireRow { id, kind, is_new, traffic, .. } = row;
         let ReadRow { subject, request, from, kind: entry_kind, opened } = row.read()?;
         let now = Timestamp::now();
         let judged = self.deps.live.load().judge(&subject, &request, None, now);
@@ -172,7 +171,9 @@ impl RemoteRows {
             self.deps.metrics.draining_tunnel_came();
         }
         let waker = Waker::from(Arc::new(RowWaker { id, woken: self.woken.clone() }));
-        let traffic = RowTraffic::new(id, Traffic::default(), Traffic::default());
+        // The old process has counted it, and counters that begin anew would count it again.
+        entry.traffic.add_from_client(traffic.from_client.0, traffic.from_client.1);
+        entry.traffic.add_from_backend(traffic.from_backend.0, traffic.from_backend.1);
         let row = RemoteRow { entry, waker, metrics, is_tunnel, traffic, _place: place };
         self.rows.insert(id, row);
         // Registers the waker, and passes on what was ordered since the row has entered.

@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::close::Traffic;
 use crate::data::backend::DownBackend;
-use crate::handover::link::{Link, LinkMessage, RowTraffic, WireBackend, WireEnding};
+use crate::handover::link::{Link, LinkMessage, WireBackend, WireEnding};
 use crate::handover::wire_budget::WireBudget;
-use crate::handover::wire_row::WireRow;
+use crate::handover::wire_row::{RowTraffic, WireRow};
 use crate::tunnels::{LiveEntry, TableEvent, Tunnels};
 
 /// Time between two reports of traffic.
@@ -39,7 +40,13 @@ struct SentRow {
 
 /// Sends every open tunnel and exchange over `link`, and then what changes, and carries out the
 /// orders that come. Ends with the link. `down` has the backends that are down.
-pub async fn serve(link: Link, tunnels: Arc<Tunnels>, down: Vec<DownBackend>) {
+/// Orders wait until `released`: a new process that fails before has changed nothing.
+pub async fn serve(
+    link: Link,
+    tunnels: Arc<Tunnels>,
+    down: Vec<DownBackend>,
+    released: CancellationToken,
+) {
     let Link { tx, mut rx } = link;
     // First of all: what changes during the walk is reported behind it.
     let mut events = tunnels.watch();
@@ -48,9 +55,16 @@ pub async fn serve(link: Link, tunnels: Arc<Tunnels>, down: Vec<DownBackend>) {
     sent.send_all().await;
     let mut ticks = interval(TRAFFIC_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut early = Vec::new();
     loop {
         tokio::select! {
+            () = released.cancelled(), if !early.is_empty() => {
+                early.drain(..).for_each(|message| sent.carry_out(message));
+            }
             message = rx.recv() => match message {
+                Some(message @ LinkMessage::End { .. }) if !released.is_cancelled() => {
+                    early.push(message);
+                }
                 Some(message) => sent.carry_out(message),
                 None => return,
             },
@@ -89,6 +103,7 @@ impl SentRows {
         }
         let row = WireRow::of(&entry, is_tunnel, is_new, Timestamp::now());
         self.tell(LinkMessage::Row(Box::new(row)));
+        // A report then comes for whatever has passed since the row was written, or before.
         let traffic = (Traffic::default(), Traffic::default());
         self.rows.insert(entry.id, SentRow { entry, traffic });
     }

@@ -18,6 +18,7 @@ use crate::handover::rows_out;
 use crate::handover::wire_row::WireRow;
 use crate::observe::metrics::Metrics;
 use crate::policy::limit::{ClientLimits, Limits, Rate};
+use crate::policy::request::Host;
 use crate::refusal::Refusal;
 use crate::snapshot::CurrentSnapshot;
 use crate::tunnels::tests::{charge, enter, publish, table};
@@ -77,8 +78,11 @@ impl Joined {
             note_down: Arc::new(|_| {}),
             retired: CancellationToken::new(),
         };
+        let released = CancellationToken::new();
+        released.cancel();
         let (synced_tx, synced) = oneshot::channel();
-        let serving = spawn(rows_out::serve(served, Arc::clone(&old.tunnels), Vec::new()));
+        let serving =
+            spawn(rows_out::serve(served, Arc::clone(&old.tunnels), Vec::new(), released.clone()));
         let joining = spawn(rows_in::join(link, OLD, deps, synced_tx));
         synced.await.unwrap();
         Joined { old, new, serving, joining }
@@ -267,7 +271,8 @@ async fn traffic_and_endings_are_counted_by_the_new_process() {
     joined.expect_rows(0).await;
     assert_eq!(bytes(&row), 112, "the last report comes before the end");
     let totals = joined.new.metrics.activity();
-    assert_eq!(totals.opened, 1);
+    assert_eq!(totals.opened, 0, "another process has opened it");
+    assert_eq!(totals.from_client.bytes, 12, "and has counted what came before");
 }
 
 #[tokio::test]
@@ -276,7 +281,13 @@ async fn ten_thousand_rows_leave_other_tasks_their_turn() {
     let open: Vec<_> = (0..10_000u32).map(|host| old.open(host as u8)).collect();
     let (tx, mut sent) = unbounded_channel();
     let (_orders, rx) = unbounded_channel();
-    let serving = spawn(rows_out::serve(Link { tx, rx }, Arc::clone(&old.tunnels), Vec::new()));
+    let released = CancellationToken::new();
+    let serving = spawn(rows_out::serve(
+        Link { tx, rx },
+        Arc::clone(&old.tunnels),
+        Vec::new(),
+        released.clone(),
+    ));
     let mut turns = 0;
     let mut rows = 0;
     loop {
@@ -292,6 +303,41 @@ async fn ten_thousand_rows_leave_other_tasks_their_turn() {
     }
     assert!(rows == open.len() && turns >= 50, "{rows} rows, {turns} turns");
     serving.abort();
+}
+
+#[tokio::test]
+async fn order_waits_until_the_new_process_is_the_main_one() {
+    let old = Process::new(&Limits::default());
+    let (_place, entry) = old.open(1);
+    let (tx, mut sent) = unbounded_channel();
+    let (orders, rx) = unbounded_channel();
+    let released = CancellationToken::new();
+    let serving = spawn(rows_out::serve(
+        Link { tx, rx },
+        Arc::clone(&old.tunnels),
+        Vec::new(),
+        released.clone(),
+    ));
+    orders.send(LinkMessage::End { id: entry.id, order: WireEnd::Cut }).unwrap();
+    while !matches!(sent.recv().await, Some(LinkMessage::Synced)) {}
+    for _ in 0..100 {
+        yield_now().await;
+    }
+    assert_eq!(entry.ordered_end(), None);
+    released.cancel();
+    assert_eq!(until(|| entry.ordered_end()).await, EndOrder::Cut);
+    serving.abort();
+}
+
+#[test]
+fn request_without_a_host_survives_the_link() {
+    let old = Process::new(&Limits::default());
+    let (_place, entry) = old.open(7);
+    let row = WireRow::of(&entry, true, false, Timestamp::now());
+    let text = serde_json::to_string(&row).unwrap();
+    let unnamed = text.replace(r#""host":"localhost""#, r#""host":null"#);
+    let read: WireRow = serde_json::from_str(&unnamed).unwrap();
+    assert_eq!(read.read().unwrap().request.host, Host::unnamed());
 }
 
 #[test]

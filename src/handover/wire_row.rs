@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
+use crate::close::Traffic;
 use crate::policy::certificate::ClientCertificate;
 use crate::policy::network::{Client, Peer, UnixUser};
 use crate::policy::request::{Host, Request, RequestPath, RequestType, Scheme};
@@ -28,6 +29,8 @@ pub struct WireRow {
     pub is_new: bool,
     /// Time at which it opened, in microseconds since 1970.
     opened_us: i64,
+    /// What it has carried so far.
+    pub traffic: RowTraffic,
     client: WireAddress,
     peer: WireAddress,
     groups: Vec<u32>,
@@ -70,7 +73,8 @@ struct WireIngress {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct WireRequest {
-    host: String,
+    /// `None` means that the request names none, as HTTP/1.0 allows.
+    host: Option<String>,
     path: WirePath,
     origin: Option<String>,
     /// `None` means plain HTTP.
@@ -95,6 +99,25 @@ enum WireScheme {
     Unknown,
 }
 
+/// Traffic of one row since it opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowTraffic {
+    /// The number of the row in the old process.
+    pub id: u64,
+    /// Bytes and messages from the client.
+    pub from_client: (u64, u64),
+    /// Bytes and messages from the backend.
+    pub from_backend: (u64, u64),
+}
+
+impl RowTraffic {
+    /// The traffic of row `id`.
+    pub fn new(id: u64, from_client: Traffic, from_backend: Traffic) -> Self {
+        let pair = |traffic: Traffic| (traffic.bytes, traffic.messages);
+        RowTraffic { id, from_client: pair(from_client), from_backend: pair(from_backend) }
+    }
+}
+
 /// A row of another process, read.
 pub struct ReadRow {
     /// The client with its credentials.
@@ -114,6 +137,7 @@ impl WireRow {
     pub fn of(entry: &LiveEntry, is_tunnel: bool, is_new: bool, now: Timestamp) -> WireRow {
         let credentials = entry.subject.credentials.as_deref();
         let has_events = entry.has_events();
+        let (from_client, from_backend) = entry.traffic.totals();
         WireRow {
             id: entry.id,
             kind: match is_tunnel {
@@ -122,6 +146,7 @@ impl WireRow {
             },
             is_new,
             opened_us: entry.opened.as_microsecond(),
+            traffic: RowTraffic::new(entry.id, from_client, from_backend),
             client: WireAddress::of_client(entry.subject.client),
             peer: WireAddress::of_peer(entry.peer),
             groups: credentials.map(|of| of.groups.to_vec()).unwrap_or_default(),
@@ -220,7 +245,7 @@ impl WireRequest {
     fn of(request: &Request) -> WireRequest {
         let text = |text: &str| text.to_owned();
         WireRequest {
-            host: request.host.to_string(),
+            host: Some(request.host.to_string()).filter(|host| !host.is_empty()),
             path: match &request.path {
                 RequestPath::Canonical(path) => WirePath::Canonical(text(path)),
                 RequestPath::Other { canonical, sent } => {
@@ -247,7 +272,7 @@ impl WireRequest {
     fn read(self) -> Result<Request, &'static str> {
         let host = |text: &str| Host::parse(text.as_bytes()).ok_or("its host");
         Ok(Request {
-            host: host(&self.host)?,
+            host: self.host.as_deref().map_or(Ok(Host::unnamed()), host)?,
             path: match self.path {
                 WirePath::Canonical(path) => RequestPath::Canonical(path.into()),
                 WirePath::Other { canonical, sent } => {

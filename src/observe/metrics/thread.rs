@@ -199,6 +199,8 @@ pub struct RouteMetrics {
     pub(super) closed:
         [[[Counter; CloseReason::ALL.len()]; TunnelPhase::ALL.len()]; Initiator::ALL.len()],
     pub(super) opened: Counter,
+    /// Tunnels that another process has opened and keeps: they count as open, and not as opened.
+    pub(super) taken_over: Counter,
     pub(super) lifetime_seconds: Histogram<{ LIFETIME_BOUNDS.len() }>,
     pub(super) revoked: [Counter; Refusal::ALL.len()],
     pub(super) exchanges_opened: Counter,
@@ -234,7 +236,7 @@ impl RouteMetrics {
 
     /// Counts a tunnel that another process keeps as open here.
     pub fn tunnel_taken_over(&self) {
-        self.opened.add(1);
+        self.taken_over.add(1);
     }
 
     /// Counts a tunnel of another process that is gone with it, or without a word.
@@ -276,7 +278,8 @@ impl RouteMetrics {
 
     /// Number of tunnels that have opened and not yet closed.
     pub(super) fn open(&self) -> u64 {
-        self.opened.sum().saturating_sub(sum(self.ends()))
+        let begun = self.opened.sum() + self.taken_over.sum();
+        begun.saturating_sub(sum(self.ends()))
     }
 
     /// Traffic relayed in one direction.
@@ -316,7 +319,7 @@ impl RouteMetrics {
         let tunnels = self
             .ends()
             .iter()
-            .chain([&self.opened])
+            .chain([&self.opened, &self.taken_over])
             .chain(self.lifetime_seconds.counts())
             .chain(&self.revoked);
         let passed = self.bytes.iter().chain(&self.messages);
